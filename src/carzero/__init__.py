@@ -1,0 +1,1 @@
+"""CARZero: zero-shot classification of chest radiographs."""

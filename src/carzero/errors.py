@@ -1,0 +1,98 @@
+"""Every error CARZero raises on purpose, as one tree.
+
+    CARZeroError
+    ├── ImageError               a picture cannot or should not be scored
+    │   ├── UnreadableImageError     broken, empty, truncated, constant, not a picture: never scored
+    │   └── UnsuitableImageError     readable, but not a chest radiograph: scored only when forced
+    ├── PromptError              words that cannot be asked
+    ├── TableError               a table that lacks a column, has doubled keys, or does not fit the run
+    ├── WeightsError             weights that cannot be found or do not fit the model
+    │   └── CheckpointError          a released checkpoint that cannot be converted
+    │       └── UnsafeCheckpointError    a pickle that asks for more than tensors and containers
+    ├── ConfigurationError       a configuration or recipe that contradicts itself
+    └── MissingExtraError        an optional dependency is not installed
+
+Messages have four parts: what, the value got, what was expected, the next step. `describe` puts them together.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CARZeroError",
+    "CheckpointError",
+    "ConfigurationError",
+    "ImageError",
+    "MissingExtraError",
+    "PromptError",
+    "TableError",
+    "UnreadableImageError",
+    "UnsafeCheckpointError",
+    "UnsuitableImageError",
+    "WeightsError",
+    "describe",
+]
+
+
+def describe(what: str, *, got: object = None, expected: str = "", then: str = "") -> str:
+    """Returns a message in the project's one form: what; got; expected; next step.
+
+    Args:
+        what: what went wrong, without a full stop.
+        got: the offending value; shown by `repr`, cut to 200 characters. None leaves the part out.
+        expected: what would have been right.
+        then: what the user can do next, as a sentence without a full stop.
+    """
+    parts = [what]
+    if got is not None:
+        shown = repr(got)
+        parts.append(f"got {shown if len(shown) <= 200 else shown[:197] + '...'}")
+    if expected:
+        parts.append(f"expected {expected}")
+    message = "; ".join(parts) + "."
+    if then:
+        message += f" {then[0].upper()}{then[1:]}."
+    return message
+
+
+class CARZeroError(Exception):
+    """Base of every error that CARZero raises on purpose."""
+
+
+class ImageError(CARZeroError, ValueError):
+    """A picture cannot or should not be scored."""
+
+
+class UnreadableImageError(ImageError):
+    """The file is broken, empty, truncated, constant or no picture at all; no option overrides it."""
+
+
+class UnsuitableImageError(ImageError):
+    """The file reads well but is not a chest radiograph; `force=True` scores it all the same."""
+
+
+class PromptError(CARZeroError, ValueError):
+    """Words that cannot be asked."""
+
+
+class TableError(CARZeroError, ValueError):
+    """A table lacks a column, repeats a key, or does not belong to the run."""
+
+
+class WeightsError(CARZeroError, ValueError):
+    """Weights cannot be found, or do not fit the model."""
+
+
+class CheckpointError(WeightsError):
+    """A released checkpoint cannot be converted."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A pickle asks for something other than tensors and plain containers."""
+
+
+class ConfigurationError(CARZeroError, ValueError):
+    """A configuration or recipe contradicts itself."""
+
+
+class MissingExtraError(CARZeroError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""

@@ -1,0 +1,20 @@
+"""The model family: tensors in, tensors out. Importing this package registers it with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModel
+
+from carzero.model.alignment import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
+from carzero.model.configuration import CARZeroConfig
+from carzero.model.modeling import CARZeroModel, CARZeroOutput
+
+__all__ = [
+    "AlignmentOutput",
+    "CARZeroConfig",
+    "CARZeroModel",
+    "CARZeroOutput",
+    "ImageFeatures",
+    "TextBank",
+    "TextFeatures",
+]
+
+AutoConfig.register(CARZeroConfig.model_type, CARZeroConfig, exist_ok=True)
+AutoModel.register(CARZeroConfig, CARZeroModel, exist_ok=True)

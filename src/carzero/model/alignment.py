@@ -1,0 +1,245 @@
+"""The alignment: how an image and a text become a score.
+
+`simr` is the paper's similarity representation: one cross-attention decoder, shared by both directions, whose output for
+an image-text pair is read by a small head (Lai et al., CVPR 2024, section 3.2). `cosine` is the comparison of global
+features that CLIP and CheXzero use (the paper's Figure 1, left). Both take the same features and give the same outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
+
+from carzero.model.configuration import CARZeroConfig
+from carzero.model.vision import stack_memory
+
+__all__ = [
+    "AlignmentOutput",
+    "CosineAlignment",
+    "ImageFeatures",
+    "Memory",
+    "SimilarityAlignment",
+    "SimilarityDecoder",
+    "TextBank",
+    "TextFeatures",
+    "build_alignment",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """What the image tower knows of I images: `pooled` (I, D), `local` (I, P, D) in row order, `grid` (h, w), h*w = P."""
+
+    pooled: Tensor
+    local: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the text tower knows of T texts: `pooled` (T, D) and `local` (T, W, D), zero behind the last word."""
+
+    pooled: Tensor
+    local: Tensor
+
+
+class Memory(NamedTuple):
+    """Keys and values of M memories of N tokens, per decoder layer: L tensors (M, heads, N, D / heads) each."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextBank:
+    """Everything about T texts that no image changes: their features, and for `simr` their keys and values."""
+
+    features: TextFeatures
+    memory: Memory | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentOutput:
+    """Raw scores of I images against T texts.
+
+    Attributes:
+        scores: (I, T) the score of each pair; unbounded logits.
+        logits_i2t: (I, T) text queries read the image (the released code's "i2t"); for `cosine` the same as `scores`.
+        logits_t2i: (T, I) image queries read the text; for `cosine` the transpose of `scores`.
+        maps: (I, T, h, w) attention of each text on the image's patches, averaged over heads and layers, the global
+            token left out and not renormalised (rows sum to a little under 1); for `cosine` the cosine of the text with
+            every patch. None unless asked for.
+    """
+
+    scores: Tensor
+    logits_i2t: Tensor
+    logits_t2i: Tensor
+    maps: Tensor | None
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries on a memory whose keys and values are computed beforehand."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.o_proj = nn.Linear(width, width)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Reshapes (M, N, D) to (M, heads, N, D / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """Attends.
+
+        Args:
+            query: (M, Q, D), or (1, Q, D) where all memories share the queries.
+            keys: (M, heads, N, D / heads).
+            values: (M, heads, N, D / heads).
+            need_weights: also return the attention weights.
+
+        Returns:
+            (M, Q, D), and the weights (M, Q, N) averaged over heads or None.
+        """
+        q = self.split_heads(self.q_proj(query)).expand(keys.shape[0], -1, -1, -1)
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if need_weights:
+            raw = (q @ keys.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+            weights = raw.mean(dim=1)
+            attended = F.dropout(raw, dropout, self.training) @ values
+        else:
+            attended = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
+        return self.o_proj(attended.transpose(1, 2).flatten(2)), weights
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm layer: cross-attention, then feed-forward. There is no self-attention, and no padding mask."""
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.decoder_layer_norm_eps
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.attention = CrossAttention(width, config.decoder_heads, config.dropout)
+        self.ffn_norm = nn.LayerNorm(width, eps=eps)
+        self.fc1 = nn.Linear(width, config.decoder_ffn_dim)
+        self.fc2 = nn.Linear(config.decoder_ffn_dim, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """Returns the layer's output (M, Q, D) and the attention weights (M, Q, N) or None."""
+        attended, weights = self.attention(self.attention_norm(x), keys, values, need_weights)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.fc2(self.dropout(F.relu(self.fc1(self.ffn_norm(x)))))), weights
+
+
+class SimilarityDecoder(nn.Module):
+    """The paper's decoder: queries read memories, and what comes out is the similarity representation (SimR)."""
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__()
+        # One LayerNorm serves query, memory and output: so it is in the released weights.
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.decoder_layer_norm_eps)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+
+    def prepare_memory(self, memory: Tensor) -> Memory:
+        """Computes keys and values of memories (M, N, D), once for all queries."""
+        normed = self.norm(memory)
+        attentions = [layer.attention for layer in self.layers]
+        return Memory(
+            keys=tuple(a.split_heads(a.k_proj(normed)) for a in attentions),
+            values=tuple(a.split_heads(a.v_proj(normed)) for a in attentions),
+        )
+
+    def forward(self, query: Tensor, memory: Memory, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Lets every query read every memory.
+
+        Args:
+            query: (Q, D).
+            memory: M memories of N tokens from `prepare_memory`.
+            need_weights: also return attention weights.
+
+        Returns:
+            SimR (M, Q, D); attention (M, Q, N), averaged over heads and layers, or None.
+        """
+        x = self.norm(query).unsqueeze(0)
+        per_layer = []
+        for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
+            x, weights = layer(x, keys, values, need_weights)
+            per_layer.append(weights)
+        return self.norm(x), torch.stack(per_layer).mean(dim=0) if need_weights else None
+
+
+class ScoreHead(nn.Module):
+    """Reads one number from a similarity representation: (..., D) to (...)."""
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__()
+        hidden = list(config.score_head_dims) if config.score_head == "mlp" else []
+        widths = [config.hidden_size, *hidden, 1]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns raw logits (...)."""
+        for layer in self.layers[:-1]:
+            x = self.dropout(F.relu(layer(x)))
+        return self.layers[-1](x).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class SimilarityAlignment(nn.Module):
+    """The paper's alignment: SimR in both directions, one decoder and one head."""
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__()
+        self.decoder = SimilarityDecoder(config)
+        self.head = ScoreHead(config)
+
+    def prepare_texts(self, texts: TextFeatures) -> TextBank:
+        """Computes what depends on the texts alone."""
+        return TextBank(texts, self.decoder.prepare_memory(stack_memory(texts.pooled, texts.local)))
+
+    def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
+        """Scores every image against every text; see `AlignmentOutput`."""
+        image_memory = self.decoder.prepare_memory(stack_memory(images.pooled, images.local))
+        text_memory = bank.memory if bank.memory is not None else self.prepare_texts(bank.features).memory
+        representation, weights = self.decoder(bank.features.pooled, image_memory, need_maps)
+        logits_i2t = self.head(representation)
+        logits_t2i = self.head(self.decoder(images.pooled, text_memory)[0])
+        maps = None if weights is None else weights[..., 1:].unflatten(-1, images.grid)
+        return AlignmentOutput((logits_i2t + logits_t2i.T) / 2, logits_i2t, logits_t2i, maps)
+
+
+class CosineAlignment(nn.Module):
+    """Cosine of global features, divided by a learned temperature."""
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__()
+        self.initial_logit_scale = config.logit_scale_init
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
+
+    def prepare_texts(self, texts: TextFeatures) -> TextBank:
+        """Keeps the features: a cosine needs nothing more."""
+        return TextBank(texts, None)
+
+    def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
+        """Scores every image against every text; see `AlignmentOutput`."""
+        texts = F.normalize(bank.features.pooled, dim=-1)
+        scores = self.logit_scale.exp() * F.normalize(images.pooled, dim=-1) @ texts.T
+        maps = None
+        if need_maps:
+            maps = torch.einsum("ipd,td->itp", F.normalize(images.local, dim=-1), texts).unflatten(-1, images.grid)
+        return AlignmentOutput(scores, scores, scores.T, maps)
+
+
+def build_alignment(config: CARZeroConfig) -> SimilarityAlignment | CosineAlignment:
+    """Builds the alignment that the configuration names."""
+    return SimilarityAlignment(config) if config.alignment == "simr" else CosineAlignment(config)

@@ -1,0 +1,185 @@
+"""The configuration: everything needed to rebuild the model, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import AutoConfig, BertConfig, PreTrainedConfig, ViTConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from carzero.errors import ConfigurationError, describe
+
+__all__ = ["CARZeroConfig"]
+
+# What transformers itself writes into a config.json or passes through a constructor beside declared fields.
+_HOUSEKEEPING = frozenset(
+    {
+        "_attn_implementation",
+        "_commit_hash",
+        "_name_or_path",
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "torch_dtype",
+        "transformers_version",
+    }
+)
+
+
+class CARZeroConfig(PreTrainedConfig):
+    """Describes two towers and the alignment between them.
+
+    Args:
+        vision_config: configuration of the image tower, as an object or a dict with `model_type`; ViT-B/16 at 224 px by
+            default. Any `AutoModel` that returns a token sequence with a leading class token (ViT, DINOv2) or a
+            feature map (EfficientNet, ResNet, ConvNeXt) will do.
+        text_config: configuration of the text tower, likewise; BERT-base by default (BERT, RoBERTa, MPNet types).
+        projection_dim: common width of both towers after a linear projection. None: no projection; the towers' widths
+            must be equal (the released model).
+        max_text_length: W, tokens per text after padding or truncation. Scores depend on it: the alignment sees padding.
+        summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
+        alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
+            "cosine", L2-normalised global features with a learned temperature (CLIP; the paper's Figure 1, left).
+        decoder_layers: L, layers of the shared SimR decoder.
+        decoder_heads: attention heads of the decoder.
+        decoder_ffn_dim: width of the decoder's feed-forward part.
+        decoder_layer_norm_eps: epsilon of every LayerNorm in the decoder.
+        dropout: dropout probability in decoder and score head, active in training only.
+        score_head: "mlp", the released model's head; or "linear", one layer as in the paper's text.
+        score_head_dims: hidden widths of the "mlp" head.
+        freeze_position_embeddings: keep the image tower's position embeddings out of training (fixed sine-cosine
+            values in the released model).
+        logit_scale_init: initial natural logarithm of the inverse temperature ("cosine" only).
+
+    Raises:
+        ConfigurationError: unknown key, unknown kind, or widths that do not fit each other.
+    """
+
+    model_type = "carzero"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' own form)
+
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    projection_dim: int | None = None
+    max_text_length: int = 97
+    summed_text_layers: int = 4
+    alignment: Literal["simr", "cosine"] = "simr"
+    decoder_layers: int = 4
+    decoder_heads: int = 4
+    decoder_ffn_dim: int = 1024
+    decoder_layer_norm_eps: float = 1e-5
+    dropout: float = 0.1
+    score_head: Literal["mlp", "linear"] = "mlp"
+    score_head_dims: list[int] | tuple[int, ...] = (1024, 512, 256)
+    freeze_position_embeddings: bool = False
+    logit_scale_init: float = 2.6592
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        unknown = sorted(set(kwargs) - _HOUSEKEEPING)
+        if unknown:
+            raise ConfigurationError(
+                describe(
+                    "A CARZero configuration holds unknown keys",
+                    got=unknown,
+                    expected=f"only the fields of CARZeroConfig: {', '.join(_own_fields())}",
+                    then="remove the key, or load the weights with the package version that wrote them",
+                )
+            )
+        self.vision_config = _to_config(self.vision_config, "vision_config", ViTConfig)
+        self.text_config = _to_config(self.text_config, "text_config", BertConfig)
+        self.score_head_dims = [int(width) for width in self.score_head_dims]
+        super().__post_init__(**kwargs)
+        self._check()
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width at which images and texts meet."""
+        return self.projection_dim or self.text_width
+
+    @property
+    def vision_width(self) -> int:
+        """Width of the image tower's output, before any projection."""
+        return _tower_width(self.vision_config)
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower's output, before any projection."""
+        return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+
+    def _check(self) -> None:
+        _check_choice("alignment", self.alignment, ("simr", "cosine"))
+        _check_choice("score_head", self.score_head, ("mlp", "linear"))
+        if self.projection_dim is None and self.vision_width != self.text_width:
+            raise ConfigurationError(
+                describe(
+                    "The towers differ in width and there is no projection between them",
+                    got=f"vision {self.vision_width}, text {self.text_width}",
+                    expected="equal widths, or a projection_dim",
+                    then="set projection_dim, for example to 256",
+                )
+            )
+        if self.hidden_size % self.decoder_heads:
+            raise ConfigurationError(
+                describe(
+                    "The decoder's width cannot be split into its heads",
+                    got=f"width {self.hidden_size}, decoder_heads {self.decoder_heads}",
+                    expected="a width divisible by decoder_heads",
+                    then="change decoder_heads or projection_dim",
+                )
+            )
+        states = int(self.text_config.num_hidden_layers) + 1  # type: ignore[union-attr]
+        if not 1 <= self.summed_text_layers <= states:
+            raise ConfigurationError(
+                describe(
+                    "More hidden states are to be summed than the text tower has",
+                    got=f"summed_text_layers {self.summed_text_layers}",
+                    expected=f"1 to {states} (the embedding output counts as one)",
+                    then="lower summed_text_layers",
+                )
+            )
+
+
+def _own_fields() -> list[str]:
+    return [name for name in CARZeroConfig.__annotations__ if not name.startswith("_")]
+
+
+def _to_config(value: Any, field: str, default: type[PreTrainedConfig]) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value is None:
+        return default()
+    kind = value.get("model_type", default.model_type)
+    if kind not in CONFIG_MAPPING:
+        raise ConfigurationError(
+            describe(
+                f"{field} names a tower that transformers does not know",
+                got=kind,
+                expected='a model_type such as "vit", "dinov2", "bert" or "mpnet"',
+                then="correct model_type, or install a transformers version that has it",
+            )
+        )
+    return CONFIG_MAPPING[kind](**value)  # type: ignore[no-any-return]
+
+
+def _tower_width(config: Any) -> int:
+    # EfficientNet's `hidden_dim` is the width of its last feature map; convolutional stages list `hidden_sizes`.
+    for field in ("hidden_dim", "hidden_size"):
+        if isinstance(getattr(config, field, None), int):
+            return int(getattr(config, field))
+    return int(config.hidden_sizes[-1])
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(
+            describe(
+                f"{field} is not known",
+                got=value,
+                expected=f"one of {', '.join(choices)}",
+                then=f"correct {field} in the configuration",
+            )
+        )

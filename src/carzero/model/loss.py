@@ -1,0 +1,64 @@
+"""The pairwise contrastive loss, plain and with several positives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+__all__ = ["contrastive_loss", "pairwise_loss"]
+
+
+def pairwise_loss(
+    logits_i2t: Tensor, logits_t2i: Tensor, match: Tensor | None = None, known: Tensor | None = None
+) -> Tensor:
+    """The released loss: both directions, each contrasted over texts and over images (no temperature).
+
+    Args:
+        logits_i2t: (I, T) raw logits, text queries on images.
+        logits_t2i: (T, I) raw logits, image queries on texts.
+        match: (I, T) bool, True where the text holds for the image; None: text i belongs to image i alone.
+        known: (I, T) bool, False for pairs that are neither right nor wrong and are left out; None: all are known.
+
+    Returns:
+        the scalar loss; with `match` None and I = T it equals the released code's.
+    """
+    return contrastive_loss(logits_i2t, match, known) + contrastive_loss(logits_t2i.T, match, known)
+
+
+def contrastive_loss(logits: Tensor, match: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+    """Half the sum of the cross-entropies over rows and over columns.
+
+    With several positives in a row, each positive is contrasted with the row's negatives and itself but not with the
+    other positives, and the row's loss is the mean over its positives, so equal sentences no longer push each other
+    away. A row without a positive or without a negative says nothing and is left out.
+
+    Args:
+        logits: (I, T).
+        match: (I, T) bool or None, see `pairwise_loss`.
+        known: (I, T) bool or None, see `pairwise_loss`.
+
+    Raises:
+        ValueError: without `match`, if there are not as many texts as images.
+    """
+    if match is None:
+        if logits.shape[0] != logits.shape[1]:
+            raise ValueError(
+                f"{logits.shape[0]} images against {logits.shape[1]} texts need `match`; without it text i belongs to image i."
+            )
+        target = torch.arange(logits.shape[0], device=logits.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    negative = ~match if known is None else ~match & known
+    positive = match if known is None else match & known
+    return (_rows(logits, positive, negative) + _rows(logits.T, positive.T, negative.T)) / 2
+
+
+def _rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    logits = logits.float()
+    rivals = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)
+    per_pair = F.softplus(rivals - logits)  # -log(e^p / (e^p + sum of e^n)), stable
+    telling = positive & negative.any(dim=1, keepdim=True)
+    count = telling.sum(dim=1)
+    # `where` before the sum: a row without negatives holds -inf, whose gradient must not reach the rest.
+    per_row = torch.where(telling, per_pair, torch.zeros_like(per_pair)).sum(dim=1) / count.clamp(min=1)
+    return per_row.sum() / (count > 0).sum().clamp(min=1)

@@ -1,0 +1,240 @@
+"""The model: two towers and an alignment, as a transformers model family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+
+from carzero.model.alignment import (
+    AlignmentOutput,
+    CosineAlignment,
+    ImageFeatures,
+    TextBank,
+    TextFeatures,
+    build_alignment,
+)
+from carzero.model.configuration import CARZeroConfig
+from carzero.model.loss import contrastive_loss, pairwise_loss
+from carzero.model.text import text_features
+from carzero.model.vision import build_tower, freeze_position_embeddings, split_image_features, stack_memory
+
+__all__ = ["CARZeroModel", "CARZeroOutput", "CARZeroPreTrainedModel"]
+
+
+@dataclass
+class CARZeroOutput(ModelOutput):
+    """Output of `CARZeroModel`. The logits are cross-attention scores, not cosines, though CLIP's names are kept.
+
+    Attributes:
+        loss: scalar, if `return_loss`.
+        logits_per_image: (I, T) raw scores, mean of both directions.
+        logits_per_text: (T, I) the same, transposed.
+        logits_i2t: (I, T) text queries on image memories.
+        logits_t2i: (T, I) image queries on text memories.
+        attention_maps: (I, T, h, w) attention of each text on the image's patches, if `output_attentions`.
+        image_embeds: (I, D) global image features.
+        text_embeds: (T, D) global text features.
+        vision_model_output: the image tower's output.
+        text_model_output: the text tower's output.
+    """
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    logits_i2t: Tensor | None = None
+    logits_t2i: Tensor | None = None
+    attention_maps: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    vision_model_output: Any = None
+    text_model_output: Any = None
+
+
+class CARZeroPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know to initialise, save and load the family."""
+
+    config_class = CARZeroConfig
+    base_model_prefix = "carzero"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialises the alignment and projections; the towers initialise themselves."""
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, CosineAlignment):
+            nn.init.constant_(module.logit_scale, module.initial_logit_scale)
+        elif isinstance(module, CARZeroModel):
+            nn.init.zeros_(module.is_continuation)
+
+
+class CARZeroModel(CARZeroPreTrainedModel):
+    """CARZero: scores images against texts through a cross-attention similarity representation.
+
+    Args:
+        config: see `CARZeroConfig`; it alone rebuilds the model.
+    """
+
+    def __init__(self, config: CARZeroConfig) -> None:
+        super().__init__(config)
+        self.vision_model = build_tower(config.vision_config)
+        self.text_model = build_tower(config.text_config)
+        projected = config.projection_dim
+        self.vision_projection = nn.Linear(config.vision_width, projected) if projected else nn.Identity()
+        self.text_projection = nn.Linear(config.text_width, projected) if projected else nn.Identity()
+        self.alignment = build_alignment(config)
+        # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
+        vocabulary = int(config.text_config.vocab_size)
+        self.register_buffer("is_continuation", torch.zeros(vocabulary, dtype=torch.bool))
+        self.post_init()
+        self._freeze()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Loads weights as every transformers model does, then freezes what the configuration keeps out of training."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading puts new parameters in place of those that __init__ froze.
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()
+        return loaded
+
+    def _freeze(self) -> None:
+        if self.config.freeze_position_embeddings:
+            freeze_position_embeddings(self.vision_model)
+
+    def set_continuations(self, is_continuation: Tensor) -> None:
+        """Sets which vocabulary entries continue the word before them.
+
+        Args:
+            is_continuation: (vocabulary,) bool, see `carzero.processing.continuation_pieces`.
+
+        Raises:
+            ValueError: another length than the text tower's vocabulary.
+        """
+        if is_continuation.shape != self.is_continuation.shape:
+            raise ValueError(
+                f"The tokenizer has {tuple(is_continuation.shape)} entries, the text tower {tuple(self.is_continuation.shape)}; "
+                "they must come from one vocabulary."
+            )
+        self.is_continuation.copy_(is_continuation)
+
+    def encode_images(self, pixel_values: Tensor) -> ImageFeatures:
+        """Encodes images.
+
+        Args:
+            pixel_values: (I, 3, height, width), normalised as the processor does.
+        """
+        return self._image_features(self.vision_model(pixel_values=pixel_values), pixel_values)
+
+    def encode_texts(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> TextFeatures:
+        """Encodes texts.
+
+        Args:
+            input_ids: (T, W) token ids, padded to `config.max_text_length` as the scores demand.
+            attention_mask: (T, W), 0 for padding.
+            tower_inputs: further inputs of the text tower, such as `token_type_ids`.
+        """
+        return self._text_features(self._run_text_tower(input_ids, attention_mask, **tower_inputs), input_ids, attention_mask)
+
+    def prepare_texts(self, texts: TextFeatures) -> TextBank:
+        """Computes everything that depends on the texts alone, to be kept for all images."""
+        return self.alignment.prepare_texts(texts)
+
+    def align(self, images: ImageFeatures, texts: TextFeatures | TextBank, need_maps: bool = False) -> AlignmentOutput:
+        """Scores every image against every text.
+
+        Args:
+            images: features of I images.
+            texts: features of T texts, or a bank from `prepare_texts`, which saves work for many images.
+            need_maps: also return attention maps (I, T, h, w).
+        """
+        bank = texts if isinstance(texts, TextBank) else self.prepare_texts(texts)
+        return self.alignment(images, bank, need_maps)
+
+    def compute_loss(self, output: AlignmentOutput, match: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """The training loss of the configured alignment; see `carzero.model.loss`."""
+        if self.config.alignment == "cosine":
+            return contrastive_loss(output.scores, match, known)
+        return pairwise_loss(output.logits_i2t, output.logits_t2i, match, known)
+
+    def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        """Returns global features (I, D) as `pooler_output` and [global; local] (I, 1 + P, D) as `last_hidden_state`."""
+        features = self.encode_images(pixel_values)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=stack_memory(features.pooled, features.local), pooler_output=features.pooled
+        )
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Returns global features (T, D) as `pooler_output` and word features (T, W, D) as `last_hidden_state`."""
+        features = self.encode_texts(input_ids, attention_mask, token_type_ids=token_type_ids)
+        return BaseModelOutputWithPooling(last_hidden_state=features.local, pooler_output=features.pooled)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CARZeroOutput | tuple[Any, ...]:
+        """Scores every image of the batch against every text of the batch.
+
+        Args:
+            pixel_values: (I, 3, height, width), normalised as the processor does.
+            input_ids: (T, W) token ids.
+            attention_mask: (T, W), 0 for padding.
+            token_type_ids: (T, W) or None.
+            return_loss: also compute the released loss; text i must belong to image i.
+            output_attentions: also return the attention of texts on patches (I, T, h, w).
+            return_dict: False returns a tuple of the fields that are set.
+        """
+        vision_output = self.vision_model(pixel_values=pixel_values)
+        text_output = self._run_text_tower(input_ids, attention_mask, token_type_ids=token_type_ids)
+        images = self._image_features(vision_output, pixel_values)
+        texts = self._text_features(text_output, input_ids, attention_mask)
+        aligned = self.align(images, texts, need_maps=bool(output_attentions))
+        output = CARZeroOutput(
+            loss=self.compute_loss(aligned) if return_loss else None,
+            logits_per_image=aligned.scores,
+            logits_per_text=aligned.scores.T,
+            logits_i2t=aligned.logits_i2t,
+            logits_t2i=aligned.logits_t2i,
+            attention_maps=aligned.maps,
+            image_embeds=images.pooled,
+            text_embeds=texts.pooled,
+            vision_model_output=vision_output,
+            text_model_output=text_output,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _run_text_tower(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> Any:
+        given = {name: value for name, value in tower_inputs.items() if value is not None}
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **given)
+
+    def _image_features(self, tower_output: Any, pixel_values: Tensor) -> ImageFeatures:
+        size = (int(pixel_values.shape[-2]), int(pixel_values.shape[-1]))
+        pooled, local, grid = split_image_features(tower_output, self.config.vision_config, size)
+        return ImageFeatures(self.vision_projection(pooled), self.vision_projection(local), grid)
+
+    def _text_features(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        pooled, local = text_features(
+            tower_output, input_ids, attention_mask, self.is_continuation, self.config.summed_text_layers
+        )
+        return TextFeatures(self.text_projection(pooled), self.text_projection(local))

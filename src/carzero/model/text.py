@@ -1,0 +1,64 @@
+"""The text tower's output: word pieces summed into words, layers summed into features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["aggregate_words", "word_positions"]
+
+
+def word_positions(input_ids: Tensor, attention_mask: Tensor, is_continuation: Tensor) -> Tensor:
+    """Numbers the word that every token belongs to.
+
+    Args:
+        input_ids: (T, W) token ids.
+        attention_mask: (T, W), 1 for tokens up to and including the end token, 0 for padding.
+        is_continuation: (vocabulary,) bool, True for a piece that continues the word before it ("##" pieces).
+
+    Returns:
+        (T, W) int64: word number from 0 (the start token is word 0); W for padding, which belongs to no word.
+    """
+    starts = ~is_continuation[input_ids]
+    starts[:, 0] = True
+    words = starts.long().cumsum(dim=1) - 1
+    return words.masked_fill(attention_mask == 0, input_ids.shape[1])
+
+
+def aggregate_words(hidden: Tensor, words: Tensor) -> Tensor:
+    """Sums the vectors of each word's pieces.
+
+    Args:
+        hidden: (T, W, D) one vector a token.
+        words: (T, W) word numbers as from `word_positions`.
+
+    Returns:
+        (T, W, D): one vector a word, in order; zero vectors behind the last word.
+    """
+    texts, width, dim = hidden.shape
+    # One slot more than there are words takes the padding, and is cut off.
+    summed = hidden.new_zeros(texts, width + 1, dim)
+    return summed.scatter_add(1, words.unsqueeze(-1).expand(-1, -1, dim), hidden)[:, :width]
+
+
+def text_features(
+    tower_output: Any, input_ids: Tensor, attention_mask: Tensor, is_continuation: Tensor, layers: int
+) -> tuple[Tensor, Tensor]:
+    """Turns a text tower's hidden states into global and local features.
+
+    Args:
+        tower_output: what the tower returned, with `hidden_states`, a tuple of (T, W, D); the embedding output counts.
+        input_ids: (T, W).
+        attention_mask: (T, W).
+        is_continuation: (vocabulary,) bool.
+        layers: how many of the last hidden states are summed.
+
+    Returns:
+        global features (T, D): mean over all W positions, the zero vectors of the padding included (the released
+        scores depend on it), then sum over layers; local features (T, W, D): sum over layers.
+    """
+    words = word_positions(input_ids, attention_mask, is_continuation)
+    stacked = torch.stack([aggregate_words(state, words) for state in tower_output.hidden_states[-layers:]])
+    return stacked.mean(dim=2).sum(dim=0), stacked.sum(dim=0)

@@ -1,0 +1,112 @@
+"""What a picture must be to be scored at all, and what is only worth a warning.
+
+Broken pictures are refused for good; readable pictures of the wrong thing are refused unless forced, and a forced
+one carries the refusal as a warning, so that a doubtful score never looks like a plain one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.errors import UnreadableImageError, UnsuitableImageError, describe
+
+__all__ = ["MAX_PIXELS", "check_grey_levels", "check_size", "doubts_about_picture", "refuse_unless_forced"]
+
+# Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
+MAX_PIXELS = 80_000_000
+_SHORT_SIDE_PX = 200
+_ASPECT_RATIO = 2.0
+_FEW_LEVELS = 32
+
+
+def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, force: bool) -> str:
+    """Returns the refusal as a warning sentence when forced.
+
+    Args:
+        what: what is unsuitable, as the start of a sentence.
+        got: the value that shows it.
+        expected: what a suitable picture would have.
+        source: name of the picture for the message.
+        force: True scores the picture all the same.
+
+    Raises:
+        UnsuitableImageError: not forced.
+    """
+    if force:
+        return f"Scored by force: {what[0].lower()}{what[1:]} ({got!r}), expected {expected}."
+    raise UnsuitableImageError(
+        describe(
+            f"{_label(source)}{what}",
+            got=got,
+            expected=expected,
+            then="leave this picture out, or pass force=True to score it all the same",
+        )
+    )
+
+
+def check_size(height: int, width: int, source: str) -> None:
+    """Refuses pictures without pixels and pictures no radiograph can be, before they are decoded.
+
+    Raises:
+        UnreadableImageError: a side is 0, or there are more than `MAX_PIXELS` pixels.
+    """
+    if height < 1 or width < 1:
+        raise UnreadableImageError(
+            describe(
+                f"{_label(source)}the picture has no pixels",
+                got=f"{height} x {width}",
+                expected="at least one row and one column",
+                then="export the picture again",
+            )
+        )
+    if height * width > MAX_PIXELS:
+        raise UnreadableImageError(
+            describe(
+                f"{_label(source)}the picture claims to be too large",
+                got=f"{height} x {width} pixels",
+                expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+                then="check that the file is a radiograph, and shrink it if it is",
+            )
+        )
+
+
+def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
+    """Refuses a picture that shows nothing.
+
+    Raises:
+        UnreadableImageError: all pixels have the same grey level.
+    """
+    level = float(pixels.flat[0])
+    if not np.any(pixels != pixels.flat[0]):
+        raise UnreadableImageError(
+            describe(
+                f"{_label(source)}the picture is constant",
+                got=f"grey level {level:g} everywhere",
+                expected="a radiograph",
+                then="export the picture again; a failed export often leaves a black one",
+            )
+        )
+
+
+def doubts_about_picture(pixels: NDArray[np.float32]) -> list[str]:
+    """Returns a sentence for each oddity of the grey levels or the format; empty for a plain chest radiograph.
+
+    Args:
+        pixels: (height, width) float32 in [0, 255].
+    """
+    height, width = pixels.shape
+    doubts = []
+    if min(height, width) < _SHORT_SIDE_PX:
+        doubts.append(f"The picture is small ({height} x {width} pixels); fine findings are lost below 224 pixels.")
+    if max(height, width) > _ASPECT_RATIO * min(height, width):
+        doubts.append(f"The picture is unusually long for a chest radiograph ({height} x {width} pixels).")
+    levels = np.count_nonzero(np.bincount(np.rint(pixels).astype(np.uint8).ravel(), minlength=256))
+    if levels < _FEW_LEVELS:
+        doubts.append(f"The picture has only {levels} grey levels; its range may have been cut when it was saved.")
+    return doubts
+
+
+def _label(source: str) -> str:
+    """Returns the prefix that names the picture in a message."""
+    return f"{source}: " if source else ""

@@ -1,0 +1,115 @@
+"""From sample values of any depth, with or without colour, to grey levels in [0, 255].
+
+Range rule for whole numbers deeper than 8 bits without further information: the full scale is the smallest of 8, 10,
+12, 14 and 16 bits that holds the largest value. A 12-bit radiograph in a 16-bit file so keeps its contrast, where
+readers that take 16 bits for granted return a nearly black picture, and readers that clip a nearly white one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.errors import UnreadableImageError, describe
+from carzero.pixels.checks import refuse_unless_forced
+
+__all__ = ["bits_in_use", "grey_from_colour", "grey_from_samples"]
+
+_Grey = NDArray[np.float32]
+_DEPTHS = (8, 10, 12, 14, 16)
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
+_COLOURED = 24 / 255  # channel spread beyond what JPEG's colour noise makes of grey
+_PHOTOGRAPH_SHARE = 0.05
+_MARKS_SHARE = 0.001
+
+
+def bits_in_use(largest: int) -> int:
+    """Returns the smallest usual depth that holds the value: 8, 10, 12, 14 or 16 bits."""
+    return next((bits for bits in _DEPTHS if largest < 2**bits), largest.bit_length())
+
+
+def grey_from_samples(samples: NDArray[Any], *, bits: int | None = None, source: str = "") -> _Grey:
+    """Returns grey levels for samples of one channel (or of several, channel by channel).
+
+    Args:
+        samples: any shape. Booleans: black and white. Whole numbers: 0 is black, full scale by `bits` or by the
+            module's range rule; 8-bit values come back unchanged. Floats: [0, 1] if nothing exceeds 1, else [0, 255].
+        bits: depth of the whole numbers where it is known.
+        source: name of the picture for messages.
+
+    Returns:
+        float32 of the same shape, in [0, 255].
+
+    Raises:
+        UnreadableImageError: no samples, not numbers, NaN or infinity, negative, or floats above 255.
+    """
+    if samples.size == 0 or samples.dtype.kind not in "buif":
+        raise _unreadable(source, f"{samples.dtype} array of shape {samples.shape}", "a non-empty array of numbers")
+    low, high = samples.min(), samples.max()
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0:
+        raise _unreadable(source, f"values from {low} to {high}", "finite values from 0 upwards")
+    if samples.dtype.kind == "b":
+        full_scale = 1.0
+    elif samples.dtype.kind in "ui":
+        full_scale = 2.0 ** (bits or bits_in_use(int(high))) - 1
+    else:
+        full_scale = 1.0 if high <= 1 else 255.0
+    if high > full_scale:
+        raise _unreadable(source, f"a largest value of {high}", f"at most {full_scale:g}")
+    if full_scale == 255:
+        return samples.astype(np.float32)
+    return (samples * (255.0 / full_scale)).astype(np.float32)
+
+
+def grey_from_colour(channels: _Grey, *, source: str, force: bool) -> tuple[_Grey, list[str]]:
+    """Returns the brightness of a colour picture, and doubts about it.
+
+    Equal channels come back exactly as they are. A little colour (JPEG noise, an annotation) is let pass; a picture
+    that is coloured on a twentieth of its area is taken for a photograph.
+
+    Args:
+        channels: (H, W, 3) red, green, blue in [0, 255], or (H, W, 4) with opacity; transparency shows black.
+        source: name of the picture for messages.
+        force: True turns the refusal into a warning.
+
+    Raises:
+        UnsuitableImageError: a colour photograph, not forced.
+    """
+    colour = channels[..., :3]
+    if channels.shape[-1] == 4 and channels[..., 3].min() < 255:
+        colour = colour * (channels[..., 3:] / np.float32(255))
+    red, green, blue = colour[..., 0], colour[..., 1], colour[..., 2]
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if not spread.any():
+        return np.ascontiguousarray(red), []
+    share = float(np.mean(spread > _COLOURED * 255))
+    doubts = []
+    if share > _PHOTOGRAPH_SHARE:
+        doubts.append(
+            refuse_unless_forced(
+                "The picture is in colour",
+                got=f"colour on {share:.0%} of the area",
+                expected="a radiograph in grey levels",
+                source=source,
+                force=force,
+            )
+        )
+    elif share > _MARKS_SHARE:
+        doubts.append(f"Coloured marks cover {share:.1%} of the picture; annotations can mislead the model.")
+    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return np.where(spread == 0, red, np.rint(luma)).astype(np.float32), doubts
+
+
+def _unreadable(source: str, got: str, expected: str) -> UnreadableImageError:
+    """Returns the error for samples that are no grey levels."""
+    prefix = f"{source}: " if source else ""
+    return UnreadableImageError(
+        describe(
+            f"{prefix}the samples are no grey levels",
+            got=got,
+            expected=expected,
+            then="scale the picture to 0..255 (or floats to 0..1) and pass it again",
+        )
+    )
