@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Radiograph"]
+__all__ = ["FailedImage", "Grounding", "Radiograph", "ScoredImage"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,3 +38,60 @@ class Radiograph:
     series_uid: str = ""
     sop_uid: str = ""
     warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredImage:
+    """One picture and its scores.
+
+    Attributes:
+        image_id: key of the picture, unique in its run.
+        path: where it came from; empty for an array.
+        study_uid: DICOM Study Instance UID, or "".
+        series_uid: DICOM Series Instance UID, or "".
+        sop_uid: DICOM SOP Instance UID, or "".
+        view: "PA", "AP", "LATERAL" or "".
+        warnings: doubts about the picture.
+        logits: (labels,) float32 raw logits.
+        maps: (labels, h, w) float32 attention on the model's grid, or None.
+        radiograph: the picture itself where maps were asked for, or None.
+    """
+
+    image_id: str
+    path: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    view: str
+    warnings: tuple[str, ...]
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None = None
+    radiograph: Radiograph | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """One picture that could not be scored, and why; `error` is what predict raises."""
+
+    image_id: str
+    path: str
+    reason: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grounding:
+    """Where the model looks for one finding.
+
+    Attributes:
+        label: the finding.
+        logit: its raw score; the map says where, this says whether.
+        heatmap: (height, width) float32 in the picture's own pixels, attention per cell of the model's grid,
+            interpolated; NaN where the model does not look (outside its crop).
+        peak: (x, y) of the map's highest cell centre in the picture's pixels, pixel centres at +0.5.
+    """
+
+    label: str
+    logit: float
+    heatmap: NDArray[np.float32]
+    peak: tuple[float, float]

@@ -32,7 +32,9 @@ def model(conversion: Conversion) -> torch.nn.Module:
     return conversion.model.eval()
 
 
-def inputs(expected: dict[str, np.ndarray], images: int | None = None, texts: int | None = None) -> dict[str, torch.Tensor]:
+def inputs(
+    expected: dict[str, np.ndarray], images: int | None = None, texts: int | None = None
+) -> dict[str, torch.Tensor]:
     pixels = torch.from_numpy(expected["pixel_values"])[:images].unsqueeze(1).expand(-1, 3, -1, -1)
     return {
         "pixel_values": pixels,
@@ -84,7 +86,9 @@ def gradient_norms(conversion: Conversion, gradients: dict[str, torch.Tensor]) -
     for record in conversion.records:
         targets = [gradients[t] for t in (module_name(t) for t in record.target.split(", ")) if t in gradients]
         if targets:
-            norms[record.source.replace("decoder.norm.", "decoder_norm.")] = torch.cat([t.flatten() for t in targets]).norm().item()
+            norms[record.source.replace("decoder.norm.", "decoder_norm.")] = (
+                torch.cat([t.flatten() for t in targets]).norm().item()
+            )
     return norms
 
 
@@ -98,6 +102,10 @@ def module_name(on_disk: str) -> str:
     ):
         on_disk = on_disk.replace(old, new)
     if on_disk.startswith("vision_model.layers."):
-        for old, new in (("attention.output.dense", "attention.o_proj"), ("intermediate.dense", "mlp.fc1"), ("output.dense", "mlp.fc2")):
+        for old, new in (
+            ("attention.output.dense", "attention.o_proj"),
+            ("intermediate.dense", "mlp.fc1"),
+            ("output.dense", "mlp.fc2"),
+        ):
             on_disk = on_disk.replace(old, new)
     return on_disk

@@ -6,18 +6,56 @@ one carries the refusal as a warning, so that a doubtful score never looks like 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.errors import UnreadableImageError, UnsuitableImageError, describe
+from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe
 
-__all__ = ["MAX_PIXELS", "check_grey_levels", "check_size", "doubts_about_picture", "refuse_unless_forced"]
+__all__ = [
+    "MAX_PIXELS",
+    "as_unreadable",
+    "check_grey_levels",
+    "check_size",
+    "doubts_about_picture",
+    "refuse_unless_forced",
+    "unreadable",
+]
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
 _SHORT_SIDE_PX = 200
 _ASPECT_RATIO = 2.0
 _FEW_LEVELS = 32
+
+
+def unreadable(source: str, what: str, *, got: object, expected: str, then: str) -> UnreadableImageError:
+    """Returns the error for a picture that no option makes readable; the caller raises it."""
+    return UnreadableImageError(describe(f"{_label(source)}{what}", got=got, expected=expected, then=then))
+
+
+@contextmanager
+def as_unreadable(kind: str, source: str) -> Iterator[None]:
+    """Turns whatever a decoder raises about a file's content into an `UnreadableImageError` with the cause chained.
+
+    Args:
+        kind: the format for the message, for example "PNG".
+        source: name of the picture for the message.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever their C code reports
+        raise unreadable(
+            source,
+            f"the {kind} file is broken or truncated",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a complete {kind} file",
+            then="copy or export the file again",
+        ) from error
 
 
 def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, force: bool) -> str:
@@ -52,22 +90,20 @@ def check_size(height: int, width: int, source: str) -> None:
         UnreadableImageError: a side is 0, or there are more than `MAX_PIXELS` pixels.
     """
     if height < 1 or width < 1:
-        raise UnreadableImageError(
-            describe(
-                f"{_label(source)}the picture has no pixels",
-                got=f"{height} x {width}",
-                expected="at least one row and one column",
-                then="export the picture again",
-            )
+        raise unreadable(
+            source,
+            "the picture has no pixels",
+            got=f"{height} x {width}",
+            expected="at least one row and one column",
+            then="export the picture again",
         )
     if height * width > MAX_PIXELS:
-        raise UnreadableImageError(
-            describe(
-                f"{_label(source)}the picture claims to be too large",
-                got=f"{height} x {width} pixels",
-                expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
-                then="check that the file is a radiograph, and shrink it if it is",
-            )
+        raise unreadable(
+            source,
+            "the picture claims to be too large",
+            got=f"{height} x {width} pixels",
+            expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+            then="check that the file is a radiograph, and shrink it if it is",
         )
 
 
@@ -79,13 +115,12 @@ def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
     """
     level = float(pixels.flat[0])
     if not np.any(pixels != pixels.flat[0]):
-        raise UnreadableImageError(
-            describe(
-                f"{_label(source)}the picture is constant",
-                got=f"grey level {level:g} everywhere",
-                expected="a radiograph",
-                then="export the picture again; a failed export often leaves a black one",
-            )
+        raise unreadable(
+            source,
+            "the picture is constant",
+            got=f"grey level {level:g} everywhere",
+            expected="a radiograph",
+            then="export the picture again; a failed export often leaves a black one",
         )
 
 

@@ -118,11 +118,11 @@ class Geometry:
 
     def points_to_model(self, points: ArrayLike) -> _Points:
         """Returns (N, 2) xy points of the original frame in the model frame; they may lie outside the crop."""
-        return _as_rows(points, 2) * np.array(self.scale) + np.array(self._shift)
+        return np.asarray(_as_rows(points, 2) * np.array(self.scale) + np.array(self._shift))
 
     def points_to_original(self, points: ArrayLike) -> _Points:
         """Returns (N, 2) xy points of the model frame in the original frame; padding maps outside the picture."""
-        return (_as_rows(points, 2) - np.array(self._shift)) / np.array(self.scale)
+        return np.asarray((_as_rows(points, 2) - np.array(self._shift)) / np.array(self.scale))
 
     def boxes_to_model(self, boxes: ArrayLike) -> _Points:
         """Returns (N, 4) xyxy boxes of the original frame in the model frame, not clipped."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.errors import UnreadableImageError, describe
-from carzero.pixels.checks import refuse_unless_forced
+from carzero.errors import UnreadableImageError
+from carzero.pixels.checks import refuse_unless_forced, unreadable
 
 __all__ = ["bits_in_use", "grey_from_colour", "grey_from_samples"]
 
@@ -63,27 +63,27 @@ def grey_from_samples(samples: NDArray[Any], *, bits: int | None = None, source:
     return (samples * (255.0 / full_scale)).astype(np.float32)
 
 
-def grey_from_colour(channels: _Grey, *, source: str, force: bool) -> tuple[_Grey, list[str]]:
+def grey_from_colour(channels: NDArray[Any], *, source: str, force: bool) -> tuple[_Grey, list[str]]:
     """Returns the brightness of a colour picture, and doubts about it.
 
     Equal channels come back exactly as they are. A little colour (JPEG noise, an annotation) is let pass; a picture
     that is coloured on a twentieth of its area is taken for a photograph.
 
     Args:
-        channels: (H, W, 3) red, green, blue in [0, 255], or (H, W, 4) with opacity; transparency shows black.
+        channels: (H, W, 3) red, green, blue in [0, 255], uint8 or float32, or (H, W, 4) with opacity; transparency
+            shows black.
         source: name of the picture for messages.
         force: True turns the refusal into a warning.
 
     Raises:
         UnsuitableImageError: a colour photograph, not forced.
     """
-    colour = channels[..., :3]
     if channels.shape[-1] == 4 and channels[..., 3].min() < 255:
-        colour = colour * (channels[..., 3:] / np.float32(255))
-    red, green, blue = colour[..., 0], colour[..., 1], colour[..., 2]
+        channels = channels[..., :3] * (channels[..., 3:] / np.float32(255))
+    if np.array_equal(channels[..., 0], channels[..., 1]) and np.array_equal(channels[..., 0], channels[..., 2]):
+        return channels[..., 0].astype(np.float32), []
+    red, green, blue = (channels[..., index].astype(np.float32) for index in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if not spread.any():
-        return np.ascontiguousarray(red), []
     share = float(np.mean(spread > _COLOURED * 255))
     doubts = []
     if share > _PHOTOGRAPH_SHARE:
@@ -104,12 +104,10 @@ def grey_from_colour(channels: _Grey, *, source: str, force: bool) -> tuple[_Gre
 
 def _unreadable(source: str, got: str, expected: str) -> UnreadableImageError:
     """Returns the error for samples that are no grey levels."""
-    prefix = f"{source}: " if source else ""
-    return UnreadableImageError(
-        describe(
-            f"{prefix}the samples are no grey levels",
-            got=got,
-            expected=expected,
-            then="scale the picture to 0..255 (or floats to 0..1) and pass it again",
-        )
+    return unreadable(
+        source,
+        "the samples are no grey levels",
+        got=got,
+        expected=expected,
+        then="scale the picture to 0..255 (or floats to 0..1) and pass it again",
     )

@@ -5,7 +5,7 @@ float32 in a fixed order, halves go to the even level, except where two by two p
 not area interpolation at all but a fixed-point linear rule. Doing the same here keeps scores equal to the released
 ones without a library of that size at run time.
 
-Source: the behaviour of `cv::resize` (modules/imgproc/src/resize.cpp, OpenCV 4 and 5), checked against it pixel by pixel.
+Source: the behaviour of `cv::resize` (modules/imgproc/src/resize.cpp, OpenCV 4 and 5), checked pixel by pixel.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def _shrink_by_whole_factors(pixels: _Source, down: int, across: int) -> NDArray
     by_row = pixels.reshape(height, down, width * across).sum(axis=1, dtype=exact)
     sums = by_row.reshape(height, width, across).sum(axis=2)
     if (down, across) == (2, 2):
-        return np.floor((sums + 2) / 4)
-    return np.rint(sums.astype(np.float32) * np.float32(1.0 / (down * across)))
+        return np.asarray(np.floor((sums + 2) / 4))
+    return np.asarray(np.rint(sums.astype(np.float32) * np.float32(1.0 / (down * across))))
 
 
 def _shrink(pixels: _Source, height: int, width: int) -> _Grey:
@@ -78,7 +78,7 @@ def _shrink(pixels: _Source, height: int, width: int) -> _Grey:
 
 def _weigh_rows(rows: _Grey, index: NDArray[np.intp], weight: _Grey) -> _Grey:
     """Returns weighted sums of rows, added one tap after the other as OpenCV does: float32 sums depend on the order."""
-    total = rows[index[0]] * weight[0][:, None]
+    total: _Grey = rows[index[0]] * weight[0][:, None]
     for taps, share in zip(index[1:], weight[1:], strict=True):
         used = np.flatnonzero(share)
         if len(used) == len(share):

@@ -1,0 +1,109 @@
+"""Writes the training table of the demo weights from three open collections.
+
+    python recipes/demo/build_table.py DATA OUT.csv
+
+DATA holds `nih/labels.csv`, `pneumonia/labels.csv` and `hannover/metadata.csv` with their images. Splits are fixed here
+and depend on ids alone: NIH and Hannover by patient; the paediatric set states no patients, so its own validation part
+is the test part, and patients may stand on both sides of that line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+NIH_FINDINGS = {
+    "Atelectasis": "atelectasis",
+    "Cardiomegaly": "cardiomegaly",
+    "Consolidation": "consolidation",
+    "Edema": "edema",
+    "Effusion": "effusion",
+    "Emphysema": "emphysema",
+    "Fibrosis": "fibrosis",
+    "Hernia": "hernia",
+    "Infiltration": "infiltration",
+    "Mass": "mass",
+    "Nodule": "nodule",
+    "Pleural_Thickening": "pleural thickening",
+    "Pneumonia": "pneumonia",
+    "Pneumothorax": "pneumothorax",
+}
+
+
+def bucket(key: str) -> int:
+    """A number from 0 to 99 that depends on the key alone."""
+    return int(hashlib.sha256(f"carzero-demo:{key}".encode()).hexdigest(), 16) % 100
+
+
+def split_of(key: str) -> str:
+    """22 % test, 12 % validation, the rest training."""
+    number = bucket(key)
+    return "test" if number < 22 else "val" if number < 34 else "train"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def row(image: Path, source: str, split: str, patient: str, present: list[str], absent: list[str]) -> dict[str, str]:
+    """One row of the table."""
+    return {
+        "image": str(image.resolve()),
+        "source": source,
+        "split": split,
+        "patient_id": patient,
+        "present": "|".join(present),
+        "absent": "|".join(absent),
+    }
+
+
+def nih(root: Path) -> Iterator[dict[str, str]]:
+    """ChestX-ray14 films; its own validation patients are test patients here too."""
+    for record in read(root / "labels.csv"):
+        split = "test" if record["split"] == "valid" else split_of(record["patient_id"])
+        labels = [NIH_FINDINGS[name] for name in record["labels"].split("|") if name in NIH_FINDINGS]
+        normal = record["labels"] == "No Finding"
+        absent = [name for name in NIH_FINDINGS.values() if name not in labels]
+        present, absent = (["normal"], absent) if normal else (labels, [*absent, "normal"])
+        yield row(root / record["image"], "nih", split, record["patient_id"], present, absent)
+
+
+def paediatric(root: Path) -> Iterator[dict[str, str]]:
+    """Kermany's films: normal, bacterial or viral pneumonia."""
+    kinds = {"BacterialPneumonia": "bacterial pneumonia", "ViralPneumonia": "viral pneumonia"}
+    for record in read(root / "labels.csv"):
+        split = "test" if record["split"] == "valid" else "val" if bucket(record["image"]) < 10 else "train"
+        kind = kinds.get(record["label"])
+        present = ["pneumonia", kind] if kind else ["normal"]
+        absent = [name for name in ("pneumonia", *kinds.values(), "normal") if name not in present]
+        yield row(root / record["image"], "paediatric", split, "", present, absent)
+
+
+def hannover(root: Path) -> Iterator[dict[str, str]]:
+    """Films of patients with COVID-19; what each shows is not labelled."""
+    for record in read(root / "metadata.csv"):
+        image = next((root / "images").glob(f"{record['image_id']}.*"))
+        yield row(image, "hannover", split_of(record["patient_id"]), record["patient_id"], [], [])
+
+
+def main(data: Path, out: Path) -> None:
+    """Writes the table and prints its counts."""
+    rows = [*nih(data / "nih"), *paediatric(data / "pneumonia"), *hannover(data / "hannover")]
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for source in ("nih", "paediatric", "hannover"):
+        counts = {split: sum(r["source"] == source and r["split"] == split for r in rows) for split in ("train", "val", "test")}
+        print(source, counts)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,191 @@
+"""From a released checkpoint to a folder of weights that every part of this package, and transformers, can load."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import file_digest
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
+
+import carzero
+from carzero.checkpoints.reading import ReleasedCheckpoint, read_released_checkpoint
+from carzero.checkpoints.report import ConversionReport
+from carzero.errors import CheckpointError, describe
+from carzero.model import CARZeroModel
+from carzero.model.conversion import Conversion, translate_released
+from carzero.processing import CARZeroProcessor, build_processor, continuation_pieces, load_tokenizer
+
+__all__ = ["convert_checkpoint"]
+
+REPORT_NAME = "conversion.json"
+# What a conversion (of this or a later version) writes; a folder with anything else in it is never replaced.
+_OURS = re.compile(
+    r"conversion\.json|(generation_|processor_|preprocessor_|tokenizer_)?config\.json|special_tokens_map\.json"
+    r"|added_tokens\.json|tokenizer\.json|vocab\.txt|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+)
+_RESIZE_PER_CROP = 256 / 224  # the released transform: longer side to 256, centre crop of 224
+
+
+def convert_checkpoint(
+    path: str | Path, out_dir: str | Path, *, tokenizer: str | Path, lenient: bool = False, overwrite: bool = False
+) -> ConversionReport:
+    """Converts a released checkpoint into a folder of weights, processor and `conversion.json`.
+
+    The folder appears whole or not at all: it is written under a temporary name beside `out_dir`, loaded back and
+    compared, then renamed.
+
+    Args:
+        path: the released .ckpt file; nothing in it is executed.
+        out_dir: folder to write. It must be new or empty, unless `overwrite`.
+        tokenizer: the text tower's: a folder with `tokenizer.json` or `vocab.txt`, a `vocab.txt`, or a hub id.
+        lenient: go on where tensors are unknown (left out) or missing (random).
+        overwrite: replace an earlier conversion. A folder with other files in it is never replaced.
+
+    Raises:
+        UnsafeCheckpointError: the checkpoint's pickle asks for more than data.
+        CheckpointError: the checkpoint, its tokenizer or the folder will not do; the message says why. Nothing was
+            written.
+        WeightsError: no tokenizer could be loaded.
+    """
+    source, out = Path(path), Path(out_dir).resolve()
+    _check_out(out, overwrite)
+    loaded_tokenizer = load_tokenizer(tokenizer)
+    released = read_released_checkpoint(source)
+    conversion = translate_released(released.state_dict, lenient=lenient)
+    _fill_continuations(conversion.model, loaded_tokenizer, str(tokenizer))
+    processor = _processor_for(conversion.model, loaded_tokenizer)
+    report = _report(source, released, conversion, out=out, tokenizer=str(tokenizer), lenient=lenient)
+    del released, loaded_tokenizer
+    with _replace_folder(out, overwrite) as folder:
+        _save(folder, conversion.model, processor, report)
+        _check_saved(folder, conversion.model)
+    return report
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise _out_error(out, "is a file", "name a new folder")
+    found = sorted(entry.name for entry in out.iterdir())
+    foreign = [name for name in found if not _OURS.fullmatch(name)]
+    if found and not overwrite:
+        raise _out_error(out, "is not empty", "name a new folder, or replace an earlier conversion with --overwrite")
+    if foreign:
+        raise _out_error(out, f"holds files that no conversion wrote: {', '.join(foreign[:3])}", "name another folder")
+
+
+def _out_error(out: Path, why: str, then: str) -> CheckpointError:
+    return CheckpointError(
+        describe(f"The output folder {why}", got=str(out), expected="a new or an empty folder", then=then)
+    )
+
+
+def _fill_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    pieces = continuation_pieces(tokenizer)
+    rows = int(model.config.text_config.vocab_size)
+    if len(pieces) != rows:
+        raise CheckpointError(
+            describe(
+                f"The tokenizer {source} does not belong to this checkpoint",
+                got=f"a vocabulary of {len(pieces):,} pieces for a table of {rows:,} rows",
+                expected="as many pieces as the checkpoint's word embeddings have rows",
+                then="give the tokenizer the model was trained with (the authors': Laihaoran/BioClinicalMPBERT)",
+            )
+        )
+    model.set_continuations(pieces)
+
+
+def _processor_for(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> CARZeroProcessor:
+    crop_px = int(model.config.vision_config.image_size)
+    return build_processor(
+        tokenizer,
+        resize_px=round(crop_px * _RESIZE_PER_CROP),
+        crop_px=crop_px,
+        max_text_length=model.config.max_text_length,
+    )
+
+
+def _report(
+    source: Path, released: ReleasedCheckpoint, conversion: Conversion, *, out: Path, tokenizer: str, lenient: bool
+) -> ConversionReport:
+    with source.open("rb") as file:
+        sha256 = file_digest(file, "sha256").hexdigest()
+    return ConversionReport(
+        source=source.name,
+        source_bytes=source.stat().st_size,
+        source_sha256=sha256,
+        tokenizer=tokenizer,
+        out=str(out),
+        epoch=released.epoch,
+        global_step=released.global_step,
+        lightning_version=released.lightning_version,
+        carzero_version=carzero.__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        lenient=lenient,
+        missing=conversion.missing,
+        records=conversion.records,
+        hyper_parameters=released.hyper_parameters,
+    )
+
+
+@contextmanager
+def _replace_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Yields a new folder beside `out`; it takes the name `out` when the block ends, and vanishes if it fails."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as beside:
+            folder = Path(beside) / "new"  # a folder of its own, since mkdtemp's is closed to everybody else
+            folder.mkdir()
+            yield folder
+            _check_out(out, overwrite)  # minutes may have passed
+            if out.exists():
+                out.rename(Path(beside) / "old")
+            try:
+                folder.rename(out)
+            except OSError:
+                if (Path(beside) / "old").exists():
+                    (Path(beside) / "old").rename(out)
+                raise
+    except OSError as error:
+        raise CheckpointError(
+            describe(
+                f"The converted weights could not be written ({error.strerror or error})",
+                got=str(out),
+                expected="a writable place with about 1 GB free",
+                then="free some space or name another folder; nothing was left behind",
+            )
+        ) from error
+
+
+def _save(folder: Path, model: CARZeroModel, processor: CARZeroProcessor, report: ConversionReport) -> None:
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # its way of saying that the disk is full
+        raise OSError(str(error)) from error
+    processor.save_pretrained(folder)
+    (folder / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _check_saved(folder: Path, model: CARZeroModel) -> None:
+    """Loads the folder back and compares every tensor and the processor's tokens."""
+    loaded, info = CARZeroModel.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+    CARZeroProcessor.from_pretrained(folder, local_files_only=True)
+    complete = not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    wanted, got = model.state_dict(), loaded.state_dict()
+    if not complete or wanted.keys() != got.keys() or not all(torch.equal(wanted[name], got[name]) for name in wanted):
+        raise CheckpointError(
+            describe(
+                "The converted weights differ once they are loaded back",
+                expected="equal tensors",
+                then="report this with your versions of transformers and safetensors; nothing was left behind",
+            )
+        )

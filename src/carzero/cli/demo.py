@@ -1,0 +1,34 @@
+"""`carzero demo`: the bundled film, the bundled weights, a table and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console
+from carzero.cli.predict import show_result
+
+DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltration")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the overlay pictures.")] = Path("demo_output"),
+) -> None:
+    """Scores a bundled chest radiograph (RG1 of pydicom-data, MIT) and draws where the model looks.
+
+    A research demonstration, not for clinical use.
+    """
+    from carzero.data.images import list_images
+    from carzero.prompts import PromptSet
+    from carzero.scoring_run import ScoringRun
+    from carzero.weights import example_film
+
+    quiet_libraries()
+    run = ScoringRun(list_images([example_film()]), PromptSet.from_labels(DEMO_LABELS), overlay=out)
+    result = run.execute()
+    show_result(result, out=None, as_json=False)
+    stderr_console().print("Research demonstration, not for clinical use.")
+    if result.failures:
+        raise typer.Exit(EXIT_FAILURES)

@@ -1,0 +1,61 @@
+"""The `carzero` command: one file per verb, each a translation of its options into one call of the library."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from carzero.cli import convert, demo, predict, train
+from carzero.cli.console import EXIT_MISUSE, report_error
+from carzero.errors import CARZeroError
+
+app = typer.Typer(
+    name="carzero",
+    help="Score chest radiographs against words (zero-shot classification). Research software, not for clinical use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("predict")(predict.predict)
+app.command("demo")(demo.demo)
+app.command("convert")(convert.convert)
+app.command("train")(train.train)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from carzero import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that belong to no verb."""
+
+
+def run() -> None:
+    """Runs the command line; every expected error becomes one message on stderr and exit code 2."""
+    try:
+        app()
+    except CARZeroError as error:
+        report_error(str(error))
+        sys.exit(EXIT_MISUSE)
+    except KeyboardInterrupt:
+        report_error("Interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`): not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()

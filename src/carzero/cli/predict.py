@@ -1,0 +1,173 @@
+"""`carzero predict`: pictures and words in, a table of scores out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from carzero.scoring_run import RunResult
+
+_SHOWN_FAILURES = 50
+
+
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE_OR_FOLDER_OR_CSV...", help="Pictures (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`."),
+    ],
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt file (JSON or YAML): {label: [prompt, ...]}, instead of --labels.")
+    ] = None,
+    weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write scores to this .parquet, .csv or .json file, and a manifest beside it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores, failures and manifest as JSON.")] = False,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Draw where the model looks, one PNG a picture and finding, into this folder.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also score readable pictures that are no chest radiographs.")
+    ] = False,
+    template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
+    pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+) -> None:
+    """Scores chest radiographs against findings named in words.
+
+    Scores are raw logits: compare them between pictures for one finding, never between findings; they are no
+    probabilities. Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
+    """
+    from carzero.data.images import list_images
+    from carzero.scoring_run import ScoringRun
+
+    quiet_libraries()
+    run = ScoringRun(
+        items=list_images(images),
+        prompt_set=_read_prompts(labels, prompts, template),
+        weights=weights,
+        out=out,
+        overlay=overlay,
+        resume=resume,
+        overwrite=overwrite,
+        force=force,
+        pool=pool,
+        batch_size=batch_size,
+        device=device,
+    )
+    with _progress(len(run.items)) as advance:
+        result = run.execute(advance)
+    show_result(result, out=out, as_json=as_json)
+    if result.failures:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+def _read_prompts(labels: list[str] | None, prompts: Path | None, template: str) -> Any:
+    from carzero.errors import PromptError, describe
+    from carzero.prompts import PromptSet
+
+    if (labels is None) == (prompts is None):
+        raise PromptError(
+            describe(
+                "Nothing is asked" if labels is None else "--labels and --prompts exclude each other",
+                expected='--labels pneumonia,"pleural effusion" or --prompts FILE',
+            )
+        )
+    if prompts is not None:
+        return PromptSet.load(prompts)
+    split = [label.strip() for group in labels or [] for label in group.split(",")]
+    return PromptSet.from_labels([label for label in split if label], template)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Yields `advance(done, failed)`: a bar on a terminal, a line now and then elsewhere, nothing for one picture."""
+    console = stderr_console()
+    if total == 1:
+        yield lambda *_: None
+    elif console.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("scoring", total=total, rate="")
+
+            def advance(done: int, failed: int) -> None:
+                speed = bar.tasks[0].speed
+                notes = [f"{speed:.1f} images/s"] if speed else []
+                bar.update(task, completed=done, rate=", ".join(notes + ([f"{failed} failed"] if failed else [])))
+
+            yield advance
+    else:
+        step = max(1, total // 20)
+
+        def log(done: int, failed: int) -> None:
+            if done == total or done // step > log.last:  # type: ignore[attr-defined]
+                log.last = done // step  # type: ignore[attr-defined]
+                console.print(f"scored {done} of {total}" + (f", {failed} failed" if failed else ""))
+
+        log.last = 0  # type: ignore[attr-defined]
+        yield log
+
+
+def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
+    """Prints scores on stdout (a table, or JSON), and where they went, doubts and failures on stderr."""
+    console = stderr_console()
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+    elif out is None:
+        stdout_console().print(_table(result.table))
+    if out is not None:
+        console.print(f"Wrote {len(result.table)} rows to {out}.", markup=False)
+    for path in result.overlays:
+        console.print(f"Wrote {path}", markup=False)
+    doubts = result.table[result.table["warnings"] != ""]
+    for image_id, warning in zip(doubts["image_id"][:_SHOWN_FAILURES], doubts["warnings"], strict=False):
+        console.print(f"warning: {image_id}: {warning}", markup=False)
+    if result.failures:
+        console.print(f"{len(result.failures)} of {len(result.failures) + len(result.table)} pictures were not scored:")
+        for failure in result.failures[:_SHOWN_FAILURES]:
+            console.print(f"  {failure['image_id']}: {failure['reason']}", markup=False)
+        if len(result.failures) > _SHOWN_FAILURES:
+            console.print(f"  and {len(result.failures) - _SHOWN_FAILURES} more (all are in the manifest)")
+
+
+def _table(frame: pd.DataFrame) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [name for name in frame.columns if name.startswith("logit:")]
+    table = Table(box=box.SIMPLE_HEAD, caption="raw logits; not probabilities", caption_justify="left")
+    table.add_column("image", overflow="fold")
+    for name in names:
+        table.add_column(Text(name.removeprefix("logit:")), justify="right")
+    for row in frame.to_dict("records"):
+        table.add_row(Text(row["image_id"]), *(f"{row[name]:.3f}" for name in names))
+    return table

@@ -1,0 +1,72 @@
+"""The score table: one row a picture, names before numbers, and a manifest that says where the numbers came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.data.atomic import replace_when_done
+from carzero.errors import TableError, describe
+from carzero.outputs import ScoredImage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["KEY_COLUMNS", "SCORE_SUFFIXES", "check_score_path", "manifest_path", "save_scores", "score_row", "to_frame"]
+
+KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
+SCORE_SUFFIXES = (".parquet", ".csv", ".json")
+
+
+def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, Any]:
+    """One picture's row: key columns, `logit:<label>` per finding, `warnings`."""
+    row: dict[str, Any] = {name: getattr(image, name) for name in KEY_COLUMNS}
+    row.update({f"logit:{label}": float(logit) for label, logit in zip(labels, image.logits, strict=True)})
+    row["warnings"] = " ".join(image.warnings)
+    return row
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+    """Rows as a table with the full set of columns, also where there are no rows. Logits are float32."""
+    import pandas as pd
+
+    columns = [*KEY_COLUMNS, *(f"logit:{label}" for label in labels), "warnings"]
+    frame = pd.DataFrame(list(rows), columns=columns)
+    kinds = {name: "float32" if name.startswith("logit:") else "object" for name in columns}
+    return frame.astype(kinds)
+
+
+def check_score_path(path: Path) -> None:
+    """Refuses a file that could not be written, before any work is done.
+
+    Raises:
+        TableError: unknown suffix, or the folder does not exist.
+    """
+    if path.suffix.lower() not in SCORE_SUFFIXES:
+        raise TableError(
+            describe("The output's format is unknown", got=str(path), expected=f"a name ending in {', '.join(SCORE_SUFFIXES)}")
+        )
+    if not path.parent.is_dir():
+        raise TableError(
+            describe("The output's folder does not exist", got=str(path.parent), then="create it, or name another")
+        )
+
+
+def manifest_path(path: Path) -> Path:
+    """The side-car of a score table: its name with `.manifest.json` behind it."""
+    return path.with_name(path.name + ".manifest.json")
+
+
+def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes table and manifest; each replaces an older file only when it is complete."""
+    writers = {
+        ".parquet": lambda target: frame.to_parquet(target, index=False),
+        ".csv": lambda target: frame.to_csv(target, index=False),
+        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=9),
+    }
+    with replace_when_done(path) as target:
+        writers[path.suffix.lower()](target)
+    with replace_when_done(manifest_path(path)) as target:
+        target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,163 @@
+"""The processor: pictures and words in, the model's tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from carzero.model import CARZeroConfig
+from carzero.outputs import Radiograph
+from carzero.pixels import Geometry, load_radiograph, to_radiograph
+from carzero.text_cleaning import clean_text
+from carzero.tokenizing import continuation_pieces, load_tokenizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "CARZeroImageProcessor",
+    "CARZeroProcessor",
+    "build_processor",
+    "continuation_pieces",
+    "load_tokenizer",
+]
+
+ImageLike = "str | Path | np.ndarray | Image | Radiograph"
+
+
+class _NoOptions(TypedDict, total=False):
+    """transformers asks which options a call may override: none, the weights fix them all."""
+
+
+class CARZeroImageProcessor(BaseImageProcessor):
+    """Turns radiographs into pixel values: scale, pad, crop, three equal channels, normalise.
+
+    Args:
+        resize_px: the longer side is scaled to this by area interpolation, then padded with zeros to a square.
+        crop_px: side of the centre crop that the model sees.
+        image_mean: mean of the training pixels, in 0-1.
+        image_std: standard deviation of the training pixels, in 0-1.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own form)
+    valid_kwargs = _NoOptions
+
+    def __init__(
+        self,
+        resize_px: int = 256,
+        crop_px: int = 224,
+        image_mean: float = 0.4978,
+        image_std: float = 0.2449,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.resize_px = resize_px
+        self.crop_px = crop_px
+        self.image_mean = image_mean
+        self.image_std = image_std
+
+    def geometry(self, radiograph: Radiograph) -> Geometry:
+        """The transform between this radiograph's own pixels and the model's."""
+        height, width = radiograph.pixels.shape
+        return Geometry.fit(height, width, resize_px=self.resize_px, crop_px=self.crop_px)
+
+    def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
+        """Returns (3, crop_px, crop_px) float32, normalised."""
+        grey = self.geometry(radiograph).apply(radiograph.pixels)
+        normalised = (torch.from_numpy(grey) / 255 - self.image_mean) / self.image_std
+        return normalised.unsqueeze(0).expand(3, -1, -1)
+
+    def preprocess(self, images: Any, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:  # type: ignore[override]
+        """Returns `pixel_values` (I, 3, crop_px, crop_px) for one picture or a sequence of them; see `read_image`."""
+        batch = torch.stack([self.to_pixel_values(read_image(image)) for image in _as_list(images)])
+        return BatchFeature({"pixel_values": batch if return_tensors == "pt" else batch.numpy()})
+
+
+class CARZeroProcessor(ProcessorMixin):
+    """Image processor and tokenizer as one: `processor(images=..., text=...)` returns the model's inputs.
+
+    Args:
+        image_processor: a `CARZeroImageProcessor`.
+        tokenizer: the text tower's tokenizer.
+        max_text_length: W, tokens per text after padding or truncation; the model's `max_text_length`.
+    """
+
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, max_text_length: int = 97, **kwargs: Any
+    ) -> None:
+        super().__init__(image_processor, tokenizer, **kwargs)
+        self.max_text_length = max_text_length
+
+    def __call__(  # type: ignore[override]
+        self, images: Any = None, text: str | Sequence[str] | None = None, return_tensors: str | None = "pt", **_: Any
+    ) -> BatchFeature:
+        """Processes pictures, texts or both.
+
+        Args:
+            images: a picture or a sequence of them: path, array, PIL image or `Radiograph`.
+            text: a text or a sequence of them; cleaned as the released code does. A one-word text becomes empty.
+            return_tensors: "pt" or "np".
+
+        Returns:
+            `pixel_values` (I, 3, crop_px, crop_px) float32; `input_ids` and `attention_mask` (T, W) int64.
+        """
+        features: dict[str, Any] = {}
+        if images is not None:
+            features.update(self.image_processor.preprocess(images, return_tensors=return_tensors))
+        if text is not None:
+            features.update(self.tokenize([text] if isinstance(text, str) else list(text), return_tensors))
+        return BatchFeature(features)
+
+    def tokenize(self, texts: Sequence[str], return_tensors: str | None = "pt") -> dict[str, Any]:
+        """Cleans and tokenises texts to exactly W tokens: `input_ids` and `attention_mask`, each (T, W)."""
+        encoded = self.tokenizer(
+            [clean_text(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_text_length,
+            return_tensors=return_tensors,
+        )
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a cleaned text, start and end token included, before truncation."""
+        return len(self.tokenizer(clean_text(text))["input_ids"])
+
+
+def read_image(image: Any, *, force: bool = False) -> Radiograph:
+    """Returns a picture as a radiograph, whatever form it came in.
+
+    Args:
+        image: a path (str or Path), an array (height, width), a PIL image, or a `Radiograph`, which is returned as is.
+        force: score a readable picture that is no chest radiograph.
+
+    Raises:
+        ImageError: the picture is broken or no chest radiograph.
+    """
+    if isinstance(image, Radiograph):
+        return image
+    if isinstance(image, str | Path):
+        return load_radiograph(image, force=force)
+    return to_radiograph(image, force=force)
+
+
+def build_processor(
+    tokenizer: PreTrainedTokenizerBase, *, resize_px: int = 256, crop_px: int = 224, max_text_length: int = 97
+) -> CARZeroProcessor:
+    """Joins a tokenizer with the released pixel transform (or another size of it)."""
+    return CARZeroProcessor(CARZeroImageProcessor(resize_px=resize_px, crop_px=crop_px), tokenizer, max_text_length)
+
+
+def _as_list(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
+AutoImageProcessor.register(CARZeroConfig, slow_image_processor_class=CARZeroImageProcessor, exist_ok=True)
+AutoProcessor.register(CARZeroConfig, CARZeroProcessor, exist_ok=True)

@@ -1,0 +1,142 @@
+"""Where weights live: the bundled demo, a folder, or a hub id; loaded only if they fit their configuration exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from carzero.errors import WeightsError, describe
+from carzero.model import CARZeroModel
+from carzero.processing import CARZeroProcessor
+
+__all__ = ["DEMO", "example_film", "hash_weights", "load_model", "load_processor", "resolve_weights"]
+
+DEMO = "demo"
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def resolve_weights(name: str | Path) -> str:
+    """Returns the folder of the named weights, or the hub id if it is none.
+
+    Args:
+        name: "demo", a folder written by `save_pretrained` or `carzero convert`, or a hub id such as "user/model".
+
+    Raises:
+        WeightsError: the name looks like a path, and there is no such folder, or it holds no weights.
+    """
+    path = Path(name).expanduser()
+    # A folder of that name goes first, so that nobody's own "demo" is hidden by the bundled one.
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise _not_found(name, "this folder holds no config.json")
+        return str(path)
+    if str(name) == DEMO:
+        return str(_ASSETS / DEMO)
+    if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
+        raise _not_found(name, "a file was given" if path.exists() else "there is no such folder")
+    return str(name)
+
+
+def example_film() -> Path:
+    """Path of the bundled chest radiograph: RG1 of the package pydicom-data (MIT), a CR film as lossy JPEG 2000."""
+    return _ASSETS / "example" / "chest.dcm"
+
+
+def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> CARZeroModel:
+    """Loads a model in eval mode.
+
+    Args:
+        name: see `resolve_weights`.
+        dtype: precision to compute in.
+
+    Raises:
+        WeightsError: not found, not a CARZero, or tensors missing, left over or of other shapes than configured.
+    """
+    folder = resolve_weights(name)
+    try:
+        model, info = CARZeroModel.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, **_offline_if_local(folder)
+        )
+    except WeightsError:
+        raise
+    except Exception as error:  # the loader raises many kinds; all mean the same to the user
+        raise WeightsError(
+            describe(
+                "The weights could not be loaded",
+                got=str(name),
+                expected='"demo", a folder with config.json and model.safetensors, or a hub id that can be reached',
+                then=f"check the name or the network (the loader said: {_first_line(error)})",
+            )
+        ) from error
+    wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    if any(wrong.values()):
+        raise WeightsError(
+            describe(
+                f"The weights in {name} do not fit their configuration",
+                got={kind: keys[:4] for kind, keys in wrong.items() if keys},
+                expected="every tensor of the model, and no other",
+                then="take the config.json that was saved with these weights",
+            )
+        )
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_processor(name: str | Path) -> CARZeroProcessor:
+    """Loads the processor that belongs to the weights; see `resolve_weights`.
+
+    Raises:
+        WeightsError: the folder holds no processor.
+    """
+    folder = resolve_weights(name)
+    try:
+        return CARZeroProcessor.from_pretrained(folder, **_offline_if_local(folder))  # type: ignore[no-any-return]
+    except Exception as error:  # as above
+        raise WeightsError(
+            describe(
+                "The weights come without a usable processor",
+                got=str(name),
+                expected="processor_config.json and tokenizer.json beside the weights",
+                then=f"save the processor into the folder (the loader said: {_first_line(error)})",
+            )
+        ) from error
+
+
+def hash_weights(name: str | Path) -> str:
+    """SHA-256 of the weights' safetensors files as they lie on disk, the hash that `sha256sum` prints for one file.
+
+    Several shards are hashed one after another in the order of their names.
+    """
+    folder = Path(resolve_weights(name))
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(str(name), allow_patterns=["*.safetensors"], local_files_only=True))
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _offline_if_local(folder: str) -> dict[str, bool]:
+    # Without network every look-up at the hub retries for half a minute.
+    return {"local_files_only": True} if Path(folder).is_dir() else {}
+
+
+def _not_found(name: str | Path, why: str) -> WeightsError:
+    return WeightsError(
+        describe(
+            f"No weights are found under this name: {why}",
+            got=str(name),
+            expected='"demo", a folder written by `carzero convert` or save_pretrained, or a hub id such as "user/model"',
+            then="check the path",
+        )
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,341 @@
+"""The one door to prediction: pictures and words in, named scores and maps out."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from carzero.data.images import ImageItem, list_arrays
+from carzero.data.scores import score_row, to_frame
+from carzero.errors import ImageError, PromptError, UnreadableImageError, describe
+from carzero.model import CARZeroModel, ImageFeatures, TextBank
+from carzero.outputs import FailedImage, Grounding, ScoredImage
+from carzero.processing import CARZeroProcessor, read_image
+from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
+from carzero.weights import DEMO, hash_weights, load_model, load_processor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from carzero.outputs import Radiograph
+
+__all__ = ["PromptBank", "ZeroShotClassifier"]
+
+Pool = Literal["mean", "max"]
+_READERS = 2  # reading threads; decoding releases the interpreter lock
+_TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBank:
+    """Everything that depends on the prompts alone, computed once and asked by every image.
+
+    Attributes:
+        prompt_set: labels and prompts.
+        texts: features of all prompts, flattened in order, and their keys and values.
+        owner: (prompts,) int64, the label that each prompt belongs to.
+    """
+
+    prompt_set: PromptSet
+    texts: TextBank
+    owner: torch.Tensor
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in order."""
+        return self.prompt_set.labels
+
+
+class ZeroShotClassifier:
+    """Scores chest radiographs against words.
+
+    Scores are raw logits: within one finding a higher one means a likelier finding; between findings, and as
+    probabilities, they mean nothing until calibrated.
+
+    Args:
+        model: the model, in eval mode.
+        processor: the processor that belongs to it.
+        device: where to compute; None takes a GPU if there is one.
+        weights_id: name of the weights, for the record.
+        weights_hash: SHA-256 of the weights, for the record.
+
+    Example:
+        >>> classifier = ZeroShotClassifier.from_pretrained("demo")
+        >>> table = classifier.predict(["chest.dcm"], labels=["pneumonia", "pleural effusion"])
+    """
+
+    def __init__(
+        self,
+        model: CARZeroModel,
+        processor: CARZeroProcessor,
+        *,
+        device: str | torch.device | None = None,
+        weights_id: str = "",
+        weights_hash: str = "",
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.eval().to(self.device)
+        self.processor = processor
+        self.weights_id = weights_id
+        self.weights_hash = weights_hash
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path = DEMO,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> ZeroShotClassifier:
+        """Loads weights and processor.
+
+        Args:
+            name: "demo" (in the package), a folder, or a hub id.
+            device: where to compute; None takes a GPU if there is one.
+            dtype: precision to compute in.
+
+        Raises:
+            WeightsError: not found, or not fitting.
+        """
+        return cls(
+            load_model(name, dtype=dtype),
+            load_processor(name),
+            device=device,
+            weights_id=str(name),
+            weights_hash=hash_weights(name),
+        )
+
+    def encode_prompts(self, prompt_set: PromptSet) -> PromptBank:
+        """Encodes prompts, once for all images.
+
+        Raises:
+            PromptError: a prompt is longer than the model reads.
+        """
+        texts = [prompt for _, prompts in prompt_set for prompt in prompts]
+        owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
+        for text in texts:
+            self._check_length(text)
+        return PromptBank(prompt_set, self._encode_texts(texts), torch.tensor(owner, device=self.device))
+
+    def predict(
+        self,
+        images: Any,
+        labels: Sequence[str] | None = None,
+        *,
+        prompts: Mapping[str, Any] | PromptSet | None = None,
+        template: str = DEFAULT_TEMPLATE,
+        pool: Pool = "mean",
+        batch_size: int = 16,
+        force: bool = False,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> pd.DataFrame:
+        """Scores pictures against words.
+
+        Args:
+            images: a picture or a sequence of them: path, array (height, width), PIL image or `Radiograph`.
+            labels: findings; each is put into `template`.
+            prompts: instead of labels: `{label: [prompt, ...]}` or a `PromptSet`.
+            template: sentence with the field {label}.
+            pool: how the logits of a label's prompts become one: their mean, or the largest.
+            batch_size: pictures in one pass; changes speed and memory, not scores.
+            force: also score readable pictures that are no chest radiographs.
+            on_error: "raise" the first picture's error, or "skip" and list failures in `table.attrs["failures"]`.
+
+        Returns:
+            one row a picture in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
+            column `logit:<label>` per finding, and `warnings`.
+
+        Raises:
+            PromptError: nothing is asked, or words that cannot be asked.
+            ImageError: a picture is broken or no chest radiograph (with `on_error="raise"`).
+            TableError: a picture is given twice.
+        """
+        bank = self.encode_prompts(_to_prompt_set(labels, prompts, template))
+        scored: list[ScoredImage] = []
+        failures: list[FailedImage] = []
+        for result in self.stream(list_arrays(images), bank, pool=pool, batch_size=batch_size, force=force):
+            if isinstance(result, ScoredImage):
+                scored.append(result)
+            elif on_error == "raise":
+                raise result.error
+            else:
+                failures.append(result)
+        table = to_frame([score_row(image, bank.labels) for image in scored], bank.labels)
+        table.attrs["failures"] = [(f.image_id, f.path, f.reason) for f in failures]
+        return table
+
+    def ground(
+        self,
+        image: Any,
+        labels: Sequence[str] | None = None,
+        *,
+        prompts: Mapping[str, Any] | PromptSet | None = None,
+        template: str = DEFAULT_TEMPLATE,
+        force: bool = False,
+    ) -> list[Grounding]:
+        """Shows where the model looks for each finding, in the picture's own pixels; see `Grounding`.
+
+        A map says where, not whether: attention sums to the same for a finding that is absent.
+
+        Args:
+            image: path, array (height, width), PIL image or `Radiograph`.
+            labels: findings, as in `predict`.
+            prompts: instead of labels, as in `predict`.
+            template: sentence with the field {label}.
+            force: also take a readable picture that is no chest radiograph.
+        """
+        bank = self.encode_prompts(_to_prompt_set(labels, prompts, template))
+        result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
+        if isinstance(result, FailedImage):
+            raise result.error
+        return self.to_groundings(result, bank.labels)
+
+    def to_groundings(self, image: ScoredImage, labels: Sequence[str]) -> list[Grounding]:
+        """Carries the maps of a picture scored with `need_maps=True` to its own pixels."""
+        if image.maps is None or image.radiograph is None:
+            raise ValueError("The picture was scored without maps; score it with need_maps=True.")
+        geometry = self.processor.image_processor.geometry(image.radiograph)
+        return [
+            Grounding(label, float(logit), geometry.map_to_original(cells), geometry.peak_to_original(cells))
+            for label, logit, cells in zip(labels, image.logits, image.maps, strict=True)
+        ]
+
+    def stream(
+        self,
+        items: Iterable[ImageItem],
+        bank: PromptBank,
+        *,
+        pool: Pool = "mean",
+        batch_size: int = 16,
+        force: bool = False,
+        need_maps: bool = False,
+    ) -> Iterator[ScoredImage | FailedImage]:
+        """Scores any number of pictures in bounded memory, in the order given.
+
+        Args:
+            items: the pictures.
+            bank: prompts from `encode_prompts`.
+            pool: how the logits of a label's prompts become one.
+            batch_size: pictures in one pass.
+            force: also score readable pictures that are no chest radiographs.
+            need_maps: keep attention maps and grey levels with each result.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+        loaded = self._load_ahead(items, ahead=2 * batch_size, force=force)
+        while batch := list(itertools.islice(loaded, batch_size)):
+            good = [entry for entry in batch if not isinstance(entry, FailedImage)]
+            scores = iter(self._score_batch(good, bank, pool, need_maps)) if good else iter(())
+            for entry in batch:
+                yield entry if isinstance(entry, FailedImage) else next(scores)
+
+    def _load_ahead(self, items: Iterable[ImageItem], *, ahead: int, force: bool) -> Iterator[_Loaded | FailedImage]:
+        """Reads pictures in threads while others are scored, never more than `ahead` of them, in the order given."""
+        waiting: deque[Future[_Loaded | FailedImage]] = deque()
+        remaining = iter(items)
+        with ThreadPoolExecutor(_READERS) as readers:
+            try:
+                while True:
+                    for item in itertools.islice(remaining, ahead - len(waiting)):
+                        waiting.append(readers.submit(self._load, item, force))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                readers.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, item: ImageItem, force: bool) -> _Loaded | FailedImage:
+        try:
+            radiograph = read_image(item.image, force=force)
+            return _Loaded(item, radiograph, self.processor.image_processor.to_pixel_values(radiograph))
+        except ImageError as error:
+            return FailedImage(item.image_id, item.path, str(error), error)
+        except OSError as error:
+            wrapped = UnreadableImageError(describe(f"{item.path} cannot be read", got=str(error)))
+            return FailedImage(item.image_id, item.path, str(wrapped), wrapped)
+
+    @torch.inference_mode()
+    def _encode_texts(self, texts: Sequence[str]) -> TextBank:
+        tokens = self.processor.tokenize(texts)
+        parts = [
+            self.model.encode_texts(ids.to(self.device), mask.to(self.device))
+            for ids, mask in zip(
+                tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
+            )
+        ]
+        features = type(parts[0])(torch.cat([p.pooled for p in parts]), torch.cat([p.local for p in parts]))
+        return self.model.prepare_texts(features)
+
+    @torch.inference_mode()
+    def _score_batch(
+        self, batch: Sequence[_Loaded], bank: PromptBank, pool: Pool, need_maps: bool
+    ) -> Iterator[ScoredImage]:
+        pixels = torch.stack([entry.pixel_values for entry in batch]).to(self.device, self.model.dtype)
+        images: ImageFeatures = self.model.encode_images(pixels)
+        aligned = self.model.align(images, bank.texts, need_maps)
+        logits = _pool(aligned.scores.float(), bank, pool).cpu().numpy()
+        maps = None if aligned.maps is None else _pool(aligned.maps.float(), bank, "mean").cpu().numpy()
+        for index, entry in enumerate(batch):
+            yield ScoredImage(
+                image_id=entry.item.image_id,
+                path=entry.item.path,
+                study_uid=entry.radiograph.study_uid,
+                series_uid=entry.radiograph.series_uid,
+                sop_uid=entry.radiograph.sop_uid,
+                view=entry.radiograph.view,
+                warnings=entry.radiograph.warnings,
+                logits=logits[index],
+                maps=None if maps is None else maps[index],
+                radiograph=entry.radiograph if need_maps else None,
+            )
+
+    def _check_length(self, text: str) -> None:
+        limit = self.processor.max_text_length
+        count = self.processor.count_tokens(text)
+        if count > limit:
+            raise PromptError(
+                describe(
+                    f"A prompt has {count} tokens, more than the model reads",
+                    got=text,
+                    expected=f"at most {limit} tokens",
+                    then="ask in fewer words, or split it into several prompts",
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    item: ImageItem
+    radiograph: Radiograph
+    pixel_values: torch.Tensor
+
+
+def _pool(values: torch.Tensor, bank: PromptBank, pool: Pool) -> torch.Tensor:
+    """Joins (I, prompts, ...) to (I, labels, ...)."""
+    if pool not in ("mean", "max"):
+        raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
+    groups = [values[:, bank.owner == index] for index in range(len(bank.labels))]
+    return torch.stack([g.mean(dim=1) if pool == "mean" else g.amax(dim=1) for g in groups], dim=1)
+
+
+def _to_prompt_set(
+    labels: Sequence[str] | None, prompts: Mapping[str, Any] | PromptSet | None, template: str
+) -> PromptSet:
+    if (labels is None) == (prompts is None):
+        raise PromptError(
+            describe(
+                "Either labels or prompts are asked" if labels is None else "Labels and prompts exclude each other",
+                expected='labels=["pneumonia", ...] or prompts={"pneumonia": ["There is pneumonia", ...]}',
+            )
+        )
+    if labels is not None:
+        return PromptSet.from_labels([labels] if isinstance(labels, str) else list(labels), template)
+    return prompts if isinstance(prompts, PromptSet) else PromptSet.from_mapping(prompts or {})
