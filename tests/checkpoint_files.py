@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from tests.released import FIXTURES, load_meta, released_state_dict
+
 UNIT_FIXTURES = Path(__file__).parent / "unit" / "fixtures"
 OMEGACONF_VERSIONS = ("2.0.6", "2.1.2", "2.3.0")
 SETTINGS = {
@@ -90,3 +92,57 @@ def write_archive(path: Path, data_pkl: bytes, storages: Mapping[str, bytes] | N
         for name, data in options.get("extra", {}).items():
             archive.writestr(name, data)
     return path
+
+
+class Storage:
+    """Pickles as a reference to a storage, as torch writes it; any part can be forged."""
+
+    def __init__(self, key: str = "0", count: int = 6, kind: Any = torch.FloatStorage, mark: str = "storage") -> None:
+        self.pid = (mark, kind, key, "cpu", count)
+
+
+class View:
+    """Pickles as a tensor, as torch writes it; any part can be forged."""
+
+    def __init__(self, storage: Any, offset: Any = 0, size: Any = (2, 3), stride: Any = (3, 1), *extra: Any) -> None:
+        self.args = (storage, offset, size, stride, False, OrderedDict(), *extra)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch._utils._rebuild_tensor_v2, self.args
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        return value.pid if isinstance(value, Storage) else None
+
+
+def pickled(value: Any, protocol: int = 2) -> bytes:
+    """Pickles a value that may hold `Storage` and `View`."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol).dump(value)
+    return buffer.getvalue()
+
+
+def released_pickle(tensors: Mapping[str, Any], protocol: int = 2, **entries: Any) -> bytes:
+    """A checkpoint's pickle with these tensors under the released prefix."""
+    state_dict = OrderedDict((f"CARZero.{name}", tensor) for name, tensor in tensors.items())
+    return pickled({"state_dict": state_dict, **entries}, protocol)
+
+
+TINY_VOCABULARY = 200
+_TINY = {768: 64, 2304: 192, 3072: 256, 30522: TINY_VOCABULARY}
+
+
+def tiny_state_dict(case: str = "mlp_head") -> dict[str, torch.Tensor]:
+    """The fixture's parameter list at width 64, filled by the formula."""
+    parameters = load_meta(case)["parameters"]
+    return released_state_dict({name: [_TINY.get(n, n) for n in shape] for name, shape in parameters.items()}, seed=0)
+
+
+def tiny_vocabulary(folder: Path, pieces: int = TINY_VOCABULARY) -> Path:
+    """A folder with a `vocab.txt` of the first pieces of BERT's, the last ten being continuations."""
+    lines = (FIXTURES / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    continuations = [line for line in lines if line.startswith("##")][:10]
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(lines[: pieces - 10] + continuations) + "\n", encoding="utf-8")
+    return folder

@@ -99,7 +99,10 @@ def main(data: Path, out: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     for source in ("nih", "paediatric", "hannover"):
-        counts = {split: sum(r["source"] == source and r["split"] == split for r in rows) for split in ("train", "val", "test")}
+        counts = {
+            split: sum(r["source"] == source and r["split"] == split for r in rows)
+            for split in ("train", "val", "test")
+        }
         print(source, counts)
 
 

@@ -1,6 +1,6 @@
 """The values that cross the borders between layers.
 
-Nothing here computes: these are records with names, shapes and units, so that a layer can be read without the one below.
+Nothing here computes: these are records with names, shapes and units, so that a layer reads without the one below.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -19,7 +18,7 @@ from carzero.text_cleaning import clean_text
 from carzero.tokenizing import continuation_pieces, load_tokenizer
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 __all__ = [
     "CARZeroImageProcessor",
@@ -47,7 +46,7 @@ class CARZeroImageProcessor(BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own form)
-    valid_kwargs = _NoOptions
+    valid_kwargs = _NoOptions  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class CARZeroImageProcessor(BaseImageProcessor):
         normalised = (torch.from_numpy(grey) / 255 - self.image_mean) / self.image_std
         return normalised.unsqueeze(0).expand(3, -1, -1)
 
-    def preprocess(self, images: Any, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:  # type: ignore[override]
+    def preprocess(self, images: Any, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
         """Returns `pixel_values` (I, 3, crop_px, crop_px) for one picture or a sequence of them; see `read_image`."""
         batch = torch.stack([self.to_pixel_values(read_image(image)) for image in _as_list(images)])
         return BatchFeature({"pixel_values": batch if return_tensors == "pt" else batch.numpy()})
@@ -95,7 +94,7 @@ class CARZeroProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, **kwargs)
         self.max_text_length = max_text_length
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, images: Any = None, text: str | Sequence[str] | None = None, return_tensors: str | None = "pt", **_: Any
     ) -> BatchFeature:
         """Processes pictures, texts or both.

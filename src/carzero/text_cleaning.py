@@ -18,7 +18,7 @@ def clean_text(text: str) -> str:
     decimal ("3.5 cm") is split. Both are quirks of the released code that its scores depend on.
     """
     sentences = [part for point in _NUMBERING.split(text.replace("\n", " ")) for part in point.split(".")]
-    kept = []
+    kept: list[str] = []
     for sentence in sentences:
         tokens = _TOKEN.findall(sentence.lower())
         if len(tokens) > 1:

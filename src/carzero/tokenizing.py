@@ -35,7 +35,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
 def _load_pretrained(source: str, **options: Any) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(source, **options)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(
             describe(
@@ -94,7 +94,7 @@ def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
         (vocabulary,) bool. WordPiece marks continuations ("##ing"); byte-pair and SentencePiece vocabularies mark
         beginnings instead ("Ġword", "▁word"), and every unmarked piece that is no special token continues.
     """
-    pieces: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    pieces = [str(tokenizer.convert_ids_to_tokens(index)) for index in range(len(tokenizer))]
     special = set(tokenizer.all_special_tokens)
     marker = next((mark for mark in ("Ġ", "▁") if any(piece.startswith(mark) for piece in pieces)), None)
     if marker is None:

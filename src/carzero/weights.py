@@ -56,8 +56,9 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> CARZe
     """
     folder = resolve_weights(name)
     try:
+        # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
         model, info = CARZeroModel.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, **_offline_if_local(folder)
+            folder, dtype=dtype, output_loading_info=True, local_files_only=Path(folder).is_dir()
         )
     except WeightsError:
         raise
@@ -91,7 +92,7 @@ def load_processor(name: str | Path) -> CARZeroProcessor:
     """
     folder = resolve_weights(name)
     try:
-        return CARZeroProcessor.from_pretrained(folder, **_offline_if_local(folder))  # type: ignore[no-any-return]
+        return CARZeroProcessor.from_pretrained(folder, local_files_only=Path(folder).is_dir())
     except Exception as error:  # as above
         raise WeightsError(
             describe(
@@ -121,17 +122,12 @@ def hash_weights(name: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _offline_if_local(folder: str) -> dict[str, bool]:
-    # Without network every look-up at the hub retries for half a minute.
-    return {"local_files_only": True} if Path(folder).is_dir() else {}
-
-
 def _not_found(name: str | Path, why: str) -> WeightsError:
     return WeightsError(
         describe(
             f"No weights are found under this name: {why}",
             got=str(name),
-            expected='"demo", a folder written by `carzero convert` or save_pretrained, or a hub id such as "user/model"',
+            expected='"demo", a folder written by `carzero convert` or save_pretrained, or a hub id like "user/model"',
             then="check the path",
         )
     )

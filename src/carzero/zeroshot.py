@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from carzero.data.images import ImageItem, list_arrays
@@ -272,7 +271,8 @@ class ZeroShotClassifier:
             )
         ]
         features = type(parts[0])(torch.cat([p.pooled for p in parts]), torch.cat([p.local for p in parts]))
-        return self.model.prepare_texts(features)
+        bank: TextBank = self.model.prepare_texts(features)
+        return bank
 
     @torch.inference_mode()
     def _score_batch(

@@ -62,7 +62,6 @@ def test_every_array_is_the_authors(case: str, model: torch.nn.Module) -> None:
     }
     for name, value in got.items():
         error = np.abs(value.numpy() - expected[name]).max()
-        print(case, name, error)
         assert error <= TOLERANCE.get(name, 1e-5), f"{name} is off by {error:.2e}"
 
 

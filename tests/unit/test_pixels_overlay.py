@@ -43,9 +43,7 @@ def test_unseen_margin_is_darker_and_hatched() -> None:
     assert unseen[0].all()
     assert not unseen[200, 150]
     plain = np.asarray(draw_overlay(FILM, np.zeros_like(FILM), long_side_px=800))[TOP:, LEFT:].astype(int)
-    rows = np.flatnonzero(unseen[:, 150]).max() * ZOOM // 2
     assert picture[4:20, :600].mean() < 0.8 * plain[4:20, :600].mean()
-    assert rows > 0
     assert len(np.unique(picture[8, 100:140, 0])) > 2
 
 

@@ -12,7 +12,7 @@ from carzero.errors import UnreadableImageError, UnsuitableImageError
 from carzero.pixels.geometry import Geometry
 from carzero.pixels.reading import load_radiograph
 
-LOSSY_BOUND = 8  # grey levels of 255; measured 5.0 at the most and 0.18 on average between J2KI and J2KR of RG1
+LOSSY_BOUND = 4  # grey levels of 255; measured 3.43 at the most and 0.43 on average on RG1
 
 
 def find(name: str) -> Path:
@@ -51,7 +51,7 @@ def test_lossless_encoding_of_the_film_is_equal(chest: np.ndarray) -> None:
 
 def test_lossy_encodings_of_the_film_are_close(chest: np.ndarray) -> None:
     lossy = load_radiograph(find("RG1_J2KI.dcm")).pixels
-    np.testing.assert_allclose(load_radiograph(find("RG1_UNCI.dcm")).pixels, lossy, atol=1)
+    np.testing.assert_array_equal(load_radiograph(find("RG1_UNCI.dcm")).pixels, lossy)
     assert np.abs(lossy - chest).max() <= LOSSY_BOUND
     fit = Geometry.fit(*chest.shape)
     assert np.abs(fit.apply(lossy) - fit.apply(chest)).max() <= 1
@@ -105,7 +105,7 @@ def test_broken_objects_are_refused_also_by_force(name: str) -> None:
         ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm", 0),
         ("MR_small_bigendian.dcm", "MR_small.dcm", 0),
         ("MR_small_implicit.dcm", "MR_small.dcm", 0),
-        ("JPEG2000.dcm", "JPEG2000_UNC.dcm", 1),
+        ("JPEG2000.dcm", "JPEG2000_UNC.dcm", 0),
         ("693_J2KR.dcm", "693_UNCR.dcm", 0),
         ("693_J2KI.dcm", "693_UNCI.dcm", 3),
         ("MR2_J2KR.dcm", "MR2_UNCR.dcm", 0),

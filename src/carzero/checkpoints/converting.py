@@ -123,7 +123,7 @@ def _report(
         source=source.name,
         source_bytes=source.stat().st_size,
         source_sha256=sha256,
-        tokenizer=tokenizer,
+        tokenizer=Path(tokenizer).name if Path(tokenizer).exists() else tokenizer,
         out=str(out),
         epoch=released.epoch,
         global_step=released.global_step,
@@ -172,7 +172,11 @@ def _save(folder: Path, model: CARZeroModel, processor: CARZeroProcessor, report
     except SafetensorError as error:  # its way of saying that the disk is full
         raise OSError(str(error)) from error
     processor.save_pretrained(folder)
-    (folder / REPORT_NAME).write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    saved = {name: value for name, value in report.to_dict().items() if name != "out"}  # folders get moved
+    (folder / REPORT_NAME).write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        # safetensors lets its files be read by their owner only.
+        file.chmod((folder / REPORT_NAME).stat().st_mode)
 
 
 def _check_saved(folder: Path, model: CARZeroModel) -> None:

@@ -32,8 +32,8 @@ class ConversionReport:
         source: file name of the checkpoint, without its folder.
         source_bytes: its size.
         source_sha256: its SHA-256, as `sha256sum` prints it.
-        tokenizer: where the tokenizer came from.
-        out: folder that was written.
+        tokenizer: the tokenizer's hub id, or its folder's or file's name.
+        out: folder that was written; not part of the saved file.
         epoch: epochs the checkpoint had been trained for, if it says so.
         global_step: optimiser steps, likewise.
         lightning_version: version of PyTorch Lightning that wrote it, likewise.

@@ -24,7 +24,10 @@ _SHOWN_FAILURES = 50
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE_OR_FOLDER_OR_CSV...", help="Pictures (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`."),
+        typer.Argument(
+            metavar="IMAGE_OR_FOLDER_OR_CSV...",
+            help="Pictures (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
+        ),
     ],
     labels: Annotated[
         list[str] | None,
@@ -35,7 +38,10 @@ def predict(
     ] = None,
     weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write scores to this .parquet, .csv or .json file, and a manifest beside it.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Write scores to this .parquet, .csv or .json file, and a manifest beside it."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores, failures and manifest as JSON.")] = False,
     overlay: Annotated[

@@ -1,1 +1,1 @@
-
+"""Tables and lists: what goes in, what comes out, and how it survives a crash."""

@@ -106,7 +106,9 @@ def _list_table(table: Path) -> list[ImageItem]:
     items = []
     for row, (name, value) in enumerate(zip(named, frame[column], strict=True), start=1):
         if not isinstance(value, str) or not value or not isinstance(name, str | int) or str(name) == "":
-            raise TableError(describe(f"Row {row} of {table} names no picture", got=[name, value], expected="a path and an id"))
+            raise TableError(
+                describe(f"Row {row} of {table} names no picture", got=[name, value], expected="a path and an id")
+            )
         path = str(table.parent / value)
         items.append(ImageItem(str(name), path, path))
     return items
@@ -118,6 +120,11 @@ def _make_unique(items: list[ImageItem]) -> list[ImageItem]:
     doubled = [image_id for image_id, count in Counter(item.image_id for item in unique).items() if count > 1]
     if doubled:
         raise TableError(
-            describe("Pictures are given more than once", got=doubled[:5], expected="each picture once", then="remove the repetitions")
+            describe(
+                "Pictures are given more than once",
+                got=doubled[:5],
+                expected="each picture once",
+                then="remove the repetitions",
+            )
         )
     return unique

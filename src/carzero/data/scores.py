@@ -46,7 +46,11 @@ def check_score_path(path: Path) -> None:
     """
     if path.suffix.lower() not in SCORE_SUFFIXES:
         raise TableError(
-            describe("The output's format is unknown", got=str(path), expected=f"a name ending in {', '.join(SCORE_SUFFIXES)}")
+            describe(
+                "The output's format is unknown",
+                got=str(path),
+                expected=f"a name ending in {', '.join(SCORE_SUFFIXES)}",
+            )
         )
     if not path.parent.is_dir():
         raise TableError(

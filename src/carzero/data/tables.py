@@ -31,9 +31,7 @@ def load_table(path: str | Path) -> pd.DataFrame:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise TableError(
-            describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}")
-        )
+        raise TableError(describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}"))
     try:
         return reader()
     except (OSError, ValueError, pd.errors.ParserError) as error:

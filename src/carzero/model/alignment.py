@@ -1,14 +1,15 @@
 """The alignment: how an image and a text become a score.
 
-`simr` is the paper's similarity representation: one cross-attention decoder, shared by both directions, whose output for
-an image-text pair is read by a small head (Lai et al., CVPR 2024, section 3.2). `cosine` is the comparison of global
-features that CLIP and CheXzero use (the paper's Figure 1, left). Both take the same features and give the same outputs.
+`simr` is the paper's similarity representation: one cross-attention decoder, shared by both directions, whose output
+for an image-text pair is read by a small head (Lai et al., CVPR 2024, section 3.2). `cosine` is the comparison of
+global features that CLIP and CheXzero use (the paper's Figure 1, left). Both take and give the same things.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What the image tower knows of I images: `pooled` (I, D), `local` (I, P, D) in row order, `grid` (h, w), h*w = P."""
+    """What the image tower knows of I images: `pooled` (I, D), `local` (I, P, D) by rows, `grid` (h, w), h*w = P."""
 
     pooled: Tensor
     local: Tensor
@@ -95,7 +96,8 @@ class CrossAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Reshapes (M, N, D) to (M, heads, N, D / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        return split.transpose(1, 2)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attends.
@@ -153,7 +155,7 @@ class SimilarityDecoder(nn.Module):
     def prepare_memory(self, memory: Tensor) -> Memory:
         """Computes keys and values of memories (M, N, D), once for all queries."""
         normed = self.norm(memory)
-        attentions = [layer.attention for layer in self.layers]
+        attentions = [cast("DecoderLayer", layer).attention for layer in self.layers]
         return Memory(
             keys=tuple(a.split_heads(a.k_proj(normed)) for a in attentions),
             values=tuple(a.split_heads(a.v_proj(normed)) for a in attentions),
@@ -185,7 +187,7 @@ class ScoreHead(nn.Module):
         super().__init__()
         hidden = list(config.score_head_dims) if config.score_head == "mlp" else []
         widths = [config.hidden_size, *hidden, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:

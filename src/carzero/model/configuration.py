@@ -40,7 +40,7 @@ class CARZeroConfig(PreTrainedConfig):
         text_config: configuration of the text tower, likewise; BERT-base by default (BERT, RoBERTa, MPNet types).
         projection_dim: common width of both towers after a linear projection. None: no projection; the towers' widths
             must be equal (the released model).
-        max_text_length: W, tokens per text after padding or truncation. Scores depend on it: the alignment sees padding.
+        max_text_length: W, tokens per text after padding or truncation. Scores depend on it: padding is not masked.
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
         alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
             "cosine", L2-normalised global features with a learned temperature (CLIP; the paper's Figure 1, left).
@@ -62,8 +62,9 @@ class CARZeroConfig(PreTrainedConfig):
     model_type = "carzero"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' own form)
 
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    # A dict or None when given; always a configuration object once the constructor is done.
+    vision_config: Any = None
+    text_config: Any = None
     projection_dim: int | None = None
     max_text_length: int = 97
     summed_text_layers: int = 4
@@ -108,7 +109,7 @@ class CARZeroConfig(PreTrainedConfig):
     @property
     def text_width(self) -> int:
         """Width of the text tower's output, before any projection."""
-        return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+        return int(self.text_config.hidden_size)
 
     def _check(self) -> None:
         _check_choice("alignment", self.alignment, ("simr", "cosine"))
@@ -131,7 +132,7 @@ class CARZeroConfig(PreTrainedConfig):
                     then="change decoder_heads or projection_dim",
                 )
             )
-        states = int(self.text_config.num_hidden_layers) + 1  # type: ignore[union-attr]
+        states = int(self.text_config.num_hidden_layers) + 1
         if not 1 <= self.summed_text_layers <= states:
             raise ConfigurationError(
                 describe(
@@ -162,7 +163,7 @@ def _to_config(value: Any, field: str, default: type[PreTrainedConfig]) -> PreTr
                 then="correct model_type, or install a transformers version that has it",
             )
         )
-    return CONFIG_MAPPING[kind](**value)  # type: ignore[no-any-return]
+    return CONFIG_MAPPING[kind](**value)
 
 
 def _tower_width(config: Any) -> int:

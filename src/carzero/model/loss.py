@@ -44,7 +44,8 @@ def contrastive_loss(logits: Tensor, match: Tensor | None = None, known: Tensor 
     if match is None:
         if logits.shape[0] != logits.shape[1]:
             raise ValueError(
-                f"{logits.shape[0]} images against {logits.shape[1]} texts need `match`; without it text i belongs to image i."
+                f"{logits.shape[0]} images against {logits.shape[1]} texts need `match`; without it "
+                "text i belongs to image i."
             )
         target = torch.arange(logits.shape[0], device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

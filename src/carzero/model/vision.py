@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-__all__ = ["build_tower", "split_image_features"]
+__all__ = ["build_tower", "freeze_position_embeddings", "is_convolutional", "split_image_features", "stack_memory"]
 
 
 def build_tower(config: PreTrainedConfig) -> nn.Module:
@@ -18,15 +18,15 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
 
     A layer without gradient would stop distributed training, so it is left out wherever the architecture allows.
     """
-    tower_class = MODEL_MAPPING[type(config)]
-    accepted = inspect.signature(tower_class.__init__).parameters
+    tower_class: Any = MODEL_MAPPING[type(config)]
+    accepted = inspect.signature(tower_class).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
     return AutoModel.from_config(config, **options)  # type: ignore[no-any-return]
 
 
-def split_image_features(tower_output: Any, config: PreTrainedConfig, pixel_size: tuple[int, int]) -> tuple[
-    Tensor, Tensor, tuple[int, int]
-]:
+def split_image_features(
+    tower_output: Any, config: PreTrainedConfig, pixel_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Splits an image tower's output into global and local features.
 
     Args:
@@ -47,6 +47,11 @@ def split_image_features(tower_output: Any, config: PreTrainedConfig, pixel_size
     prefix = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
     local = hidden[:, prefix:]
     return hidden[:, 0], local, _grid(config, pixel_size, int(local.shape[1]))
+
+
+def is_convolutional(config: PreTrainedConfig) -> bool:
+    """Whether a tower works on feature maps instead of tokens."""
+    return getattr(config, "num_attention_heads", None) is None
 
 
 def _grid(config: PreTrainedConfig, pixel_size: tuple[int, int], patches: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ __all__ = [
     "check_size",
     "doubts_about_picture",
     "refuse_unless_forced",
+    "too_large",
     "unreadable",
 ]
 
@@ -34,6 +35,17 @@ _FEW_LEVELS = 32
 def unreadable(source: str, what: str, *, got: object, expected: str, then: str) -> UnreadableImageError:
     """Returns the error for a picture that no option makes readable; the caller raises it."""
     return UnreadableImageError(describe(f"{_label(source)}{what}", got=got, expected=expected, then=then))
+
+
+def too_large(got: str, source: str) -> UnreadableImageError:
+    """Returns the error for a picture of a size no radiograph has; the caller raises it."""
+    return unreadable(
+        source,
+        "the picture claims to be too large",
+        got=got,
+        expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+        then="check that the file is a radiograph, and shrink it if it is",
+    )
 
 
 @contextmanager
@@ -98,13 +110,7 @@ def check_size(height: int, width: int, source: str) -> None:
             then="export the picture again",
         )
     if height * width > MAX_PIXELS:
-        raise unreadable(
-            source,
-            "the picture claims to be too large",
-            got=f"{height} x {width} pixels",
-            expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
-            then="check that the file is a radiograph, and shrink it if it is",
-        )
+        raise too_large(f"{height} x {width} pixels", source)
 
 
 def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:

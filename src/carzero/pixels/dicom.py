@@ -18,8 +18,8 @@ from carzero.outputs import Radiograph
 from carzero.pixels.checks import MAX_PIXELS, as_unreadable, check_size, refuse_unless_forced, unreadable
 from carzero.pixels.codecs import to_decoder
 from carzero.pixels.codestream import has_end_marker, read_j2k_size, read_jpeg_header
+from carzero.pixels.greylevels import grey_from_array
 from carzero.pixels.greyscale import to_grey
-from carzero.pixels.raster import grey_from_array
 from carzero.pixels.suitability import doubts_about_header, find_view
 
 __all__ = ["decode_dicom", "is_dicom"]

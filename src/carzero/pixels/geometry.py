@@ -59,12 +59,14 @@ class Geometry:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """(height, width) after scaling; the shorter side is cut to whole pixels as released, but never to 0."""
-        longer = max(self.height, self.width)
-        return (
-            max(1, int(self.height * self.resize_px / longer)),
-            max(1, int(self.width * self.resize_px / longer)),
-        )
+        """(height, width) after scaling; the shorter side is cut to whole pixels as released, but never to 0.
+
+        The factor is rounded before it multiplies, as in the released code, so that a few sizes lose one more pixel
+        than exact arithmetic would take (a square of 206 becomes 256 by 255).
+        """
+        if self.height >= self.width:
+            return self.resize_px, max(1, int(self.width * (self.resize_px / self.height)))
+        return max(1, int(self.height * (self.resize_px / self.width))), self.resize_px
 
     @property
     def padding(self) -> tuple[int, int, int, int]:

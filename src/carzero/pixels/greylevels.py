@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.errors import UnreadableImageError
-from carzero.pixels.checks import refuse_unless_forced, unreadable
+from carzero.pixels.checks import check_size, refuse_unless_forced, unreadable
 
-__all__ = ["bits_in_use", "grey_from_colour", "grey_from_samples"]
+__all__ = ["bits_in_use", "grey_from_array", "grey_from_colour", "grey_from_samples"]
 
 _Grey = NDArray[np.float32]
 _DEPTHS = (8, 10, 12, 14, 16)
@@ -28,6 +28,40 @@ _MARKS_SHARE = 0.001
 def bits_in_use(largest: int) -> int:
     """Returns the smallest usual depth that holds the value: 8, 10, 12, 14 or 16 bits."""
     return next((bits for bits in _DEPTHS if largest < 2**bits), largest.bit_length())
+
+
+def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, force: bool) -> tuple[_Grey, list[str]]:
+    """Returns (H, W) float32 grey levels in [0, 255], and doubts, for decoded samples.
+
+    Args:
+        samples: (H, W), or (H, W, C) with 1 channel (grey), 2 (grey, opacity), 3 (colour) or 4 (colour, opacity).
+        bits: depth of whole numbers, or None to find it from the largest value.
+        source: name of the picture for messages.
+        force: True turns refusals of unsuitable pictures into doubts.
+
+    Raises:
+        UnreadableImageError: another shape, or values that are no grey levels.
+        UnsuitableImageError: a colour photograph, not forced.
+    """
+    if samples.ndim == 3 and samples.shape[-1] == 1:
+        samples = samples[..., 0]
+    if samples.ndim == 2:
+        check_size(samples.shape[0], samples.shape[1], source)
+        return grey_from_samples(samples, bits=bits, source=source), []
+    if samples.ndim != 3 or samples.shape[-1] not in (2, 3, 4):
+        raise unreadable(
+            source,
+            "the array is no picture",
+            got=f"shape {samples.shape}",
+            expected="(height, width), or (height, width, channels) with 1 to 4 channels",
+            then="pass one picture at a time, rows first",
+        )
+    check_size(samples.shape[0], samples.shape[1], source)
+    if samples.dtype != np.uint8:
+        samples = grey_from_samples(samples, bits=bits, source=source)
+    if samples.shape[-1] == 2:
+        samples = samples[..., [0, 0, 0, 1]]
+    return grey_from_colour(samples, source=source, force=force)
 
 
 def grey_from_samples(samples: NDArray[Any], *, bits: int | None = None, source: str = "") -> _Grey:

@@ -12,13 +12,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from carzero.pixels.checks import as_unreadable, check_size, refuse_unless_forced, unreadable
+from carzero.pixels.checks import as_unreadable, check_size, refuse_unless_forced, too_large
 from carzero.pixels.codestream import has_end_marker, read_jpeg_header, read_tiff_tags
-from carzero.pixels.greylevels import bits_in_use, grey_from_colour, grey_from_samples
+from carzero.pixels.greylevels import bits_in_use, grey_from_array
 
-__all__ = ["decode_raster", "grey_from_array", "grey_from_image", "sniff_raster"]
+__all__ = ["decode_raster", "grey_from_image", "sniff_raster"]
 
 _Grey = NDArray[np.float32]
 _Samples = NDArray[Any]
@@ -55,6 +55,7 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str,
     name = sniff_raster(data)
     bits: int | None
     with as_unreadable(name, source):
+        _check_end(data, name)
         if name == "JPEG" and read_jpeg_header(data).needs_imagecodecs:
             samples, bits, doubts = _deep_jpeg(data, source)
         else:
@@ -78,45 +79,13 @@ def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_G
     return grey_from_array(samples, bits=None, source=source, force=force)
 
 
-def grey_from_array(samples: _Samples, *, bits: int | None, source: str, force: bool) -> tuple[_Grey, list[str]]:
-    """Returns (H, W) float32 grey levels in [0, 255], and doubts, for decoded samples.
-
-    Args:
-        samples: (H, W), or (H, W, C) with 1 channel (grey), 2 (grey, opacity), 3 (colour) or 4 (colour, opacity).
-        bits: depth of whole numbers, or None to find it from the largest value.
-        source: name of the picture for messages.
-        force: True turns refusals of unsuitable pictures into doubts.
-
-    Raises:
-        UnreadableImageError: another shape, or values that are no grey levels.
-        UnsuitableImageError: a colour photograph, not forced.
-    """
-    if samples.ndim == 3 and samples.shape[-1] == 1:
-        samples = samples[..., 0]
-    if samples.ndim == 2:
-        check_size(samples.shape[0], samples.shape[1], source)
-        return grey_from_samples(samples, bits=bits, source=source), []
-    if samples.ndim != 3 or samples.shape[-1] not in (2, 3, 4):
-        raise unreadable(
-            source,
-            "the array is no picture",
-            got=f"shape {samples.shape}",
-            expected="(height, width), or (height, width, channels) with 1 to 4 channels",
-            then="pass one picture at a time, rows first",
-        )
-    check_size(samples.shape[0], samples.shape[1], source)
-    if samples.dtype != np.uint8:
-        samples = grey_from_samples(samples, bits=bits, source=source)
-    if samples.shape[-1] == 2:
-        samples = samples[..., [0, 0, 0, 1]]
-    return grey_from_colour(samples, source=source, force=force)
-
-
 def _open_and_decode(data: bytes, name: str, *, source: str, force: bool) -> tuple[_Samples, int | None, list[str]]:
     """Returns samples, their depth where the file states it, and doubts."""
     doubts = []
     try:
         opened = Image.open(io.BytesIO(data), formats=[name.replace(" ", "")])
+    except Image.DecompressionBombError as error:
+        raise too_large(str(error), source) from error
     except UnidentifiedImageError:
         if name != "TIFF":
             raise
@@ -138,6 +107,13 @@ def _open_and_decode(data: bytes, name: str, *, source: str, force: bool) -> tup
         if name == "TIFF" and _is_deep_and_white_is_zero(image, samples):
             samples = (2 ** (bits or bits_in_use(int(samples.max()))) - 1) - samples
         return samples, bits, doubts
+
+
+def _check_end(data: bytes, name: str) -> None:
+    """Refuses files without an end where the program has told Pillow to fill truncated pictures with grey."""
+    end = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(name, b"")
+    if ImageFile.LOAD_TRUNCATED_IMAGES and end not in data[-64:]:
+        raise ValueError("the file has no end marker")
 
 
 def _image_samples(image: Image.Image) -> _Samples:

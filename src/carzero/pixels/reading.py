@@ -17,7 +17,8 @@ from PIL import Image
 from carzero.outputs import Radiograph
 from carzero.pixels.checks import check_grey_levels, doubts_about_picture, unreadable
 from carzero.pixels.dicom import decode_dicom, is_dicom
-from carzero.pixels.raster import decode_raster, grey_from_array, grey_from_image, sniff_raster
+from carzero.pixels.greylevels import grey_from_array
+from carzero.pixels.raster import decode_raster, grey_from_image, sniff_raster
 
 if TYPE_CHECKING:
     import os

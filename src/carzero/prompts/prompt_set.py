@@ -51,7 +51,11 @@ class PromptSet:
         """
         if "{label}" not in template:
             raise PromptError(
-                describe("The template has no place for the label", got=template, expected='"{label}" in it, as in "There is {label}"')
+                describe(
+                    "The template has no place for the label",
+                    got=template,
+                    expected='"{label}" in it, as in "There is {label}"',
+                )
             )
         cleaned = [" ".join(str(label).split()) for label in labels]
         doubled = sorted({label for label in cleaned if cleaned.count(label) > 1})
@@ -152,7 +156,7 @@ def _check_prompt(label: str, prompt: str) -> None:
     if not clean_text(prompt):
         raise PromptError(
             describe(
-                f'The prompt of "{label}" is empty once cleaned, because the released cleaning drops one-word sentences',
+                f'The prompt of "{label}" is empty once cleaned: the released cleaning drops one-word sentences',
                 got=prompt,
                 expected="a sentence of two words or more",
                 then=f'ask "There is {prompt.strip().lower() or label}"',

@@ -1,1 +1,1 @@
-
+"""Training: a recipe and a table in, weights out."""

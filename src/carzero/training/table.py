@@ -60,7 +60,7 @@ def load_training_table(path: str | Path, findings: Sequence[str]) -> TrainingTa
     lacking = [column for column in _COLUMNS if column not in frame.columns]
     if lacking:
         raise TableError(describe(f"{path} lacks columns", got=lacking, expected=", ".join(_COLUMNS)))
-    frame = frame.fillna({column: "" for column in ("patient_id", "present", "absent")})
+    frame = frame.fillna(dict.fromkeys(("patient_id", "present", "absent"), ""))
     unknown = sorted(set(frame["split"]) - set(_SPLITS))
     if unknown:
         raise TableError(describe(f"{path} names unknown splits", got=unknown, expected=", ".join(_SPLITS)))
@@ -69,7 +69,7 @@ def load_training_table(path: str | Path, findings: Sequence[str]) -> TrainingTa
         sources=frame["source"].to_numpy(dtype=str),
         splits=frame["split"].to_numpy(dtype=str),
         patients=frame["patient_id"].to_numpy(dtype=str),
-        labels=_labels(frame["present"], frame["absent"], list(findings), path),
+        labels=_labels(list(frame["present"]), list(frame["absent"]), list(findings), path),
         findings=list(findings),
     )
     _check_patients(table, path)

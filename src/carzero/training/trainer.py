@@ -57,7 +57,6 @@ class Trainer:
         self.model: CARZeroModel
         self.processor: CARZeroProcessor
         self.model, self.processor = build_start(recipe, self.statements.all_sentences)
-        self.model.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.model, recipe.optimiser.average)
         self._random = np.random.default_rng(recipe.seed)
         self._torch_random = torch.Generator().manual_seed(recipe.seed)
@@ -108,7 +107,7 @@ class Trainer:
             scores = []
             for chunk in np.array_split(rows, max(1, len(rows) // _EVALUATION_BATCH)):
                 pixels = normalise(self._centre(chunk), image.image_mean, image.image_std)
-                scores.append(model.align(model.encode_images(pixels.contiguous(memory_format=torch.channels_last)), bank).scores.float())
+                scores.append(model.align(model.encode_images(pixels), bank).scores.float())
         return torch.cat(scores).numpy()
 
     def _step(self, rows: NDArray[np.int64], labels: NDArray[np.float32], optimiser: torch.optim.Optimizer) -> float:
@@ -116,7 +115,7 @@ class Trainer:
         batch: SentenceBatch = self.statements.draw(labels, self._random)
         image = self.processor.image_processor
         grey = augment(self._squares(rows), self.recipe.pixels, self._torch_random)
-        pixels = normalise(grey, image.image_mean, image.image_std).contiguous(memory_format=torch.channels_last)
+        pixels = normalise(grey, image.image_mean, image.image_std)
         tokens = self.processor.tokenize(batch.texts)
         with self._autocast():
             images = self.model.encode_images(pixels)
@@ -158,7 +157,7 @@ class Trainer:
         """Reads every image once; held as 8-bit squares they take resize_px^2 bytes each."""
         used = np.flatnonzero(np.isin(self.table.sources, list(self.recipe.sources)) & (self.table.splits != "test"))
         with ThreadPoolExecutor(2) as readers:
-            squares = readers.map(lambda row: read_square(self.table.paths[row], self.recipe.pixels), used)
+            squares = readers.map(lambda row: read_square(str(self.table.paths[row]), self.recipe.pixels), used)
             self._grey = dict(zip((int(row) for row in used), squares, strict=True))
 
     def _squares(self, rows: NDArray[np.int64]) -> Tensor:

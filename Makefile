@@ -1,0 +1,46 @@
+# Two commands do all set-up: `make demo` and `make test`. Both build .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check demo-weights clean
+
+demo: $(VENV)/.installed
+	$(BIN)/carzero demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Rebuilds the bundled weights from DATA, a folder with nih/, pneumonia/ and hannover/ (see docs/demo-weights.md).
+demo-weights: $(VENV)/.installed-training
+	mkdir -p runs
+	$(BIN)/python recipes/demo/build_table.py $(DATA) runs/demo.csv
+	$(BIN)/carzero train recipes/demo/recipe.yaml --table runs/demo.csv --out runs/demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# constraints.txt pins torch: an unpinned torch may bring gigabytes of GPU libraries that a CPU run never loads.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-training: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo-training]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) demo_output
