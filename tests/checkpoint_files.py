@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import sys
 import types
 import zipfile
@@ -146,3 +147,8 @@ def tiny_vocabulary(folder: Path, pieces: int = TINY_VOCABULARY) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(lines[: pieces - 10] + continuations) + "\n", encoding="utf-8")
     return folder
+
+
+def text(value: str) -> bytes:
+    """The pickle instruction that pushes a text."""
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()

@@ -1,1 +1,38 @@
-"""Makes `tests` importable from every test folder, however pytest is started."""
+"""Makes `tests` importable from every test folder, keeps the network out, and builds what many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported; commands inherit it
+
+if TYPE_CHECKING:
+    from carzero.zeroshot import ZeroShotClassifier
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights for `--weights`: ViT and BERT, SimR."""
+    from tests.tiny import save_tiny_weights
+
+    return save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Seven synthetic films."""
+    from tests.tiny import save_films
+
+    return save_films(tmp_path_factory.mktemp("films"), 7)
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_weights: Path) -> ZeroShotClassifier:
+    """The door to prediction with the tiny weights, on the CPU."""
+    from carzero.zeroshot import ZeroShotClassifier
+
+    return ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.data.images import ImageItem
-from carzero.data.journal import Journal
-from carzero.data.scores import check_score_path, save_scores, score_row, to_frame
+from carzero.data.journal import Journal, check_same_run
+from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
@@ -84,11 +85,12 @@ class ScoringRun:
         if self.resume and self.out is None:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
-            self.overlay.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.overlay)
         settings = self._settings()
         rows, journal = self._open_journal(settings)
-        done = {image_id for image_id, row in rows.items() if "reason" not in row}
-        rows = {image_id: rows[image_id] for image_id in done}
+        # A key alone is not enough: another folder may hold other pictures under the same names. Failures are retried.
+        known = {(image_id, row["path"]) for image_id, row in rows.items() if "reason" not in row}
+        rows = {item.image_id: rows[item.image_id] for item in self.items if (item.image_id, item.path) in known}
         self._score(rows, journal, advance)
         return self._finish(rows, journal, settings)
 
@@ -149,9 +151,14 @@ class ScoringRun:
         if self.out is None:
             return {}, None
         path = self.out.with_name(self.out.name + ".journal")
-        if path.exists() and self.resume:
-            journal = Journal.resume(path, settings)
-            return dict(journal.rows), journal
+        if self.resume and not self.overwrite:
+            if path.exists():
+                journal = Journal.resume(path, settings)
+                return dict(journal.rows), journal
+            finished = _load_finished(self.out, settings)
+            journal = Journal.start(path, settings)
+            journal.append(finished.values())
+            return finished, journal
         if path.exists() and not self.overwrite:
             raise TableError(
                 describe(
@@ -190,6 +197,25 @@ class ScoringRun:
         }
 
 
+def _load_finished(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows of the finished table of the same run by image_id; none where there is no table.
+
+    Raises:
+        TableError: the table is of a run with other settings, or it or its manifest cannot be read.
+    """
+    side_car = manifest_path(out)
+    if not out.exists() or not side_car.exists():
+        return {}
+    try:
+        manifest = dict(json.loads(side_car.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise TableError(
+            describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
+        ) from error
+    check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
+    return {row["image_id"]: row for row in load_scores(out).to_dict("records")}
+
+
 def _preprocessing(weights: str) -> dict[str, Any]:
     from carzero.weights import load_processor
 
@@ -202,6 +228,13 @@ def _preprocessing(weights: str) -> dict[str, Any]:
         "image_std": image.image_std,
         "max_text_length": processor.max_text_length,
     }
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TableError(describe("The folder for overlays cannot be made", got=str(error))) from error
 
 
 def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str], folder: Path) -> list[Path]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from carzero.errors import WeightsError, describe
-from carzero.model import CARZeroModel
-from carzero.processing import CARZeroProcessor
+
+if TYPE_CHECKING:  # torch loads where it computes, so that a command refuses wrong use at once
+    import torch
+
+    from carzero.model import CARZeroModel
+    from carzero.processing import CARZeroProcessor
 
 __all__ = ["DEMO", "example_film", "hash_weights", "load_model", "load_processor", "resolve_weights"]
 
@@ -44,21 +47,30 @@ def example_film() -> Path:
     return _ASSETS / "example" / "chest.dcm"
 
 
-def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> CARZeroModel:
+def load_model(name: str | Path, *, dtype: torch.dtype | None = None) -> CARZeroModel:
     """Loads a model in eval mode.
 
     Args:
         name: see `resolve_weights`.
-        dtype: precision to compute in.
+        dtype: precision to compute in; None is float32, whatever the file holds.
 
     Raises:
         WeightsError: not found, not a CARZero, or tensors missing, left over or of other shapes than configured.
     """
+    import torch
+
+    from carzero.model import CARZeroModel
+
     folder = resolve_weights(name)
     try:
+        # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
         # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
         model, info = CARZeroModel.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=Path(folder).is_dir()
+            folder,
+            dtype=dtype or torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            local_files_only=Path(folder).is_dir(),
         )
     except WeightsError:
         raise
@@ -90,6 +102,8 @@ def load_processor(name: str | Path) -> CARZeroProcessor:
     Raises:
         WeightsError: the folder holds no processor.
     """
+    from carzero.processing import CARZeroProcessor
+
     folder = resolve_weights(name)
     try:
         return CARZeroProcessor.from_pretrained(folder, local_files_only=Path(folder).is_dir())
@@ -107,19 +121,32 @@ def load_processor(name: str | Path) -> CARZeroProcessor:
 def hash_weights(name: str | Path) -> str:
     """SHA-256 of the weights' safetensors files as they lie on disk, the hash that `sha256sum` prints for one file.
 
-    Several shards are hashed one after another in the order of their names.
+    Several shards are hashed one after another in the order of their names. A hub id is downloaded first.
+
+    Raises:
+        WeightsError: not found, or without safetensors.
     """
     folder = Path(resolve_weights(name))
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(name), allow_patterns=["*.safetensors"], local_files_only=True))
+        folder = _download(str(name))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise _not_found(name, "there is no .safetensors file")
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors"]))
+    except Exception as error:  # as above
+        raise _not_found(name, f"the hub says: {_first_line(error)}") from error
 
 
 def _not_found(name: str | Path, why: str) -> WeightsError:

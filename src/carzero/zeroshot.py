@@ -14,7 +14,7 @@ import torch
 
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
-from carzero.errors import ImageError, PromptError, UnreadableImageError, describe
+from carzero.errors import ConfigurationError, ImageError, PromptError, UnreadableImageError, describe
 from carzero.model import CARZeroModel, ImageFeatures, TextBank
 from carzero.outputs import FailedImage, Grounding, ScoredImage
 from carzero.processing import CARZeroProcessor, read_image
@@ -80,7 +80,7 @@ class ZeroShotClassifier:
         weights_id: str = "",
         weights_hash: str = "",
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _choose_device(device)
         self.model = model.eval().to(self.device)
         self.processor = processor
         self.weights_id = weights_id
@@ -157,6 +157,8 @@ class ZeroShotClassifier:
             ImageError: a picture is broken or no chest radiograph (with `on_error="raise"`).
             TableError: a picture is given twice.
         """
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
         bank = self.encode_prompts(_to_prompt_set(labels, prompts, template))
         scored: list[ScoredImage] = []
         failures: list[FailedImage] = []
@@ -229,6 +231,8 @@ class ZeroShotClassifier:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+        if pool not in ("mean", "max"):
+            raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
         loaded = self._load_ahead(items, ahead=2 * batch_size, force=force)
         while batch := list(itertools.islice(loaded, batch_size)):
             good = [entry for entry in batch if not isinstance(entry, FailedImage)]
@@ -318,10 +322,23 @@ class _Loaded:
     pixel_values: torch.Tensor
 
 
+def _choose_device(device: str | torch.device | None) -> torch.device:
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=chosen).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ConfigurationError(
+            describe(
+                "This device cannot be used",
+                got=str(chosen),
+                expected='"cpu", "cuda", or another device that torch finds here',
+                then=f"choose another (torch said: {str(error).splitlines()[0]})",
+            )
+        ) from error
+
+
 def _pool(values: torch.Tensor, bank: PromptBank, pool: Pool) -> torch.Tensor:
     """Joins (I, prompts, ...) to (I, labels, ...)."""
-    if pool not in ("mean", "max"):
-        raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
     groups = [values[:, bank.owner == index] for index in range(len(bank.labels))]
     return torch.stack([g.mean(dim=1) if pool == "mean" else g.amax(dim=1) for g in groups], dim=1)
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import pickle
-import struct
 import sys
-import time
-import tracemalloc
-import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests.checkpoint_files import Storage, View, pickled, released_pickle, write_archive
+from tests.checkpoint_files import UNIT_FIXTURES, Storage, View, pickled, released_pickle, text, write_archive
 
 from carzero.checkpoints import read_released_checkpoint
+from carzero.checkpoints.pickles import read_pickle
 from carzero.errors import CheckpointError, UnsafeCheckpointError
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
 
 
 def short(value: str) -> bytes:
@@ -101,7 +96,7 @@ def armed(gadget: bytes, sentinel: Path) -> bytes:
 
 
 @pytest.fixture
-def sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sentinel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file that an executed gadget creates; so does importing `canary_module`, and restoring its class."""
     sentinel = tmp_path / "executed"
     code = f"open({str(sentinel)!r}, 'w').close()\nanything = 1\nclass Restored:\n    __setstate__ = print\n"
@@ -189,83 +184,6 @@ def test_many_names_for_one_large_storage_fill_no_memory(tmp_path: Path) -> None
         read_released_checkpoint(path)
 
 
-def settings_of(body: bytes) -> bytes:
-    """A checkpoint's pickle whose hyper_parameters are the given instructions."""
-    return released_pickle({"a": View(Storage())})[:-1] + text("hyper_parameters") + body + b"s."
-
-
-BOMBS = {
-    "deep lists": settings_of(b"]" * 200_000 + b"a" * 199_999),
-    "deep tuples": settings_of(b")" + b"\x85" * 400_000),
-    "deep tuples as a key": settings_of(b"})" + b"\x85" * 400_000 + b"K\x01s"),
-    "list in itself": settings_of(b"]q\xc8h\xc8a"),
-    "doubling tuples": settings_of(
-        b"]" + b"".join(b"r%bj%b\x86" % (slot, slot) for slot in (struct.pack("<I", n) for n in range(300, 328)))
-    ),
-    "keys of one hash": settings_of(
-        b"}(" + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(50_000)) + b"u"
-    ),
-    "millions of steps": settings_of(b"N" * 1_500_000),
-    "huge pickle": settings_of(b"]" * (9 << 20)),
-    "length beyond the end": b"\x80\x02X\xff\xff\xff\x7fabc.",
-    "eight-byte length": b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f.",
-    "memo that was never set": b"\x80\x02h\x05.",
-    "empty stack": b"\x80\x02R.",
-    "no mark": b"\x80\x02t.",
-    "odd number of items": b"\x80\x02}(K\x01u.",
-    "no end": b"\x80\x02}",
-    "nothing": b"",
-    "unknown instruction": b"\x80\x02\xff.",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_a_pickle_bomb_ends_in_an_error_soon_and_small(name: str, tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "x.ckpt", BOMBS[name], {"0": bytes(24)})
-    start = time.perf_counter()
-    tracemalloc.start()
-    with pytest.raises(CheckpointError):
-        read_released_checkpoint(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert time.perf_counter() - start < 20
-    assert peak < 200e6
-
-
-def test_compressed_members_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
-    data = released_pickle({"a": View(Storage(count=1 << 26), 0, (1 << 26,), (1,))})
-    path = write_archive(tmp_path / "x.ckpt", data, {"0": bytes(1 << 28)}, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(CheckpointError, match="compressed or encrypted"):
-        read_released_checkpoint(path)
-
-
-def test_members_that_overlap_or_claim_too_much_are_refused(tmp_path: Path) -> None:
-    path = write_archive(tmp_path / "x.ckpt", released_pickle({"a": View(Storage())}), {"0": bytes(24)})
-    forged = bytearray(path.read_bytes())
-    entry = forged.rindex(b"PK\x01\x02")
-    forged[entry + 20 : entry + 28] = struct.pack("<II", 1 << 30, 1 << 30)
-    path.write_bytes(forged)
-    with pytest.raises(CheckpointError, match="more bytes than the file has"):
-        read_released_checkpoint(path)
-
-
-def test_a_member_list_of_forged_length_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.ckpt"
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(90_000):
-            archive.writestr(f"archive/data/{number}", b"")
-    with pytest.raises(CheckpointError, match="list of members is far too long"):
-        read_released_checkpoint(path)
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
-    good = released_pickle({"a": View(Storage())})
-    path = write_archive(tmp_path / "x.ckpt", good, {"0": bytes(24)}, extra={"archive/data.pkl": b"\x80\x02N."})
-    with pytest.raises(CheckpointError, match="two members of one name"):
-        read_released_checkpoint(path)
-
-
 def test_names_that_could_write_on_a_terminal_are_refused(tmp_path: Path) -> None:
     data = released_pickle(OrderedDict({"\x1b]0;owned\x07": View(Storage())}))
     with pytest.raises(CheckpointError, match="no plain text"):
@@ -280,3 +198,27 @@ def test_nothing_in_the_package_loads_with_torch_or_pickle() -> None:
         if "checkpoints" in file.parts:
             assert "\nimport pickle\n" not in code, file
             assert "pickle.load" not in code, file
+
+
+def outcome(read: Callable[[Any], object], source: object) -> str:
+    try:
+        read(source)
+    except CheckpointError as error:
+        return type(error).__name__
+    return "read"
+
+
+def test_a_mangled_file_is_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    whole = (UNIT_FIXTURES / "omegaconf_2.1.2.ckpt").read_bytes()
+    start = whole.index(b"\x80\x02}")
+    chance = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(1500):
+        mangled = bytearray(whole)
+        for position in chance.integers(start, len(whole), size=chance.choice((1, 2, 5))):
+            mangled[position] = chance.integers(256)
+        (tmp_path / "x.ckpt").write_bytes(mangled)
+        outcomes.add(outcome(read_released_checkpoint, tmp_path / "x.ckpt"))
+        # The archive's checksums catch nearly all of it, so the pickle is also read without them.
+        outcomes.add(outcome(read_pickle, bytes(mangled[start:])))
+    assert outcomes == {"read", "CheckpointError", "UnsafeCheckpointError"}

@@ -66,7 +66,7 @@ def convert_checkpoint(
     del released, loaded_tokenizer
     with _replace_folder(out, overwrite) as folder:
         _save(folder, conversion.model, processor, report)
-        _check_saved(folder, conversion.model)
+        _check_saved(folder, conversion.model, processor)
     return report
 
 
@@ -179,17 +179,25 @@ def _save(folder: Path, model: CARZeroModel, processor: CARZeroProcessor, report
         file.chmod((folder / REPORT_NAME).stat().st_mode)
 
 
-def _check_saved(folder: Path, model: CARZeroModel) -> None:
-    """Loads the folder back and compares every tensor and the processor's tokens."""
+def _check_saved(folder: Path, model: CARZeroModel, processor: CARZeroProcessor) -> None:
+    """Loads the folder back and compares every tensor, the vocabulary, and the tokens of a text made of it."""
     loaded, info = CARZeroModel.from_pretrained(folder, output_loading_info=True, local_files_only=True)
-    CARZeroProcessor.from_pretrained(folder, local_files_only=True)
     complete = not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     wanted, got = model.state_dict(), loaded.state_dict()
     if not complete or wanted.keys() != got.keys() or not all(torch.equal(wanted[name], got[name]) for name in wanted):
-        raise CheckpointError(
-            describe(
-                "The converted weights differ once they are loaded back",
-                expected="equal tensors",
-                then="report this with your versions of transformers and safetensors; nothing was left behind",
-            )
+        raise _differs("The converted weights differ once they are loaded back")
+    tokenizer = CARZeroProcessor.from_pretrained(folder, local_files_only=True).tokenizer
+    given = processor.tokenizer
+    probe = " ".join(given.get_vocab())
+    if tokenizer.get_vocab() != given.get_vocab() or tokenizer(probe)["input_ids"] != given(probe)["input_ids"]:
+        raise _differs("The tokenizer differs once it is loaded back")
+
+
+def _differs(what: str) -> CheckpointError:
+    return CheckpointError(
+        describe(
+            what,
+            expected="what was saved",
+            then="report this with your versions of transformers, tokenizers and safetensors; nothing was left behind",
         )
+    )

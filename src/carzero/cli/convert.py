@@ -73,9 +73,7 @@ def _table(report: ConversionReport) -> Table:
 def _show_notes(report: ConversionReport) -> None:
     console = stderr_console()
     if report.missing:
-        shown = ", ".join(report.missing[:4]) + (", ..." if len(report.missing) > 4 else "")
-        console.print(
-            f"warning: {len(report.missing)} tensors were missing and are random, so scores mean nothing: {shown}",
-            markup=False,
-        )
+        shown = ", ".join(report.missing[:4]) + (f" and {rest} more" if (rest := len(report.missing) - 4) > 0 else "")
+        warning = f"missing from the checkpoint and now random, so scores mean nothing: {shown}"
+        console.print(f"warning: {warning}", markup=False)
     console.print(f"Wrote {report.out}; every tensor is listed in its conversion.json.", markup=False)

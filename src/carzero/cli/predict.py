@@ -67,10 +67,13 @@ def predict(
     from carzero.data.images import list_images
     from carzero.scoring_run import ScoringRun
 
+    if pool not in ("mean", "max"):
+        raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
+    items, prompt_set = list_images(images), _read_prompts(labels, prompts, template)
     quiet_libraries()
     run = ScoringRun(
-        items=list_images(images),
-        prompt_set=_read_prompts(labels, prompts, template),
+        items=items,
+        prompt_set=prompt_set,
         weights=weights,
         out=out,
         overlay=overlay,

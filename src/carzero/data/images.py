@@ -111,6 +111,11 @@ def _list_table(table: Path) -> list[ImageItem]:
             )
         path = str(table.parent / value)
         items.append(ImageItem(str(name), path, path))
+    doubled = sorted(name for name, count in Counter(item.image_id for item in items).items() if count > 1)
+    if doubled and "image_id" in frame.columns:  # the user's own keys are never replaced by paths
+        raise TableError(
+            describe(f"{table} repeats values of image_id", got=doubled[:5], expected="one row for each image_id")
+        )
     return items
 
 

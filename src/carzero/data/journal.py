@@ -10,7 +10,9 @@ from typing import Any
 
 from carzero.errors import TableError, describe
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "check_same_run"]
+
+_FIRST_BYTES = b'{"run": '
 
 
 class Journal:
@@ -45,16 +47,16 @@ class Journal:
         journal = cls(path, run)
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        if not whole and content[: len(_FIRST_BYTES)] == _FIRST_BYTES[: len(content)]:
+            return cls.start(path, run)  # killed before the first line was complete: nothing is lost
+        lines = whole.split(b"\n")[:-1]
+        journal._check_run(lines[0] if lines else b"")
+        for number, line in enumerate(lines[1:], start=2):
+            row = journal._read_row(number, line)
+            journal.rows[row["image_id"]] = row
+        if len(whole) < len(content):  # only now, for a file that is no journal is not touched
             with path.open("r+b") as file:
                 file.truncate(len(whole))
-        lines = whole.decode("utf-8").splitlines()
-        if not lines:  # killed before the first line was complete: nothing is lost by beginning anew
-            return cls.start(path, run)
-        journal._check_run(lines[0])
-        for line in lines[1:]:
-            row = json.loads(line)
-            journal.rows[row["image_id"]] = row
         return journal
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -70,20 +72,48 @@ class Journal:
         """Deletes the journal, once its rows are safe elsewhere."""
         self.path.unlink(missing_ok=True)
 
-    def _check_run(self, first_line: str) -> None:
+    def _read_row(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(first_line)["run"]
+            row = json.loads(line)
+            return {**row, "image_id": str(row["image_id"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise TableError(
+                describe(
+                    f"Line {number} of {self.path} is damaged",
+                    got=line,
+                    expected="one finished row",
+                    then="delete that line, or start anew with --overwrite",
+                )
+            ) from error
+
+    def _check_run(self, first_line: bytes) -> None:
+        try:
+            found = dict(json.loads(first_line)["run"])
         except (ValueError, KeyError, TypeError) as error:
             raise TableError(
                 describe(f"{self.path} is no journal of a run", then="delete it, or choose another output")
             ) from error
-        differing = sorted(key for key in {*found, *self._run} if found.get(key) != self._run.get(key))
-        if differing:
-            raise TableError(
-                describe(
-                    f"{self.path} belongs to a run with other settings",
-                    got={key: found.get(key) for key in differing},
-                    expected=str({key: self._run.get(key) for key in differing}),
-                    then="give the options of that run, or start anew with --overwrite",
-                )
+        check_same_run(self.path, found, self._run)
+
+
+def check_same_run(path: Path, found: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Refuses what another run has left.
+
+    Args:
+        path: the file, for the message.
+        found: the settings that the file states.
+        run: the settings of this run.
+
+    Raises:
+        TableError: they differ.
+    """
+    differing = sorted(key for key in {*found, *run} if found.get(key) != run.get(key))
+    if differing:
+        raise TableError(
+            describe(
+                f"{path} belongs to a run with other settings",
+                got={key: found.get(key) for key in differing},
+                expected=str({key: run.get(key) for key in differing}),
+                then="give the options of that run, or start anew with --overwrite",
             )
+        )

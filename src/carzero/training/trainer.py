@@ -30,6 +30,7 @@ from carzero.training.validation import mean_auroc
 __all__ = ["Trainer"]
 
 _EVALUATION_BATCH = 32
+_CALIBRATION_IMAGES = 128  # of each source
 
 
 class Trainer:
@@ -66,6 +67,8 @@ class Trainer:
         """Trains, keeps the best validated weights in `out`, and returns the best validation record."""
         self.out.mkdir(parents=True, exist_ok=True)
         self._read_images()
+        calibrate(self.model, self.processor, self._squares(self._sample()), self.statements.all_sentences)
+        self.average = AveragedModel(self.model, self.recipe.optimiser.average)
         options = self.recipe.optimiser
         optimiser, schedule = build_optimiser(self.model, options)
         best: dict[str, Any] = {}
@@ -160,6 +163,10 @@ class Trainer:
             squares = readers.map(lambda row: read_square(str(self.table.paths[row]), self.recipe.pixels), used)
             self._grey = dict(zip((int(row) for row in used), squares, strict=True))
 
+    def _sample(self) -> NDArray[np.int64]:
+        """Some training images of every source, for statistics."""
+        return np.concatenate([rows[:_CALIBRATION_IMAGES] for rows in self.rows.values()])
+
     def _squares(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.stack([self._grey[int(row)] for row in rows]).float()
 
@@ -193,13 +200,40 @@ def read_square(path: str, pixels: PixelSection) -> Tensor:
     return torch.from_numpy(geometry.apply(radiograph.pixels)).to(torch.uint8)
 
 
-def set_training_mode(model: nn.Module, *, train_batch_norm: bool) -> None:
-    """Switches dropout on, and batch statistics only if they are to be trained."""
+def set_training_mode(model: CARZeroModel, *, train_batch_norm: bool) -> None:
+    """Switches dropout on where something is trained, and batch statistics only if they are to be trained."""
     model.train()
+    for tower in (model.vision_model, model.text_model):
+        if not any(parameter.requires_grad for parameter in tower.parameters()):
+            tower.eval()
     if not train_batch_norm:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+
+
+@torch.no_grad()
+def calibrate(model: CARZeroModel, processor: CARZeroProcessor, squares: Tensor, sentences: list[str]) -> None:
+    """Sets the statistics of the projections from a sample of images and all sentences.
+
+    Args:
+        model: the model at its start; one without projections is left as it is.
+        processor: its processor.
+        squares: (I, resize_px, resize_px) grey levels in [0, 255].
+        sentences: texts.
+    """
+    if model.config.projection_dim is None:
+        return
+    model.eval()
+    image = processor.image_processor
+    margin = (image.resize_px - image.crop_px) // 2
+    centre = squares[:, margin : margin + image.crop_px, margin : margin + image.crop_px]
+    pixels = normalise(centre, image.image_mean, image.image_std)
+    parts = [model.raw_image_features(chunk) for chunk in pixels.split(_EVALUATION_BATCH)]
+    model.vision_projection.calibrate(torch.cat([p.pooled for p in parts]), torch.cat([p.local for p in parts]))
+    tokens = processor.tokenize(sentences)
+    texts = model.raw_text_features(tokens["input_ids"], tokens["attention_mask"])
+    model.text_projection.calibrate(texts.pooled, texts.local)
 
 
 def build_optimiser(

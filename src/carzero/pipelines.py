@@ -1,0 +1,77 @@
+"""The transformers pipeline `zero-shot-cxr-classification`. Importing this module registers it.
+
+    import carzero.pipelines
+    from transformers import pipeline
+    pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_labels=["pneumonia"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from carzero.model import CARZeroModel
+from carzero.processing import read_image
+from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
+
+__all__ = ["TASK", "ZeroShotCXRPipeline"]
+
+TASK = "zero-shot-cxr-classification"
+
+
+class ZeroShotCXRPipeline(Pipeline):
+    """Scores radiographs against labels: a list of `{"label", "score"}` a picture, best first; scores are raw logits.
+
+    Unlike the general zero-shot image pipeline it reads clinical files with CARZero's own pixel handling, asks the
+    paper's "There is ..." and takes no softmax over labels, which are not exclusive.
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(
+        self, candidate_labels: Sequence[str] | None = None, template: str | None = None, force: bool = False, **_: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        forward: dict[str, Any] = {}
+        if candidate_labels is not None:
+            forward["prompt_set"] = PromptSet.from_labels(list(candidate_labels), template or DEFAULT_TEMPLATE)
+        return {"force": force}, forward, {}
+
+    def preprocess(self, input_: Any, force: bool = False, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Reads one picture: path, array, PIL image or `Radiograph`."""
+        radiograph = read_image(input_, force=force)
+        return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
+
+    def _forward(self, input_tensors: dict[str, Any], prompt_set: PromptSet | None = None, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+        if prompt_set is None:
+            raise ValueError("Nothing is asked; expected candidate_labels=[...].")
+        images = self.model.encode_images(input_tensors["pixel_values"].to(self.model.dtype))
+        scores = self.model.align(images, self._bank(prompt_set)).scores[0].float()
+        return {"labels": prompt_set.labels, "scores": scores}
+
+    def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Sorts labels by score."""
+        pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
+        return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])
+
+    def _bank(self, prompt_set: PromptSet) -> Any:
+        """The prompts' features; kept until other labels are asked, so that a loop over pictures encodes them once."""
+        kept: tuple[str, Any] | None = getattr(self, "_kept_bank", None)
+        if kept is None or kept[0] != prompt_set.hash:
+            tokens = self.processor.tokenize([prompts[0] for _, prompts in prompt_set])  # type: ignore[union-attr]
+            with torch.no_grad():
+                texts = self.model.encode_texts(
+                    tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
+                )
+                kept = (prompt_set.hash, self.model.prepare_texts(texts))
+            self._kept_bank = kept
+        return kept[1]
+
+
+PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=ZeroShotCXRPipeline, pt_model=CARZeroModel, type="multimodal")

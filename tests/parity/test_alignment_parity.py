@@ -1,0 +1,183 @@
+"""The alignment against independent statements of it: torch's attention, the reference's formulas, transformers' towers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.tiny import BERT, VIT, WIDTH, build_model, random_inputs, tiny_config
+from torch import Tensor, nn
+from transformers import BertModel, ViTModel
+
+from carzero.model import CARZeroModel
+from carzero.model.alignment import CrossAttention, SimilarityAlignment
+
+HEADS, MEMORIES, QUERIES, TOKENS = 4, 3, 5, 7
+
+
+def seeded(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def attention_pair() -> tuple[CrossAttention, nn.MultiheadAttention]:
+    """Ours and torch's with the same weights; the in-projection's order is q, k, v."""
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).eval()
+    nn.init.normal_(theirs.in_proj_bias)
+    nn.init.normal_(theirs.out_proj.bias)
+    ours = CrossAttention(WIDTH, HEADS, dropout=0.1).eval()
+    with torch.no_grad():
+        for part, weight, bias in zip(
+            (ours.q_proj, ours.k_proj, ours.v_proj),
+            theirs.in_proj_weight.chunk(3),
+            theirs.in_proj_bias.chunk(3),
+            strict=True,
+        ):
+            part.weight.copy_(weight)
+            part.bias.copy_(bias)
+        ours.o_proj.load_state_dict(theirs.out_proj.state_dict())
+    return ours, theirs
+
+
+@torch.no_grad()
+def test_attention_is_torchs() -> None:
+    ours, theirs = attention_pair()
+    query, memory = seeded(MEMORIES, QUERIES, WIDTH), seeded(MEMORIES, TOKENS, WIDTH, seed=1)
+    keys, values = ours.split_heads(ours.k_proj(memory)), ours.split_heads(ours.v_proj(memory))
+    expected, expected_weights = theirs(query, memory, memory, need_weights=True, average_attn_weights=True)
+    with_weights, weights = ours(query, keys, values, need_weights=True)
+    without, nothing = ours(query, keys, values, need_weights=False)
+    assert nothing is None
+    assert torch.allclose(with_weights, expected, atol=1e-6)
+    assert torch.allclose(without, with_weights, atol=1e-6)
+    assert weights.shape == (MEMORIES, QUERIES, TOKENS)
+    assert torch.allclose(weights, expected_weights, atol=1e-6)
+
+
+@torch.no_grad()
+def test_shared_queries_are_repeated_queries() -> None:
+    ours, _ = attention_pair()
+    query, memory = seeded(1, QUERIES, WIDTH), seeded(MEMORIES, TOKENS, WIDTH, seed=1)
+    keys, values = ours.split_heads(ours.k_proj(memory)), ours.split_heads(ours.v_proj(memory))
+    for need_weights in (False, True):
+        shared, _ = ours(query, keys, values, need_weights)
+        repeated, _ = ours(query.repeat(MEMORIES, 1, 1), keys, values, need_weights)
+        assert torch.allclose(shared, repeated, atol=1e-6)
+
+
+def test_dropout_of_attention_weights_is_in_both_paths() -> None:
+    ours, _ = attention_pair()
+    ours.train()
+    memory = seeded(MEMORIES, TOKENS, WIDTH)
+    keys, values = ours.split_heads(ours.k_proj(memory)), ours.split_heads(ours.v_proj(memory))
+    for need_weights in (False, True):
+        first, second = (ours(memory, keys, values, need_weights)[0] for _ in range(2))
+        assert not torch.allclose(first, second)
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
+
+
+def attend(query: Tensor, memory: Tensor, attention: CrossAttention) -> tuple[Tensor, Tensor]:
+    """One query vector on one memory (N, D), head by head."""
+    q, k, v = attention.q_proj(query), attention.k_proj(memory), attention.v_proj(memory)
+    width = len(q) // attention.heads
+    outputs, shares = [], []
+    for head in range(attention.heads):
+        part = slice(head * width, (head + 1) * width)
+        weights = torch.softmax(k[:, part] @ q[part] / width**0.5, dim=0)
+        outputs.append(weights @ v[:, part])
+        shares.append(weights)
+    return attention.o_proj(torch.cat(outputs)), torch.stack(shares).mean(dim=0)
+
+
+def decode(query: Tensor, memory: Tensor, alignment: SimilarityAlignment) -> tuple[Tensor, Tensor]:
+    """Reference section 4 for one query (D,) and one memory (N, D): the logit, and the attention."""
+    shared = alignment.decoder.norm
+    x, m, attention = layer_norm(query, shared), layer_norm(memory, shared), []
+    for layer in alignment.decoder.layers:
+        attended, weights = attend(layer_norm(x, layer.attention_norm), m, layer.attention)
+        x = x + attended
+        x = x + layer.fc2(layer.fc1(layer_norm(x, layer.ffn_norm)).clamp(min=0))
+        attention.append(weights)
+    x = layer_norm(x, shared)
+    *hidden, last = alignment.head.layers
+    for linear in hidden:
+        x = linear(x).clamp(min=0)
+    return last(x)[0], torch.stack(attention).mean(dim=0)
+
+
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+@torch.no_grad()
+def test_the_decoder_is_the_references(head: str) -> None:
+    model = build_model(tiny_config(score_head=head, decoder_layers=3, decoder_heads=4)).double()
+    batch = random_inputs(2, 3)
+    images = model.encode_images(batch["pixel_values"].double())
+    texts = model.encode_texts(batch["input_ids"], batch["attention_mask"])
+    output = model.align(images, texts, need_maps=True)
+    for i in range(2):
+        image_memory = torch.vstack([images.pooled[i], images.local[i]])
+        for t in range(3):
+            text_memory = torch.vstack([texts.pooled[t], texts.local[t]])
+            i2t, weights = decode(texts.pooled[t], image_memory, model.alignment)
+            t2i, _ = decode(images.pooled[i], text_memory, model.alignment)
+            assert output.logits_i2t[i, t].item() == pytest.approx(i2t.item(), abs=1e-12)
+            assert output.logits_t2i[t, i].item() == pytest.approx(t2i.item(), abs=1e-12)
+            assert output.scores[i, t].item() == pytest.approx((i2t + t2i).item() / 2, abs=1e-12)
+            assert torch.allclose(output.maps[i, t].flatten(), weights[1:], atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_maps_path_scores_as_the_plain_path() -> None:
+    model, batch = build_model(tiny_config()), random_inputs()
+    plain, mapped = model(**batch), model(**batch, output_attentions=True)
+    for field in ("logits_i2t", "logits_t2i", "logits_per_image"):
+        assert torch.allclose(plain[field], mapped[field], atol=1e-6)
+
+
+@torch.no_grad()
+def test_cosines_are_the_definition() -> None:
+    model, batch = build_model(tiny_config(alignment="cosine", logit_scale_init=1.5)), random_inputs(2, 3)
+    output = model(**batch, output_attentions=True)
+    images = model.encode_images(batch["pixel_values"])
+    for i in range(2):
+        for t in range(3):
+            text = output.text_embeds[t]
+            cosine = torch.dot(output.image_embeds[i], text) / (output.image_embeds[i].norm() * text.norm())
+            expected = cosine.item() * float(torch.tensor(1.5).exp())
+            assert output.logits_per_image[i, t].item() == pytest.approx(expected, abs=1e-5)
+            local = images.local[i] @ text / (images.local[i].norm(dim=-1) * text.norm())
+            assert torch.allclose(output.attention_maps[i, t].flatten(), local, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def model() -> CARZeroModel:
+    return build_model(tiny_config(summed_text_layers=3))
+
+
+@torch.no_grad()
+def test_the_image_tower_is_transformers_vit(model: CARZeroModel) -> None:
+    pixels = random_inputs()["pixel_values"]
+    vit = ViTModel(model.config.vision_config, add_pooling_layer=False).eval()
+    vit.load_state_dict(model.vision_model.state_dict())
+    expected = vit(pixels).last_hidden_state
+    images = model.encode_images(pixels)
+    assert torch.equal(images.pooled, expected[:, 0])
+    assert torch.equal(images.local, expected[:, 1:])
+    assert (vit.config.image_size, expected.shape[1]) == (VIT["image_size"], 1 + 16)
+
+
+@torch.no_grad()
+def test_the_text_tower_is_transformers_bert(model: CARZeroModel) -> None:
+    """Without continuations every token is its own word, so the features are sums over the last three states."""
+    batch = random_inputs(texts=4)
+    bert = BertModel(model.config.text_config, add_pooling_layer=False).eval()
+    bert.load_state_dict(model.text_model.state_dict())
+    states = bert(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states
+    assert len(states) == BERT["num_hidden_layers"] + 1 == 3
+    expected = sum(state * batch["attention_mask"].unsqueeze(-1) for state in states)
+    texts = model.encode_texts(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(texts.local, expected, atol=1e-6)
+    assert torch.allclose(texts.pooled, expected.mean(dim=1), atol=1e-6), "the mean counts padding positions too"
+    assert not texts.local[batch["attention_mask"] == 0].any()
