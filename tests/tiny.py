@@ -74,9 +74,7 @@ def random_inputs(images: int = 3, texts: int = 4, *, length: int = MAX_TEXT, se
 
 def tiny_processor() -> CARZeroProcessor:
     """The fixtures' vocabulary, and pictures of 32 pixels."""
-    return build_processor(
-        load_tokenizer(VOCABULARY), resize_px=RESIZE_PX, crop_px=IMAGE_PX, max_text_length=MAX_TEXT
-    )
+    return build_processor(load_tokenizer(VOCABULARY), resize_px=RESIZE_PX, crop_px=IMAGE_PX, max_text_length=MAX_TEXT)
 
 
 def tiny_pair(**changes: Any) -> tuple[CARZeroModel, CARZeroProcessor]:

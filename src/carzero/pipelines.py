@@ -1,8 +1,8 @@
 """The transformers pipeline `zero-shot-cxr-classification`. Importing this module registers it.
 
-    import carzero.pipelines
-    from transformers import pipeline
-    pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_labels=["pneumonia"])
+import carzero.pipelines
+from transformers import pipeline
+pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_labels=["pneumonia"])
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class ZeroShotCXRPipeline(Pipeline):
     paper's "There is ..." and takes no softmax over labels, which are not exclusive.
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor: Any = True
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
+    model: Any
 
     def _sanitize_parameters(
         self, candidate_labels: Sequence[str] | None = None, template: str | None = None, force: bool = False, **_: Any
@@ -55,7 +56,7 @@ class ZeroShotCXRPipeline(Pipeline):
         scores = self.model.align(images, self._bank(prompt_set)).scores[0].float()
         return {"labels": prompt_set.labels, "scores": scores}
 
-    def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:
         """Sorts labels by score."""
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
         return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from carzero.data.images import ImageItem
 from carzero.data.journal import Journal, check_same_run
-from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame
+from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame, to_rows
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
@@ -47,7 +47,7 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return {
-            "scores": self.table.to_dict("records"),
+            "scores": to_rows(self.table),
             "failures": self.failures,
             "manifest": self.manifest,
         }
@@ -213,7 +213,7 @@ def _load_finished(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, A
             describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
         ) from error
     check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
-    return {row["image_id"]: row for row in load_scores(out).to_dict("records")}
+    return {row["image_id"]: row for row in to_rows(load_scores(out))}
 
 
 def _preprocessing(weights: str) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""The alignment against independent statements of it: torch's attention, the reference's formulas, transformers' towers."""
+"""The alignment against others' statements of it: torch's attention, the reference's formulas, transformers' towers."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny import BERT, VIT, WIDTH, build_model, random_inputs, tiny_config
 from torch import Tensor, nn
 from transformers import BertModel, ViTModel
 
 from carzero.model import CARZeroModel
 from carzero.model.alignment import CrossAttention, SimilarityAlignment
+from tests.tiny import BERT, VIT, WIDTH, build_model, random_inputs, tiny_config
 
 HEADS, MEMORIES, QUERIES, TOKENS = 4, 3, 5, 7
 

@@ -13,7 +13,9 @@ from carzero.data.journal import Journal
 from carzero.errors import TableError
 
 RUN = {"weights_sha256": "abc", "pool": "mean", "force": False}
-ROWS = [{"image_id": f"film {i}", "path": f"/x/{i}.png", "logit:ödem": i / 3, "warnings": "a\nb\x85c"} for i in range(5)]
+ROWS = [
+    {"image_id": f"film {i}", "path": f"/x/{i}.png", "logit:ödem": i / 3, "warnings": "a\nb\x85c"} for i in range(5)
+]
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_a_later_row_of_the_same_picture_counts(path: Path) -> None:
 def test_another_runs_journal_is_refused_and_kept(run: dict[str, object], path: Path) -> None:
     finished(path)
     before = path.read_bytes()
-    with pytest.raises(TableError, match="belongs to a run with other settings; got .*--overwrite"):
+    with pytest.raises(TableError, match=r"belongs to a run with other settings; got .*--overwrite"):
         Journal.resume(path, run)
     assert path.read_bytes() == before
 
@@ -115,7 +117,7 @@ def test_another_runs_journal_is_refused_and_kept(run: dict[str, object], path: 
 )
 def test_what_is_no_journal_is_refused_and_not_touched(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(TableError, match="is no journal of a run.*Delete it, or choose another output"):
+    with pytest.raises(TableError, match=r"is no journal of a run.*Delete it, or choose another output"):
         Journal.resume(path, RUN)
     assert path.read_bytes() == content
 

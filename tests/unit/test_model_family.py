@@ -186,11 +186,16 @@ def test_the_configuration_alone_rebuilds_the_model(model: CARZeroModel, tmp_pat
 
 
 def test_gradients_reach_every_trainable_parameter(name: str) -> None:
+    torch.manual_seed(0)  # the towers' own dropout
     model = build_model(changed(name, dropout=0.0)).train()
     output = model(**random_inputs(4, 4), return_loss=True)
     output.loss.backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    assert {n for n, g in gradients.items() if g is None or not g.any()} == DEAD.get(name, set())
+    assert {n for n, g in gradients.items() if g is None} == DEAD.get(name, set())
+    # A key's bias shifts all attention logits alike, and the head's last bias all scores: zero up to rounding.
+    last = f"alignment.head.layers.{len(model.config.score_head_dims) if model.config.score_head == 'mlp' else 0}.bias"
+    constant = ("k_proj.bias", "key.bias", "attn.k.bias", last)
+    assert [n for n, g in gradients.items() if g is not None and not g.any() and not n.endswith(constant)] == []
     assert all(torch.isfinite(g).all() for g in gradients.values() if g is not None)
 
 
@@ -236,6 +241,9 @@ def test_a_fresh_model_is_dimensioned_as_the_released_one() -> None:
         ({"projection_dim": 10, "decoder_heads": 4}, "width 10, decoder_heads 4"),
         ({"summed_text_layers": 4}, "summed_text_layers 4.*expected 1 to 3"),
         ({"summed_text_layers": 0}, "summed_text_layers 0.*expected 1 to 3"),
+        ({"decoder_heads": 0}, "width 16, decoder_heads 0"),
+        ({"max_text_length": 41}, "got 'max_text_length 41'; expected at most max_position_embeddings 40"),
+        ({"vision_config": "vit"}, "vision_config is no configuration; got 'vit'"),
         ({"vision_config": {"model_type": "vitt"}}, "vision_config names a tower.*got 'vitt'"),
         ({"text_config": {"model_type": "berd"}}, "text_config names a tower.*got 'berd'"),
     ],
@@ -243,6 +251,10 @@ def test_a_fresh_model_is_dimensioned_as_the_released_one() -> None:
 def test_contradictions_are_refused_with_the_repair(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         tiny_config(**changes)
+
+
+def test_a_cosine_has_no_heads_to_fit() -> None:
+    assert tiny_config(alignment="cosine", decoder_heads=3).hidden_size == WIDTH
 
 
 def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:

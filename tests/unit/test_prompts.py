@@ -85,7 +85,7 @@ def test_version_is_a_label_where_it_has_prompts() -> None:
         ({"version": "1"}, "Nothing is asked"),
         ({"a": []}, '"a" has no prompt'),
         ({"a": {"positive": []}}, '"a" has no prompt'),
-        ({"a": {"negative": ["There is no a"]}}, 'prompts of "a" have an unknown form; got None'),
+        ({"a": {"negative": ["There is no a"]}}, 'prompts of "a" have an unknown form; expected a prompt, a list'),
         ({"a": 5}, "unknown form; got 5"),
         ({"a": ["There is a", 5]}, "unknown form"),
         ({"a": None}, "unknown form"),

@@ -36,7 +36,9 @@ def touch(folder: Path, *names: str) -> None:
 
 class TestListImages:
     def test_a_folder_by_suffix_and_in_order(self, tmp_path: Path) -> None:
-        touch(tmp_path, "b.png", "a.JPG", "sub/c.dcm", "sub/1.2.840.dcm", "IM0001", "notes.txt", ".hidden.png", ".git/x")
+        touch(
+            tmp_path, "b.png", "a.JPG", "sub/c.dcm", "sub/1.2.840.dcm", "IM0001", "notes.txt", ".hidden.png", ".git/x"
+        )
         items = list_images([tmp_path])
         assert [item.image_id for item in items] == ["IM0001", "a.JPG", "b.png", "sub/1.2.840.dcm", "sub/c.dcm"]
         assert all(item.path == str(tmp_path / item.image_id) == item.image for item in items)
@@ -180,7 +182,7 @@ class TestScores:
         assert list(empty.dtypes) == list(frame.dtypes)
 
     def test_a_row_must_have_a_score_for_each_label(self) -> None:
-        with pytest.raises(ValueError, match="shorter|longer"):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
             score_row(scored("a", 1.0), LABELS)
 
     @pytest.mark.parametrize("suffix", SCORE_SUFFIXES)

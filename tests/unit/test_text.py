@@ -180,9 +180,8 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **names, pad_token="<pad>", unk_token="<unk>", mask_token="<mask>"
-    )
+    names |= {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def test_byte_pair_continuations_are_all_that_is_unmarked() -> None:

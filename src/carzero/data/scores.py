@@ -24,6 +24,7 @@ __all__ = [
     "save_scores",
     "score_row",
     "to_frame",
+    "to_rows",
 ]
 
 KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
@@ -78,7 +79,7 @@ def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) ->
     writers = {
         ".parquet": lambda target: frame.to_parquet(target, index=False),
         ".csv": lambda target: frame.to_csv(target, index=False),
-        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=15),
+        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=9),
     }
     with replace_when_done(path) as target:
         writers[path.suffix.lower()](target)
@@ -99,4 +100,9 @@ def load_scores(path: Path) -> pd.DataFrame:
     texts = [name for name in frame.columns if not name.startswith("logit:")]
     frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
     labels = [name.removeprefix("logit:") for name in frame.columns if name.startswith("logit:")]
-    return to_frame(frame.to_dict("records"), labels)
+    return to_frame(to_rows(frame), labels)
+
+
+def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as plain values, the inverse of `to_frame`."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

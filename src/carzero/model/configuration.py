@@ -41,8 +41,10 @@ class CARZeroConfig(PreTrainedConfig):
         vision_feature_layer: index of the image tower's hidden state that is used (0 is the embedding output); None:
             its last output (the released model).
         vision_feature_width: channels of that hidden state; needed where the configuration of the tower does not tell.
+        vision_feature_pool: side of the squares of a feature map that are averaged into one local feature; 1: none.
         projection_dim: common width of both towers after a linear projection, one for global and one for local
             features. None: no projection; the towers' widths must be equal (the released model).
+        projection_dropout: dropout of global features before their projection, active in training only.
         max_text_length: W, tokens per text after padding or truncation. Scores depend on it: padding is not masked.
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
         alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
@@ -70,7 +72,9 @@ class CARZeroConfig(PreTrainedConfig):
     text_config: Any = None
     vision_feature_layer: int | None = None
     vision_feature_width: int | None = None
+    vision_feature_pool: int = 1
     projection_dim: int | None = None
+    projection_dropout: float = 0.0
     max_text_length: int = 97
     summed_text_layers: int = 4
     alignment: Literal["simr", "cosine"] = "simr"
@@ -128,13 +132,23 @@ class CARZeroConfig(PreTrainedConfig):
                     then="set projection_dim, for example to 256",
                 )
             )
-        if self.hidden_size % self.decoder_heads:
+        if self.alignment == "simr" and (self.decoder_heads < 1 or self.hidden_size % self.decoder_heads):
             raise ConfigurationError(
                 describe(
                     "The decoder's width cannot be split into its heads",
                     got=f"width {self.hidden_size}, decoder_heads {self.decoder_heads}",
                     expected="a width divisible by decoder_heads",
                     then="change decoder_heads or projection_dim",
+                )
+            )
+        positions = getattr(self.text_config, "max_position_embeddings", None)
+        if positions is not None and self.max_text_length > positions:
+            raise ConfigurationError(
+                describe(
+                    "Texts are longer than the text tower has positions",
+                    got=f"max_text_length {self.max_text_length}",
+                    expected=f"at most max_position_embeddings {positions}",
+                    then="lower max_text_length",
                 )
             )
         states = int(self.text_config.num_hidden_layers) + 1
@@ -158,6 +172,10 @@ def _to_config(value: Any, field: str, default: type[PreTrainedConfig]) -> PreTr
         return value
     if value is None:
         return default()
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            describe(f"{field} is no configuration", got=value, expected="a dict with model_type, or an object")
+        )
     kind = value.get("model_type", default.model_type)
     if kind not in CONFIG_MAPPING:
         raise ConfigurationError(

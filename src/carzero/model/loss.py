@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["contrastive_loss", "pairwise_loss"]
+__all__ = ["contrastive_loss", "pairwise_loss", "sigmoid_loss"]
 
 
 def pairwise_loss(
@@ -52,6 +52,24 @@ def contrastive_loss(logits: Tensor, match: Tensor | None = None, known: Tensor 
     negative = ~match if known is None else ~match & known
     positive = match if known is None else match & known
     return (_rows(logits, positive, negative) + _rows(logits.T, positive.T, negative.T)) / 2
+
+
+def sigmoid_loss(logits: Tensor, match: Tensor, known: Tensor | None = None, *, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy of every pair by itself, averaged over each text's known images, then over texts.
+
+    Unlike a contrast it fixes the level of the logits: 0 divides texts that hold from texts that do not.
+
+    Args:
+        logits: (I, T).
+        match: (I, T) bool.
+        known: (I, T) bool or None, see `pairwise_loss`.
+        smoothing: targets are `smoothing` and `1 - smoothing` instead of 0 and 1, for labels that are not all right.
+    """
+    target = match.float() * (1 - 2 * smoothing) + smoothing
+    per_pair = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    weight = torch.ones_like(per_pair) if known is None else known.float()
+    per_text = (per_pair * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+    return per_text.sum() / (weight.sum(dim=0) > 0).sum().clamp(min=1)
 
 
 def _rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -107,8 +107,8 @@ class CARZeroModel(CARZeroPreTrainedModel):
         super().__init__(config)
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
-        self.vision_projection = build_projection(config.vision_width, config.projection_dim)
-        self.text_projection = build_projection(config.text_width, config.projection_dim)
+        self.vision_projection = build_projection(config.vision_width, config.projection_dim, config.projection_dropout)
+        self.text_projection = build_projection(config.text_width, config.projection_dim, config.projection_dropout)
         self.alignment = build_alignment(config)
         # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
         vocabulary = int(config.text_config.vocab_size)
@@ -150,7 +150,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
         Args:
             pixel_values: (I, 3, height, width), normalised as the processor does.
         """
-        return self._project_images(self.raw_image_features(pixel_values))
+        return self.project_images(self.raw_image_features(pixel_values))
 
     def encode_texts(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> TextFeatures:
         """Encodes texts.
@@ -160,7 +160,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
             attention_mask: (T, W), 0 for padding.
             tower_inputs: further inputs of the text tower, such as `token_type_ids`.
         """
-        return self._project_texts(self.raw_text_features(input_ids, attention_mask, **tower_inputs))
+        return self.project_texts(self.raw_text_features(input_ids, attention_mask, **tower_inputs))
 
     def raw_image_features(self, pixel_values: Tensor) -> ImageFeatures:
         """Image features before any projection: the tower's own width."""
@@ -173,6 +173,16 @@ class CARZeroModel(CARZeroPreTrainedModel):
         return self._sum_texts(
             self._run_text_tower(input_ids, attention_mask, **tower_inputs), input_ids, attention_mask
         )
+
+    def project_images(self, raw: ImageFeatures) -> ImageFeatures:
+        """Takes raw image features to the width where images and texts meet."""
+        pooled, local = self.vision_projection(raw.pooled, raw.local)
+        return ImageFeatures(pooled, local, raw.grid)
+
+    def project_texts(self, raw: TextFeatures) -> TextFeatures:
+        """Takes raw text features to the width where images and texts meet."""
+        pooled, local = self.text_projection(raw.pooled, raw.local)
+        return TextFeatures(pooled, local)
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Computes everything that depends on the texts alone, to be kept for all images."""
@@ -233,8 +243,8 @@ class CARZeroModel(CARZeroPreTrainedModel):
         """
         vision_output = self._run_vision_tower(pixel_values)
         text_output = self._run_text_tower(input_ids, attention_mask, token_type_ids=token_type_ids)
-        images = self._project_images(self._split_images(vision_output, pixel_values))
-        texts = self._project_texts(self._sum_texts(text_output, input_ids, attention_mask))
+        images = self.project_images(self._split_images(vision_output, pixel_values))
+        texts = self.project_texts(self._sum_texts(text_output, input_ids, attention_mask))
         aligned = self.align(images, texts, need_maps=bool(output_attentions))
         output = CARZeroOutput(
             loss=self.compute_loss(aligned) if return_loss else None,
@@ -265,14 +275,10 @@ class CARZeroModel(CARZeroPreTrainedModel):
         layer = self.config.vision_feature_layer
         hidden = tower_output.last_hidden_state if layer is None else tower_output.hidden_states[layer]
         size = (int(pixel_values.shape[-2]), int(pixel_values.shape[-1]))
-        return ImageFeatures(*split_image_features(hidden, self.config.vision_config, size))
+        return ImageFeatures(
+            *split_image_features(hidden, self.config.vision_config, size, self.config.vision_feature_pool)
+        )
 
     def _sum_texts(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         layers = self.config.summed_text_layers
         return TextFeatures(*text_features(tower_output, input_ids, attention_mask, self.is_continuation, layers))
-
-    def _project_images(self, raw: ImageFeatures) -> ImageFeatures:
-        return ImageFeatures(*self.vision_projection(raw.pooled, raw.local), raw.grid)
-
-    def _project_texts(self, raw: TextFeatures) -> TextFeatures:
-        return TextFeatures(*self.text_projection(raw.pooled, raw.local))

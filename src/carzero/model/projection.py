@@ -40,10 +40,11 @@ class FeatureProjection(nn.Module):
     of magnitude start level; they are saved with the weights.
     """
 
-    def __init__(self, width: int, projected: int) -> None:
+    def __init__(self, width: int, projected: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.pooled_norm = Standardise(width)
         self.pooled = nn.Linear(width, projected)
+        self.dropout = nn.Dropout(dropout)
         self.local_norm = Standardise(width)
         self.local = nn.Linear(width, projected)
 
@@ -60,7 +61,7 @@ class FeatureProjection(nn.Module):
 
     def forward(self, pooled: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """Projects (N, width) and (N, P, width)."""
-        return self.pooled(self.pooled_norm(pooled)), self.local(self.local_norm(local))
+        return self.pooled(self.dropout(self.pooled_norm(pooled))), self.local(self.local_norm(local))
 
 
 class NoProjection(nn.Module):
@@ -71,6 +72,6 @@ class NoProjection(nn.Module):
         return pooled, local
 
 
-def build_projection(width: int, projected: int | None) -> FeatureProjection | NoProjection:
+def build_projection(width: int, projected: int | None, dropout: float = 0.0) -> FeatureProjection | NoProjection:
     """Builds the projection, or none where `projected` is None."""
-    return NoProjection() if projected is None else FeatureProjection(width, projected)
+    return NoProjection() if projected is None else FeatureProjection(width, projected, dropout)

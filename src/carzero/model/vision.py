@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -25,7 +26,7 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
 
 
 def split_image_features(
-    hidden: Tensor, config: PreTrainedConfig, pixel_size: tuple[int, int]
+    hidden: Tensor, config: PreTrainedConfig, pixel_size: tuple[int, int], pool: int = 1
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Splits an image tower's output into global and local features.
 
@@ -34,12 +35,15 @@ def split_image_features(
             (I, D, h, w).
         config: the tower's configuration (for `patch_size` and `num_register_tokens`).
         pixel_size: (height, width) of the pixel values that went in.
+        pool: side of the squares of a feature map that are averaged into one local feature; 1: none.
 
     Returns:
         global features (I, D): the class token, or the mean of the feature map; local features (I, P, D) in row order;
         the grid (h, w) with h * w = P.
     """
     if hidden.dim() == 4:
+        if pool > 1:
+            hidden = F.avg_pool2d(hidden, pool)
         grid = (int(hidden.shape[2]), int(hidden.shape[3]))
         local = hidden.flatten(2).transpose(1, 2)
         return local.mean(dim=1), local, grid

@@ -62,6 +62,7 @@ class PixelSection(_Section):
     scale: tuple[float, float] = (0.9, 1.1)
     contrast: tuple[float, float] = (0.8, 1.2)
     brightness: tuple[float, float] = (0.85, 1.15)
+    versions: int = Field(default=8, ge=0)  # variations of each image, where a frozen tower is run beforehand
 
 
 class SourceSection(_Section):
@@ -69,6 +70,14 @@ class SourceSection(_Section):
 
     share: float = Field(gt=0)
     judged: list[str] = Field(default_factory=list)
+
+
+class LossSection(_Section):
+    """Weights of the loss's parts: the paper's contrast, and a sigmoid for every pair by itself."""
+
+    contrastive: float = Field(default=1.0, ge=0)
+    sigmoid: float = Field(default=0.0, ge=0)
+    smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # of the sigmoid's targets
 
 
 class OptimiserSection(_Section):
@@ -94,8 +103,12 @@ class Recipe(_Section):
         name: name of the weights.
         seed: of every random choice.
         sentences: finding to its phrases, or to whole sentences for `present` and `absent`; see `Statements`.
+        loss: see `LossSection`.
         sources: the table's sources that take part.
-        evaluate_every: steps between validations; the best of them is kept.
+        train_splits: parts of the table that are trained on. With "val" among them nothing is validated, so that no
+            figure comes from images that were trained on: for the last run of a recipe that is settled.
+        keep: keep the weights of the best validation, or of the last step.
+        evaluate_every: steps between validations.
         save_dtype: precision of the saved weights.
     """
 
@@ -105,9 +118,23 @@ class Recipe(_Section):
     pixels: PixelSection = PixelSection()
     sentences: Mapping[str, list[str] | Mapping[str, list[str]]]
     sources: dict[str, SourceSection]
+    loss: LossSection = LossSection()
     optimiser: OptimiserSection
+    train_splits: list[Literal["train", "val"]] = ["train"]
+    keep: Literal["best", "last"] = "best"
     evaluate_every: int = Field(default=100, ge=1)
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+def _check(recipe: Recipe, path: str | Path) -> None:
+    if "val" in recipe.train_splits and recipe.keep == "best":
+        raise ConfigurationError(
+            describe(
+                f"The recipe {path} trains on the validation part and would choose the best weights by it",
+                got={"train_splits": recipe.train_splits, "keep": recipe.keep},
+                expected='keep: last, or train_splits: ["train"]',
+            )
+        )
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -133,7 +160,7 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
     for name, value in (overrides or {}).items():
         _set(content, name, value)
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigurationError(
@@ -143,6 +170,8 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
                 then="correct the field; docs/training.md lists all of them",
             )
         ) from error
+    _check(recipe, path)
+    return recipe
 
 
 def _set(content: dict[str, Any], name: str, value: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,6 @@ def load_training_table(path: str | Path, findings: Sequence[str]) -> TrainingTa
     lacking = [column for column in _COLUMNS if column not in frame.columns]
     if lacking:
         raise TableError(describe(f"{path} lacks columns", got=lacking, expected=", ".join(_COLUMNS)))
-    frame = frame.fillna(dict.fromkeys(("patient_id", "present", "absent"), ""))
     unknown = sorted(set(frame["split"]) - set(_SPLITS))
     if unknown:
         raise TableError(describe(f"{path} names unknown splits", got=unknown, expected=", ".join(_SPLITS)))
@@ -68,12 +68,17 @@ def load_training_table(path: str | Path, findings: Sequence[str]) -> TrainingTa
         paths=np.array([str((path.parent / image).resolve()) for image in frame["image"]]),
         sources=frame["source"].to_numpy(dtype=str),
         splits=frame["split"].to_numpy(dtype=str),
-        patients=frame["patient_id"].to_numpy(dtype=str),
-        labels=_labels(list(frame["present"]), list(frame["absent"]), list(findings), path),
+        patients=np.array(_texts(frame["patient_id"])),
+        labels=_labels(_texts(frame["present"]), _texts(frame["absent"]), list(findings), path),
         findings=list(findings),
     )
     _check_patients(table, path)
     return table
+
+
+def _texts(column: Iterable[Any]) -> list[str]:
+    """Values as text, empty where the table has none (NaN is the only value that differs from itself)."""
+    return ["" if value is None or value != value else str(value) for value in column]  # noqa: PLR0124
 
 
 def _labels(present: Sequence[str], absent: Sequence[str], findings: list[str], path: Path) -> NDArray[np.float32]:

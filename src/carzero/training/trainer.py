@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from carzero.errors import TableError, describe
-from carzero.model import CARZeroModel
-from carzero.pixels import Geometry, load_radiograph
-from carzero.processing import CARZeroProcessor
-from carzero.training.augment import augment, normalise
+from carzero.model import AlignmentOutput, CARZeroModel
+from carzero.model.loss import sigmoid_loss
 from carzero.training.averaging import AveragedModel
-from carzero.training.recipe import OptimiserSection, PixelSection, Recipe
+from carzero.training.inputs import TrainingInputs
+from carzero.training.optimiser import build_optimiser, set_training_mode
+from carzero.training.recipe import Recipe
 from carzero.training.starting import build_start
 from carzero.training.statements import SentenceBatch, Statements
 from carzero.training.table import TrainingTable, load_training_table
@@ -30,7 +29,6 @@ from carzero.training.validation import mean_auroc
 __all__ = ["Trainer"]
 
 _EVALUATION_BATCH = 32
-_CALIBRATION_IMAGES = 128  # of each source
 
 
 class Trainer:
@@ -44,6 +42,10 @@ class Trainer:
         table_path: the training table, see `load_training_table`.
         out: folder for log and weights; created.
         report: called with each log record, a dict.
+
+    Raises:
+        TableError: the table is wrong, or a source has fewer training images than a batch.
+        ConfigurationError: the recipe's parts do not fit each other.
     """
 
     def __init__(
@@ -54,81 +56,101 @@ class Trainer:
         self.report = report
         self.statements = Statements(recipe.sentences)
         self.table: TrainingTable = load_training_table(table_path, self.statements.findings)
-        self.rows = {source: self._rows("train", source) for source in recipe.sources}
+        self.rows = {source: self._training_rows(source) for source in recipe.sources}
         self.model: CARZeroModel
-        self.processor: CARZeroProcessor
         self.model, self.processor = build_start(recipe, self.statements.all_sentences)
         self.average = AveragedModel(self.model, recipe.optimiser.average)
+        self.inputs = TrainingInputs(self.model, self.processor, recipe.pixels, recipe.seed)
         self._random = np.random.default_rng(recipe.seed)
-        self._torch_random = torch.Generator().manual_seed(recipe.seed)
-        self._grey: dict[int, Tensor] = {}
 
     def run(self) -> dict[str, Any]:
-        """Trains, keeps the best validated weights in `out`, and returns the best validation record."""
+        """Trains, saves weights into `out`, and returns the log record of the step that was kept."""
         self.out.mkdir(parents=True, exist_ok=True)
-        self._read_images()
-        calibrate(self.model, self.processor, self._squares(self._sample()), self.statements.all_sentences)
-        self.average = AveragedModel(self.model, self.recipe.optimiser.average)
+        self._prepare()
         options = self.recipe.optimiser
         optimiser, schedule = build_optimiser(self.model, options)
-        best: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         started = time.perf_counter()
         for step, (rows, labels) in enumerate(self._batches(), start=1):
-            loss = self._step(rows, labels, optimiser)
+            record: dict[str, Any] = {"step": step, "lr": schedule.get_last_lr()[0]}
+            record["loss"] = round(self._step(rows, labels, optimiser), 5)
             schedule.step()
             self.average.update(self.model)
-            record: dict[str, Any] = {"step": step, "loss": round(loss, 5), "lr": schedule.get_last_lr()[0]}
-            record["images_per_s"] = round(step * options.batch_size / (time.perf_counter() - started), 2)
-            if step % self.recipe.evaluate_every == 0 or step == options.steps:
-                record["validation"] = self.evaluate("val")
-                if not best or record["validation"]["mean"] > best["validation"]["mean"]:
-                    best = record
-                    self._save()
+            record["images_per_s"] = round(step * options.batch_size / (time.perf_counter() - started), 1)
+            if self._is_better(record, kept):
+                kept = record
+                self._save(record)
             self._log(record)
-        return best
+        return kept
 
     def evaluate(self, split: str) -> dict[str, Any]:
-        """AUROC of "There is ..." per source and judged finding, and their mean over sources."""
+        """AUROC of "There is ..." per source and judged finding, and the mean over sources."""
         results: dict[str, Any] = {}
         for source, section in self.recipe.sources.items():
             rows = self.table.rows(split, source)
             if section.judged and len(rows):
                 prompts = [self.statements.prompt(finding) for finding in section.judged]
                 columns = [self.table.findings.index(finding) for finding in section.judged]
-                results[source] = mean_auroc(
-                    self.table.labels[rows][:, columns], self._score(rows, prompts), section.judged
-                )
-        results["mean"] = float(np.mean([value["macro"] for value in results.values()])) if results else math.nan
+                truth = self.table.labels[rows][:, columns]
+                results[source] = mean_auroc(truth, self._score(rows, prompts), section.judged)
+        if results:
+            results["mean"] = float(np.mean([value["macro"] for value in results.values()]))
         return results
+
+    def _prepare(self) -> None:
+        trained = np.concatenate(list(self.rows.values()))
+        validated = np.empty(0, np.int64)
+        if "val" not in self.recipe.train_splits:
+            validated = np.concatenate([self.table.rows("val", source) for source in self.recipe.sources])
+        self.inputs.read([str(path) for path in self.table.paths], np.concatenate([trained, validated]))
+        with self._autocast():
+            self.inputs.prepare(trained, validated, self.statements.all_sentences)
+        self.average = AveragedModel(self.model, self.recipe.optimiser.average)
+
+    def _is_better(self, record: dict[str, Any], kept: dict[str, Any]) -> bool:
+        """Validates where it is time to, and says whether this step's weights are to be kept."""
+        last = record["step"] == self.recipe.optimiser.steps
+        if "val" not in self.recipe.train_splits and (last or record["step"] % self.recipe.evaluate_every == 0):
+            record["validation"] = self.evaluate("val")
+        if self.recipe.keep == "last":
+            return bool(last)
+        if "validation" not in record:
+            return False
+        return not kept or bool(record["validation"]["mean"] > kept["validation"]["mean"])
 
     @torch.inference_mode()
     def _score(self, rows: NDArray[np.int64], prompts: list[str]) -> NDArray[np.float32]:
-        model, image = self.average.model, self.processor.image_processor
+        model = self.average.model
         tokens = self.processor.tokenize(prompts)
+        scores = []
         with self._autocast():
             bank = model.prepare_texts(model.encode_texts(tokens["input_ids"], tokens["attention_mask"]))
-            scores = []
             for chunk in np.array_split(rows, max(1, len(rows) // _EVALUATION_BATCH)):
-                pixels = normalise(self._centre(chunk), image.image_mean, image.image_std)
-                scores.append(model.align(model.encode_images(pixels), bank).scores.float())
+                images = model.project_images(self.inputs.plain(chunk, model))
+                scores.append(model.align(images, bank).scores.float())
         return torch.cat(scores).numpy()
 
     def _step(self, rows: NDArray[np.int64], labels: NDArray[np.float32], optimiser: torch.optim.Optimizer) -> float:
         set_training_mode(self.model, train_batch_norm=self.recipe.model.batch_norm == "trained")
-        batch: SentenceBatch = self.statements.draw(labels, self._random)
-        image = self.processor.image_processor
-        grey = augment(self._squares(rows), self.recipe.pixels, self._torch_random)
-        pixels = normalise(grey, image.image_mean, image.image_std)
-        tokens = self.processor.tokenize(batch.texts)
+        batch = self.statements.draw(labels, self._random)
         with self._autocast():
-            images = self.model.encode_images(pixels)
-            texts = self.model.encode_texts(tokens["input_ids"], tokens["attention_mask"])
-            loss = self.model.compute_loss(self.model.align(images, texts), batch.match, batch.known)
+            images = self.model.project_images(self.inputs.draw(rows, self._random))
+            texts = self.model.project_texts(self.inputs.texts(batch.texts))
+            loss = self._loss(self.model.align(images, texts), batch)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.clip)
         optimiser.step()
         return float(loss.detach())
+
+    def _loss(self, aligned: AlignmentOutput, batch: SentenceBatch) -> Tensor:
+        options = self.recipe.loss
+        loss = options.contrastive * self.model.compute_loss(aligned, batch.match, batch.known)
+        if options.sigmoid:
+            for direction in (aligned.logits_i2t, aligned.logits_t2i.T):
+                part = sigmoid_loss(direction, batch.match, batch.known, smoothing=options.smoothing)
+                loss = loss + options.sigmoid * part
+        return loss
 
     def _batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Batches of one source each, sources by share, every image of a source once before any twice."""
@@ -143,12 +165,12 @@ class Trainer:
             rows, queues[name] = queues[name][:size], queues[name][size:]
             yield rows, self.table.labels[rows]
 
-    def _rows(self, split: str, source: str) -> NDArray[np.int64]:
-        rows = self.table.rows(split, source)
+    def _training_rows(self, source: str) -> NDArray[np.int64]:
+        rows = np.concatenate([self.table.rows(split, source) for split in self.recipe.train_splits])
         if len(rows) < self.recipe.optimiser.batch_size:
             raise TableError(
                 describe(
-                    f'The source "{source}" has too few {split} images',
+                    f'The source "{source}" has too few training images',
                     got=len(rows),
                     expected=f"at least one batch of {self.recipe.optimiser.batch_size}",
                     then="correct the table or the recipe's sources",
@@ -156,106 +178,21 @@ class Trainer:
             )
         return rows
 
-    def _read_images(self) -> None:
-        """Reads every image once; held as 8-bit squares they take resize_px^2 bytes each."""
-        used = np.flatnonzero(np.isin(self.table.sources, list(self.recipe.sources)) & (self.table.splits != "test"))
-        with ThreadPoolExecutor(2) as readers:
-            squares = readers.map(lambda row: read_square(str(self.table.paths[row]), self.recipe.pixels), used)
-            self._grey = dict(zip((int(row) for row in used), squares, strict=True))
-
-    def _sample(self) -> NDArray[np.int64]:
-        """Some training images of every source, for statistics."""
-        return np.concatenate([rows[:_CALIBRATION_IMAGES] for rows in self.rows.values()])
-
-    def _squares(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.stack([self._grey[int(row)] for row in rows]).float()
-
-    def _centre(self, rows: NDArray[np.int64]) -> Tensor:
-        pixels = self.recipe.pixels
-        start = round((pixels.resize_px - pixels.crop_px) / 2)
-        return self._squares(rows)[:, start : start + pixels.crop_px, start : start + pixels.crop_px]
-
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.optimiser.precision == "bfloat16")
 
-    def _save(self) -> None:
+    def _save(self, record: dict[str, Any]) -> None:
         weights = self.out / "weights"
-        # A copy in the saved precision; on-disk tensors must not depend on the memory layout used in training.
         model = CARZeroModel(self.model.config)
         model.load_state_dict(self.average.model.state_dict())
         model.to(getattr(torch, self.recipe.save_dtype)).save_pretrained(weights)
         self.processor.save_pretrained(weights)
+        for file in weights.iterdir():  # the weights' writer keeps its file from other users
+            file.chmod(0o644)
+        recipe = {"recipe": self.recipe.model_dump(mode="json"), "kept": record}
+        (self.out / "run.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
     def _log(self, record: dict[str, Any]) -> None:
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.report(record)
-
-
-def read_square(path: str, pixels: PixelSection) -> Tensor:
-    """Reads a picture as the model's padded square before the crop: (resize_px, resize_px) uint8."""
-    radiograph = load_radiograph(path)
-    height, width = radiograph.pixels.shape
-    geometry = Geometry.fit(height, width, resize_px=pixels.resize_px, crop_px=pixels.resize_px)
-    return torch.from_numpy(geometry.apply(radiograph.pixels)).to(torch.uint8)
-
-
-def set_training_mode(model: CARZeroModel, *, train_batch_norm: bool) -> None:
-    """Switches dropout on where something is trained, and batch statistics only if they are to be trained."""
-    model.train()
-    for tower in (model.vision_model, model.text_model):
-        if not any(parameter.requires_grad for parameter in tower.parameters()):
-            tower.eval()
-    if not train_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-
-
-@torch.no_grad()
-def calibrate(model: CARZeroModel, processor: CARZeroProcessor, squares: Tensor, sentences: list[str]) -> None:
-    """Sets the statistics of the projections from a sample of images and all sentences.
-
-    Args:
-        model: the model at its start; one without projections is left as it is.
-        processor: its processor.
-        squares: (I, resize_px, resize_px) grey levels in [0, 255].
-        sentences: texts.
-    """
-    if model.config.projection_dim is None:
-        return
-    model.eval()
-    image = processor.image_processor
-    margin = (image.resize_px - image.crop_px) // 2
-    centre = squares[:, margin : margin + image.crop_px, margin : margin + image.crop_px]
-    pixels = normalise(centre, image.image_mean, image.image_std)
-    parts = [model.raw_image_features(chunk) for chunk in pixels.split(_EVALUATION_BATCH)]
-    model.vision_projection.calibrate(torch.cat([p.pooled for p in parts]), torch.cat([p.local for p in parts]))
-    tokens = processor.tokenize(sentences)
-    texts = model.raw_text_features(tokens["input_ids"], tokens["attention_mask"])
-    model.text_projection.calibrate(texts.pooled, texts.local)
-
-
-def build_optimiser(
-    model: CARZeroModel, options: OptimiserSection
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, without decay on norms and biases, and its schedule: linear warm-up, then cosine to zero."""
-    rates = {"vision_model.": options.lr_vision or options.lr, "text_model.": options.lr_text or options.lr}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            rate = next((value for prefix, value in rates.items() if name.startswith(prefix)), options.lr)
-            decay = options.weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    optimiser = torch.optim.AdamW(
-        [{"params": chosen, "lr": rate, "weight_decay": decay} for (rate, decay), chosen in groups.items()],
-        betas=options.betas,
-    )
-    warmup = max(1, round(options.warmup * options.steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)

@@ -1,0 +1,271 @@
+"""`carzero predict`, the real command: exit codes, stdout and stderr, files, and runs that are killed and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from tests.tiny import save_films
+
+from carzero.data.scores import KEY_COLUMNS, load_scores
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+LABELS = "pneumonia,pleural effusion"
+MANY = 120
+STEP = MANY // 20  # a progress line each
+PATIENCE_S = 120
+Start = Callable[[Path], "Midway"]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "carzero.cli.main", "predict", *map(str, arguments)]
+
+
+def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S
+    )
+
+
+def refused(*arguments: object) -> str:
+    """The one message of a command that must end as wrong use."""
+    done = carzero(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert not done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def mixed(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two films, a file that is no picture, a film cut in half, and a CT."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for film in films[:2]:
+        (folder / film.name).write_bytes(film.read_bytes())
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "cut.png").write_bytes(films[2].read_bytes()[:2000])
+    (folder / "ct.dcm").write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
+    return folder
+
+
+def test_a_table_on_stdout_and_failures_on_stderr(mixed: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    done = carzero(mixed, "--labels", LABELS, "--weights", tiny_weights, "--overlay", tmp_path / "new" / "overlays")
+    assert done.returncode == 1, done.stderr
+    table = done.stdout.splitlines()
+    assert [word for word in ("image", "pneumonia", "pleural effusion") if word not in table[1]] == []
+    rows = [line.split() for line in table if line.strip().startswith("film_")]
+    assert [row[0] for row in rows] == ["film_000.png", "film_001.png"]
+    assert all(len([float(value) for value in row[1:]]) == 2 for row in rows)
+    assert "raw logits; not probabilities" in done.stdout
+    assert "broken" not in done.stdout
+    assert "3 of 5 pictures were not scored:" in done.stderr
+    for name in ("broken.png", "cut.png", "ct.dcm"):
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"  {name}: ")]
+        assert "got" in line
+        assert "expected" in line
+    assert "not radiography; got 'CT'" in done.stderr
+    names = [f"film_{i:03d}.png__{label}.png" for i in range(2) for label in ("pleural_effusion", "pneumonia")]
+    assert sorted(path.name for path in (tmp_path / "new" / "overlays").iterdir()) == names
+    for name in names:
+        with Image.open(tmp_path / "new" / "overlays" / name) as picture:
+            assert picture.mode == "RGB"
+            assert np.asarray(picture).std() > 1
+        assert f"Wrote {tmp_path / 'new' / 'overlays' / name}" in done.stderr
+
+
+def test_json_on_stdout_prompts_from_a_file_and_a_forced_picture(
+    films: list[Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    prompts = {"version": 1, "edema": ["There is edema", "The lungs are congested"], "normal": "There is no finding"}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    scan = Path(get_testdata_file("CT_small.dcm"))
+    (tmp_path / "ct.dcm").write_bytes(scan.read_bytes())
+    done = carzero(
+        *(films[0], tmp_path / "ct.dcm", "--prompts", tmp_path / "prompts.json", "--weights", tiny_weights),
+        *("--json", "--force", "--out", tmp_path / "scores.CSV", "--pool", "max", "--batch-size", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed.keys() == {"scores", "failures", "manifest"}
+    assert printed["failures"] == []
+    rows = printed["scores"]
+    assert [row["image_id"] for row in rows] == [films[0].name, "ct.dcm"]
+    assert rows[1]["sop_uid"] == pydicom.dcmread(scan).SOPInstanceUID
+    assert "Scored by force" in rows[1]["warnings"]
+    assert "warning: ct.dcm: Scored by force" in done.stderr
+    assert f"Wrote 2 rows to {tmp_path / 'scores.CSV'}." in done.stderr
+
+    manifest = printed["manifest"]
+    assert json.loads((tmp_path / "scores.CSV.manifest.json").read_text()) == manifest
+    assert manifest["prompts"] == {"edema": prompts["edema"], "normal": ["There is no finding"]}
+    assert (manifest["images"], manifest["scored"], manifest["pool"], manifest["force"]) == (2, 2, "max", True)
+    assert manifest["weights"] == str(tiny_weights)
+    assert len(manifest["weights_sha256"]) == len(manifest["prompts_sha256"]) == 64
+    assert manifest["preprocessing"]["crop_px"] == 32
+    assert load_scores(tmp_path / "scores.CSV").to_dict("records") == rows
+
+
+def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
+    film, weights = films[0], ("--weights", tiny_weights)
+    (tmp_path / "prompts.yaml").write_text("- There is edema\n")
+    (tmp_path / "file").write_text("")
+    cases = {
+        "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
+        "No pictures are found": (tmp_path / "empty", "-l", "edema"),
+        "Nothing is asked; expected --labels": (film,),
+        "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "prompts.yaml"),
+        "is no mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
+        "Labels are repeated; got ['edema']": (film, "-l", "edema,edema"),
+        "no place for the label": (film, "-l", "edema", "--template", "There is edema"),
+        "No weights are found": (film, "-l", "edema", "--weights", tmp_path / "nowhere"),
+        "this folder holds no config.json": (film, "-l", "edema", "--weights", tmp_path),
+        "nobody/no-such-weights": (film, "-l", "edema", "--weights", "nobody/no-such-weights"),
+        "format is unknown": (film, "-l", "edema", *weights, "--out", tmp_path / "scores.xlsx"),
+        "folder does not exist": (film, "-l", "edema", *weights, "--out", tmp_path / "no" / "scores.csv"),
+        "--resume needs --out": (film, "-l", "edema", *weights, "--resume"),
+        "overlays cannot be made": (film, "-l", "edema", *weights, "--overlay", tmp_path / "file"),
+    }
+    (tmp_path / "empty").mkdir()
+    for message, arguments in cases.items():
+        stderr = refused(*arguments)
+        assert stderr.startswith("error: "), stderr
+        assert message in stderr
+        assert len(stderr.splitlines()) == 1, stderr
+    assert "--pool" in refused(film, "-l", "edema", "--pool", "median")
+    assert "--batch-size" in refused(film, "-l", "edema", "--batch-size", "0")
+    assert "No such option" in refused(film, "--label", "edema")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of many films and one file that is none."""
+    folder = tmp_path_factory.mktemp("many")
+    save_films(folder, MANY, side_px=160)
+    (folder / "film_060.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(many: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "scores.parquet"
+    done = carzero(many, "-l", LABELS, "-w", tiny_weights, "-o", out)
+    assert done.returncode == 1, done.stderr
+    assert not done.stdout
+    assert f"scored {MANY} of {MANY}, 1 failed" in done.stderr
+    return out
+
+
+def rows_in(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
+
+
+class Midway:
+    """A run that stands still after its first progress line, six rows into its journal, for nobody reads its stderr."""
+
+    def __init__(self, arguments: list[str], journal: Path) -> None:
+        self.stderr, pipe = os.pipe()
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, b" " * 4096)
+        os.set_blocking(pipe, True)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=pipe, env=ENVIRONMENT)
+        os.close(pipe)
+        deadline = time.monotonic() + PATIENCE_S
+        while rows_in(journal) < STEP and time.monotonic() < deadline and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def end(self, sent: signal.Signals) -> str:
+        """Sends the signal, and returns stderr."""
+        self.process.send_signal(sent)
+        with open(self.stderr, encoding="utf-8") as stream:  # noqa: PTH123 (a descriptor, not a path)
+            stderr = stream.read()
+        self.process.wait(PATIENCE_S)
+        return stderr.strip()
+
+
+@pytest.fixture
+def start(many: Path, tiny_weights: Path) -> Iterator[Start]:
+    """Starts a run on many pictures, one at a time, and brings it midway."""
+    started: list[Midway] = []
+
+    def run(out: Path) -> Midway:
+        arguments = command(many, "-l", LABELS, "-w", tiny_weights, "-o", out, "--batch-size", "1")
+        started.append(Midway(arguments, Path(f"{out}.journal")))
+        return started[-1]
+
+    yield run
+    for midway in started:
+        midway.process.kill()
+        midway.process.wait()
+
+
+def same_scores(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Equal keys in equal order; scores up to the rounding of another batch."""
+    keys = list(KEY_COLUMNS)
+    logits = [name for name in one.columns if name.startswith("logit:")]
+    return (
+        list(one.columns) == list(other.columns)
+        and one[keys].to_dict("records") == other[keys].to_dict("records")
+        and bool(np.allclose(one[logits], other[logits], atol=1e-5, rtol=0))
+    )
+
+
+def test_killed_refused_resumed_and_whole(
+    start: Start, many: Path, tiny_weights: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.parquet"
+    journal = tmp_path / "scores.parquet.journal"
+    running = start(out)
+    running.end(signal.SIGKILL)
+    assert running.process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert rows_in(journal) == STEP
+    with journal.open("ab") as file:
+        file.write(b'{"image_id": "torn')
+    before = journal.read_bytes()
+
+    arguments = (many, "-l", LABELS, "-w", tiny_weights, "-o", out)
+    assert "An interrupted run of" in (stderr := refused(*arguments))
+    assert "--resume" in stderr
+    assert "--overwrite" in stderr
+    others = refused(many, "-l", "edema", "-w", tiny_weights, "-o", out, "--resume")
+    assert "belongs to a run with other settings" in others
+    assert "prompts_sha256" in others
+    assert journal.read_bytes() == before, "a refused run touches nothing"
+
+    resumed = carzero(*arguments, "--resume")
+    assert resumed.returncode == 1, resumed.stderr
+    assert f"scored {MANY} of {MANY}" in resumed.stderr
+    table, expected = load_scores(out), load_scores(whole)
+    assert len(table) == MANY - 1
+    assert table["image_id"].is_unique
+    assert same_scores(table, expected)
+    assert not journal.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.parquet", "scores.parquet.manifest.json"]
+    first, second = (json.loads(Path(f"{path}.manifest.json").read_text()) for path in (whole, out))
+    assert {**first, "date": ""} == {**second, "date": ""}
+
+
+def test_an_interrupt_keeps_the_journal(start: Start, tmp_path: Path) -> None:
+    out, journal = tmp_path / "scores.csv", tmp_path / "scores.csv.journal"
+    running = start(out)
+    stderr = running.end(signal.SIGINT)
+    assert running.process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert not out.exists()
+    assert STEP <= rows_in(journal) <= STEP + 1, "a row may be finished while the signal is on its way"
