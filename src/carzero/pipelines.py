@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from carzero.model import CARZeroModel
 from carzero.processing import read_image
+from carzero.prompt_bank import PromptBank, encode_prompts
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 
 __all__ = ["TASK", "ZeroShotCXRPipeline"]
@@ -53,7 +53,7 @@ class ZeroShotCXRPipeline(Pipeline):
         if prompt_set is None:
             raise ValueError("Nothing is asked; expected candidate_labels=[...].")
         images = self.model.encode_images(input_tensors["pixel_values"].to(self.model.dtype))
-        scores = self.model.align(images, self._bank(prompt_set)).scores[0].float()
+        scores = self.model.align(images, self._bank(prompt_set).texts).scores[0].float()
         return {"labels": prompt_set.labels, "scores": scores}
 
     def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:
@@ -61,18 +61,13 @@ class ZeroShotCXRPipeline(Pipeline):
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
         return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])
 
-    def _bank(self, prompt_set: PromptSet) -> Any:
-        """The prompts' features; kept until other labels are asked, so that a loop over pictures encodes them once."""
-        kept: tuple[str, Any] | None = getattr(self, "_kept_bank", None)
-        if kept is None or kept[0] != prompt_set.hash:
-            tokens = self.processor.tokenize([prompts[0] for _, prompts in prompt_set])  # type: ignore[union-attr]
-            with torch.no_grad():
-                texts = self.model.encode_texts(
-                    tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
-                )
-                kept = (prompt_set.hash, self.model.prepare_texts(texts))
+    def _bank(self, prompt_set: PromptSet) -> PromptBank:
+        """The encoded prompts; kept until other labels are asked, so that a loop over pictures encodes them once."""
+        kept: PromptBank | None = getattr(self, "_kept_bank", None)
+        if kept is None or kept.prompt_set.hash != prompt_set.hash:
+            kept = encode_prompts(self.model, self.processor, prompt_set)  # type: ignore[arg-type]
             self._kept_bank = kept
-        return kept[1]
+        return kept
 
 
 PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=ZeroShotCXRPipeline, pt_model=CARZeroModel, type="multimodal")

@@ -148,10 +148,10 @@ def read_image(image: Any, *, force: bool = False) -> Radiograph:
 
 
 def build_processor(
-    tokenizer: PreTrainedTokenizerBase, *, resize_px: int = 256, crop_px: int = 224, max_text_length: int = 97
+    tokenizer: PreTrainedTokenizerBase, *, max_text_length: int = 97, **pixel_fields: Any
 ) -> CARZeroProcessor:
-    """Joins a tokenizer with the released pixel transform (or another size of it)."""
-    return CARZeroProcessor(CARZeroImageProcessor(resize_px=resize_px, crop_px=crop_px), tokenizer, max_text_length)
+    """Joins a tokenizer with the released pixel transform, or another one by fields of `CARZeroImageProcessor`."""
+    return CARZeroProcessor(CARZeroImageProcessor(**pixel_fields), tokenizer, max_text_length)
 
 
 def _as_list(images: Any) -> list[Any]:

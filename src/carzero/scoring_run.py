@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RunResult", "ScoringRun"]
 
 Advance = Callable[[int, int], None]
+_NAME_LIMIT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,13 @@ class ScoringRun:
         return score_row(result, self.prompt_set.labels)
 
     def _settings(self) -> dict[str, Any]:
+        """What the scores depend on; rows of a run with other settings are never mixed with these."""
+        from carzero import __version__
+
         return {
+            "carzero_version": __version__,
             "weights_sha256": hash_weights(self.weights),
+            "preprocessing": _preprocessing(self.weights),
             "prompts_sha256": self.prompt_set.hash,
             "pool": self.pool,
             "force": self.force,
@@ -181,15 +188,11 @@ class ScoringRun:
         return RunResult(table, failures, manifest, self._overlays)
 
     def _manifest(self, settings: dict[str, Any], scored: int, failures: list[dict[str, Any]]) -> dict[str, Any]:
-        from carzero import __version__
-
         return {
-            "carzero_version": __version__,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "weights": self.weights,
             **settings,
             "score_kind": "logit",
-            "preprocessing": _preprocessing(self.weights),
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
             "images": len(self.items),
             "scored": scored,
@@ -256,4 +259,6 @@ def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str],
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "image"
+    """The text as a file name; one that had to be changed or cut carries a hash, so that no two texts share a name."""
+    plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")[:_NAME_LIMIT]
+    return plain if plain == text.replace(" ", "_") else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

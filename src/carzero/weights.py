@@ -24,19 +24,19 @@ def resolve_weights(name: str | Path) -> str:
     """Returns the folder of the named weights, or the hub id if it is none.
 
     Args:
-        name: "demo", a folder written by `save_pretrained` or `carzero convert`, or a hub id such as "user/model".
+        name: "demo" (the bundled ones), a folder written by `save_pretrained` or `carzero convert`, or a hub id such as
+            "user/model".
 
     Raises:
         WeightsError: the name looks like a path, and there is no such folder, or it holds no weights.
     """
     path = Path(name).expanduser()
-    # A folder of that name goes first, so that nobody's own "demo" is hidden by the bundled one.
+    if str(name) == DEMO:  # always the bundled ones; a folder of that name is "./demo"
+        return str(_ASSETS / DEMO)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise _not_found(name, "this folder holds no config.json")
         return str(path)
-    if str(name) == DEMO:
-        return str(_ASSETS / DEMO)
     if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
         raise _not_found(name, "a file was given" if path.exists() else "there is no such folder")
     return str(name)

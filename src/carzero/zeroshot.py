@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
-from carzero.errors import ConfigurationError, ImageError, PromptError, UnreadableImageError, describe
-from carzero.model import CARZeroModel, ImageFeatures, TextBank
+from carzero.errors import ConfigurationError, ImageError, PromptError, UnreadableImageError, WeightsError, describe
+from carzero.model import CARZeroModel, ImageFeatures
+from carzero.model.vision import is_convolutional
 from carzero.outputs import FailedImage, Grounding, ScoredImage
 from carzero.processing import CARZeroProcessor, read_image
+from carzero.prompt_bank import Pool, PromptBank, encode_prompts
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 from carzero.weights import DEMO, hash_weights, load_model, load_processor
 
@@ -28,29 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PromptBank", "ZeroShotClassifier"]
 
-Pool = Literal["mean", "max"]
 _READERS = 2  # reading threads; decoding releases the interpreter lock
-_TEXTS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class PromptBank:
-    """Everything that depends on the prompts alone, computed once and asked by every image.
-
-    Attributes:
-        prompt_set: labels and prompts.
-        texts: features of all prompts, flattened in order, and their keys and values.
-        owner: (prompts,) int64, the label that each prompt belongs to.
-    """
-
-    prompt_set: PromptSet
-    texts: TextBank
-    owner: torch.Tensor
-
-    @property
-    def labels(self) -> list[str]:
-        """Labels in order."""
-        return self.prompt_set.labels
 
 
 class ZeroShotClassifier:
@@ -80,6 +61,7 @@ class ZeroShotClassifier:
         weights_id: str = "",
         weights_hash: str = "",
     ) -> None:
+        _check_pair(model, processor)
         self.device = _choose_device(device)
         self.model = model.eval().to(self.device)
         self.processor = processor
@@ -118,11 +100,7 @@ class ZeroShotClassifier:
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
-        texts = [prompt for _, prompts in prompt_set for prompt in prompts]
-        owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
-        for text in texts:
-            self._check_length(text)
-        return PromptBank(prompt_set, self._encode_texts(texts), torch.tensor(owner, device=self.device))
+        return encode_prompts(self.model, self.processor, prompt_set)
 
     def predict(
         self,
@@ -266,28 +244,18 @@ class ZeroShotClassifier:
             return FailedImage(item.image_id, item.path, str(wrapped), wrapped)
 
     @torch.inference_mode()
-    def _encode_texts(self, texts: Sequence[str]) -> TextBank:
-        tokens = self.processor.tokenize(texts)
-        parts = [
-            self.model.encode_texts(ids.to(self.device), mask.to(self.device))
-            for ids, mask in zip(
-                tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
-            )
-        ]
-        features = type(parts[0])(torch.cat([p.pooled for p in parts]), torch.cat([p.local for p in parts]))
-        bank: TextBank = self.model.prepare_texts(features)
-        return bank
-
-    @torch.inference_mode()
     def _score_batch(
         self, batch: Sequence[_Loaded], bank: PromptBank, pool: Pool, need_maps: bool
-    ) -> Iterator[ScoredImage]:
+    ) -> Iterator[ScoredImage | FailedImage]:
         pixels = torch.stack([entry.pixel_values for entry in batch]).to(self.device, self.model.dtype)
         images: ImageFeatures = self.model.encode_images(pixels)
         aligned = self.model.align(images, bank.texts, need_maps)
-        logits = _pool(aligned.scores.float(), bank, pool).cpu().numpy()
-        maps = None if aligned.maps is None else _pool(aligned.maps.float(), bank, "mean").cpu().numpy()
+        logits = bank.pool(aligned.scores.float(), pool).cpu().numpy()
+        maps = None if aligned.maps is None else bank.pool(aligned.maps.float(), "mean").cpu().numpy()
         for index, entry in enumerate(batch):
+            if not np.isfinite(logits[index]).all():
+                yield _not_finite(entry.item)
+                continue
             yield ScoredImage(
                 image_id=entry.item.image_id,
                 path=entry.item.path,
@@ -299,19 +267,6 @@ class ZeroShotClassifier:
                 logits=logits[index],
                 maps=None if maps is None else maps[index],
                 radiograph=entry.radiograph if need_maps else None,
-            )
-
-    def _check_length(self, text: str) -> None:
-        limit = self.processor.max_text_length
-        count = self.processor.count_tokens(text)
-        if count > limit:
-            raise PromptError(
-                describe(
-                    f"A prompt has {count} tokens, more than the model reads",
-                    got=text,
-                    expected=f"at most {limit} tokens",
-                    then="ask in fewer words, or split it into several prompts",
-                )
             )
 
 
@@ -337,12 +292,6 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
         ) from error
 
 
-def _pool(values: torch.Tensor, bank: PromptBank, pool: Pool) -> torch.Tensor:
-    """Joins (I, prompts, ...) to (I, labels, ...)."""
-    groups = [values[:, bank.owner == index] for index in range(len(bank.labels))]
-    return torch.stack([g.mean(dim=1) if pool == "mean" else g.amax(dim=1) for g in groups], dim=1)
-
-
 def _to_prompt_set(
     labels: Sequence[str] | None, prompts: Mapping[str, Any] | PromptSet | None, template: str
 ) -> PromptSet:
@@ -356,3 +305,39 @@ def _to_prompt_set(
     if labels is not None:
         return PromptSet.from_labels([labels] if isinstance(labels, str) else list(labels), template)
     return prompts if isinstance(prompts, PromptSet) else PromptSet.from_mapping(prompts or {})
+
+
+def _not_finite(item: ImageItem) -> FailedImage:
+    error = UnreadableImageError(
+        describe(
+            f"{item.path or item.image_id} gets a score that is no number",
+            expected="finite logits",
+            then="check the weights, or compute in float32",
+        )
+    )
+    return FailedImage(item.image_id, item.path, str(error), error)
+
+
+def _check_pair(model: CARZeroModel, processor: CARZeroProcessor) -> None:
+    """Refuses a processor that is not this model's, because its scores would be others without a word.
+
+    Raises:
+        WeightsError: text length, vocabulary or picture size differ.
+    """
+    size = getattr(model.config.vision_config, "image_size", None)
+    tokens_only = not is_convolutional(model.config.vision_config)
+    pairs = {
+        "max_text_length": (processor.max_text_length, model.config.max_text_length),
+        "vocabulary": (len(processor.tokenizer), int(model.config.text_config.vocab_size)),
+        "crop_px": (processor.image_processor.crop_px, size if tokens_only and isinstance(size, int) else None),
+    }
+    wrong = {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}
+    if wrong:
+        raise WeightsError(
+            describe(
+                "Processor and model do not belong together",
+                got={name: {"processor": a, "model": b} for name, (a, b) in wrong.items()},
+                expected="equal values",
+                then="take the processor that was saved with the weights",
+            )
+        )

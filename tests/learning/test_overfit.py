@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tests.released import FIXTURES
 
 from carzero.training.recipe import load_recipe
 from carzero.training.trainer import Trainer
 from carzero.zeroshot import ZeroShotClassifier
-from tests.released import FIXTURES
 
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
 EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell
@@ -65,7 +65,17 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_trains_weights_that_answer(recipe_file: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "carzero.cli.main", "train", str(recipe_file), "--table", str(table), "-o", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "carzero.cli.main",
+        "train",
+        str(recipe_file),
+        "--table",
+        str(table),
+        "-o",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["validation"]["films"]["macro"] == 1.0

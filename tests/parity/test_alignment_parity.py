@@ -59,8 +59,8 @@ def test_shared_queries_are_repeated_queries() -> None:
     query, memory = seeded(1, QUERIES, WIDTH), seeded(MEMORIES, TOKENS, WIDTH, seed=1)
     keys, values = ours.split_heads(ours.k_proj(memory)), ours.split_heads(ours.v_proj(memory))
     for need_weights in (False, True):
-        shared, _ = ours(query, keys, values, need_weights)
-        repeated, _ = ours(query.repeat(MEMORIES, 1, 1), keys, values, need_weights)
+        shared, _ = ours(query, keys, values, need_weights=need_weights)
+        repeated, _ = ours(query.repeat(MEMORIES, 1, 1), keys, values, need_weights=need_weights)
         assert torch.allclose(shared, repeated, atol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_dropout_of_attention_weights_is_in_both_paths() -> None:
     memory = seeded(MEMORIES, TOKENS, WIDTH)
     keys, values = ours.split_heads(ours.k_proj(memory)), ours.split_heads(ours.v_proj(memory))
     for need_weights in (False, True):
-        first, second = (ours(memory, keys, values, need_weights)[0] for _ in range(2))
+        first, second = (ours(memory, keys, values, need_weights=need_weights)[0] for _ in range(2))
         assert not torch.allclose(first, second)
 
 

@@ -81,7 +81,7 @@ def test_order_and_number_of_labels_change_no_score(
 def test_more_prompts_than_fit_at_once_change_no_score(
     classifier: ZeroShotClassifier, films: list[Path], table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carzero.zeroshot._TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("carzero.prompt_bank._TEXTS_AT_ONCE", 2)
     assert near(matrix(classifier.predict(films, labels=LABELS)), matrix(table))
 
 

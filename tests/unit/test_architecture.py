@@ -25,6 +25,7 @@ LAYERS = {
     "weights": 2,
     "checkpoints": 2,
     "data": 2,
+    "prompt_bank": 3,
     "zeroshot": 3,
     "scoring_run": 3,
     "pipelines": 3,
@@ -50,7 +51,9 @@ def own_imports(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            names |= {f"{node.module}.{alias.name}" if node.module == "carzero" else str(node.module) for alias in node.names}
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "carzero" else str(node.module) for alias in node.names
+            }
     return {name.split(".")[1] for name in names if name.startswith("carzero.")}
 
 
@@ -74,7 +77,9 @@ def test_parts_of_one_layer_import_each_other_without_circles() -> None:
 
 def test_model_opens_no_file_and_prints_nothing() -> None:
     for path in (SOURCE / "model").glob("*.py"):
-        calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        calls = [
+            node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ]
         named = {call.id for call in calls if isinstance(call, ast.Name)}
         assert not named & {"open", "print"}, path
 
@@ -99,7 +104,10 @@ def test_import_is_light() -> None:
 
 
 def test_help_is_light() -> None:
-    code = "from typer.testing import CliRunner\nfrom carzero.cli.main import app\nassert 'predict' in CliRunner().invoke(app, ['--help']).output"
+    code = (
+        "from typer.testing import CliRunner\nfrom carzero.cli.main import app\n"
+        "assert 'predict' in CliRunner().invoke(app, ['--help']).output"
+    )
     loaded, _ = loaded_by(code)
     assert not loaded & HEAVY
     assert min(loaded_by(code)[1] for _ in range(5)) < 0.5

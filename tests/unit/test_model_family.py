@@ -299,3 +299,16 @@ def test_dropout_acts_in_training_only() -> None:
         first, second = model(**batch).logits_per_image, model(**batch).logits_per_image
         assert not torch.allclose(first, second)
         assert torch.equal(scores(model), scores(model))
+
+
+def test_masked_padding_makes_scores_independent_of_the_text_length() -> None:
+    def scores_at(length: int, *, mask_padding: bool) -> torch.Tensor:
+        model = build_model(tiny_config(mask_padding=mask_padding, max_text_length=length))
+        batch = random_inputs(length=6)
+        for name in ("input_ids", "attention_mask"):
+            batch[name] = torch.nn.functional.pad(batch[name], (0, length - 6))
+        with torch.inference_mode():
+            return model(**batch).logits_per_image
+
+    torch.testing.assert_close(scores_at(6, mask_padding=True), scores_at(12, mask_padding=True), atol=1e-5, rtol=0)
+    assert (scores_at(6, mask_padding=False) - scores_at(12, mask_padding=False)).abs().max() > 1e-3

@@ -157,3 +157,14 @@ def test_messages_have_four_parts_and_a_bound() -> None:
     assert describe("It broke") == "It broke."
     assert issubclass(PromptError, CARZeroError)
     assert issubclass(PromptError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("no: [There is nothing]", "not read as text.*False"), ("a: [There is a]\na: [There is b]", "repeated: a")],
+)
+def test_yaml_that_would_be_misread_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "prompts.yaml"
+    path.write_text(content)
+    with pytest.raises(PromptError, match=message):
+        PromptSet.load(path)

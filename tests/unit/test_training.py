@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.released import FIXTURES
 
 from carzero.errors import ConfigurationError, TableError
 from carzero.text_cleaning import clean_text
@@ -15,10 +16,10 @@ from carzero.training.augment import augment, normalise
 from carzero.training.averaging import AveragedModel
 from carzero.training.minilm import shrink_vocabulary
 from carzero.training.recipe import PixelSection, load_recipe
+from carzero.training.starting import build_start
 from carzero.training.statements import Statements
 from carzero.training.table import load_training_table
 from carzero.training.validation import auroc, mean_auroc
-from tests.released import FIXTURES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SENTENCES = {"edema": ["edema", "oedema"], "normal": {"present": ["There is no finding"], "absent": []}}
@@ -164,7 +165,9 @@ def test_auroc_is_scikit_learns_definition() -> None:
 def test_a_shrunk_vocabulary_spells_with_what_is_left() -> None:
     full = build_wordpiece_tokenizer(FIXTURES / "vocab.txt")
     text = clean_text("There is a pneumothorax")
-    letters = [index for index in range(len(full)) if len(str(full.convert_ids_to_tokens(index)).removeprefix("##")) == 1]
+    letters = [
+        index for index in range(len(full)) if len(str(full.convert_ids_to_tokens(index)).removeprefix("##")) == 1
+    ]
     kept = sorted({*full.all_special_ids, *letters, *full("there is effusion")["input_ids"]})
     small = shrink_vocabulary(full, kept)
     assert len(small) == len(kept)
@@ -173,3 +176,15 @@ def test_a_shrunk_vocabulary_spells_with_what_is_left() -> None:
     assert "".join(piece.removeprefix("##") for piece in pieces[3:-1]) == "apneumothorax"
     assert "[UNK]" not in pieces
     assert small.decode(small("there is effusion")["input_ids"], skip_special_tokens=True) == "there is effusion"
+
+
+def test_a_misspelt_tower_field_is_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        RECIPES / "demo" / "recipe.yaml",
+        {
+            "model.vision": {"config": {"hiden_size": 32}},
+            "model.text": {"config": {"hidden_size": 32}, "tokenizer": str(FIXTURES / "vocab.txt")},
+        },
+    )
+    with pytest.raises(ConfigurationError, match="hiden_size"):
+        build_start(recipe, [])

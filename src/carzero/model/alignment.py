@@ -8,6 +8,7 @@ global features that CLIP and CheXzero use (the paper's Figure 1, left). Both ta
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -42,17 +43,44 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """What the text tower knows of T texts: `pooled` (T, D) and `local` (T, W, D), zero behind the last word."""
+    """What the text tower knows of T texts.
+
+    Attributes:
+        pooled: (T, D).
+        local: (T, W, D), one and the same vector at every position behind the last word.
+        mask: (T, W) bool, True for a word, where padding is to be left out of the alignment; None: it takes part.
+    """
 
     pooled: Tensor
     local: Tensor
+    mask: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
+        """Joins features of several groups of texts."""
+        masks = [part.mask for part in parts if part.mask is not None]
+        return cls(
+            torch.cat([part.pooled for part in parts]),
+            torch.cat([part.local for part in parts]),
+            torch.cat(masks) if masks else None,
+        )
+
+    def select(self, numbers: Tensor) -> TextFeatures:
+        """Features of some of the texts, by number."""
+        return TextFeatures(
+            self.pooled[numbers], self.local[numbers], None if self.mask is None else self.mask[numbers]
+        )
 
 
 class Memory(NamedTuple):
-    """Keys and values of M memories of N tokens, per decoder layer: L tensors (M, heads, N, D / heads) each."""
+    """Keys and values of M memories of N tokens, per decoder layer: L tensors (M, heads, N, D / heads) each.
+
+    `mask` is (M, N) bool, True for tokens that are read, or None where all are.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +127,16 @@ class CrossAttention(nn.Module):
         split: Tensor = x.unflatten(-1, (self.heads, -1))
         return split.transpose(1, 2)
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Attends.
 
         Args:
             query: (M, Q, D), or (1, Q, D) where all memories share the queries.
             keys: (M, heads, N, D / heads).
             values: (M, heads, N, D / heads).
+            mask: (M, N) bool, True for tokens that are read; None: all.
             need_weights: also return the attention weights.
 
         Returns:
@@ -114,12 +145,14 @@ class CrossAttention(nn.Module):
         q = self.split_heads(self.q_proj(query)).expand(keys.shape[0], -1, -1, -1)
         dropout = self.dropout if self.training else 0.0
         weights = None
+        read = None if mask is None else mask[:, None, None, :]
         if need_weights:
-            raw = (q @ keys.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+            logits = q @ keys.transpose(-2, -1) * q.shape[-1] ** -0.5
+            raw = (logits if read is None else logits.masked_fill(~read, float("-inf"))).softmax(dim=-1)
             weights = raw.mean(dim=1)
             attended = F.dropout(raw, dropout, self.training) @ values
         else:
-            attended = F.scaled_dot_product_attention(q, keys, values, dropout_p=dropout)
+            attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=read, dropout_p=dropout)
         return self.o_proj(attended.transpose(1, 2).flatten(2)), weights
 
 
@@ -136,9 +169,11 @@ class DecoderLayer(nn.Module):
         self.fc2 = nn.Linear(config.decoder_ffn_dim, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Returns the layer's output (M, Q, D) and the attention weights (M, Q, N) or None."""
-        attended, weights = self.attention(self.attention_norm(x), keys, values, need_weights)
+        attended, weights = self.attention(self.attention_norm(x), keys, values, mask, need_weights)
         x = x + self.dropout(attended)
         return x + self.dropout(self.fc2(self.dropout(F.relu(self.fc1(self.ffn_norm(x)))))), weights
 
@@ -152,13 +187,14 @@ class SimilarityDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.decoder_layer_norm_eps)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
 
-    def prepare_memory(self, memory: Tensor) -> Memory:
-        """Computes keys and values of memories (M, N, D), once for all queries."""
+    def prepare_memory(self, memory: Tensor, mask: Tensor | None = None) -> Memory:
+        """Computes keys and values of memories (M, N, D), once for all queries; `mask` as in `Memory`."""
         normed = self.norm(memory)
         attentions = [cast("DecoderLayer", layer).attention for layer in self.layers]
         return Memory(
             keys=tuple(a.split_heads(a.k_proj(normed)) for a in attentions),
             values=tuple(a.split_heads(a.v_proj(normed)) for a in attentions),
+            mask=mask,
         )
 
     def forward(self, query: Tensor, memory: Memory, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -175,7 +211,7 @@ class SimilarityDecoder(nn.Module):
         x = self.norm(query).unsqueeze(0)
         per_layer = []
         for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
-            x, weights = layer(x, keys, values, need_weights)
+            x, weights = layer(x, keys, values, memory.mask, need_weights)
             per_layer.append(weights)
         return self.norm(x), torch.stack(per_layer).mean(dim=0) if need_weights else None
 
@@ -207,7 +243,10 @@ class SimilarityAlignment(nn.Module):
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Computes what depends on the texts alone."""
-        return TextBank(texts, self.decoder.prepare_memory(stack_memory(texts.pooled, texts.local)))
+        mask = None
+        if texts.mask is not None:  # the global token in front is always read
+            mask = torch.cat([torch.ones_like(texts.mask[:, :1]), texts.mask], dim=1)
+        return TextBank(texts, self.decoder.prepare_memory(stack_memory(texts.pooled, texts.local), mask))
 
     def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
         """Scores every image against every text; see `AlignmentOutput`."""

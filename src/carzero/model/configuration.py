@@ -47,6 +47,8 @@ class CARZeroConfig(PreTrainedConfig):
         projection_dropout: dropout of global features before their projection, active in training only.
         max_text_length: W, tokens per text after padding or truncation. Scores depend on it: padding is not masked.
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
+        mask_padding: leave a text's padding out of its mean and of the alignment's memory, so that scores no longer
+            depend on `max_text_length`. False in the released model, whose scores do.
         alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
             "cosine", L2-normalised global features with a learned temperature (CLIP; the paper's Figure 1, left).
         decoder_layers: L, layers of the shared SimR decoder.
@@ -77,6 +79,7 @@ class CARZeroConfig(PreTrainedConfig):
     projection_dropout: float = 0.0
     max_text_length: int = 97
     summed_text_layers: int = 4
+    mask_padding: bool = False
     alignment: Literal["simr", "cosine"] = "simr"
     decoder_layers: int = 4
     decoder_heads: int = 4

@@ -182,7 +182,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
     def project_texts(self, raw: TextFeatures) -> TextFeatures:
         """Takes raw text features to the width where images and texts meet."""
         pooled, local = self.text_projection(raw.pooled, raw.local)
-        return TextFeatures(pooled, local)
+        return TextFeatures(pooled, local, raw.mask)
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Computes everything that depends on the texts alone, to be kept for all images."""
@@ -280,5 +280,12 @@ class CARZeroModel(CARZeroPreTrainedModel):
         )
 
     def _sum_texts(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        layers = self.config.summed_text_layers
-        return TextFeatures(*text_features(tower_output, input_ids, attention_mask, self.is_continuation, layers))
+        features = text_features(
+            tower_output,
+            input_ids,
+            attention_mask,
+            self.is_continuation,
+            layers=self.config.summed_text_layers,
+            mask_padding=self.config.mask_padding,
+        )
+        return TextFeatures(*features)

@@ -46,8 +46,14 @@ def aggregate_words(hidden: Tensor, words: Tensor) -> Tensor:
 
 
 def text_features(
-    tower_output: Any, input_ids: Tensor, attention_mask: Tensor, is_continuation: Tensor, layers: int
-) -> tuple[Tensor, Tensor]:
+    tower_output: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    is_continuation: Tensor,
+    *,
+    layers: int,
+    mask_padding: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Turns a text tower's hidden states into global and local features.
 
     Args:
@@ -56,11 +62,17 @@ def text_features(
         attention_mask: (T, W).
         is_continuation: (vocabulary,) bool.
         layers: how many of the last hidden states are summed.
+        mask_padding: take means over words only.
 
     Returns:
         global features (T, D): mean over all W positions, the zero vectors of the padding included (the released
-        scores depend on it), then sum over layers; local features (T, W, D): sum over layers.
+        scores depend on it) unless `mask_padding`, then sum over layers; local features (T, W, D): sum over layers;
+        with `mask_padding` a mask (T, W) bool, True for a word, else None.
     """
     words = word_positions(input_ids, attention_mask, is_continuation)
     stacked = torch.stack([aggregate_words(state, words) for state in tower_output.hidden_states[-layers:]])
-    return stacked.mean(dim=2).sum(dim=0), stacked.sum(dim=0)
+    if not mask_padding:
+        return stacked.mean(dim=2).sum(dim=0), stacked.sum(dim=0), None
+    position = torch.arange(input_ids.shape[1], device=words.device)
+    count = words.masked_fill(attention_mask == 0, -1).amax(dim=1, keepdim=True) + 1
+    return stacked.sum(dim=(0, 2)) / count, stacked.sum(dim=0), position < count

@@ -87,7 +87,7 @@ class PromptSet:
 
         try:
             # Every JSON file is a YAML file; the safe loader builds plain values only.
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_unique_key_loader())  # noqa: S506
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise PromptError(
                 describe(
@@ -103,6 +103,15 @@ class PromptSet:
                     f"The prompt file {path} is no mapping",
                     got=type(content).__name__,
                     expected='{"label": ["There is ...", ...], ...}',
+                )
+            )
+        strange = [key for key in content if not isinstance(key, str)]
+        if strange:
+            raise PromptError(
+                describe(
+                    f"A label of {path} is not read as text",
+                    got=strange,
+                    expected="labels in quotation marks where YAML reads them otherwise (no, on, 1)",
                 )
             )
         return cls.from_mapping(content)
@@ -123,6 +132,21 @@ class PromptSet:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+
+def _unique_key_loader() -> Any:
+    """YAML's safe loader, refusing repeated keys, of which it would silently keep the last."""
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
+            if doubled:
+                raise yaml.YAMLError(f"labels are repeated: {', '.join(doubled)}")
+            return super().construct_mapping(node, deep)
+
+    return UniqueKeyLoader
 
 
 def _is_prompts(value: Any) -> bool:

@@ -88,4 +88,4 @@ class FrozenTexts:
     def __call__(self, texts: Sequence[str]) -> TextFeatures:
         """Raw features of some of the sentences."""
         numbers = torch.tensor([self._number[text] for text in texts])
-        return TextFeatures(self._features.pooled[numbers], self._features.local[numbers])
+        return self._features.select(numbers)

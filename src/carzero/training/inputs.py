@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,9 +33,20 @@ class TrainingInputs:
         processor: its processor.
         pixels: size and random variation.
         seed: of the variation.
+        precision: in which the image tower computes; everything behind it stays in float32, because scores that are
+            rounded to bfloat16 tie.
     """
 
-    def __init__(self, model: CARZeroModel, processor: CARZeroProcessor, pixels: PixelSection, seed: int) -> None:
+    def __init__(
+        self,
+        model: CARZeroModel,
+        processor: CARZeroProcessor,
+        pixels: PixelSection,
+        *,
+        seed: int,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        self._bfloat16 = precision == "bfloat16"
         self._model = model
         self._processor = processor
         self._pixels = pixels
@@ -83,7 +94,10 @@ class TrainingInputs:
     def _encode(self, rows: NDArray[np.int64], vary: bool, model: CARZeroModel | None = None) -> ImageFeatures:
         image, squares = self._processor.image_processor, torch.stack([self._grey[int(row)] for row in rows]).float()
         grey = augment(squares, self._pixels, self._random) if vary else self._centre(squares)
-        return (model or self._model).raw_image_features(normalise(grey, image.image_mean, image.image_std))
+        pixels = normalise(grey, image.image_mean, image.image_std)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            raw = (model or self._model).raw_image_features(pixels)
+        return ImageFeatures(raw.pooled.float(), raw.local.float(), raw.grid)
 
     def _centre(self, squares: Tensor) -> Tensor:
         size = self._pixels.crop_px
@@ -97,7 +111,7 @@ class TrainingInputs:
         projections: Any = (self._model.vision_projection, self._model.text_projection)
         projections[0].calibrate(*(torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local")))
         texts = self.texts(sentences)
-        projections[1].calibrate(texts.pooled, texts.local)
+        projections[1].calibrate(texts.pooled, texts.local if texts.mask is None else texts.local[texts.mask])
 
 
 def read_square(path: str, pixels: PixelSection) -> Tensor:

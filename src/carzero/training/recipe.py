@@ -57,6 +57,8 @@ class PixelSection(_Section):
 
     resize_px: int = Field(default=256, ge=8)
     crop_px: int = Field(default=224, ge=8)
+    image_mean: float = 0.4978  # the released values; a pretrained tower wants those that it was trained with
+    image_std: float = Field(default=0.2449, gt=0)
     rotation_degrees: float = Field(default=10.0, ge=0)
     shift: float = Field(default=0.05, ge=0, lt=1)
     scale: tuple[float, float] = (0.9, 1.1)
@@ -93,7 +95,7 @@ class OptimiserSection(_Section):
     warmup: float = Field(default=0.1, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0)
     average: float = Field(default=0.0, ge=0, lt=1)  # decay of the exponential moving average; 0: none
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the image tower
 
 
 class Recipe(_Section):

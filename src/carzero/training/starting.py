@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -42,12 +43,10 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
             _copy_weights(tower, start)
     model.set_continuations(continuation_pieces(tokenizer))
     freeze(model, recipe.model.frozen)
-    processor = build_processor(
-        tokenizer,
-        resize_px=recipe.pixels.resize_px,
-        crop_px=recipe.pixels.crop_px,
-        max_text_length=config.max_text_length,
-    )
+    fields: dict[str, Any] = {
+        name: getattr(recipe.pixels, name) for name in ("resize_px", "crop_px", "image_mean", "image_std")
+    }
+    processor = build_processor(tokenizer, max_text_length=config.max_text_length, **fields)
     return model, processor
 
 
@@ -99,7 +98,14 @@ def _text(
 
 
 def _new_config(fields: dict[str, Any], kind: str) -> PreTrainedConfig:
-    return CONFIG_MAPPING[fields.get("model_type", kind)](**fields)
+    config_class = CONFIG_MAPPING[fields.get("model_type", kind)]
+    # transformers takes any key without a word, so a misspelt one would build the default tower.
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(config_class)} - {"model_type"})
+    if unknown:
+        raise ConfigurationError(
+            describe(f"A tower's configuration holds keys that {config_class.__name__} does not know", got=unknown)
+        )
+    return config_class(**fields)
 
 
 def _from_folder(folder: str) -> tuple[PreTrainedConfig, PreTrainedModel]:

@@ -60,7 +60,9 @@ class Trainer:
         self.model: CARZeroModel
         self.model, self.processor = build_start(recipe, self.statements.all_sentences)
         self.average = AveragedModel(self.model, recipe.optimiser.average)
-        self.inputs = TrainingInputs(self.model, self.processor, recipe.pixels, recipe.seed)
+        self.inputs = TrainingInputs(
+            self.model, self.processor, recipe.pixels, seed=recipe.seed, precision=recipe.optimiser.precision
+        )
         self._random = np.random.default_rng(recipe.seed)
 
     def run(self) -> dict[str, Any]:
@@ -103,8 +105,7 @@ class Trainer:
         if "val" not in self.recipe.train_splits:
             validated = np.concatenate([self.table.rows("val", source) for source in self.recipe.sources])
         self.inputs.read([str(path) for path in self.table.paths], np.concatenate([trained, validated]))
-        with self._autocast():
-            self.inputs.prepare(trained, validated, self.statements.all_sentences)
+        self.inputs.prepare(trained, validated, self.statements.all_sentences)
         self.average = AveragedModel(self.model, self.recipe.optimiser.average)
 
     def _is_better(self, record: dict[str, Any], kept: dict[str, Any]) -> bool:
@@ -123,20 +124,18 @@ class Trainer:
         model = self.average.model
         tokens = self.processor.tokenize(prompts)
         scores = []
-        with self._autocast():
-            bank = model.prepare_texts(model.encode_texts(tokens["input_ids"], tokens["attention_mask"]))
-            for chunk in np.array_split(rows, max(1, len(rows) // _EVALUATION_BATCH)):
-                images = model.project_images(self.inputs.plain(chunk, model))
-                scores.append(model.align(images, bank).scores.float())
+        bank = model.prepare_texts(model.encode_texts(tokens["input_ids"], tokens["attention_mask"]))
+        for chunk in np.array_split(rows, max(1, len(rows) // _EVALUATION_BATCH)):
+            images = model.project_images(self.inputs.plain(chunk, model))
+            scores.append(model.align(images, bank).scores)
         return torch.cat(scores).numpy()
 
     def _step(self, rows: NDArray[np.int64], labels: NDArray[np.float32], optimiser: torch.optim.Optimizer) -> float:
         set_training_mode(self.model, train_batch_norm=self.recipe.model.batch_norm == "trained")
         batch = self.statements.draw(labels, self._random)
-        with self._autocast():
-            images = self.model.project_images(self.inputs.draw(rows, self._random))
-            texts = self.model.project_texts(self.inputs.texts(batch.texts))
-            loss = self._loss(self.model.align(images, texts), batch)
+        images = self.model.project_images(self.inputs.draw(rows, self._random))
+        texts = self.model.project_texts(self.inputs.texts(batch.texts))
+        loss = self._loss(self.model.align(images, texts), batch)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimiser.clip)
@@ -177,9 +176,6 @@ class Trainer:
                 )
             )
         return rows
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.optimiser.precision == "bfloat16")
 
     def _save(self, record: dict[str, Any]) -> None:
         weights = self.out / "weights"

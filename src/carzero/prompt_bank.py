@@ -1,0 +1,85 @@
+"""The prompt bank: everything that depends on the prompts alone, encoded once and asked by every image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from carzero.errors import PromptError, describe
+from carzero.model import CARZeroModel, TextBank, TextFeatures
+from carzero.processing import CARZeroProcessor
+from carzero.prompts import PromptSet
+
+__all__ = ["Pool", "PromptBank", "encode_prompts"]
+
+Pool = Literal["mean", "max"]
+_TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBank:
+    """Encoded prompts.
+
+    Attributes:
+        prompt_set: labels and prompts.
+        texts: features of all prompts, flattened in order, and their keys and values.
+        owner: (prompts,) int64, the label that each prompt belongs to.
+    """
+
+    prompt_set: PromptSet
+    texts: TextBank
+    owner: torch.Tensor
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in order."""
+        return self.prompt_set.labels
+
+    def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
+        """Joins what belongs to one label: (I, prompts, ...) to (I, labels, ...).
+
+        Raises:
+            ValueError: `how` is neither "mean" nor "max".
+        """
+        if how not in ("mean", "max"):
+            raise ValueError(f'pool must be "mean" or "max"; got {how!r}.')
+        groups = [values[:, self.owner == index] for index in range(len(self.labels))]
+        return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
+
+
+@torch.inference_mode()
+def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+    """Encodes a prompt set on the model's device.
+
+    Raises:
+        PromptError: a prompt is longer than the model reads.
+    """
+    texts = [prompt for _, prompts in prompt_set for prompt in prompts]
+    owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
+    for text in texts:
+        _check_length(processor, text)
+    tokens = {name: ids.to(model.device) for name, ids in processor.tokenize(texts).items()}
+    parts = [
+        model.encode_texts(ids, mask)
+        for ids, mask in zip(
+            tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
+        )
+    ]
+    return PromptBank(
+        prompt_set, model.prepare_texts(TextFeatures.join(parts)), torch.tensor(owner, device=model.device)
+    )
+
+
+def _check_length(processor: CARZeroProcessor, text: str) -> None:
+    count = processor.count_tokens(text)
+    if count > processor.max_text_length:
+        raise PromptError(
+            describe(
+                f"A prompt has {count} tokens, more than the model reads",
+                got=text,
+                expected=f"at most {processor.max_text_length} tokens",
+                then="ask in fewer words, or split it into several prompts",
+            )
+        )
