@@ -24,6 +24,7 @@ _HOMES = {
     "PromptSet": "carzero.prompts",
     "Radiograph": "carzero.outputs",
     "ZeroShotClassifier": "carzero.zeroshot",
+    "example_film": "carzero.weights",
     "load_radiograph": "carzero.pixels",
 }
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from carzero.pixels import Geometry, load_radiograph
     from carzero.processing import CARZeroImageProcessor, CARZeroProcessor
     from carzero.prompts import PromptSet
+    from carzero.weights import example_film
     from carzero.zeroshot import ZeroShotClassifier
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Radiograph",
     "ZeroShotClassifier",
     "__version__",
+    "example_film",
     "load_radiograph",
 ]
 
