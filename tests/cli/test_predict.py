@@ -18,9 +18,9 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
-from tests.tiny import save_films
 
 from carzero.data.scores import KEY_COLUMNS, load_scores
+from tests.tiny import save_films
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 LABELS = "pneumonia,pleural effusion"

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.released import FIXTURES
 
 from carzero.training.recipe import load_recipe
 from carzero.training.trainer import Trainer
 from carzero.zeroshot import ZeroShotClassifier
+from tests.released import FIXTURES
 
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
 EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell

@@ -12,7 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tiny import MAX_TEXT, logits_of
 
 from carzero import Radiograph, ZeroShotClassifier, load_radiograph
 from carzero.data.images import ImageItem
@@ -20,6 +19,7 @@ from carzero.data.scores import KEY_COLUMNS
 from carzero.errors import ConfigurationError, PromptError, TableError, UnreadableImageError, WeightsError
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
+from tests.tiny import MAX_TEXT, logits_of
 
 LABELS = ["pneumonia", "pleural effusion", "edema", "cardiomegaly", "no finding"]
 TOLERANCE = 1e-5

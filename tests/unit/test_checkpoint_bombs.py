@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.checkpoint_files import Storage, View, released_pickle, text, write_archive
 
 from carzero.checkpoints import read_released_checkpoint
 from carzero.errors import CheckpointError
+from tests.checkpoint_files import Storage, View, released_pickle, text, write_archive
 
 
 def settings_of(body: bytes) -> bytes:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.checkpoint_files import UNIT_FIXTURES, Storage, View, pickled, released_pickle, text, write_archive
 
 from carzero.checkpoints import read_released_checkpoint
 from carzero.checkpoints.pickles import read_pickle
 from carzero.errors import CheckpointError, UnsafeCheckpointError
+from tests.checkpoint_files import UNIT_FIXTURES, Storage, View, pickled, released_pickle, text, write_archive
 
 
 def short(value: str) -> bytes:

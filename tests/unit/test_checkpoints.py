@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from carzero.checkpoints import read_released_checkpoint
+from carzero.errors import CheckpointError
 from tests.checkpoint_files import (
     OMEGACONF_VERSIONS,
     SETTINGS,
@@ -22,9 +25,6 @@ from tests.checkpoint_files import (
     save_released,
     write_archive,
 )
-
-from carzero.checkpoints import read_released_checkpoint
-from carzero.errors import CheckpointError
 
 SIX = torch.arange(6.0)
 

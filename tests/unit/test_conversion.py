@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.checkpoint_files import TINY_VOCABULARY, save_released, tiny_state_dict, tiny_vocabulary
 
 from carzero.checkpoints import ConversionReport, convert_checkpoint, converting
 from carzero.errors import CARZeroError, CheckpointError, WeightsError
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
+from tests.checkpoint_files import TINY_VOCABULARY, save_released, tiny_state_dict, tiny_vocabulary
 
 
 @pytest.fixture(scope="module")

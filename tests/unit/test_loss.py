@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from tests.tiny import build_model, random_inputs, tiny_config
 from torch import Tensor
 
 from carzero.model.loss import contrastive_loss, pairwise_loss
+from tests.tiny import build_model, random_inputs, tiny_config
 
 
 def seeded(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import ALIGNMENT, BERT, IMAGE_PX, MAX_TEXT, VIT, WIDTH, build_model, random_inputs, tiny_config
 from transformers import AutoConfig, AutoModel, BertConfig, ViTConfig
 
 from carzero.errors import ConfigurationError
 from carzero.model import CARZeroConfig, CARZeroModel
+from tests.tiny import ALIGNMENT, BERT, IMAGE_PX, MAX_TEXT, VIT, WIDTH, build_model, random_inputs, tiny_config
 
 REGISTERS = 3
 COMBINATIONS: dict[str, dict[str, Any]] = {

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.released import CASES, load_expected, load_meta
-from tests.tiny import VOCABULARY, tiny_processor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -17,6 +15,8 @@ from carzero.model.text import aggregate_words, word_positions
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text_cleaning import clean_text
 from carzero.tokenizing import build_wordpiece_tokenizer, continuation_pieces, load_tokenizer
+from tests.released import CASES, load_expected, load_meta
+from tests.tiny import VOCABULARY, tiny_processor
 
 GOLDEN_LENGTH = 97
 

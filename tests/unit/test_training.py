@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.released import FIXTURES
 
 from carzero.errors import ConfigurationError, TableError
 from carzero.text_cleaning import clean_text
@@ -20,6 +19,7 @@ from carzero.training.starting import build_start
 from carzero.training.statements import Statements
 from carzero.training.table import load_training_table
 from carzero.training.validation import auroc, mean_auroc
+from tests.released import FIXTURES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SENTENCES = {"edema": ["edema", "oedema"], "normal": {"present": ["There is no finding"], "absent": []}}
