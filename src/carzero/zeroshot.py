@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +12,12 @@ import torch
 
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
-from carzero.errors import ConfigurationError, ImageError, PromptError, UnreadableImageError, WeightsError, describe
+from carzero.errors import ConfigurationError, UnreadableImageError, WeightsError, describe
+from carzero.image_loading import LoadedImage, load_ahead
 from carzero.model import CARZeroModel, ImageFeatures
 from carzero.model.vision import is_convolutional
 from carzero.outputs import FailedImage, Grounding, ScoredImage
-from carzero.processing import CARZeroProcessor, read_image
+from carzero.processing import CARZeroProcessor
 from carzero.prompt_bank import Pool, PromptBank, encode_prompts
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 from carzero.weights import DEMO, hash_weights, load_model, load_processor
@@ -27,11 +25,8 @@ from carzero.weights import DEMO, hash_weights, load_model, load_processor
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carzero.outputs import Radiograph
 
 __all__ = ["PromptBank", "ZeroShotClassifier"]
-
-_READERS = 2  # reading threads; decoding releases the interpreter lock
 
 
 class ZeroShotClassifier:
@@ -137,7 +132,7 @@ class ZeroShotClassifier:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
-        bank = self.encode_prompts(_to_prompt_set(labels, prompts, template))
+        bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
         scored: list[ScoredImage] = []
         failures: list[FailedImage] = []
         for result in self.stream(list_arrays(images), bank, pool=pool, batch_size=batch_size, force=force):
@@ -171,7 +166,7 @@ class ZeroShotClassifier:
             template: sentence with the field {label}.
             force: also take a readable picture that is no chest radiograph.
         """
-        bank = self.encode_prompts(_to_prompt_set(labels, prompts, template))
+        bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
         if isinstance(result, FailedImage):
             raise result.error
@@ -211,41 +206,16 @@ class ZeroShotClassifier:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
         if pool not in ("mean", "max"):
             raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
-        loaded = self._load_ahead(items, ahead=2 * batch_size, force=force)
+        loaded = load_ahead(items, self.processor, ahead=2 * batch_size, force=force, keep_pixels=need_maps)
         while batch := list(itertools.islice(loaded, batch_size)):
             good = [entry for entry in batch if not isinstance(entry, FailedImage)]
             scores = iter(self._score_batch(good, bank, pool, need_maps)) if good else iter(())
             for entry in batch:
                 yield entry if isinstance(entry, FailedImage) else next(scores)
 
-    def _load_ahead(self, items: Iterable[ImageItem], *, ahead: int, force: bool) -> Iterator[_Loaded | FailedImage]:
-        """Reads pictures in threads while others are scored, never more than `ahead` of them, in the order given."""
-        waiting: deque[Future[_Loaded | FailedImage]] = deque()
-        remaining = iter(items)
-        with ThreadPoolExecutor(_READERS) as readers:
-            try:
-                while True:
-                    for item in itertools.islice(remaining, ahead - len(waiting)):
-                        waiting.append(readers.submit(self._load, item, force))
-                    if not waiting:
-                        return
-                    yield waiting.popleft().result()
-            finally:
-                readers.shutdown(wait=True, cancel_futures=True)
-
-    def _load(self, item: ImageItem, force: bool) -> _Loaded | FailedImage:
-        try:
-            radiograph = read_image(item.image, force=force)
-            return _Loaded(item, radiograph, self.processor.image_processor.to_pixel_values(radiograph))
-        except ImageError as error:
-            return FailedImage(item.image_id, item.path, str(error), error)
-        except OSError as error:
-            wrapped = UnreadableImageError(describe(f"{item.path} cannot be read", got=str(error)))
-            return FailedImage(item.image_id, item.path, str(wrapped), wrapped)
-
     @torch.inference_mode()
     def _score_batch(
-        self, batch: Sequence[_Loaded], bank: PromptBank, pool: Pool, need_maps: bool
+        self, batch: Sequence[LoadedImage], bank: PromptBank, pool: Pool, need_maps: bool
     ) -> Iterator[ScoredImage | FailedImage]:
         pixels = torch.stack([entry.pixel_values for entry in batch]).to(self.device, self.model.dtype)
         images: ImageFeatures = self.model.encode_images(pixels)
@@ -270,13 +240,6 @@ class ZeroShotClassifier:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    item: ImageItem
-    radiograph: Radiograph
-    pixel_values: torch.Tensor
-
-
 def _choose_device(device: str | torch.device | None) -> torch.device:
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -290,21 +253,6 @@ def _choose_device(device: str | torch.device | None) -> torch.device:
                 then=f"choose another (torch said: {str(error).splitlines()[0]})",
             )
         ) from error
-
-
-def _to_prompt_set(
-    labels: Sequence[str] | None, prompts: Mapping[str, Any] | PromptSet | None, template: str
-) -> PromptSet:
-    if (labels is None) == (prompts is None):
-        raise PromptError(
-            describe(
-                "Either labels or prompts are asked" if labels is None else "Labels and prompts exclude each other",
-                expected='labels=["pneumonia", ...] or prompts={"pneumonia": ["There is pneumonia", ...]}',
-            )
-        )
-    if labels is not None:
-        return PromptSet.from_labels([labels] if isinstance(labels, str) else list(labels), template)
-    return prompts if isinstance(prompts, PromptSet) else PromptSet.from_mapping(prompts or {})
 
 
 def _not_finite(item: ImageItem) -> FailedImage:

@@ -125,7 +125,7 @@ def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Pa
     cases = {
         "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
         "No pictures are found": (tmp_path / "empty", "-l", "edema"),
-        "Nothing is asked; expected --labels": (film,),
+        "Nothing is asked; expected labels": (film,),
         "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "prompts.yaml"),
         "is no mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
         "Labels are repeated; got ['edema']": (film, "-l", "edema,edema"),

@@ -181,7 +181,7 @@ def test_a_broken_picture_raises_or_is_listed(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, PromptError, "Either labels or prompts are asked"),
+        ({}, PromptError, "Nothing is asked"),
         ({"labels": ["edema"], "prompts": {"edema": "There is edema"}}, PromptError, "exclude each other"),
         ({"labels": []}, PromptError, "Nothing is asked"),
         ({"prompts": {}}, PromptError, "Nothing is asked"),

@@ -25,6 +25,7 @@ LAYERS = {
     "weights": 2,
     "checkpoints": 2,
     "data": 2,
+    "image_loading": 3,
     "prompt_bank": 3,
     "zeroshot": 3,
     "scoring_run": 3,

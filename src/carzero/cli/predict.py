@@ -92,20 +92,14 @@ def predict(
 
 
 def _read_prompts(labels: list[str] | None, prompts: Path | None, template: str) -> Any:
-    from carzero.errors import PromptError, describe
     from carzero.prompts import PromptSet
 
-    if (labels is None) == (prompts is None):
-        raise PromptError(
-            describe(
-                "Nothing is asked" if labels is None else "--labels and --prompts exclude each other",
-                expected='--labels pneumonia,"pleural effusion" or --prompts FILE',
-            )
-        )
-    if prompts is not None:
-        return PromptSet.load(prompts)
-    split = [label.strip() for group in labels or [] for label in group.split(",")]
-    return PromptSet.from_labels([label for label in split if label], template)
+    split = None if labels is None else [label.strip() for group in labels for label in group.split(",")]
+    return PromptSet.from_request(
+        None if split is None else [label for label in split if label],
+        None if prompts is None else PromptSet.load(prompts),
+        template,
+    )
 
 
 @contextmanager

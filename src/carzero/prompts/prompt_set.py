@@ -77,6 +77,29 @@ class PromptSet:
         return cls({str(label): _positive_prompts(str(label), value) for label, value in entries.items()})
 
     @classmethod
+    def from_request(
+        cls,
+        labels: str | Sequence[str] | None,
+        prompts: Mapping[str, Any] | PromptSet | None,
+        template: str = DEFAULT_TEMPLATE,
+    ) -> PromptSet:
+        """Takes either labels, put into `template`, or prompts.
+
+        Raises:
+            PromptError: neither is given, or both are, or the words cannot be asked.
+        """
+        if (labels is None) == (prompts is None):
+            raise PromptError(
+                describe(
+                    "Nothing is asked" if labels is None else "Labels and prompts exclude each other",
+                    expected='labels ("pneumonia", ...) or prompts ({"pneumonia": ["There is pneumonia", ...]})',
+                )
+            )
+        if prompts is not None:
+            return prompts if isinstance(prompts, PromptSet) else cls.from_mapping(prompts)
+        return cls.from_labels([labels] if isinstance(labels, str) else list(labels or ()), template)
+
+    @classmethod
     def load(cls, path: str | Path) -> PromptSet:
         """Reads a prompt file, JSON or YAML, in one of the forms of `from_mapping`.
 
