@@ -36,3 +36,12 @@ def classifier(tiny_weights: Path) -> ZeroShotClassifier:
     from carzero.zeroshot import ZeroShotClassifier
 
     return ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of open data sets that are not part of the repository; tests that need it skip without it."""
+    folder = Path(os.environ.get("CARZERO_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("needs the open data sets: set CARZERO_SHARED to the folder that holds data/")
+    return folder

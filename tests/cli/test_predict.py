@@ -121,12 +121,13 @@ def test_json_on_stdout_prompts_from_a_file_and_a_forced_picture(
 def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
     film, weights = films[0], ("--weights", tiny_weights)
     (tmp_path / "prompts.yaml").write_text("- There is edema\n")
+    (tmp_path / "asked.yaml").write_text("edema: [There is edema]\n")
     (tmp_path / "file").write_text("")
     cases = {
         "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
         "No pictures are found": (tmp_path / "empty", "-l", "edema"),
         "Nothing is asked; expected labels": (film,),
-        "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "prompts.yaml"),
+        "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "asked.yaml"),
         "is no mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
         "Labels are repeated; got ['edema']": (film, "-l", "edema,edema"),
         "no place for the label": (film, "-l", "edema", "--template", "There is edema"),

@@ -36,6 +36,8 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
     torch.manual_seed(recipe.seed)
     vision_config, vision = _vision(recipe.model.vision)
     text_config, text, tokenizer = _text(recipe.model.text, [clean_text(sentence) for sentence in sentences])
+    for tower_config in (vision_config, text_config):
+        tower_config.name_or_path = ""  # a path on this machine must not travel with the weights
     config = CARZeroConfig(vision_config=vision_config, text_config=text_config, **recipe.model.fields)
     model = CARZeroModel(config)
     for tower, start in ((model.vision_model, vision), (model.text_model, text)):
