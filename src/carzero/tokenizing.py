@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from carzero.errors import WeightsError, describe
 
-__all__ = ["build_wordpiece_tokenizer", "continuation_pieces", "load_tokenizer"]
+__all__ = ["build_wordpiece_tokenizer", "continuation_pieces", "load_tokenizer", "wrap_wordpiece"]
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -76,8 +76,13 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
     tokenizer = BertWordPieceTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)}, lowercase=lowercase, strip_accents=lowercase
     )
+    return wrap_wordpiece(tokenizer._tokenizer)
+
+
+def wrap_wordpiece(backend: Any) -> PreTrainedTokenizerFast:
+    """Wraps a tokenizer of the `tokenizers` library with BERT's special tokens."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer._tokenizer,
+        tokenizer_object=backend,
         pad_token="[PAD]",  # noqa: S106 (a token of a vocabulary, not a password)
         unk_token="[UNK]",  # noqa: S106
         cls_token="[CLS]",  # noqa: S106

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from carzero.errors import MissingExtraError
-from carzero.tokenizing import load_tokenizer
+from carzero.tokenizing import load_tokenizer, wrap_wordpiece
 
 __all__ = ["load_minilm", "shrink_vocabulary"]
 
@@ -86,12 +86,4 @@ def shrink_vocabulary(tokenizer: Any, kept: Sequence[int]) -> PreTrainedTokenize
     state["truncation"] = state["padding"] = None
     from tokenizers import Tokenizer
 
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
-        pad_token="[PAD]",  # noqa: S106 (a token of a vocabulary, not a password)
-        unk_token="[UNK]",  # noqa: S106
-        cls_token="[CLS]",  # noqa: S106
-        sep_token="[SEP]",  # noqa: S106
-        mask_token="[MASK]",  # noqa: S106
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    return wrap_wordpiece(Tokenizer.from_str(json.dumps(state)))
