@@ -15,6 +15,7 @@ from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, 
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from carzero.scoring_run import RunResult
 
@@ -34,7 +35,8 @@ def predict(
         typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompt file (JSON or YAML): {label: [prompt, ...]}, instead of --labels.")
+        Path | None,
+        typer.Option(help="JSON or YAML file of labels and the sentences that ask for each, instead of --labels."),
     ] = None,
     weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
     out: Annotated[
@@ -61,8 +63,9 @@ def predict(
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
-    Scores are raw logits: compare them between pictures for one finding, never between findings; they are no
-    probabilities. Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
+    Scores are raw logits, no probabilities: compare them between pictures, never between findings.
+
+    Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
     """
     from carzero.data.images import list_images
     from carzero.scoring_run import ScoringRun
@@ -154,11 +157,17 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
     for image_id, warning in zip(doubts["image_id"][:_SHOWN_FAILURES], doubts["warnings"], strict=False):
         console.print(f"warning: {image_id}: {warning}", markup=False)
     if result.failures:
-        console.print(f"{len(result.failures)} of {len(result.failures) + len(result.table)} pictures were not scored:")
-        for failure in result.failures[:_SHOWN_FAILURES]:
-            console.print(f"  {failure['image_id']}: {failure['reason']}", markup=False)
-        if len(result.failures) > _SHOWN_FAILURES:
-            console.print(f"  and {len(result.failures) - _SHOWN_FAILURES} more (all are in the manifest)")
+        _show_failures(console, result)
+
+
+def _show_failures(console: Console, result: RunResult) -> None:
+    count = len(result.failures)
+    console.print(f"{count} of {count + len(result.table)} pictures were not scored:")
+    for failure in result.failures[:_SHOWN_FAILURES]:
+        reason = failure["reason"].removeprefix(f"{failure['path']}: ")
+        console.print(f"  {failure['image_id']}: {reason}", markup=False)
+    if count > _SHOWN_FAILURES:
+        console.print(f"  and {count - _SHOWN_FAILURES} more; --out and --json list all of them")
 
 
 def _table(frame: pd.DataFrame) -> Any:

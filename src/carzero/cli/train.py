@@ -24,8 +24,9 @@ def train(
 ) -> None:
     """Trains a CARZero from labelled findings, whose names become sentences.
 
-    The best validated weights are in OUT/weights, a folder for --weights. Progress goes to stderr and OUT/log.jsonl,
-    the best validation record to stdout as JSON.
+    The weights that are kept are in OUT/weights, a folder for --weights.
+
+    Progress goes to stderr and OUT/log.jsonl, the record of the step that was kept to stdout as JSON.
     """
     from carzero.errors import ConfigurationError, describe
     from carzero.training.recipe import load_recipe

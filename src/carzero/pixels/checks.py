@@ -90,7 +90,7 @@ def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, 
             f"{_label(source)}{what}",
             got=got,
             expected=expected,
-            then="leave this picture out, or pass force=True to score it all the same",
+            then="leave this picture out, or score it all the same with force=True (--force)",
         )
     )
 
