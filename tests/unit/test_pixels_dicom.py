@@ -263,7 +263,7 @@ def test_silence_about_the_body_part_is_no_doubt(elements: dict[str, object]) ->
 )
 def test_wrong_part_or_modality_is_refused_unless_forced(elements: dict[str, object], named: str) -> None:
     data = dicom(film(), **elements)
-    with pytest.raises(UnsuitableImageError, match=rf"hand\.dcm: .*got '{named}'; expected C.*pass force=True"):
+    with pytest.raises(UnsuitableImageError, match=rf"hand\.dcm: .*got '{named}'; expected C.*with force=True"):
         read_radiograph(data, source="hand.dcm")
     forced = read_radiograph(data, force=True)
     assert len(forced.warnings) == 1
