@@ -17,7 +17,7 @@ from carzero.data.scores import check_score_path, load_scores, manifest_path, sa
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
-from carzero.weights import hash_weights
+from carzero.weights import hash_weights, load_preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,7 +148,7 @@ class ScoringRun:
         return {
             "carzero_version": __version__,
             "weights_sha256": hash_weights(self.weights),
-            "preprocessing": _preprocessing(self.weights),
+            "preprocessing": load_preprocessing(self.weights),
             "prompts_sha256": self.prompt_set.hash,
             "pool": self.pool,
             "force": self.force,
@@ -217,20 +217,6 @@ def _load_finished(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, A
         ) from error
     check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
     return {row["image_id"]: row for row in to_rows(load_scores(out))}
-
-
-def _preprocessing(weights: str) -> dict[str, Any]:
-    from carzero.weights import load_processor
-
-    processor = load_processor(weights)
-    image = processor.image_processor
-    return {
-        "resize_px": image.resize_px,
-        "crop_px": image.crop_px,
-        "image_mean": image.image_mean,
-        "image_std": image.image_std,
-        "max_text_length": processor.max_text_length,
-    }
 
 
 def _make_folder(folder: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carzero.errors import WeightsError, describe
 
@@ -14,9 +15,18 @@ if TYPE_CHECKING:  # torch loads where it computes, so that a command refuses wr
     from carzero.model import CARZeroModel
     from carzero.processing import CARZeroProcessor
 
-__all__ = ["DEMO", "example_film", "hash_weights", "load_model", "load_processor", "resolve_weights"]
+__all__ = [
+    "DEMO",
+    "example_film",
+    "hash_weights",
+    "load_model",
+    "load_preprocessing",
+    "load_processor",
+    "resolve_weights",
+]
 
 DEMO = "demo"
+_PIXEL_FIELDS = ("resize_px", "crop_px", "image_mean", "image_std")
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -108,14 +118,7 @@ def load_processor(name: str | Path) -> CARZeroProcessor:
     try:
         return CARZeroProcessor.from_pretrained(folder, local_files_only=Path(folder).is_dir())
     except Exception as error:  # as above
-        raise WeightsError(
-            describe(
-                "The weights come without a usable processor",
-                got=str(name),
-                expected="processor_config.json and tokenizer.json beside the weights",
-                then=f"save the processor into the folder (the loader said: {_first_line(error)})",
-            )
-        ) from error
+        raise _no_processor(name, error) from error
 
 
 def hash_weights(name: str | Path) -> str:
@@ -126,10 +129,7 @@ def hash_weights(name: str | Path) -> str:
     Raises:
         WeightsError: not found, or without safetensors.
     """
-    folder = Path(resolve_weights(name))
-    if not folder.is_dir():
-        folder = _download(str(name))
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(_local_folder(name).glob("*.safetensors"))
     if not files:
         raise _not_found(name, "there is no .safetensors file")
     digest = hashlib.sha256()
@@ -140,13 +140,47 @@ def hash_weights(name: str | Path) -> str:
     return digest.hexdigest()
 
 
+def load_preprocessing(name: str | Path) -> dict[str, Any]:
+    """Reads what is done to pictures and texts before the model sees them, from the saved processor's file alone.
+
+    Returns:
+        `resize_px`, `crop_px`, `image_mean`, `image_std` and `max_text_length`.
+
+    Raises:
+        WeightsError: the folder holds no processor.
+    """
+    try:
+        content = json.loads((_local_folder(name) / "processor_config.json").read_bytes())
+        image = {field: content["image_processor"][field] for field in _PIXEL_FIELDS}
+        return {**image, "max_text_length": content["max_text_length"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_processor(name, error) from error
+
+
+def _local_folder(name: str | Path) -> Path:
+    """The folder of the weights on this machine; a hub id is downloaded first."""
+    folder = Path(resolve_weights(name))
+    return folder if folder.is_dir() else _download(str(name))
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
     except Exception as error:  # as above
         raise _not_found(name, f"the hub says: {_first_line(error)}") from error
+
+
+def _no_processor(name: str | Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        describe(
+            "The weights come without a usable processor",
+            got=str(name),
+            expected="processor_config.json and tokenizer.json beside the weights",
+            then=f"save the processor into the folder (the loader said: {_first_line(error)})",
+        )
+    )
 
 
 def _not_found(name: str | Path, why: str) -> WeightsError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,8 +40,7 @@ class ZeroShotClassifier:
         model: the model, in eval mode.
         processor: the processor that belongs to it.
         device: where to compute; None takes a GPU if there is one.
-        weights_id: name of the weights, for the record.
-        weights_hash: SHA-256 of the weights, for the record.
+        weights_id: name of the weights, as `load_model` takes it; empty for a model made in memory.
 
     Example:
         >>> classifier = ZeroShotClassifier.from_pretrained("demo")
@@ -54,14 +54,12 @@ class ZeroShotClassifier:
         *,
         device: str | torch.device | None = None,
         weights_id: str = "",
-        weights_hash: str = "",
     ) -> None:
         _check_pair(model, processor)
         self.device = _choose_device(device)
         self.model = model.eval().to(self.device)
         self.processor = processor
         self.weights_id = weights_id
-        self.weights_hash = weights_hash
 
     @classmethod
     def from_pretrained(
@@ -86,8 +84,12 @@ class ZeroShotClassifier:
             load_processor(name),
             device=device,
             weights_id=str(name),
-            weights_hash=hash_weights(name),
         )
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights' files, for the record; empty for a model made in memory. Read on first use."""
+        return hash_weights(self.weights_id) if self.weights_id else ""
 
     def encode_prompts(self, prompt_set: PromptSet) -> PromptBank:
         """Encodes prompts, once for all images.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +249,20 @@ def test_a_result_is_plain_values(work: list[str], folder: Path, tiny_weights: P
     assert [row["image_id"] for row in plain["scores"]] == result.table["image_id"].tolist()
     assert plain["manifest"]["scored"] == 4
     assert plain["manifest"]["score_kind"] == "logit"
+
+
+def test_a_run_with_nothing_left_to_do_loads_no_torch(
+    work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.csv"
+    run(folder, tiny_weights, out)
+    program = (
+        "import sys; from pathlib import Path; from carzero.data.images import list_images\n"
+        "from carzero.prompts import PromptSet; from carzero.scoring_run import ScoringRun\n"
+        f"labels = PromptSet.from_labels({ASKED.labels!r})\n"
+        f"run = ScoringRun(list_images([{str(folder)!r}]), labels, {str(tiny_weights)!r}, Path({str(out)!r}))\n"
+        "run.resume = True\n"
+        "print(len(run.execute().table), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4", "False"]

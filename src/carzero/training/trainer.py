@@ -106,7 +106,6 @@ class Trainer:
             validated = np.concatenate([self.table.rows("val", source) for source in self.recipe.sources])
         self.inputs.read([str(path) for path in self.table.paths], np.concatenate([trained, validated]))
         self.inputs.prepare(trained, validated, self.statements.all_sentences)
-        self.average = AveragedModel(self.model, self.recipe.optimiser.average)
 
     def _is_better(self, record: dict[str, Any], kept: dict[str, Any]) -> bool:
         """Validates where it is time to, and says whether this step's weights are to be kept."""
