@@ -10,6 +10,8 @@
     │   └── CheckpointError          a released checkpoint that cannot be converted
     │       └── UnsafeCheckpointError    a pickle that asks for more than tensors and containers
     ├── ConfigurationError       a configuration or recipe that contradicts itself
+    ├── RunError                 a training run that cannot start, go on or be resumed
+    ├── LanguageModelError       a language model's server cannot be reached, or refuses every request
     └── MissingExtraError        an optional dependency is not installed
 
 Messages have four parts: what, the value got, what was expected, the next step. `describe` puts them together.
@@ -17,19 +19,25 @@ Messages have four parts: what, the value got, what was expected, the next step.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "CARZeroError",
     "CheckpointError",
     "ConfigurationError",
     "ImageError",
+    "LanguageModelError",
     "MissingExtraError",
     "PromptError",
+    "RunError",
     "TableError",
     "UnreadableImageError",
     "UnsafeCheckpointError",
     "UnsuitableImageError",
     "WeightsError",
     "describe",
+    "refuse_settings",
 ]
 
 
@@ -52,6 +60,21 @@ def describe(what: str, *, got: object = None, expected: str = "", then: str = "
     if then:
         message += f" {then[0].upper()}{then[1:]}."
     return message
+
+
+@contextmanager
+def refuse_settings(what: str) -> Iterator[None]:
+    """Turns the ValueError of a computation, which knows no files and no user, into a ConfigurationError.
+
+    Args:
+        what: what cannot be done, such as "The scores cannot be evaluated"; the ValueError's message follows.
+    """
+    try:
+        yield
+    except CARZeroError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"{what}: {error}") from error
 
 
 class CARZeroError(Exception):
@@ -92,6 +115,14 @@ class UnsafeCheckpointError(CheckpointError):
 
 class ConfigurationError(CARZeroError, ValueError):
     """A configuration or recipe contradicts itself."""
+
+
+class RunError(CARZeroError, RuntimeError):
+    """A training run cannot start, go on or be resumed; what it has saved stays."""
+
+
+class LanguageModelError(CARZeroError):
+    """A language model's server cannot be reached, or refuses every request."""
 
 
 class MissingExtraError(CARZeroError, ImportError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["clean_text"]
+__all__ = ["clean_text", "split_words"]
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _TOKEN = re.compile(r"\w+")
@@ -17,11 +17,15 @@ def clean_text(text: str) -> str:
     is dropped; non-ASCII characters are deleted inside words. So a one-word text ("Pneumonia") comes out empty, and a
     decimal ("3.5 cm") is split. Both are quirks of the released code that its scores depend on.
     """
-    sentences = [part for point in _NUMBERING.split(text.replace("\n", " ")) for part in point.split(".")]
     kept: list[str] = []
-    for sentence in sentences:
-        tokens = _TOKEN.findall(sentence.lower())
-        if len(tokens) > 1:
-            ascii_only = (token.encode("ascii", "ignore").decode("ascii") for token in tokens)
-            kept.extend(token for token in ascii_only if token)
+    for words in split_words(text):
+        if len(words) > 1:
+            ascii_only = (word.encode("ascii", "ignore").decode("ascii") for word in words)
+            kept.extend(word for word in ascii_only if word)
     return " ".join(kept)
+
+
+def split_words(text: str) -> list[list[str]]:
+    """Returns the lower-case words of each sentence, before `clean_text` drops sentences and deletes characters."""
+    parts = [part for point in _NUMBERING.split(text.replace("\n", " ")) for part in point.split(".")]
+    return [_TOKEN.findall(part.lower()) for part in parts]

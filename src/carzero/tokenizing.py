@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from carzero.errors import WeightsError, describe
 
-__all__ = ["build_wordpiece_tokenizer", "continuation_pieces", "load_tokenizer", "wrap_wordpiece"]
+__all__ = [
+    "build_wordpiece_tokenizer",
+    "continuation_pieces",
+    "load_tokenizer",
+    "to_wordpiece_tokenizer",
+    "wrap_wordpiece",
+]
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -57,8 +64,6 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
     Raises:
         WeightsError: the file is no such vocabulary.
     """
-    from tokenizers import BertWordPieceTokenizer
-
     try:
         pieces = vocabulary.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -73,10 +78,17 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
                 then="give the vocab.txt or tokenizer.json that belongs to the weights",
             )
         )
-    tokenizer = BertWordPieceTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, lowercase=lowercase, strip_accents=lowercase
+    return to_wordpiece_tokenizer(pieces, lowercase=lowercase)
+
+
+def to_wordpiece_tokenizer(pieces: Sequence[str], *, lowercase: bool = True) -> PreTrainedTokenizerFast:
+    """Makes a BERT tokenizer of word pieces in the order of their ids, BERT's special tokens among them."""
+    from tokenizers import BertWordPieceTokenizer
+
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return wrap_wordpiece(
+        BertWordPieceTokenizer(vocab=vocabulary, lowercase=lowercase, strip_accents=lowercase)._tokenizer
     )
-    return wrap_wordpiece(tokenizer._tokenizer)
 
 
 def wrap_wordpiece(backend: Any) -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.data.atomic import replace_when_done
-from carzero.data.tables import load_table
+from carzero.data.tables import check_output, load_table
 from carzero.errors import TableError, describe
 from carzero.outputs import ScoredImage
 
@@ -55,18 +55,7 @@ def check_score_path(path: Path) -> None:
     Raises:
         TableError: unknown suffix, or the folder does not exist.
     """
-    if path.suffix.lower() not in SCORE_SUFFIXES:
-        raise TableError(
-            describe(
-                "The output's format is unknown",
-                got=str(path),
-                expected=f"a name ending in {', '.join(SCORE_SUFFIXES)}",
-            )
-        )
-    if not path.parent.is_dir():
-        raise TableError(
-            describe("The output's folder does not exist", got=str(path.parent), then="create it, or name another")
-        )
+    check_output(path, SCORE_SUFFIXES)
 
 
 def manifest_path(path: Path) -> Path:
@@ -88,7 +77,7 @@ def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) ->
 
 
 def load_scores(path: Path) -> pd.DataFrame:
-    """Reads a table of `save_scores` back: the same columns, texts and float32 logits.
+    """Reads a table of `save_scores` back: the same columns, texts, float32 logits, and calibrated probabilities.
 
     Raises:
         TableError: the file is missing, broken or no score table.
@@ -97,10 +86,14 @@ def load_scores(path: Path) -> pd.DataFrame:
     lacking = [name for name in (*KEY_COLUMNS, "warnings") if name not in frame.columns]
     if lacking:
         raise TableError(describe(f"{path} is no score table", got=f"a table without {', '.join(lacking)}"))
-    texts = [name for name in frame.columns if not name.startswith("logit:")]
+    calibrated = frame[[name for name in frame.columns if name.startswith("prob:")]]
+    texts = [name for name in frame.columns if not name.startswith(("logit:", "prob:"))]
     frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
     labels = [name.removeprefix("logit:") for name in frame.columns if name.startswith("logit:")]
-    return to_frame(to_rows(frame), labels)
+    table = to_frame(to_rows(frame), labels)
+    for name in calibrated:
+        table.insert(len(table.columns) - 1, name, calibrated[name].astype("float64"))
+    return table
 
 
 def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

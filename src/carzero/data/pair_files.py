@@ -1,0 +1,95 @@
+"""Writing training tables: whole or not at all, with picture paths that resolve from where the table lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from carzero.data.atomic import replace_when_done
+from carzero.data.tables import check_output
+from carzero.errors import TableError, describe
+
+__all__ = ["check_pairs_path", "save_pairs", "save_report"]
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+def check_pairs_path(path: Path) -> None:
+    """Refuses a file that could not be written, before any work is done.
+
+    Raises:
+        TableError: unknown suffix, or the folder does not exist.
+    """
+    check_output(path, _SUFFIXES)
+
+
+def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes rows as a table for `load_pairs`; an older file is replaced only when the new one is complete.
+
+    A picture below the table's folder is named relative to it, so that both can be moved together; another one by its
+    absolute path. Lists become JSON in CSV and TSV.
+
+    Args:
+        rows: the same columns in each; `image` holds an absolute path. None is an empty cell.
+        path: .csv, .tsv, .jsonl or .parquet.
+
+    Raises:
+        TableError: the suffix is another, or the file cannot be written.
+    """
+    check_pairs_path(path)
+    folder = path.parent.resolve()
+    placed = [{**row, "image": _from_folder(str(row["image"]), folder)} for row in rows]
+    with _whole(path) as target:
+        _writer(path.suffix.lower())(placed, target)
+
+
+def save_report(values: Mapping[str, Any], path: Path) -> None:
+    """Writes what was found as JSON; errors as for `save_pairs`."""
+    with _whole(path) as target:
+        target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    try:
+        with replace_when_done(path) as target:
+            yield target
+    except (OSError, ValueError, TypeError) as error:  # the latter two: mixed values in Parquet, broken characters
+        raise TableError(
+            describe(f"{path} cannot be written", got=str(error), then="check the folder's permissions and its disk")
+        ) from error
+
+
+def _from_folder(image: str, folder: Path) -> str:
+    path = Path(image)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else image
+
+
+def _writer(suffix: str) -> Callable[[list[dict[str, Any]], Path], None]:
+    return {".jsonl": _save_lines, ".parquet": _save_parquet}.get(
+        suffix, lambda rows, target: _save_delimited(rows, target, "\t" if suffix == ".tsv" else ",")
+    )
+
+
+def _save_lines(rows: list[dict[str, Any]], target: Path) -> None:
+    with target.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _save_delimited(rows: list[dict[str, Any]], target: Path, separator: str) -> None:
+    import pandas as pd
+
+    flat = [
+        {name: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for name, v in row.items()}
+        for row in rows
+    ]
+    pd.DataFrame(flat).to_csv(target, sep=separator, index=False)
+
+
+def _save_parquet(rows: list[dict[str, Any]], target: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame(rows).to_parquet(target, index=False)

@@ -1,0 +1,220 @@
+"""The training table: pictures, what their reports say, and which part of a run they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from carzero.data.cells import Cells
+from carzero.data.pair_checks import PairProblem, find_problems
+from carzero.data.report_text import select_sentences
+from carzero.data.tables import load_table
+from carzero.errors import TableError, describe
+from carzero.reports.sections import split_sentences
+
+__all__ = ["PAIR_COLUMNS", "DroppedRow", "Needs", "PairReport", "PairTable", "inspect_pairs", "load_pairs"]
+
+# What a run reads of its rows: pictures with text or findings, pictures alone, or text alone.
+Needs = Literal["pairs", "images", "texts"]
+
+PAIR_COLUMNS = (
+    *("image", "path", "sentences", "text", "impression", "findings", "present", "absent"),
+    *("split", "patient_id", "study_id", "view", "source"),
+)
+_IMAGES = ("image", "path")
+_TEXTS = ("sentences", "text", "impression", "findings")
+_WORDS = (*_TEXTS, "present", "absent")
+_LACK = {"pairs": "a picture or without text and findings", "images": "a picture", "texts": "text"}
+_WANTED = {"pairs": "a picture and sentences, text or findings", "images": "a picture", "texts": "sentences or text"}
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """Rows of a training table; every list has one entry a row.
+
+    Attributes:
+        images: absolute picture paths; "" where only texts are read.
+        sentences: what the report of each row says, sentence by sentence, as written; [] where there is no text.
+        present: findings that hold; [] where none is known to.
+        absent: findings that are denied; one in neither list is unknown.
+        splits: "train", "val" or "test"; "train" where the table has no such column.
+        patients: patient id, "" where unknown.
+        studies: study id, "" where unknown.
+        views: upper case, otherwise as given: "PA", "AP", "LATERAL", "".
+        sources: name of the collection; "" where the table has no such column.
+    """
+
+    images: list[str]
+    sentences: list[list[str]]
+    present: list[list[str]]
+    absent: list[list[str]]
+    splits: list[str]
+    patients: list[str]
+    studies: list[str]
+    views: list[str]
+    sources: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: list[int]) -> PairTable:
+        """The rows of these numbers (from 0), in this order."""
+        return PairTable(**{field.name: [getattr(self, field.name)[row] for row in rows] for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedRow:
+    """A row that cannot be trained on.
+
+    Attributes:
+        row: its number; 1 is the first row under the header.
+        image: the picture as the table names it.
+        kind: a short name of the reason, such as "no-text".
+        reason: the reason in words.
+    """
+
+    row: int
+    image: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """What a table holds.
+
+    Attributes:
+        table: the rows that can be trained on.
+        rows: (len(table),) their numbers in the file; 1 is the first row under the header.
+        dropped: the others, each with its reason.
+        problems: what stops a run: unknown splits, contradictions, repeated pictures, leakage between splits.
+        cells: the file itself.
+        image_column: "image" or "path", whichever names the pictures; "" where only texts are read.
+    """
+
+    table: PairTable
+    rows: list[int]
+    dropped: list[DroppedRow]
+    problems: list[PairProblem]
+    cells: Cells
+    image_column: str
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows of `table` with all columns of the file, ours under our names; absolute paths, our split names."""
+        records = self.cells.records([row - 1 for row in self.rows])
+        for record, image, split in zip(records, self.table.images, self.table.splits, strict=True):
+            record.pop("path", None)
+            record.update({"image": image, "split": split})
+        return [{"image": record.pop("image"), **record} for record in records]
+
+
+def load_pairs(path: str | Path, *, columns: Mapping[str, str] | None = None, needs: Needs = "pairs") -> PairTable:
+    """Reads a training table; rows that name no picture, or have neither text nor findings, are left out.
+
+    Args:
+        path: CSV, TSV, JSONL, JSON or Parquet; docs/data.md has its columns.
+        columns: name in our schema to name in the file, such as {"text": "report"}.
+        needs: "images" reads no words and asks for none; "texts" reads no pictures and no findings, so that several
+            rows may name one picture, or none.
+
+    Raises:
+        TableError: columns are missing or hold something else, a split is unknown, a finding is present and absent, a
+            picture is named twice, a patient (of one source) or a study stands in several splits, or no row is left.
+    """
+    report = inspect_pairs(path, columns=columns, needs=needs)
+    if report.problems:
+        raise TableError("\n".join(problem.message for problem in report.problems))
+    if not report.rows:
+        raise TableError(
+            describe(
+                f"{path} has no row to train on",
+                got=f"{len(report.dropped)} rows without {_LACK[needs]}",
+                expected=f"rows with {_WANTED[needs]}",
+            )
+        )
+    return report.table
+
+
+def inspect_pairs(path: str | Path, *, columns: Mapping[str, str] | None = None, needs: Needs = "pairs") -> PairReport:
+    """Reads a training table and reports what is in it; arguments as for `load_pairs`.
+
+    Raises:
+        TableError: the file cannot be read, lacks columns, or a cell holds something that its column cannot.
+    """
+    path = Path(path)
+    cells = Cells(load_table(path, as_text=True), path, PAIR_COLUMNS, columns or {})
+    named = _check_columns(cells, needs)
+    names = cells.texts(named) if named else [""] * len(cells)
+    everything = _read_rows(cells, names, needs)
+    dropped = [row for number, name in enumerate(names) if (row := _reason_to_drop(everything, number, name, needs))]
+    kept = sorted(set(range(len(names))) - {row.row - 1 for row in dropped})
+    table, rows = everything.select(kept), [number + 1 for number in kept]
+    return PairReport(table, rows, dropped, find_problems(table, rows, path), cells, named)
+
+
+def _check_columns(cells: Cells, needs: Needs) -> str:
+    """Returns the column that names the pictures, "" where they are not read."""
+    named = next((name for name in _IMAGES if name in cells), "") if needs != "texts" else ""
+    words = {"pairs": _WORDS, "images": (), "texts": _TEXTS}[needs]
+    if (not named and needs != "texts") or (words and not any(name in cells for name in words)):
+        wanted = ["image (or path)"] * (needs != "texts") + [f"at least one of {', '.join(words)}"] * bool(words)
+        raise TableError(
+            describe(
+                f"{cells.path} lacks columns",
+                got=cells.columns,
+                expected=", and ".join(wanted),
+                then="say which column is which, such as text=report (--column text=report)",
+            )
+        )
+    return named
+
+
+def _read_rows(cells: Cells, names: list[str], needs: Needs) -> PairTable:
+    folder = cells.path.parent.resolve()
+    nothing: list[list[str]] = [[] for _ in names]
+    return PairTable(
+        images=[_absolute(folder, name) if name else "" for name in names],
+        sentences=nothing if needs == "images" else _read_sentences(cells),
+        present=cells.lists("present", "|") if needs == "pairs" else nothing,
+        absent=cells.lists("absent", "|") if needs == "pairs" else nothing,
+        splits=[_SPLITS.get(split.lower(), split) for split in cells.texts("split", "train")],
+        patients=cells.texts("patient_id"),
+        studies=cells.texts("study_id"),
+        views=[view.upper() for view in cells.texts("view")],
+        sources=cells.texts("source"),
+    )
+
+
+def _read_sentences(cells: Cells) -> list[list[str]]:
+    """The first of the columns `sentences`, `text`, and `impression` with `findings` decides, for all rows alike.
+
+    A table with a column `text` may use `findings` for labels; so a row's empty `text` is never replaced by them.
+    """
+    if "sentences" in cells:
+        return cells.lists("sentences")
+    if "text" in cells:
+        return [select_sentences(text) for text in cells.texts("text")]
+    sections = zip(cells.texts("impression"), cells.texts("findings"), strict=True)
+    return [[*split_sentences(impression), *split_sentences(findings)] for impression, findings in sections]
+
+
+def _absolute(folder: Path, name: str) -> str:
+    path = folder / name
+    # Resolving all of a large table takes minutes; a NUL names no file, as the reader will say.
+    return str(path.resolve() if ".." in path.parts and "\0" not in name else path)
+
+
+def _reason_to_drop(table: PairTable, number: int, name: str, needs: Needs) -> DroppedRow | None:
+    if not name and needs != "texts":
+        return DroppedRow(number + 1, "", "no-image", "the row names no picture")
+    if needs != "images" and not (table.sentences[number] or table.present[number] or table.absent[number]):
+        lacking = "there is neither text nor a finding" if needs == "pairs" else "there is no text"
+        return DroppedRow(number + 1, name, "no-text", lacking)
+    return None
