@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from carzero.errors import PromptError, describe
+from carzero.prompts.label_entry import LabelEntry, read_record, to_record
+from carzero.prompts.prompt_file import load_mapping
 from carzero.text_cleaning import clean_text
 
 __all__ = ["DEFAULT_TEMPLATE", "PromptSet"]
 
 DEFAULT_TEMPLATE = "There is {label}"
-_HEADER_KEYS = frozenset({"version", "source"})
+_HEADER_KEYS = ("version", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,58 +25,70 @@ class PromptSet:
     """Labels in order, each with one or more prompts.
 
     Attributes:
-        prompts: label to its prompts; every prompt keeps at least two words after cleaning.
+        prompts: label to its prompts, which are what is scored; each keeps at least two words after cleaning.
+        entries: label to what else is known of it; labels of which nothing is known need not be there.
+        version: of the set, as its file states it.
+        source: where its words come from.
     """
 
     prompts: Mapping[str, tuple[str, ...]]
+    entries: Mapping[str, LabelEntry] = field(default_factory=dict)
+    version: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.prompts:
             raise PromptError(
                 describe("Nothing is asked", expected="at least one label", then="give labels or a prompt file")
             )
+        strange = [label for label in self.entries if label not in self.prompts]
+        if strange:
+            raise PromptError(describe("Entries belong to no label", got=strange, expected="labels with prompts"))
         for label, prompts in self.prompts.items():
             _check_label(label, prompts)
-            for prompt in prompts:
+            for prompt in (*prompts, *self.entry(label).negative):
                 _check_prompt(label, prompt)
 
     @classmethod
-    def from_labels(cls, labels: Sequence[str], template: str = DEFAULT_TEMPLATE) -> PromptSet:
+    def from_labels(
+        cls, labels: Sequence[str], template: str = DEFAULT_TEMPLATE, negative: str | None = None
+    ) -> PromptSet:
         """Makes one prompt a label.
 
         Args:
             labels: finding names, such as "pleural effusion".
             template: sentence with the field {label}; the paper's is "There is {label}".
+            negative: sentence with the field {label} that denies it, kept as the label's `negative`; None keeps none.
 
         Raises:
-            PromptError: a label is empty or repeated, or the template lacks its field.
+            PromptError: a label is empty or repeated, or a template lacks its field.
         """
-        if "{label}" not in template:
-            raise PromptError(
-                describe(
-                    "The template has no place for the label",
-                    got=template,
-                    expected='"{label}" in it, as in "There is {label}"',
-                )
-            )
+        for sentence in (template,) if negative is None else (template, negative):
+            _check_template(sentence)
         cleaned = [" ".join(str(label).split()) for label in labels]
         doubled = sorted({label for label in cleaned if cleaned.count(label) > 1})
         if doubled:
             raise PromptError(describe("Labels are repeated", got=doubled, expected="each label once"))
-        return cls({label: (template.replace("{label}", label),) for label in cleaned})
+        entries = {} if negative is None else {la: LabelEntry((negative.replace("{label}", la),)) for la in cleaned}
+        return cls({label: (template.replace("{label}", label),) for label in cleaned}, entries)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> PromptSet:
         """Reads `{label: prompt}`, `{label: [prompt, ...]}` or `{label: {"positive": [prompt, ...], ...}}`.
 
-        The keys `version` and `source` may describe the set. Other entries of a label's record (`negative`,
-        `synonyms`, `code`) are kept out of the score.
+        The keys `version` and `source` may describe the set. The other fields of a label's record (`negative`,
+        `synonyms`, `code`) become its entry and take no part in the score.
 
         Raises:
             PromptError: another form, or a prompt that cannot be asked.
         """
-        entries = {label: value for label, value in mapping.items() if label not in _HEADER_KEYS or _is_prompts(value)}
-        return cls({str(label): _positive_prompts(str(label), value) for label, value in entries.items()})
+        header = {key: mapping[key] for key in _HEADER_KEYS if key in mapping and not _is_prompts(mapping[key])}
+        records = {str(key): read_record(str(key), value) for key, value in mapping.items() if key not in header}
+        return cls(
+            {label: prompts for label, (prompts, _) in records.items()},
+            {label: entry for label, (_, entry) in records.items() if entry != LabelEntry()},
+            **{key: str(value) for key, value in header.items() if value is not None},
+        )
 
     @classmethod
     def from_request(
@@ -106,38 +120,7 @@ class PromptSet:
         Raises:
             PromptError: the file cannot be read or has another form.
         """
-        import yaml
-
-        try:
-            # Every JSON file is a YAML file; the safe loader builds plain values only.
-            content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_unique_key_loader())  # noqa: S506
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise PromptError(
-                describe(
-                    f"The prompt file {path} cannot be read",
-                    got=str(error).splitlines()[0],
-                    expected="JSON or YAML text",
-                    then="correct the file",
-                )
-            ) from error
-        if not isinstance(content, dict):
-            raise PromptError(
-                describe(
-                    f"The prompt file {path} is no mapping",
-                    got=type(content).__name__,
-                    expected='{"label": ["There is ...", ...], ...}',
-                )
-            )
-        strange = [key for key in content if not isinstance(key, str)]
-        if strange:
-            raise PromptError(
-                describe(
-                    f"A label of {path} is not read as text",
-                    got=strange,
-                    expected="labels in quotation marks where YAML reads them otherwise (no, on, 1)",
-                )
-            )
-        return cls.from_mapping(content)
+        return cls.from_mapping(load_mapping(path))
 
     @property
     def labels(self) -> list[str]:
@@ -146,9 +129,18 @@ class PromptSet:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of labels and prompts in order; equal prompt sets have equal hashes."""
+        """SHA-256 of labels and prompts in order, all that scores depend on; entries, version and source are out."""
         content = json.dumps([[label, list(prompts)] for label, prompts in self.prompts.items()], ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def entry(self, label: str) -> LabelEntry:
+        """What is known of a label beside its prompts; an empty entry where nothing is."""
+        return self.entries.get(label, LabelEntry())
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The mapping that `from_mapping` reads back: plain values, ready for JSON or YAML."""
+        header = {key: value for key in _HEADER_KEYS if (value := getattr(self, key)) and key not in self.prompts}
+        return header | {label: to_record(prompts, self.entry(label)) for label, prompts in self}
 
     def __iter__(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         return iter(self.prompts.items())
@@ -157,39 +149,19 @@ class PromptSet:
         return len(self.prompts)
 
 
-def _unique_key_loader() -> Any:
-    """YAML's safe loader, refusing repeated keys, of which it would silently keep the last."""
-    import yaml
-
-    class UniqueKeyLoader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-            if doubled:
-                raise yaml.YAMLError(f"labels are repeated: {', '.join(doubled)}")
-            return super().construct_mapping(node, deep)
-
-    return UniqueKeyLoader
-
-
 def _is_prompts(value: Any) -> bool:
     return isinstance(value, list | dict)
 
 
-def _positive_prompts(label: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, Mapping):
-        value = value.get("positive")
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list | tuple) or not all(isinstance(prompt, str) for prompt in value):
+def _check_template(template: str) -> None:
+    if "{label}" not in template:
         raise PromptError(
             describe(
-                f'The prompts of "{label}" have an unknown form',
-                got=value,
-                expected='a prompt, a list of prompts, or {"positive": [prompt, ...]}',
+                "The template has no place for the label",
+                got=template,
+                expected='"{label}" in it, as in "There is {label}"',
             )
         )
-    return tuple(value)
 
 
 def _check_label(label: str, prompts: Sequence[str]) -> None:

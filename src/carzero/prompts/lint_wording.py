@@ -1,0 +1,75 @@
+"""Lint rules that look at one sentence: what the released cleaning makes of it, and whether it has the known form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from carzero.errors import describe
+from carzero.prompts.lint_finding import LintFinding, Severity
+from carzero.text_cleaning import clean_text, split_words
+
+__all__ = ["lint_wording", "strip_form"]
+
+_FORM = re.compile(r"there (?:is|are) ")
+_QUESTION = re.compile(r"(?:is|are|was|were|do|does|did|has|have|can|could|what|which|where|who|how) ")
+_LOST_NUMBER = re.compile(r"[0-9]+\.")
+
+
+def lint_wording(label: str, prompt: str) -> Iterator[LintFinding]:
+    """Judges a sentence by itself."""
+    for rule, severity, check in _CHECKS:
+        if message := check(prompt):
+            yield LintFinding(severity, rule, label, prompt, message)
+
+
+def strip_form(prompt: str) -> str:
+    """The cleaned prompt without its "there is": what it asks for."""
+    text = clean_text(prompt)
+    form = _FORM.match(text)
+    return text[form.end() :] if form else text
+
+
+def _dropped_sentence(prompt: str) -> str:
+    dropped = [words[0] for words in split_words(prompt) if len(words) == 1]
+    return _reads(prompt, f'The one-word sentence "{dropped[0]}" is dropped', "make it one sentence") if dropped else ""
+
+
+def _lost_number(prompt: str) -> str:
+    lost = _LOST_NUMBER.search(prompt)
+    return _reads(prompt, f'"{lost.group()}" is taken for a list number', "write the number in words") if lost else ""
+
+
+def _lost_character(prompt: str) -> str:
+    foreign = [word for words in split_words(prompt) for word in words if not word.isascii()]
+    return _reads(prompt, f'Characters of "{foreign[0]}" are deleted', "write it in plain letters") if foreign else ""
+
+
+def _underscore(prompt: str) -> str:
+    return _reads(prompt, "An underscore joins words", "write a blank") if "_" in prompt else ""
+
+
+def _question(prompt: str) -> str:
+    if not prompt.rstrip().endswith("?") and not _QUESTION.match(clean_text(prompt)):
+        return ""
+    return describe("This is a question", got=prompt, expected="a statement", then='state it, as in "There is edema"')
+
+
+def _form(prompt: str) -> str:
+    if _FORM.match(clean_text(prompt)):
+        return ""
+    return describe("The sentence has another form than those the model was trained on", expected='"There is ..."')
+
+
+def _reads(prompt: str, what: str, then: str) -> str:
+    return describe(f'{what}; the model reads "{clean_text(prompt)}"', then=then)
+
+
+_CHECKS: tuple[tuple[str, Severity, Callable[[str], str]], ...] = (
+    ("dropped-sentence", "error", _dropped_sentence),
+    ("lost-number", "warning", _lost_number),
+    ("lost-character", "warning", _lost_character),
+    ("underscore", "warning", _underscore),
+    ("question", "warning", _question),
+    ("form", "note", _form),
+)

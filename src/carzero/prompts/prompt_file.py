@@ -1,0 +1,113 @@
+"""Prompt files: JSON or YAML, and nothing in them but plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from carzero.data.atomic import replace_when_done
+from carzero.errors import PromptError, describe
+
+__all__ = ["FileFormat", "format_mapping", "load_mapping", "read_format", "save_text"]
+
+FileFormat = Literal["json", "yaml"]
+_SUFFIXES: dict[str, FileFormat] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
+
+
+def load_mapping(path: str | Path) -> dict[str, Any]:
+    """Reads a JSON or YAML file that holds one mapping of texts.
+
+    Raises:
+        PromptError: the file cannot be read, repeats a key, or is no mapping of texts.
+    """
+    import yaml
+
+    try:
+        # Every JSON file is a YAML file; the safe loader builds plain values only.
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_unique_key_loader())  # noqa: S506
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise PromptError(
+            describe(
+                f"The prompt file {path} cannot be read",
+                got=str(error).splitlines()[0],
+                expected="JSON or YAML text",
+                then="correct the file",
+            )
+        ) from error
+    if not isinstance(content, dict):
+        raise PromptError(
+            describe(
+                f"The prompt file {path} is no mapping",
+                got=type(content).__name__,
+                expected='{"label": ["There is ...", ...], ...}',
+            )
+        )
+    strange = [key for key in content if not isinstance(key, str)]
+    if strange:
+        raise PromptError(
+            describe(
+                f"A label of {path} is not read as text",
+                got=strange,
+                expected="labels in quotation marks where YAML reads them otherwise (no, on, 1)",
+            )
+        )
+    return content
+
+
+def read_format(path: Path) -> FileFormat:
+    """The format that a file's suffix names.
+
+    Raises:
+        PromptError: another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise PromptError(
+            describe("The prompt file's format is unknown", got=str(path), expected=f"a name in {', '.join(_SUFFIXES)}")
+        )
+    return _SUFFIXES[suffix]
+
+
+def format_mapping(mapping: Mapping[str, Any], file_format: FileFormat) -> str:
+    """The text of a file from which `load_mapping` reads the same mapping, in the same order."""
+    if file_format == "json":
+        return json.dumps(mapping, indent=2, ensure_ascii=False) + "\n"
+    import yaml
+
+    return yaml.safe_dump(dict(mapping), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+
+
+def save_text(text: str, path: Path, *, overwrite: bool = False) -> None:
+    """Writes a prompt file, whole or not at all; one that is there may have been written by hand, so it is kept.
+
+    Raises:
+        PromptError: the file exists and `overwrite` is not set, or it cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise PromptError(
+            describe("The file exists", got=str(path), expected="a new one", then="name another, or give --overwrite")
+        )
+    try:
+        with replace_when_done(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PromptError(
+            describe(f"{path} cannot be written", got=str(error), expected="a folder that can")
+        ) from error
+
+
+def _unique_key_loader() -> Any:
+    """YAML's safe loader, refusing repeated keys, of which it would silently keep the last."""
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
+            if doubled:
+                raise yaml.YAMLError(f"labels are repeated: {', '.join(doubled)}")
+            return super().construct_mapping(node, deep)
+
+    return UniqueKeyLoader
