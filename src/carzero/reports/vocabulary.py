@@ -1,0 +1,149 @@
+"""The finding vocabulary: names, what reports call them, what implies them and what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from carzero.reports.phrases import expand_phrase, pluralise
+
+__all__ = ["Finding", "Vocabulary", "canonical_finding", "load_vocabulary"]
+
+_DEVICE = "support device"  # what every device is a case of
+
+Kind = Literal["finding", "device", "summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One entry.
+
+    Attributes:
+        name: what aligned sentences call it, lower case.
+        kind: "finding"; "device", put into the patient or lying on it; "summary", a verdict on a whole film or system.
+        parents: wider findings that it is a case of.
+        sited: False where the name says its place, so that none is kept.
+        sided: False where a left and a right make no sense, so that no side is kept.
+        aliases: what label sets call it, in lower case; not looked for in reports.
+        terms: wordings that name it outright, in lower case.
+        pairs: (anatomy class, attribute class) that name it when they meet in a clause.
+        denied_by: such pairs that say it is absent.
+    """
+
+    name: str
+    kind: Kind
+    parents: tuple[str, ...]
+    sited: bool
+    sided: bool
+    aliases: tuple[str, ...]
+    terms: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    denied_by: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Everything that vocabulary.yaml says.
+
+    Attributes:
+        version: of the file; part of what an aligned report depends on.
+        findings: name to entry.
+        anatomy: class to wordings.
+        attributes: class to wordings.
+    """
+
+    version: int
+    findings: Mapping[str, Finding]
+    anatomy: Mapping[str, tuple[str, ...]]
+    attributes: Mapping[str, tuple[str, ...]]
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """The wider findings of a finding, nearest first; none for a name that is not in the vocabulary."""
+        found: dict[str, None] = {}
+        queue = list(self.findings[name].parents) if name in self.findings else []
+        while queue:
+            parent = queue.pop(0)
+            if parent not in found:
+                found[parent] = None
+                queue += self.findings[parent].parents
+        return tuple(found)
+
+
+@cache
+def load_vocabulary() -> Vocabulary:
+    """The package's vocabulary; read once.
+
+    Raises:
+        ValueError: the file contradicts itself (a mistake in the package, not of the user).
+    """
+    data = read_package_yaml("vocabulary.yaml")
+    anatomy, attributes = (
+        {name: tuple(_wordings(phrases)) for name, phrases in data[part].items()} for part in ("anatomy", "attributes")
+    )
+    findings: dict[str, Finding] = {}
+    for entry in data["findings"]:
+        finding = _build_finding(entry)
+        if finding.name in findings:
+            raise ValueError(f"{finding.name} stands twice in the vocabulary")
+        findings[finding.name] = finding
+    for finding in findings.values():
+        unknown = [name for name in finding.parents if name not in findings]
+        pairs = (*finding.pairs, *finding.denied_by)
+        unknown += [" + ".join(pair) for pair in pairs if pair[0] not in anatomy or pair[1] not in attributes]
+        if unknown:
+            raise ValueError(f"the entry {finding.name} names {', '.join(unknown)}, which the vocabulary lacks")
+    return Vocabulary(data["version"], findings, anatomy, attributes)
+
+
+def canonical_finding(words: str) -> str | None:
+    """The name of the finding that some words stand for, whatever their case; None where the vocabulary has none."""
+    return _names().get(" ".join(words.lower().replace("-", " ").split()))
+
+
+def read_package_yaml(name: str) -> Any:
+    """Decodes a YAML file that is part of this package."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(resources.files("carzero.reports").joinpath(name).read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    names: dict[str, str] = {}
+    for finding in load_vocabulary().findings.values():
+        for term in (*finding.terms, *finding.aliases):
+            names.setdefault(term, finding.name)
+    return names | {name: name for name in load_vocabulary().findings}
+
+
+def _build_finding(entry: Mapping[str, Any]) -> Finding:
+    name, kind = entry["name"], entry.get("kind", "finding")
+    parents = tuple(entry.get("parents", ()))
+    return Finding(
+        name=name,
+        kind=kind,
+        parents=(*parents, _DEVICE) if kind == "device" and name != _DEVICE else parents,
+        sited=entry.get("sited", True),
+        sided=entry.get("sided", True),
+        aliases=tuple(entry.get("aliases", ())),
+        terms=tuple(dict.fromkeys(_wordings([name, *entry.get("terms", ())]))),
+        pairs=tuple(_pairs(entry.get("pairs", ()))),
+        denied_by=tuple(_pairs(entry.get("denied_by", ()))),
+    )
+
+
+def _wordings(phrases: list[str]) -> Iterator[str]:
+    for phrase in phrases:
+        for wording in expand_phrase(phrase):
+            yield wording
+            yield pluralise(wording)
+
+
+def _pairs(written: list[str]) -> Iterator[tuple[str, str]]:
+    for pair in written:
+        anatomy, attribute = pair.split(" + ")
+        yield anatomy, attribute
