@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from carzero.data.pairs import PairTable, load_pairs
 from carzero.pixels import Geometry, load_radiograph
-from carzero.training.table import TrainingTable, load_training_table
+from carzero.training.statements import to_label_matrix
 from carzero.training.validation import auroc
 from carzero.zeroshot import ZeroShotClassifier
 
@@ -70,25 +71,30 @@ def report(name: str, truth: np.ndarray, scores: np.ndarray, findings: list[str]
     return lines
 
 
-def columns(table: TrainingTable, rows: np.ndarray, findings: list[str]) -> np.ndarray:
+def columns(table: PairTable, rows: np.ndarray, findings: list[str]) -> np.ndarray:
     """Labels (rows, findings)."""
-    return table.labels[rows][:, [table.findings.index(finding) for finding in findings]]
+    return to_label_matrix(table.present, table.absent, findings)[rows]
 
 
-def zero_shot(weights: str, table: TrainingTable) -> list[dict]:
+def rows_of(table: PairTable, split: str, source: str) -> np.ndarray:
+    """Numbers of the rows of one part and one source."""
+    return np.flatnonzero((np.array(table.splits) == split) & (np.array(table.sources) == source))
+
+
+def zero_shot(weights: str, table: PairTable) -> list[dict]:
     """The weights, asked by words alone."""
     classifier = ZeroShotClassifier.from_pretrained(weights)
     lines = []
     for source, findings in (("nih", NIH), ("paediatric", ["pneumonia", "bacterial pneumonia", "viral pneumonia"])):
-        rows = table.rows("test", source)
-        scores = classifier.predict([str(path) for path in table.paths[rows]], labels=findings, batch_size=32)
+        rows = rows_of(table, "test", source)
+        scores = classifier.predict([table.images[row] for row in rows], labels=findings, batch_size=32)
         logits = scores[[f"logit:{finding}" for finding in findings]].to_numpy(float)
-        groups = table.patients[rows] if source == "nih" else np.arange(len(rows)).astype(str)
+        groups = np.array(table.patients)[rows] if source == "nih" else np.arange(len(rows)).astype(str)
         lines += report(f"{source}, demo", columns(table, rows, findings), logits, findings, groups)
     return lines
 
 
-def probe(table: TrainingTable, side: int = 224) -> list[dict]:
+def probe(table: PairTable, side: int = 224) -> list[dict]:
     """Logistic regressions on pooled ImageNet features: the last convolution, and the best inner layer."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -97,11 +103,11 @@ def probe(table: TrainingTable, side: int = 224) -> list[dict]:
     from carzero.training.efficientnet_lite import load_efficientnet_lite0
 
     tower = load_efficientnet_lite0()
-    fitted = np.concatenate([table.rows("train", "nih"), table.rows("val", "nih")])
-    tested = table.rows("test", "nih")
+    fitted = np.concatenate([rows_of(table, "train", "nih"), rows_of(table, "val", "nih")])
+    tested = rows_of(table, "test", "nih")
     features = {layer: {} for layer in _PROBES}
     for row in [*fitted, *tested]:
-        grey = load_radiograph(str(table.paths[row])).pixels
+        grey = load_radiograph(table.images[row]).pixels
         square = Geometry.fit(*grey.shape, resize_px=side, crop_px=side).apply(grey)
         pixels = ((torch.from_numpy(square) / 255 - 0.5) / 0.5).expand(1, 3, -1, -1)
         with torch.inference_mode():
@@ -123,7 +129,7 @@ def probe(table: TrainingTable, side: int = 224) -> list[dict]:
             ],
             axis=1,
         )
-        lines += report(f"nih, probe on {layer}", truth, scores, NIH, table.patients[tested])
+        lines += report(f"nih, probe on {layer}", truth, scores, NIH, np.array(table.patients)[tested])
     return lines
 
 
@@ -137,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
         build_table(options.data, path)
-        table = load_training_table(path, [*NIH, "bacterial pneumonia", "viral pneumonia", "normal"])
+        table = load_pairs(path)
     lines = zero_shot(options.weights, table) + (probe(table) if options.probe else [])
     print(pd.DataFrame(lines).to_string(index=False))
 

@@ -2,8 +2,8 @@
 
 from transformers import AutoConfig, AutoModel
 
-from carzero.model.alignment import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
 from carzero.model.configuration import CARZeroConfig
+from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
 from carzero.model.modeling import CARZeroModel, CARZeroOutput
 
 __all__ = [

@@ -8,106 +8,23 @@ global features that CLIP and CheXzero use (the paper's Figure 1, left). Both ta
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 
 from carzero.model.configuration import CARZeroConfig
+from carzero.model.features import AlignmentOutput, ImageFeatures, Memory, TextBank, TextFeatures
+from carzero.model.recomputation import compute_in_blocks
 from carzero.model.vision import stack_memory
 
 __all__ = [
-    "AlignmentOutput",
     "CosineAlignment",
-    "ImageFeatures",
-    "Memory",
     "SimilarityAlignment",
     "SimilarityDecoder",
-    "TextBank",
-    "TextFeatures",
     "build_alignment",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFeatures:
-    """What the image tower knows of I images: `pooled` (I, D), `local` (I, P, D) by rows, `grid` (h, w), h*w = P."""
-
-    pooled: Tensor
-    local: Tensor
-    grid: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TextFeatures:
-    """What the text tower knows of T texts.
-
-    Attributes:
-        pooled: (T, D).
-        local: (T, W, D), one and the same vector at every position behind the last word.
-        mask: (T, W) bool, True for a word, where padding is to be left out of the alignment; None: it takes part.
-    """
-
-    pooled: Tensor
-    local: Tensor
-    mask: Tensor | None = None
-
-    @classmethod
-    def join(cls, parts: Sequence[TextFeatures]) -> TextFeatures:
-        """Joins features of several groups of texts."""
-        masks = [part.mask for part in parts if part.mask is not None]
-        return cls(
-            torch.cat([part.pooled for part in parts]),
-            torch.cat([part.local for part in parts]),
-            torch.cat(masks) if masks else None,
-        )
-
-    def select(self, numbers: Tensor) -> TextFeatures:
-        """Features of some of the texts, by number."""
-        return TextFeatures(
-            self.pooled[numbers], self.local[numbers], None if self.mask is None else self.mask[numbers]
-        )
-
-
-class Memory(NamedTuple):
-    """Keys and values of M memories of N tokens, per decoder layer: L tensors (M, heads, N, D / heads) each.
-
-    `mask` is (M, N) bool, True for tokens that are read, or None where all are.
-    """
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    mask: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TextBank:
-    """Everything about T texts that no image changes: their features, and for `simr` their keys and values."""
-
-    features: TextFeatures
-    memory: Memory | None
-
-
-@dataclass(frozen=True, slots=True)
-class AlignmentOutput:
-    """Raw scores of I images against T texts.
-
-    Attributes:
-        scores: (I, T) the score of each pair; unbounded logits.
-        logits_i2t: (I, T) text queries read the image (the released code's "i2t"); for `cosine` the same as `scores`.
-        logits_t2i: (T, I) image queries read the text; for `cosine` the transpose of `scores`.
-        maps: (I, T, h, w) attention of each text on the image's patches, averaged over heads and layers, the global
-            token left out and not renormalised (rows sum to a little under 1); for `cosine` the cosine of the text with
-            every patch. None unless asked for.
-    """
-
-    scores: Tensor
-    logits_i2t: Tensor
-    logits_t2i: Tensor
-    maps: Tensor | None
 
 
 class CrossAttention(nn.Module):
@@ -243,20 +160,47 @@ class SimilarityAlignment(nn.Module):
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Computes what depends on the texts alone."""
-        mask = None
-        if texts.mask is not None:  # the global token in front is always read
-            mask = torch.cat([torch.ones_like(texts.mask[:, :1]), texts.mask], dim=1)
-        return TextBank(texts, self.decoder.prepare_memory(stack_memory(texts.pooled, texts.local), mask))
+        return TextBank(texts, self._remember(texts.pooled, texts.local, texts.mask))
+
+    def score_images(self, queries: Tensor, images: ImageFeatures, tile_pairs: int | None = None) -> Tensor:
+        """Text queries (T, D) on image memories: (I, T) raw logits.
+
+        Args:
+            queries: global text features.
+            images: features of I images.
+            tile_pairs: pairs whose inner values are kept at once, in training; the rest is computed again when its
+                gradient is due. Memory then grows with I + T instead of I x T. None: everything is kept.
+        """
+        return self._score_in_tiles(queries, images.pooled, images.local, None, tile_pairs)
+
+    def score_texts(self, queries: Tensor, texts: TextFeatures, tile_pairs: int | None = None) -> Tensor:
+        """Image queries (I, D) on text memories: (T, I) raw logits; see `score_images`."""
+        return self._score_in_tiles(queries, texts.pooled, texts.local, texts.mask, tile_pairs)
 
     def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
         """Scores every image against every text; see `AlignmentOutput`."""
-        image_memory = self.decoder.prepare_memory(stack_memory(images.pooled, images.local))
+        image_memory = self._remember(images.pooled, images.local)
         text_memory = bank.memory if bank.memory is not None else self.prepare_texts(bank.features).memory
         representation, weights = self.decoder(bank.features.pooled, image_memory, need_maps)
         logits_i2t = self.head(representation)
         logits_t2i = self.head(self.decoder(images.pooled, text_memory)[0])
         maps = None if weights is None else weights[..., 1:].unflatten(-1, images.grid)
-        return AlignmentOutput((logits_i2t + logits_t2i.T) / 2, logits_i2t, logits_t2i, maps)
+        return AlignmentOutput.join(logits_i2t, logits_t2i, maps)
+
+    def _remember(self, pooled: Tensor, local: Tensor, mask: Tensor | None = None) -> Memory:
+        if mask is not None:  # the global token in front is always read
+            mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        return self.decoder.prepare_memory(stack_memory(pooled, local), mask)
+
+    def _score_in_tiles(
+        self, queries: Tensor, pooled: Tensor, local: Tensor, mask: Tensor | None, tile_pairs: int | None
+    ) -> Tensor:
+        def score(pooled: Tensor, local: Tensor, mask: Tensor | None) -> tuple[Tensor]:
+            return (self.head(self.decoder(queries, self._remember(pooled, local, mask))[0]),)
+
+        # A tile takes whole memories: their keys and values are the dearer part, and serve every query.
+        memories = None if tile_pairs is None else max(1, tile_pairs // len(queries))
+        return compute_in_blocks(score, (pooled, local, mask), memories)[0]
 
 
 class CosineAlignment(nn.Module):
@@ -265,20 +209,31 @@ class CosineAlignment(nn.Module):
     def __init__(self, config: CARZeroConfig) -> None:
         super().__init__()
         self.initial_logit_scale = config.logit_scale_init
-        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
+        self.logit_scale = nn.Parameter(torch.tensor([config.logit_scale_init]))  # sharding refuses a scalar
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Keeps the features: a cosine needs nothing more."""
         return TextBank(texts, None)
 
+    def score_images(self, queries: Tensor, images: ImageFeatures, tile_pairs: int | None = None) -> Tensor:
+        """Texts (T, D) against images: (I, T) scores. A cosine keeps nothing of a pair, so there are no tiles."""
+        return self._compare(images.pooled, queries)
+
+    def score_texts(self, queries: Tensor, texts: TextFeatures, tile_pairs: int | None = None) -> Tensor:
+        """Images (I, D) against texts: (T, I) scores; see `score_images`."""
+        return self._compare(texts.pooled, queries)
+
     def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
         """Scores every image against every text; see `AlignmentOutput`."""
-        texts = F.normalize(bank.features.pooled, dim=-1)
-        scores = self.logit_scale.exp() * F.normalize(images.pooled, dim=-1) @ texts.T
+        scores = self._compare(images.pooled, bank.features.pooled)
         maps = None
         if need_maps:
+            texts = F.normalize(bank.features.pooled, dim=-1)
             maps = torch.einsum("ipd,td->itp", F.normalize(images.local, dim=-1), texts).unflatten(-1, images.grid)
         return AlignmentOutput(scores, scores, scores.T, maps)
+
+    def _compare(self, rows: Tensor, columns: Tensor) -> Tensor:
+        return self.logit_scale.exp() * F.normalize(rows, dim=-1) @ F.normalize(columns, dim=-1).T
 
 
 def build_alignment(config: CARZeroConfig) -> SimilarityAlignment | CosineAlignment:

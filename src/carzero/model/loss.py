@@ -65,15 +65,16 @@ def sigmoid_loss(logits: Tensor, match: Tensor, known: Tensor | None = None, *, 
         known: (I, T) bool or None, see `pairwise_loss`.
         smoothing: targets are `smoothing` and `1 - smoothing` instead of 0 and 1, for labels that are not all right.
     """
-    target = match.float() * (1 - 2 * smoothing) + smoothing
-    per_pair = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    target = match.to(logits.dtype) * (1 - 2 * smoothing) + smoothing
+    per_pair = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weight = torch.ones_like(per_pair) if known is None else known.float()
     per_text = (per_pair * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
     return per_text.sum() / (weight.sum(dim=0) > 0).sum().clamp(min=1)
 
 
 def _rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    logits = logits.float()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     rivals = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)
     per_pair = F.softplus(rivals - logits)  # -log(e^p / (e^p + sum of e^n)), stable
     telling = positive & negative.any(dim=1, keepdim=True)

@@ -11,15 +11,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
-from carzero.model.alignment import (
-    AlignmentOutput,
-    CosineAlignment,
-    ImageFeatures,
-    TextBank,
-    TextFeatures,
-    build_alignment,
-)
+from carzero.model.alignment import CosineAlignment, build_alignment
 from carzero.model.configuration import CARZeroConfig
+from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
 from carzero.model.loss import contrastive_loss, pairwise_loss
 from carzero.model.projection import FeatureProjection, build_projection
 from carzero.model.text import text_features

@@ -2,75 +2,105 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from carzero.data.atomic import replace_when_done
 from carzero.model import ImageFeatures, TextFeatures
+from carzero.training.room import room_for
 
-__all__ = ["FrozenImages", "FrozenTexts", "is_frozen"]
+__all__ = ["FrozenTexts", "FrozenView", "hash_module", "is_frozen"]
 
-Encode = Callable[[NDArray[np.int64], bool], ImageFeatures]
+_BATCH = 32
 
 
-def is_frozen(tower: torch.nn.Module) -> bool:
+def is_frozen(tower: nn.Module) -> bool:
     """Whether nothing of the tower is trained."""
     return not any(parameter.requires_grad for parameter in tower.parameters())
 
 
-class FrozenImages:
-    """Raw features of every image: as it is, and of several random variations. Held in bfloat16.
+def hash_module(module: nn.Module) -> str:
+    """SHA-256 over names and values of a module's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FrozenView:
+    """Raw features of one view of every image: as it is, or in one random variation. Held in bfloat16.
 
     Args:
-        encode: (row numbers, whether to vary) to raw features.
-        rows: rows that are trained on, and varied.
-        plain_rows: rows that are validated on, kept as they are only.
-        versions: random variations of each trained image.
-        batch_size: images encoded at once.
+        pooled: (N, D).
+        local: (N, P, D).
+        grid: (h, w).
+        rows: (N,) table rows.
+        mirrored: (N,) bool.
     """
 
     def __init__(
         self,
-        encode: Encode,
+        pooled: Tensor,
+        local: Tensor,
+        grid: tuple[int, int],
         rows: NDArray[np.int64],
-        plain_rows: NDArray[np.int64],
-        *,
-        versions: int,
-        batch_size: int = 32,
+        mirrored: NDArray[np.bool_],
     ) -> None:
-        self._grid = (0, 0)
-        self._versions = versions
-        everything = np.concatenate([rows, plain_rows])
-        self._plain = self._encode_all(encode, everything, False, batch_size)
-        self._varied = [self._encode_all(encode, rows, True, batch_size) for _ in range(versions)]
+        self._pooled, self._local, self._mirrored = pooled, local, mirrored
+        self.grid = grid
+        self._place = {int(row): index for index, row in enumerate(rows)}
 
-    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> ImageFeatures:
-        """Features of a random version of each row; the unvaried image is one of them."""
-        choice = random.integers(0, self._versions + 1, len(rows))
-        return self._stack(
-            [(self._plain if not c else self._varied[c - 1])[int(r)] for r, c in zip(rows, choice, strict=True)]
-        )
+    @classmethod
+    def load_or_encode(
+        cls,
+        file: Path,
+        encode: Callable[[slice], ImageFeatures],
+        rows: NDArray[np.int64],
+        mirrored: NDArray[np.bool_],
+    ) -> FrozenView:
+        """Takes the features from the file of an earlier run, or encodes them and writes it.
 
-    def plain(self, rows: NDArray[np.int64]) -> ImageFeatures:
-        """Features of the rows as they are."""
-        return self._stack([self._plain[int(row)] for row in rows])
+        Args:
+            file: its name says everything that the features depend on.
+            encode: a part of `rows` to its raw features.
+            rows: table rows.
+            mirrored: which of them the view mirrors.
 
-    def _encode_all(
-        self, encode: Encode, rows: NDArray[np.int64], vary: bool, batch_size: int
-    ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-        kept = {}
-        for chunk in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
-            features = encode(chunk, vary)
-            self._grid = features.grid
-            pooled, local = features.pooled.bfloat16(), features.local.bfloat16()
-            kept.update({int(row): (pooled[i].clone(), local[i].clone()) for i, row in enumerate(chunk)})
-        return kept
+        Raises:
+            RunError: the file cannot be written.
+        """
+        from safetensors.torch import load_file, save_file
 
-    def _stack(self, features: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> ImageFeatures:
-        pooled = torch.stack([pair[0] for pair in features]).float()
-        return ImageFeatures(pooled, torch.stack([pair[1] for pair in features]).float(), self._grid)
+        if not file.is_file():
+            chunks = [encode(slice(start, start + _BATCH)) for start in range(0, len(rows), _BATCH)]
+            held = {
+                name: torch.cat([getattr(each, name).bfloat16() for each in chunks]) for name in ("pooled", "local")
+            }
+            with room_for("Features of a frozen tower", file.parent), replace_when_done(file) as temporary:
+                save_file({**held, "grid": torch.tensor(chunks[0].grid)}, temporary)
+        tensors = load_file(file)
+        height, width = tensors["grid"].tolist()
+        return cls(tensors["pooled"], tensors["local"], (height, width), rows, mirrored)
+
+    def load(self, rows: NDArray[np.int64]) -> ImageFeatures:
+        """Features of some rows, in float32."""
+        places = self._places(rows)
+        return ImageFeatures(self._pooled[places].float(), self._local[places].float(), self.grid)
+
+    def is_mirrored(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are mirrored in this view."""
+        found: NDArray[np.bool_] = self._mirrored[self._places(rows).numpy()]
+        return found
+
+    def _places(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.tensor([self._place[int(row)] for row in rows], dtype=torch.long)
 
 
 class FrozenTexts:
@@ -83,9 +113,9 @@ class FrozenTexts:
 
     def __init__(self, encode: Callable[[Sequence[str]], TextFeatures], sentences: Sequence[str]) -> None:
         self._number = {sentence: index for index, sentence in enumerate(sentences)}
-        self._features = encode(sentences)
+        chunks = [sentences[start : start + _BATCH] for start in range(0, len(sentences), _BATCH)]
+        self._features = TextFeatures.join([encode(chunk) for chunk in chunks])
 
-    def __call__(self, texts: Sequence[str]) -> TextFeatures:
+    def load(self, texts: Sequence[str]) -> TextFeatures:
         """Raw features of some of the sentences."""
-        numbers = torch.tensor([self._number[text] for text in texts])
-        return self._features.select(numbers)
+        return self._features.select(torch.tensor([self._number[text] for text in texts], dtype=torch.long))

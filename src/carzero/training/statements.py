@@ -1,16 +1,16 @@
-"""Statements: labelled findings turned into sentences, and which sentence holds for which image."""
+"""Statements: which sentences a batch of images meets, and which of them hold for which image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from carzero.errors import ConfigurationError, describe
-
-__all__ = ["SentenceBatch", "Statements"]
+__all__ = ["SentenceBatch", "Statements", "to_label_matrix"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,68 +20,52 @@ class SentenceBatch:
     Attributes:
         texts: T sentences.
         match: (I, T) bool, the sentence holds for the image.
-        known: (I, T) bool, False where the label says nothing; such pairs are left out of the loss.
+        known: (I, T) bool, False where nobody knows; such pairs are left out of the loss. None: all are known.
     """
 
     texts: list[str]
     match: torch.Tensor
-    known: torch.Tensor
+    known: torch.Tensor | None = None
+
+    def fill(self, least: int) -> SentenceBatch:
+        """The same with at least so many texts, one for every process; what is added is left out of the loss."""
+        lacking = least - len(self.texts)
+        if lacking <= 0:
+            return self
+        none = torch.zeros(len(self.match), lacking, dtype=torch.bool)
+        known = torch.ones_like(self.match) if self.known is None else self.known
+        texts = [*self.texts, *self.texts[:1] * lacking]
+        return SentenceBatch(texts, torch.cat([self.match, none], dim=1), torch.cat([known, none], dim=1))
 
 
-class Statements:
-    """Makes sentences from findings.
-
-    Args:
-        sentences: finding to a list of phrases, put into "There is {phrase}" and "There is no {phrase}"; or to whole
-            sentences, `{"present": [...], "absent": [...]}`, for findings that read otherwise.
-
-    Raises:
-        ConfigurationError: a finding has no sentence for presence.
-    """
-
-    def __init__(self, sentences: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]]) -> None:
-        self.findings = list(sentences)
-        self.present: dict[str, list[str]] = {}
-        self.absent: dict[str, list[str]] = {}
-        for finding, phrases in sentences.items():
-            if isinstance(phrases, Mapping):
-                self.present[finding] = list(phrases.get("present", ()))
-                self.absent[finding] = list(phrases.get("absent", ()))
-            else:
-                self.present[finding] = [f"There is {phrase}" for phrase in phrases]
-                self.absent[finding] = [f"There is no {phrase}" for phrase in phrases]
-            if not self.present[finding]:
-                raise ConfigurationError(
-                    describe(f'The finding "{finding}" has no sentence', expected="at least one phrase or sentence")
-                )
+class Statements(Protocol):
+    """Where a run's sentences come from: findings (`FindingStatements`) or reports (`ReportStatements`)."""
 
     @property
     def all_sentences(self) -> list[str]:
         """Every sentence that can occur, each once."""
-        every = [s for pool in (self.present, self.absent) for sentences in pool.values() for s in sentences]
-        return list(dict.fromkeys(every))
+        ...
 
-    def prompt(self, finding: str) -> str:
-        """The sentence that asks for a finding in validation: the first for its presence."""
-        return self.present[finding][0]
-
-    def draw(self, labels: np.ndarray, random: np.random.Generator) -> SentenceBatch:
-        """Draws, for every finding that the batch knows of, one sentence for its presence and one for its absence.
+    def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
+        """Draws the sentences of one step.
 
         Args:
-            labels: (I, findings) float, 1 present, 0 absent, NaN unknown.
-            random: source of the choice among synonyms.
+            rows: (I,) rows of the table.
+            mirrored: (I,) images whose left and right are exchanged.
+            random: source of every choice.
         """
-        texts: list[str] = []
-        columns: list[np.ndarray] = []
-        for index, finding in enumerate(self.findings):
-            column = labels[:, index]
-            if np.isnan(column).all():
-                continue
-            for pool, holds in ((self.present, 1.0), (self.absent, 0.0)):
-                if sentences := pool[finding]:
-                    texts.append(sentences[int(random.integers(len(sentences)))])
-                    columns.append(np.where(np.isnan(column), np.nan, column == holds))
-        verdicts = np.stack(columns, axis=1) if columns else np.zeros((len(labels), 0))
-        known = ~np.isnan(verdicts)
-        return SentenceBatch(texts, torch.from_numpy(np.nan_to_num(verdicts) == 1), torch.from_numpy(known))
+        ...
+
+
+def to_label_matrix(
+    present: Sequence[Sequence[str]], absent: Sequence[Sequence[str]], findings: Sequence[str]
+) -> NDArray[np.float32]:
+    """Findings named row by row as a matrix (N, findings): 1 present, 0 absent, NaN unknown; others are left aside."""
+    position = {finding: column for column, finding in enumerate(findings)}
+    labels = np.full((len(present), len(findings)), np.nan, dtype=np.float32)
+    for row, pools in enumerate(zip(present, absent, strict=True)):
+        for names, value in zip(pools, (1.0, 0.0), strict=True):
+            for name in names:
+                if name in position:
+                    labels[row, position[name]] = value
+    return labels

@@ -1,0 +1,150 @@
+"""The task of a training run: images against the sentences that hold for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from carzero import __version__
+from carzero.data.pairs import PairTable
+from carzero.errors import TableError, describe
+from carzero.model import CARZeroModel
+from carzero.training.batch import StepBatch
+from carzero.training.batch_loading import BatchLoader
+from carzero.training.engine import Engine
+from carzero.training.finding_statements import FindingStatements, to_sentences
+from carzero.training.inputs import TextInputs
+from carzero.training.judging import Judge
+from carzero.training.lora import merge_adapters
+from carzero.training.objective import ContrastiveObjective
+from carzero.training.plan import StepPlan, count_steps, plan_steps
+from carzero.training.preparation import load_images, prepare_towers
+from carzero.training.recipe import Recipe
+from carzero.training.report_statements import ReportStatements
+from carzero.training.run_folder import RunFolder
+from carzero.training.saving import save_folder, write_card
+from carzero.training.selection import Selection
+from carzero.training.starting import build_start
+from carzero.training.statements import Statements
+
+__all__ = ["ContrastiveTask"]
+
+
+class ContrastiveTask:
+    """Images against sentences; see `carzero.training.loop.Task`.
+
+    Args:
+        recipe: the recipe.
+        table: the training table.
+        engine: device and processes.
+        cache: folder of read pictures and features of frozen towers.
+        progress: called with pictures read, and their number.
+
+    Raises:
+        TableError: the table has nothing to learn from, too few rows, or pictures that cannot be read.
+        ConfigurationError: the recipe's parts do not fit each other or the table.
+    """
+
+    things = "images"
+
+    def __init__(
+        self, recipe: Recipe, table: PairTable, engine: Engine, cache: Path, progress: Callable[[int, int], None]
+    ) -> None:
+        self._recipe, self._table = recipe, table
+        self.train_batch_norm = recipe.model.batch_norm == "trained"
+        statements = _build_statements(recipe, table)
+        prompts = _prompts(recipe)
+        self._selection = Selection(recipe, table, _told(statements, table))
+        self.steps = count_steps(self._selection.pools, recipe.optimiser)
+        self.is_validated = self._selection.is_validated
+        self._model, self._processor = build_start(recipe, [*statements.all_sentences, *prompts.values()])
+        self._objective = ContrastiveObjective(self.model, recipe.loss, recipe.optimiser, recipe.memory)
+        # Other towers hold parameters that take no part, such as DINOv2's mask token.
+        self.all_used = self.model.config.vision_config.model_type == "vit"
+        texts = TextInputs(self._processor, engine.device)
+        images = load_images(recipe, table, self._selection, engine, cache, progress)
+        sentences = statements.all_sentences
+        prepare_towers(recipe, self._objective, images, texts, self._selection, sentences, engine, cache)
+        self._loader = BatchLoader(statements, images, texts, engine, recipe.seed)
+        self._judge = Judge(recipe, table, self._selection, statements, prompts, images, texts, self._loader)
+
+    @property
+    def objective(self) -> ContrastiveObjective:
+        """Turns a batch into its loss."""
+        return self._objective
+
+    @property
+    def model(self) -> CARZeroModel:
+        """What is trained."""
+        return self._model
+
+    def plan(self, after: int) -> Iterator[StepPlan]:
+        """The steps behind the first `after`."""
+        return plan_steps(self._selection.pools, self._recipe.optimiser, self._recipe.seed, after=after)
+
+    def load(self, plan: StepPlan) -> StepBatch:
+        """This process's batch of a step."""
+        return self._loader.load(plan)
+
+    def validate(self, objective: ContrastiveObjective) -> dict[str, Any]:
+        """See `Judge`."""
+        return self._judge.validate(objective)
+
+    def is_better(self, validation: dict[str, Any], best: dict[str, Any]) -> bool:
+        """See `Judge`."""
+        return self._judge.is_better(validation, best)
+
+    def save(self, objective: ContrastiveObjective, folder: RunFolder, record: dict[str, Any]) -> None:
+        """Writes weights, processor and model card."""
+        splits = np.array(self._table.splits)
+        counts = {f"{split} images": int((splits == split).sum()) for split in ("train", "val", "test")}
+        card = write_card(
+            self._recipe.name,
+            {
+                "Data": {
+                    **counts,
+                    "patients": len(set(self._table.patients) - {""}),
+                    "sources": sorted(set(self._table.sources)),
+                },
+                "Result on validation images": record.get("validation", "Nothing was validated."),
+                "Step": {key: value for key, value in record.items() if key != "validation"},
+                "Recipe": self._recipe.model_dump(mode="json"),
+                "Software": {"carzero": __version__, "torch": str(torch.__version__)},
+            },
+        )
+        parts = [merge_adapters(objective.model), self._processor]
+        save_folder(parts, folder.weights, card=card, dtype=self._recipe.save_dtype)
+
+
+def _build_statements(recipe: Recipe, table: PairTable) -> Statements:
+    """Where the sentences come from: the recipe's findings, or the table's reports."""
+    mirrors = recipe.pixels.flip > 0
+    if recipe.sentences is not None:
+        return FindingStatements(recipe.sentences, table.present, table.absent, mirrors=mirrors)
+    statements = ReportStatements(table.sentences, recipe.reports, mirrors=mirrors)
+    if not statements.all_sentences:
+        raise TableError(
+            describe(
+                "The table has no report to learn from",
+                expected="a column text, impression, findings or sentences; or a recipe with `sentences`",
+            )
+        )
+    return statements
+
+
+def _told(statements: Statements, table: PairTable) -> Any:
+    """(N,) bool: the rows of which the statements have something to say."""
+    if isinstance(statements, ReportStatements):
+        return np.array([bool(pool) for pool in statements.pools], dtype=bool)
+    return np.ones(len(table), dtype=bool)
+
+
+def _prompts(recipe: Recipe) -> dict[str, str]:
+    """The sentence that asks for each judged finding."""
+    phrases = dict(recipe.sentences or {})
+    asked = {finding: phrases.get(finding, [finding]) for finding in recipe.all_judged}
+    return {finding: pool[0] for finding, pool in to_sentences(asked)[0].items()}

@@ -1,0 +1,69 @@
+"""A run of any task: processes, the run's folder and the loop around it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carzero import __version__
+from carzero.training.engine import Engine
+from carzero.training.loop import Task, TrainingLoop
+from carzero.training.recipe import RunSection
+from carzero.training.run_folder import RunFolder
+
+__all__ = ["run_task"]
+
+
+def run_task(
+    build: Callable[[Engine], Task],
+    recipe: RunSection,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool,
+    device: str | None,
+    report: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Runs a task to its end, and returns the log record of the weights that were kept.
+
+    Under torchrun every process calls it.
+
+    Args:
+        build: makes the task, once the run's folder is taken.
+        recipe: of the run.
+        data: the file that is learned from; the run is bound to its content.
+        out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
+        resume: go on with the run in `out`.
+        device: see `Engine`.
+        report: called in the main process with every log record.
+
+    Raises:
+        RunError: the run cannot start, go on or be resumed; `InterruptedRunError` if it was asked to stop.
+    """
+    with ExitStack() as held:
+        engine = Engine(recipe.optimiser, recipe.memory.sharding, device)
+        held.callback(engine.close)
+        folder = None
+        if engine.is_main:
+            description = _describe_run(recipe, data, engine.world)
+            folder = held.enter_context(closing(RunFolder(out, description, resume=resume)))
+        return TrainingLoop(build(engine), recipe, engine, folder, report).run(out / "checkpoints", resume=resume)
+
+
+def _describe_run(recipe: RunSection, data: Path, processes: int) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "table": {"path": str(data), "sha256": _hash_file(data)},
+        "processes": processes,
+        "software": {"carzero": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
