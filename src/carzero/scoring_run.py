@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carzero.data.file_names import to_file_name
 from carzero.data.images import ImageItem
 from carzero.data.journal import Journal, check_same_run
 from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame, to_rows
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["RunResult", "ScoringRun"]
 
 Advance = Callable[[int, int], None]
-_NAME_LIMIT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +229,7 @@ def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str],
 
     paths = []
     for grounding in classifier.to_groundings(image, labels):
-        path = folder / f"{_file_name(image.image_id)}__{_file_name(grounding.label)}.png"
+        path = folder / f"{to_file_name(image.image_id)}__{to_file_name(grounding.label)}.png"
         save_overlay(
             path,
             image.radiograph.pixels,  # type: ignore[union-attr]
@@ -242,9 +240,3 @@ def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str],
         )
         paths.append(path)
     return paths
-
-
-def _file_name(text: str) -> str:
-    """The text as a file name; one that had to be changed or cut carries a hash, so that no two texts share a name."""
-    plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")[:_NAME_LIMIT]
-    return plain if plain == text.replace(" ", "_") else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

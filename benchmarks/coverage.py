@@ -1,0 +1,177 @@
+"""Simulates how often intervals hold the true value, which is known because the scores are drawn from known laws.
+
+    python benchmarks/coverage.py [--sets 2000] [--rounds 1000] [--seed 0] [--only NAME]
+
+Each line is one situation and one kind of interval: how many of the simulated sets have an interval that holds the
+truth (nominal 0.95), the Monte-Carlo standard error of that rate, the intervals' mean width, and how often no interval
+could be given (these sets are left out of the rate). Scores are normal, positives shifted; the true AUROC is then
+known exactly, true precision-recall areas and calibration errors come from one million draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.special import expit, ndtri
+
+from carzero.evaluation.delong import delong_interval, delong_test
+from carzero.evaluation.intervals import bootstrap, to_interval
+from carzero.evaluation.metrics import auprc, average_precision
+from carzero.evaluation.score_interval import newcombe_interval
+
+Interval = tuple[float, float]
+Trial = Iterator[tuple[str, Interval, float]]
+N = 400
+
+
+def shift_of(auroc: float) -> float:
+    """Distance of two unit normals with this AUROC."""
+    return float(ndtri(auroc) * np.sqrt(2))
+
+
+def single(random: np.random.Generator, rounds: int, auroc: float, n_pos: int) -> Trial:
+    """One class with a fixed number of positives among 400 images."""
+    truth = np.repeat([1.0, 0.0], [n_pos, N - n_pos])
+    scores = random.normal(size=N) + shift_of(auroc) * truth
+    for kind in ("percentile", "bca"):
+        found = bootstrap(truth, scores, rounds=rounds, seed=int(random.integers(1 << 31)), kind=kind)
+        yield f"bootstrap {kind}", (float(found.low), float(found.high)), auroc
+    for scale in ("logit", "plain"):
+        own = delong_interval(truth, scores, scale=scale)
+        yield f"DeLong {scale}", (float(own.low[0]), float(own.high[0])), auroc
+    low, high = newcombe_interval(own.value, n_pos, N - n_pos)
+    yield "Newcombe", (float(low[0]), float(high[0])), auroc
+
+
+def clustered(random: np.random.Generator, rounds: int, auroc: float, patients: int, images: int) -> Trial:
+    """Patients with several like images each; half of the scores' variance is the patient's."""
+    owner = np.repeat(np.arange(patients), images)
+    truth = (random.random(patients) < 0.2).astype(float)[owner]
+    scores = (random.normal(size=patients)[owner] + random.normal(size=len(owner))) / np.sqrt(2)
+    scores += shift_of(auroc) * truth
+    for name, groups in (("patients", owner), ("images", None)):
+        found = bootstrap(truth, scores, groups=groups, rounds=rounds, seed=int(random.integers(1 << 31)))
+        yield f"bootstrap of {name}", (float(found.low), float(found.high)), auroc
+        own = delong_interval(truth, scores, groups=groups)
+        yield f"DeLong of {name}", (float(own.low[0]), float(own.high[0])), auroc
+
+
+def macro(random: np.random.Generator, rounds: int, counts: tuple[int, ...]) -> Trial:
+    """Macro AUROC of classes with 5 to 100 positives, of AUROC 0.7 to 0.9, scored with a common part."""
+    aurocs = np.linspace(0.7, 0.9, len(counts))
+    truth = np.zeros((N, len(counts)))
+    for column, count in enumerate(counts):
+        truth[random.choice(N, count, replace=False), column] = 1
+    common = random.normal(size=(N, 1))
+    scores = (common + random.normal(size=truth.shape)) / np.sqrt(2) + truth * [shift_of(a) for a in aurocs]
+    found = bootstrap(truth, scores, average="macro", rounds=rounds, seed=int(random.integers(1 << 31)))
+    yield "bootstrap percentile", (float(found.low), float(found.high)), float(aurocs.mean())
+    own = delong_interval(truth, scores, average="macro")
+    yield "DeLong logit", (float(own.low), float(own.high)), float(aurocs.mean())
+
+
+def paired(random: np.random.Generator, rounds: int, n_pos: int) -> Trial:
+    """Difference of two correlated scores of AUROC 0.85 and 0.80."""
+    truth = np.repeat([1.0, 0.0], [n_pos, N - n_pos])
+    common = random.normal(size=N)
+    a, b = ((common + random.normal(size=N)) / np.sqrt(2) + shift_of(auroc) * truth for auroc in (0.85, 0.80))
+    test = delong_test(truth, a, b)
+    yield "DeLong paired", (float(test.low[0]), float(test.high[0])), 0.05
+    seed = int(random.integers(1 << 31))
+    first, second = (bootstrap(truth, scores, rounds=rounds, seed=seed).samples for scores in (a, b))
+    low, high = to_interval(first - second, value=test.difference[0], units=n_pos)
+    yield "bootstrap percentile", (float(low), float(high)), 0.05
+
+
+def precision(random: np.random.Generator, rounds: int, metric: str, n_pos: int, true: float) -> Trial:
+    """Area under the precision-recall curve, AUROC 0.85."""
+    truth = np.repeat([1.0, 0.0], [n_pos, N - n_pos])
+    scores = random.normal(size=N) + shift_of(0.85) * truth
+    for kind in ("percentile", "bca"):
+        found = bootstrap(truth, scores, metric, rounds=rounds, seed=int(random.integers(1 << 31)), kind=kind)
+        yield f"bootstrap {kind}", (float(found.low), float(found.high)), true
+
+
+def calibration(random: np.random.Generator, rounds: int, n: int, true: float) -> Trial:
+    """Calibration error of probabilities that are too sure of themselves."""
+    odds = random.normal(size=n) * 1.5 - 1
+    truth = (random.random(n) < expit(odds)).astype(float)
+    found = bootstrap(
+        truth, expit(1.5 * odds), "expected_calibration_error", rounds=rounds, seed=int(random.integers(1 << 31))
+    )
+    yield "bootstrap basic", (float(found.low), float(found.high)), true
+    low, high = to_interval(found.samples, value=found.value)
+    yield "bootstrap percentile (for comparison)", (float(low), float(high)), true
+
+
+def true_precision(metric: Callable[..., float], n_pos: int, random: np.random.Generator) -> float:
+    """The area in a set of a million with the same prevalence."""
+    size = 1_000_000
+    truth = (np.arange(size) < size * n_pos / N).astype(float)
+    return float(metric(truth, random.normal(size=size) + shift_of(0.85) * truth))
+
+
+def true_calibration_error() -> float:
+    """Calibration error over 15 bins of `calibration`'s law, by numerical integration."""
+    odds = np.linspace(-14, 12, 2_000_001)
+    weight = np.exp(-(((odds + 1) / 1.5) ** 2) / 2)
+    weight /= weight.sum()
+    probability = expit(1.5 * odds)
+    index = np.searchsorted(np.linspace(0, 1, 16)[1:-1], probability)
+    return float(np.abs(np.bincount(index, weight * (expit(odds) - probability))).sum())
+
+
+def situations() -> dict[str, Callable[[np.random.Generator, int], Trial]]:
+    """All that is simulated, by name."""
+    found: dict[str, Callable[[np.random.Generator, int], Trial]] = {}
+    for auroc in (0.8, 0.95):
+        for n_pos in (3, 5, 10, 20, 50, 200):
+            found[f"AUROC {auroc}, {n_pos} positives of {N}"] = lambda r, b, a=auroc, p=n_pos: single(r, b, a, p)
+    found["AUROC 0.8, 100 patients with 4 images"] = lambda r, b: clustered(r, b, 0.8, 100, 4)
+    found["macro AUROC, 8 findings with 5 to 100 positives"] = lambda r, b: macro(r, b, (5, 8, 12, 20, 30, 50, 80, 100))
+    for n_pos in (10, 50):
+        found[f"difference of AUROC 0.05, {n_pos} positives of {N}"] = lambda r, b, p=n_pos: paired(r, b, p)
+    for name, metric in (("auprc", auprc), ("average_precision", average_precision)):
+        for n_pos in (10, 50):
+            true = true_precision(metric, n_pos, np.random.default_rng(1))
+            found[f"{name}, {n_pos} positives of {N}"] = lambda r, b, m=name, p=n_pos, t=true: precision(r, b, m, p, t)
+    for n in (400, 4000):
+        found[f"calibration error, {n} images"] = lambda r, b, n=n: calibration(r, b, n, true_calibration_error())
+    return found
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="situations whose name holds this")
+    options = parser.parse_args()
+    print("| situation | interval | coverage | standard error | mean width | no interval |\n" + "|---" * 6 + "|")
+    for name, simulate in situations().items():
+        if options.only not in name:
+            continue
+        random, start = np.random.default_rng(options.seed), time.perf_counter()
+        held: dict[str, list[bool]] = defaultdict(list)
+        widths: dict[str, list[float]] = defaultdict(list)
+        for _ in range(options.sets):
+            for kind, (low, high), true in simulate(random, options.rounds):
+                if not np.isnan(low):
+                    held[kind].append(low <= true <= high)
+                    widths[kind].append(high - low)
+        for kind, hits in held.items():
+            rate = float(np.mean(hits))
+            error = np.sqrt(rate * (1 - rate) / len(hits))
+            none = options.sets - len(hits)
+            print(f"| {name} | {kind} | {rate:.3f} | {error:.3f} | {np.mean(widths[kind]):.3f} | {none} |", flush=True)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Public test sets, end to end: their files, their protocols, their published rows."""

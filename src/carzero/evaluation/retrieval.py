@@ -1,0 +1,34 @@
+"""Retrieval of reports by images: how often the right one stands among the first k."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import hypergeom
+
+__all__ = ["chance_at_k", "hits_at_k"]
+
+
+def hits_at_k(scores: NDArray[np.floating], match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """Whether a right text is among the k best of each image; the mean is recall@k.
+
+    Args:
+        scores: (I, T) higher means likelier.
+        match: (I, T) True where the text is right for the image.
+        k: how many are looked at, 1 or more.
+
+    Returns:
+        (I,) 1 or 0; NaN for an image without any right text. Ties count against the right text.
+    """
+    if scores.shape != match.shape:
+        raise ValueError(f"scores {scores.shape} and match {match.shape} differ in shape.")
+    best = np.where(match, scores, -np.inf).max(axis=1, keepdims=True)
+    before = ((scores >= best) & ~match).sum(axis=1)
+    return np.where(match.any(axis=1), (before < k).astype(float), np.nan)
+
+
+def chance_at_k(match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """What `hits_at_k` is in the mean for scores that know nothing: (I,); NaN for an image without any right text."""
+    texts, right = match.shape[1], match.sum(axis=1)
+    none_found = hypergeom.pmf(0, texts, right, min(k, texts))
+    return np.where(right > 0, 1 - none_found, np.nan)
