@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from carzero.cli import convert, demo, predict, train
+from carzero.cli import (
+    benchmark,
+    calibrate,
+    compare,
+    convert,
+    data,
+    demo,
+    evaluate,
+    ground,
+    predict,
+    pretrain,
+    prompts,
+    reports,
+    train,
+)
 from carzero.cli.console import EXIT_MISUSE, report_error
 from carzero.errors import CARZeroError
 
@@ -19,9 +33,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("predict")(predict.predict)
+app.command("ground")(ground.ground)
+app.command("benchmark")(benchmark.benchmark)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)
+app.add_typer(pretrain.app, name="pretrain")
+app.add_typer(data.app, name="data")
+app.add_typer(prompts.app)
+app.add_typer(reports.app, name="reports")
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(calibrate.app, name="calibrate")
+app.command("compare")(compare.compare)
 
 
 def _show_version(wanted: bool) -> None:

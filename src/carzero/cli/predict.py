@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
+from carzero.cli.console import (
+    EXIT_FAILURES,
+    quiet_libraries,
+    show_progress,
+    split_names,
+    stderr_console,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +40,12 @@ def predict(
         typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
     ] = None,
     prompts: Annotated[
-        Path | None,
-        typer.Option(help="JSON or YAML file of labels and the sentences that ask for each, instead of --labels."),
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_NAME",
+            help="Labels and the sentences that ask for each, instead of --labels: a JSON or YAML file, or a set of "
+            'the library, such as chestxray14 (`carzero prompts list`); a file of that name is "./chestxray14".',
+        ),
     ] = None,
     weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
     out: Annotated[
@@ -87,59 +96,21 @@ def predict(
         batch_size=batch_size,
         device=device,
     )
-    with _progress(len(run.items)) as advance:
+    with show_progress("scoring", "scored", "images", len(run.items)) as advance:
         result = run.execute(advance)
     show_result(result, out=out, as_json=as_json)
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _read_prompts(labels: list[str] | None, prompts: Path | None, template: str) -> Any:
-    from carzero.prompts import PromptSet
+def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:
+    from carzero.prompts import PromptSet, resolve_prompts
 
-    split = None if labels is None else [label.strip() for group in labels for label in group.split(",")]
     return PromptSet.from_request(
-        None if split is None else [label for label in split if label],
-        None if prompts is None else PromptSet.load(prompts),
+        split_names(labels),
+        None if prompts is None else resolve_prompts(prompts),
         template,
     )
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Yields `advance(done, failed)`: a bar on a terminal, a line now and then elsewhere, nothing for one picture."""
-    console = stderr_console()
-    if total == 1:
-        yield lambda *_: None
-    elif console.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("scoring"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("scoring", total=total, rate="")
-
-            def advance(done: int, failed: int) -> None:
-                speed = bar.tasks[0].speed
-                notes = [f"{speed:.1f} images/s"] if speed else []
-                bar.update(task, completed=done, rate=", ".join(notes + ([f"{failed} failed"] if failed else [])))
-
-            yield advance
-    else:
-        step = max(1, total // 20)
-
-        def log(done: int, failed: int) -> None:
-            if done == total or done // step > log.last:  # type: ignore[attr-defined]
-                log.last = done // step  # type: ignore[attr-defined]
-                console.print(f"scored {done} of {total}" + (f", {failed} failed" if failed else ""))
-
-        log.last = 0  # type: ignore[attr-defined]
-        yield log
 
 
 def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:

@@ -1,0 +1,184 @@
+"""`carzero prompts`: the library of label sets, and prompt files shown, checked and made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from carzero.prompts import LintFinding, PromptSet
+
+app = typer.Typer(
+    name="prompts",
+    help="Label sets of the public test sets, and prompt files: list, show, check, make.",
+    no_args_is_help=True,
+)
+
+_NAME_OR_FILE = typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
+_VARIANT = typer.Option(help="Wording of a library set: paper, pairs or synonyms.")
+
+
+@app.command("list")
+def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
+    """Lists the label sets that come with the package."""
+    from carzero.prompts import list_prompt_sets
+
+    records = list_prompt_sets()
+    if as_json:
+        _write_json([record.to_dict() for record in records])
+        return
+    rows = [(r.name, str(r.labels), ", ".join(r.variants), r.title) for r in records]
+    stdout_console().print(_table(("name", "labels", "variants", "title"), rows))
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, _NAME_OR_FILE],
+    variant: Annotated[str | None, _VARIANT] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML; this is the default.")] = False,
+) -> None:
+    """Prints a set as a prompt file, which `carzero predict --prompts` reads."""
+    from carzero.prompts.prompt_file import format_mapping
+
+    if as_json and as_yaml:
+        raise typer.BadParameter("--json and --yaml exclude each other.", param_hint="--json")
+    mapping = _load(name, variant).to_mapping()
+    sys.stdout.write(format_mapping(mapping, "json" if as_json else "yaml"))
+
+
+@app.command("lint")
+def lint_set(
+    name: Annotated[str, _NAME_OR_FILE],
+    variant: Annotated[str | None, _VARIANT] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", "-w", help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.'),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Checks what a set asks: negated labels, duplicates, labels that are no findings, words that get lost.
+
+    Exit code 0: clean, or notes only; 1: warnings or errors; 2: wrong use.
+    """
+    _report(_lint(_load(name, variant), weights), as_json=as_json)
+
+
+@app.command("make")
+def make(
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="LABELS...", help="Findings, separated by blanks or commas.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Read the findings from a text file, one a line, or from a table's --column."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the table that holds the findings.")] = None,
+    template: Annotated[str, typer.Option(help="Sentence that affirms a finding.")] = "There is {label}",
+    negative: Annotated[
+        str, typer.Option(help='Sentence that denies it; --negative "" leaves denials out.')
+    ] = "There is no {label}",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write to this .yaml or .json file instead of stdout.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    weights: Annotated[str | None, typer.Option("--weights", "-w", help="Check words with these weights, too.")] = None,
+) -> None:
+    """Makes a prompt file from the names of findings, and checks it; what the check finds goes to stderr.
+
+    Exit code 0: made, nothing to say or notes only; 1: made, with warnings or errors; 2: wrong use, nothing made.
+    """
+    from carzero.prompts import PromptSet
+    from carzero.prompts.prompt_file import format_mapping, read_format, save_text
+
+    file_format = "yaml" if out is None else read_format(out)
+    prompt_set = PromptSet.from_labels(_read_labels(labels, source, column), template, negative or None)
+    findings = _lint(prompt_set, weights)
+    text = format_mapping(prompt_set.to_mapping(), file_format)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        save_text(text, out, overwrite=overwrite)
+        stderr_console().print(f"Wrote {out}.", markup=False)
+    _report(findings, as_json=False, to_stderr=True)
+
+
+def _load(name: str, variant: str | None) -> PromptSet:
+    from carzero.prompts import resolve_prompts
+
+    return resolve_prompts(name, variant)
+
+
+def _read_labels(labels: list[str] | None, source: Path | None, column: str | None) -> list[str]:
+    from carzero.data.label_lists import load_labels
+    from carzero.errors import PromptError, describe
+
+    if (not labels) == (source is None):
+        raise PromptError(
+            describe(
+                "Labels are given twice" if labels else "No labels are given",
+                expected="either labels (pneumonia edema) or --from a file that holds them",
+            )
+        )
+    if source is not None:
+        return load_labels(source, column)
+    if column is not None:
+        raise PromptError(describe("--column belongs to a table", got=column, expected="--from table.csv beside it"))
+    return [name for group in labels or () for label in group.split(",") if (name := label.strip())]
+
+
+def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
+    from carzero.prompts import lint
+
+    if weights is None:
+        return lint(prompt_set)
+    from carzero.weights import load_processor
+
+    quiet_libraries()
+    processor = load_processor(weights)
+    return lint(prompt_set, processor.tokenizer, processor.max_text_length)
+
+
+def _report(findings: list[LintFinding], *, as_json: bool, to_stderr: bool = False) -> None:
+    """Prints findings, and leaves with exit code 1 if one is more than a note."""
+    found = Counter(finding.severity for finding in findings)
+    counts = {kind: found[kind] for kind in ("error", "warning", "note")}
+    if as_json:
+        _write_json({"findings": [finding.to_dict() for finding in findings], "counts": counts})
+    elif findings:
+        rows = [(f.severity, f.label or "(the whole set)", _in_one(f)) for f in findings]
+        (stderr_console() if to_stderr else stdout_console()).print(_table(("severity", "label", "finding"), rows))
+    said = (f"{count} {kind}{'s' if count != 1 else ''}" for kind, count in counts.items())
+    stderr_console().print(f"Checked: {', '.join(said)}.", markup=False)
+    if counts["error"] or counts["warning"]:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+def _in_one(finding: LintFinding) -> str:
+    asked = f' "{finding.prompt}"' if finding.prompt else ""
+    return f"{finding.rule}{asked}: {finding.message}"
+
+
+def _write_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "severity"))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,217 @@
+"""`carzero reports`: reports into sentences of one form, and how well that went."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from carzero.cli import reports_check
+from carzero.cli.console import EXIT_FAILURES, show_progress, stderr_console, stdout_console
+from carzero.cli.options import parse_columns
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from carzero.aligning.result import AlignmentResult
+    from carzero.aligning.run import LanguageModel
+    from carzero.aligning.tally import Tally
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Reports: make sentences of one form from them, and check these.", no_args_is_help=True)
+_SHOWN_FAILURES = 50
+_BACKENDS = ("rules", "openai")
+_MODEL_PANEL = "Language model (only with --backend openai)"
+
+
+@app.command("align")
+def align(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="Table (.csv, .tsv, .jsonl, .json, .parquet) with report_id, study_id or image, and text or findings "
+            "and impression; or the Open-i reports: a folder of XML files, or their .tgz.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl file to write, a table for carzero train.")],
+    backend: Annotated[str, typer.Option(help="rules (offline), or openai: a server of that protocol.")] = "rules",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Name a column of yours, such as text=report; repeatable."),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Address of the server, such as http://127.0.0.1:8000/v1.", rich_help_panel=_MODEL_PANEL),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the model at the server.", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Questions under way at once (4).", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="SQLite file of answers (OUT.answers.sqlite).", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    instruction: Annotated[
+        Path | None, typer.Option(help="Text file of your own instruction.", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for one answer (120).", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Tokens of one answer at most (2048).", rich_help_panel=_MODEL_PANEL)
+    ] = None,
+    answers: Annotated[
+        int | None,
+        typer.Option(min=1, max=10, help="Answers asked for until one is valid (3).", rich_help_panel=_MODEL_PANEL),
+    ] = None,
+    price_in: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million prompt tokens, for the tally.", rich_help_panel=_MODEL_PANEL),
+    ] = None,
+    price_out: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million answered tokens.", rich_help_panel=_MODEL_PANEL),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes for the rules; 0: one a processor where it pays.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts, tally and manifest as JSON.")] = False,
+) -> None:
+    """Turns reports into structured findings and sentences such as "There is a small left pleural effusion".
+
+    The API key, where a server wants one, is read from the environment: CARZERO_API_KEY, else OPENAI_API_KEY.
+
+    Exit code 0: all aligned by the back end asked for; 1: the rules had to make some rows, or files of a release could
+    not be read (listed on stderr); 2: wrong use, or a server out of order.
+    """
+    if backend not in _BACKENDS:
+        raise typer.BadParameter(f"expected {' or '.join(_BACKENDS)}, got {backend}.", param_hint="--backend")
+    settings = {
+        "--base-url": base_url,
+        "--model": model,
+        "--concurrency": concurrency,
+        "--cache": cache,
+        "--instruction": instruction,
+        "--timeout": timeout,
+        "--max-tokens": max_tokens,
+        "--answers": answers,
+        "--price-in": price_in,
+        "--price-out": price_out,
+    }
+    from carzero.aligning.report_rows import load_report_rows
+    from carzero.aligning.run import AlignmentRun
+
+    chosen = None
+    if backend == "openai":
+        chosen = _read_model(settings, out)
+    else:
+        _refuse(settings)
+    console = stderr_console()
+    rows, broken = load_report_rows(source, out.parent, parse_columns(columns or []))
+    run = AlignmentRun(
+        rows=rows,
+        out=out,
+        model=chosen,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+        note=lambda message: console.print(message, markup=False),
+    )
+    with show_progress("aligning", "aligned", "reports", len(run.rows)) as advance:
+        result = run.execute(lambda done, tally: advance(done, 0, None, _describe(tally)))
+    _show_result(result, out, as_json=as_json)
+    for file in broken:
+        console.print(f"not read: {file}", markup=False)
+    if broken or result.counts.failures:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+def _refuse(settings: dict[str, Any]) -> None:
+    """Refuses settings of a language model where the rules are asked for; leaving them aside would hide a mistake."""
+    if given := [name for name, value in settings.items() if value is not None]:
+        raise typer.BadParameter("only with --backend openai.", param_hint=" ".join(given))
+
+
+def _read_model(settings: dict[str, Any], out: Path) -> LanguageModel:
+    from carzero.aligning.questions import Options, load_instruction
+    from carzero.aligning.run import LanguageModel
+    from carzero.aligning.server import Server, find_api_key
+    from carzero.aligning.tally import Prices
+
+    for name in ("--base-url", "--model"):
+        if not settings[name]:
+            raise typer.BadParameter("needed with --backend openai.", param_hint=name)
+    given = {name: value for name, value in settings.items() if value is not None}
+    server = Server(
+        base_url=given["--base-url"],
+        model=given["--model"],
+        api_key=find_api_key(),
+        timeout_s=given.get("--timeout", 120.0),
+    )
+    return LanguageModel(
+        server=server,
+        instruction=load_instruction(given.get("--instruction")),
+        cache=given.get("--cache", out.with_name(out.name + ".answers.sqlite")),
+        concurrency=given.get("--concurrency", 4),
+        options=Options(max_tokens=given.get("--max-tokens", 2048)),
+        answers=given.get("--answers", 3),
+        prices=Prices(given.get("--price-in"), given.get("--price-out")),
+    )
+
+
+def _describe(tally: Tally) -> str:
+    parts = {
+        "requests": tally.requests,
+        "from the cache": tally.cache_hits,
+        "tokens": tally.prompt_tokens + tally.completion_tokens,
+        "retries": tally.retries.total(),
+        "invalid": tally.invalid.total(),
+    }
+    return ", ".join(f"{count} {name}" for name, count in parts.items() if count)
+
+
+def _show_result(result: AlignmentResult, out: Path, *, as_json: bool) -> None:
+    console = stderr_console()
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+    else:
+        stdout_console().print(_table(result))
+    console.print(f"Wrote {result.counts.backends.total()} rows to {out}.", markup=False)
+    if count := result.counts.failures:
+        console.print(f"{count} rows were made by the rules, as the language model could not:")
+        for failure in result.counts.listed[:_SHOWN_FAILURES]:
+            console.print(f"  {failure['report_id']}: {failure['reason'].replace('_', ' ')}", markup=False)
+        if count > _SHOWN_FAILURES:
+            console.print(f"  and {count - _SHOWN_FAILURES} more; the column fallback of the output names all of them")
+
+
+def _table(result: AlignmentResult) -> Table:
+    """What was done, one count a line; what did not happen is left out."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("count", justify="right")
+    table.add_column("of", overflow="fold")
+    for backend, count in sorted(result.counts.backends.items()):
+        table.add_row(str(count), Text(f"rows by {backend}"))
+    for name, value in result.tally.to_dict().items():
+        counts = value if isinstance(value, dict) else {"": value}
+        for reason, count in counts.items():
+            if isinstance(count, int) and count:
+                table.add_row(str(count), " ".join(filter(None, (name.replace("_", " "), reason.replace("_", " ")))))
+    if result.cost is not None:
+        table.add_row(f"{result.cost:.4f}", "cost of this run")
+    return table
+
+
+app.command("check")(reports_check.check)
