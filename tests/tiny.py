@@ -55,7 +55,7 @@ def build_model(config: CARZeroConfig, seed: int = 0) -> CARZeroModel:
     model = CARZeroModel(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim():
+            if parameter.numel() > 1:
                 parameter.copy_(fill(name, tuple(parameter.shape), seed))
     return model
 

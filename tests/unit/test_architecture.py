@@ -19,6 +19,8 @@ LAYERS = {
     "text_cleaning": 0,
     "model": 1,
     "pixels": 1,
+    "reports": 1,
+    "evaluation": 1,
     "tokenizing": 2,
     "processing": 2,
     "prompts": 2,
@@ -29,9 +31,16 @@ LAYERS = {
     "prompt_bank": 3,
     "zeroshot": 3,
     "scoring_run": 3,
+    "grounding_run": 3,
     "pipelines": 3,
     "training": 3,
+    "aligning": 3,
+    "calibration_run": 3,
+    "evaluation_run": 3,
+    "comparison_run": 3,
+    "benchmarks": 4,
     "cli": 5,
+    "__main__": 6,
 }
 HEAVY = {"torch", "transformers", "pandas", "numpy", "pydicom", "PIL", "scipy", "sklearn", "pyarrow"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from carzero.errors import CARZeroError, PromptError, describe
-from carzero.prompts import PromptSet
+from carzero.prompts import Code, LabelEntry, PromptSet, load_prompt_set
 
 
 def test_labels_become_the_papers_sentence() -> None:
@@ -118,6 +118,8 @@ def test_files_in_json_and_yaml_are_one(tmp_path: Path) -> None:
         (b"", "is no mapping; got 'NoneType'"),
         (b"edema: [unclosed\n", "cannot be read.*JSON or YAML text"),
         (b"\xff\xfe\x00", "cannot be read"),
+        (b"edema: 2026-13-01\n", "cannot be read.*month"),
+        (b"edema: " + b"[" * 5000, "cannot be read.*recursion"),
         (b"edema: !!python/object/apply:os.system ['true']\n", "cannot be read.*python/object"),
         (b"{}", "Nothing is asked"),
     ],
@@ -168,3 +170,63 @@ def test_yaml_that_would_be_misread_is_refused(tmp_path: Path, content: str, mes
     path.write_text(content)
     with pytest.raises(PromptError, match=message):
         PromptSet.load(path)
+
+
+def test_entries_keep_what_is_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "prompts.yaml").write_text(
+        "version: 2\nsource: mine\n"
+        "edema:\n  positive: There is edema\n  negative: There is no edema\n  synonyms: [lung water]\n"
+        '  code: {scheme: SCT, value: "19242006"}\n'
+        "mass: There is mass\n"
+    )
+    asked = PromptSet.load(tmp_path / "prompts.yaml")
+    assert asked.entries == {"edema": LabelEntry(("There is no edema",), ("lung water",), Code("SCT", "19242006"))}
+    assert asked.entry("mass") == LabelEntry()
+    assert (asked.version, asked.source) == ("2", "mine")
+    assert PromptSet.from_mapping(asked.to_mapping()) == asked
+    assert asked.hash == PromptSet({"edema": ("There is edema",), "mass": ("There is mass",)}).hash
+
+
+def test_a_label_named_version_survives_being_written() -> None:
+    asked = PromptSet({"version": ("There is a version",)}, version="3")
+    assert PromptSet.from_mapping(asked.to_mapping()).prompts == asked.prompts
+
+
+def test_denials_are_made_from_a_template() -> None:
+    asked = PromptSet.from_labels(["edema"], negative="No sign of {label}")
+    assert asked.entry("edema").negative == ("No sign of edema",)
+    with pytest.raises(PromptError, match="no place for the label; got 'No sign'"):
+        PromptSet.from_labels(["edema"], negative="No sign")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"negatives": ["There is no a"]},
+            r"entry of \"a\" has unknown fields; got \['negatives'\]; expected pos",
+        ),
+        ({"negative": 5}, 'negative of "a" have an unknown form; got 5; expected a text or a list of texts'),
+        ({"negative": ["Edema"]}, "empty once cleaned.*'Edema'"),
+        ({"synonyms": [True]}, "synonyms of"),
+        ({"code": "RID5352"}, r'code of "a" has an unknown form; got \'RID5352\'; expected \{scheme: SCT'),
+        ({"code": {"scheme": "SCT", "value": 36118008}}, "code of"),
+        ({"code": {"scheme": "SCT"}}, "code of"),
+    ],
+)
+def test_entries_that_cannot_be_read(record: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        PromptSet.from_mapping({"a": {"positive": ["There is a"], **record}})
+
+
+def test_entries_of_no_label_are_refused() -> None:
+    with pytest.raises(PromptError, match=r"Entries belong to no label; got \['b'\]"):
+        PromptSet({"a": ("There is a",)}, {"b": LabelEntry()})
+
+
+def test_the_hash_is_the_one_that_saved_runs_state() -> None:
+    """A run is resumed, and a result recognised, by this hash: it must never change for the same words."""
+    asked = PromptSet({"Ödem": ("There is edema", "Wasser in der Lunge"), "mass": ("There is mass",)})
+    assert asked.hash == "b855ba1a09003c2eb115af22c99d4171747af603e064f2e9245b7660f6d5a19e"
+    released = load_prompt_set("chestxray14", "paper")
+    assert released.hash == "681f6b5da4f395813c4d85f8042cccbb8b298173e2184c019f61a5ecef69f406"

@@ -1,0 +1,227 @@
+"""`carzero benchmark`, the real command: from pictures and from score files, refusals, resuming, what lies in --out."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carzero.benchmarks.catalogue import PROTOCOLS
+from carzero.cli.main import run
+from tests.official import nih_entries, nih_list
+from tests.tiny import save_films
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+NIH = PROTOCOLS["chestxray14"]
+FILMS = 24
+
+
+def carzero(*arguments: object, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=300, cwd=folder
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The message of a command that must end as wrong use; in this process, for a refusal loads little."""
+
+    def run_refused(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["carzero", "benchmark", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        printed = capsys.readouterr()
+        assert ended.value.code == 2, printed.err
+        assert not printed.out
+        return printed.err
+
+    return run_refused
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for --images with two sets in it: 24 films as ChestXray14 in NIH's layout, and as ChestX-Det10."""
+    folder = tmp_path_factory.mktemp("sets")
+    films = save_films(folder / "chestxray14" / "images_001" / "images", FILMS, side_px=160)
+    names = [f"{index // 2:08d}_{index % 2:03d}.png" for index in range(FILMS)]
+    for film, name in zip(films, names, strict=True):
+        film.rename(film.with_name(name))
+    matrix = (np.random.default_rng(0).random((FILMS, 14)) < 0.3).astype(np.float32)
+    nih_entries(folder / "chestxray14" / "Data_Entry_2017_v2020.csv", names[::-1], NIH.labels, matrix[::-1])
+    nih_list(folder / "chestxray14" / "test_list.txt", names, None)
+    boxed = save_films(folder / "chestxdet10" / "test_data", 6, side_px=160)
+    findings = PROTOCOLS["chestxdet10"].labels
+    content = [
+        {
+            "file_name": film.name,
+            "syms": [findings[index], findings[index + 1]],
+            "boxes": [[0, 0, 80, 160], [5, 5, 20, 20]],
+        }
+        for index, film in enumerate(boxed)
+    ]
+    (folder / "chestxdet10" / "test.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_from_pictures_to_a_report_and_again_from_its_own_scores(
+    root: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    images, out = root / "chestxray14", tmp_path / "new" / "out"
+    done = carzero(
+        "benchmark", "chestxray14", "--images", images, "-w", tiny_weights, "-o", out, "--json", "--rounds", 50
+    )
+    printed = json.loads(done.stdout)
+    assert printed.keys() == {"metrics", "manifest"}
+    manifest = printed["manifest"]
+    assert (manifest["images"], manifest["weights"], manifest["missing"]) == (FILMS, str(tiny_weights), [])
+    assert manifest["preprocessing"]["crop_px"] == 32
+    assert manifest["prompts"]["Nodule"] == ["There is Lung Nodule"]
+    assert len(manifest["weights_sha256"]) == len(manifest["prompts_sha256"]) == 64
+    assert "12 of them" in manifest["intervals"], "patients"
+    assert f"scored {FILMS} of {FILMS}" in done.stderr
+    assert "note: The published figures rest on 22433 pictures, these on 24" in done.stderr
+    assert json.loads((out / "metrics.json").read_text()) == printed
+    assert {path.name for path in out.iterdir()} == {
+        *("metrics.csv", "metrics.json", "manifest.json", "report.html", "forest.png", "roc.png"),
+        *("precision_recall.png", "scores.parquet", "scores.parquet.manifest.json"),
+    }
+
+    resumed = carzero(
+        "benchmark",
+        "chestxray14",
+        "--images",
+        images,
+        "-w",
+        tiny_weights,
+        "-o",
+        out,
+        "--json",
+        "--rounds",
+        50,
+        "--resume",
+    )
+    assert "scored" not in resumed.stderr, "nothing is left to do"
+    second = json.loads(resumed.stdout)
+    assert second.keys() == printed.keys()
+    assert second["metrics"] == printed["metrics"]
+    assert {**second["manifest"], "date": ""} == {**manifest, "date": ""}
+
+    again = carzero(
+        *("benchmark", "chestxray14", images / "Data_Entry_2017_v2020.csv", "--labels", images / "test_list.txt"),
+        *("--scores", out / "scores.parquet", "--json", "--rounds", 50),
+    )
+    repeated = json.loads(again.stdout)
+    assert repeated["metrics"] == printed["metrics"]
+    for key in ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "truth_sha256", "image_list_sha256"):
+        assert repeated["manifest"][key] == manifest[key]
+
+
+def test_broken_and_missing_pictures_are_left_out_and_listed(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    for film in sorted((root / "chestxray14").rglob("*.png"))[1:]:
+        (tmp_path / film.name).write_bytes(film.read_bytes())
+    (tmp_path / "00000003_001.png").write_bytes(b"no picture")
+    labels = [root / "chestxray14" / name for name in ("test_list.txt", "Data_Entry_2017_v2020.csv")]
+    command = ("benchmark", "chestxray14", *labels, "--images", tmp_path, "-w", tiny_weights, "--rounds", 20)
+    done = carzero(*command, "--allow-missing", code=1)
+    assert "ChestXray14, 22 pictures: AUROC" in done.stdout
+    assert "2 of the set have no score" in done.stderr
+    assert "1 pictures were not scored and are left out:" in done.stderr
+    assert "  00000003_001.png: " in done.stderr
+
+
+def test_pointing(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    folder = root / "chestxdet10"
+    command = ("benchmark", "chestxdet10", "--task", "pointing", "--rounds", 20)
+    done = carzero(
+        *command, "--images", folder, "--labels", folder / "test.json", "-w", tiny_weights, "-o", tmp_path, "--json"
+    )
+    printed = json.loads(done.stdout)
+    macro = next(row for row in printed["metrics"] if (row["metric"], row["label"]) == ("pointing", "macro"))
+    assert macro["n"] == 12
+    assert macro["published"] == 0.543
+    assert printed["manifest"]["task"] == "pointing"
+    shown = carzero(*command, folder / "test.json", "--scores", tmp_path / "maps.npz").stdout
+    assert "hits / trials" in shown
+    assert "pointing" in (tmp_path / "report.html").read_text()
+
+
+def test_all_takes_the_sets_that_have_a_folder(root: Path, tiny_weights: Path) -> None:
+    done = carzero("benchmark", "all", "--images", root, "-w", tiny_weights, "--rounds", 20, "--json")
+    printed = json.loads(done.stdout)
+    assert printed["manifest"].keys() == {"chestxray14", "chestxdet10"}
+    assert {row["dataset"] for row in printed["metrics"]} == {"chestxray14", "chestxdet10"}
+    assert "openi: no folder of that name, left out" in done.stderr
+
+
+def test_wrong_use_is_one_message(root: Path, tmp_path: Path, refused: Refused) -> None:
+    folder = root / "chestxray14"
+    pd.DataFrame(np.zeros((2, 14)), columns=[str(c) for c in range(14)]).to_csv(tmp_path / "logits.csv", index=False)
+    pd.DataFrame({"image": ["a.png"]}).to_csv(tmp_path / "images.csv", index=False)
+    labels = ("--labels", folder / "test_list.txt", "--labels", folder / "Data_Entry_2017_v2020.csv")
+    scores = ("--scores", tmp_path / "logits.csv")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        "name it with --image-list": ("chestxray14", *labels, *scores),
+        "2 rows of scores and 1 pictures": ("chestxray14", *labels, *scores, "--image-list", tmp_path / "images.csv"),
+        "cannot be read": ("chestxray14", *labels, "--scores", tmp_path / "nowhere.csv"),
+        "no such folder of pictures": ("chestxray14", *labels, "--images", tmp_path / "nowhere"),
+        "not given and not found": ("chestxray14", "--images", tmp_path / "empty"),
+        "24 of 24 pictures are not below": ("chestxray14", *labels, "--images", tmp_path / "empty"),
+        "No set has a folder here": ("all", "--images", tmp_path / "empty"),
+        "has no boxes": ("chestxray14", *labels, "--images", folder, "--task", "pointing"),
+        "is no table of maps": ("chestxdet10", root / "chestxdet10" / "test.json", *scores, "--task", "pointing"),
+        "output folder cannot be made": ("chestxray14", *labels, *scores, "-o", tmp_path / "file"),
+        "no such test set; got 'mimic'; expected chestxray14": ("mimic", *scores),
+        "no such task": ("chestxray14", *labels, *scores, "--task", "segmentation"),
+        "pictures or scores; expected either": ("chestxray14", *labels),
+        "pictures or scores": ("chestxray14", *labels, *scores, "--images", folder),
+        "name the files with --labels": ("chestxray14", *scores),
+        "a folder for each set": ("all", *scores),
+        "leave it out": ("chestxray14", *labels, "--images", folder, "--image-list", tmp_path / "images.csv"),
+        "--resume needs --out": ("chestxray14", *labels, "--images", folder, "--resume"),
+        "--images alone": ("all", "--images", root, "--task", "pointing"),
+    }
+    for message, arguments in cases.items():
+        stderr = refused(*arguments)
+        assert message.casefold() in stderr.casefold(), stderr
+        assert len(stderr.splitlines()) == 1, stderr
+
+
+def test_the_released_logits_in_their_folder(shared: Path, tmp_path: Path) -> None:
+    """The command of the documentation: macro AUROC 0.8113, all classes to four digits, both intervals, a report."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = carzero(
+        *("benchmark", "chestxray14", "--scores", "released_model_logits.csv", "--image-list", "images.csv"),
+        *("--labels", "test_list.txt", "--json", "--out", tmp_path),
+        folder=shared / "benchmarks" / "chestxray14",
+    )
+    # Processor time: what else the machine does has little say in it.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
+    rows = [row for row in json.loads(done.stdout)["metrics"] if row["metric"] == "auroc"]
+    macro = [row for row in rows if row["label"] == "macro"]
+    assert [round(row["value"], 4) for row in macro] == [0.8113, 0.8113]
+    assert [("bootstrap" in row["method"], "DeLong" in row["method"]) for row in macro] == [
+        (True, False),
+        (False, True),
+    ]
+    assert all(row["ci_low"] < 0.8113 < row["ci_high"] for row in macro)
+    assert (macro[0]["n"], macro[0]["published"]) == (22433, 0.811)
+    html = (tmp_path / "report.html").read_text()
+    assert "0.8113" in html
+    assert "6187 of them" in html

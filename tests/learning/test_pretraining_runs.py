@@ -1,0 +1,139 @@
+"""Towers learn alone, stop and go on to the same weights, and are what `carzero train` starts from."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+from carzero.processing import CARZeroImageProcessor
+from carzero.training.image_pretraining import pretrain_image
+from carzero.training.pretrain_recipes import ImagePretrainRecipe, TextPretrainRecipe
+from carzero.training.recipe import load_schema
+from carzero.training.text_pretraining import pretrain_text
+from carzero.weights import load_model
+from tests.learning.test_resume import stop_at
+from tests.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
+from tests.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
+from tests.tiny import save_films
+
+STEPS = 16
+# Everything that draws random numbers or carries a state is on.
+RESUMED: dict[str, dict[str, Any]] = {
+    "image": {"memory": {"image_block": 3}},
+    "text": {"memory": {"text_block": 3}},
+}
+COMMON = {
+    "optimiser.steps": STEPS,
+    "optimiser.average": 0.9,
+    "optimiser.lr": 1.0e-3,
+    "evaluate_every": 5,
+    "checkpoint_every": 3,
+    "keep": "best",
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tables")
+    pairs = save_reports_table(folder / "pairs.jsonl", 12)
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    films = folder / "films.csv"
+    films.write_text("image,split\n" + "".join(f"{row['image']},{row['split']}\n" for row in rows))
+    return {"image": films, "text": save_sentences(folder / "sentences.jsonl"), "pairs": pairs}
+
+
+def pretrain(kind: str, tables: dict[str, Path], out: Path) -> list[str]:
+    return pretrain_command(kind, tables[kind], out, {**COMMON, **RESUMED[kind]})
+
+
+@pytest.fixture(scope="module")
+def whole(tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An uninterrupted run of each kind."""
+    folder = tmp_path_factory.mktemp("whole")
+    for kind in KINDS:
+        done = run_command(pretrain(kind, tables, folder / kind))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["validation"]["loss"] > 0
+    return {kind: folder / kind for kind in KINDS}
+
+
+def without_speed(out: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if not name.endswith("_per_s")} for line in read_log(out)]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_killed_run_resumes_to_equal_weights(
+    kind: str, tables: dict[str, Path], whole: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = pretrain(kind, tables, out)
+    stop_at(command, out, 7, signal.SIGKILL)
+    assert 7 <= len(read_log(out)) < STEPS, "the run ended before the signal came"
+    again = run_command(command)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    done = run_command([*command, "--resume"])
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(folder / "weights" / "model.safetensors") for folder in (out, whole[kind]))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert without_speed(out) == without_speed(whole[kind])
+
+
+def test_towers_are_ordinary_folders_that_training_starts_from(
+    tables: dict[str, Path], whole: dict[str, Path], tmp_path: Path
+) -> None:
+    vision, text = (str(whole[kind] / "weights") for kind in ("image", "text"))
+    vit, bert = AutoModel.from_pretrained(vision), AutoModel.from_pretrained(text)
+    assert (vit.config.model_type, vit.config.image_size) == ("vit", 32)
+    assert CARZeroImageProcessor.from_pretrained(vision).crop_px == 32
+    tokenizer = AutoTokenizer.from_pretrained(text)
+    assert bert.config.vocab_size == len(tokenizer)
+    assert "[UNK]" not in tokenizer.tokenize("there is an opacity in the lingula")
+    for folder in (vision, text):
+        assert "not for clinical use" in (Path(folder) / "README.md").read_text()
+    recipe = tiny_recipe(optimiser={"steps": 1, "batch_size": 4, "lr": 1e-9, "warmup": 0.0}, keep="last")
+    recipe["model"] |= {"vision": {"start": vision}, "text": {"start": text, "tokenizer": text}}
+    done = run_command(train_command(save_recipe(tmp_path / "r.yaml", recipe), tables["pairs"], tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    trained: Any = load_model(tmp_path / "run" / "weights")
+    for tower, start in ((trained.vision_model, vit), (trained.text_model, bert)):
+        held = tower.state_dict()
+        for name, value in start.state_dict().items():
+            if not name.startswith("pooler."):
+                torch.testing.assert_close(held[name], value, atol=1e-6, rtol=0)
+
+
+def test_an_autoencoder_learns_eight_films(tmp_path: Path) -> None:
+    films = save_films(tmp_path / "films", 8, side_px=96)
+    table = tmp_path / "films.csv"
+    table.write_text("image\n" + "".join(f"{film}\n" for film in films))
+    still = {
+        f"pixels.{name}": value for name, value in {"shift": 0, "scale": [1, 1], "flip": 0, "resize_px": 32}.items()
+    }
+    changes = {**IMAGE, **still, "optimiser.steps": 150, "optimiser.batch_size": 8, "norm_pix_loss": False}
+    recipe = load_schema(ImagePretrainRecipe, RECIPES / "pretrain-image.yaml", changes)
+    records: list[dict[str, Any]] = []
+    pretrain_image(recipe, table, tmp_path / "run", report=records.append)
+    last = sum(record["loss"] for record in records[-10:]) / 10
+    assert last < 0.25 * records[0]["loss"]
+
+
+def test_a_language_model_learns_a_handful_of_sentences(tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(SENTENCES[::4]))
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    text = {**TEXT["text"], "config": {**TEXT["text"]["config"], **still}}
+    changes = {**TEXT, "text": text, "optimiser.steps": 200, "optimiser.batch_size": 9}
+    recipe = load_schema(TextPretrainRecipe, RECIPES / "pretrain-text.yaml", changes)
+    records: list[dict[str, Any]] = []
+    pretrain_text(recipe, lines, tmp_path / "run", report=records.append)
+    last = sum(record["loss"] for record in records[-10:]) / 10
+    assert last < 0.4 * records[0]["loss"]

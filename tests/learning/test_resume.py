@@ -1,0 +1,154 @@
+"""A run stopped at any moment goes on to the weights of a run that was not."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from carzero.training.checkpoints import latest_checkpoint
+from tests.runs import (
+    read_log,
+    run_command,
+    save_recipe,
+    save_reports_table,
+    tiny_recipe,
+    train_command,
+)
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_reports_table(tmp_path_factory.mktemp("table") / "pairs.jsonl", 12)
+
+
+def recipe_with(**changes: Any) -> dict[str, Any]:
+    """Everything that draws random numbers is on: dropout, variation, sentences, averages."""
+    recipe = tiny_recipe(
+        pixels={"resize_px": 40, "crop_px": 32, "flip": 0.5},
+        optimiser={"steps": STEPS, "batch_size": 4, "lr": 1.0e-3, "average": 0.9},
+        memory={"image_block": 3, "text_block": 2, "tile_pairs": 5},
+        evaluate_every=6,
+        checkpoint_every=5,
+        keep="best",
+    )
+    recipe["model"]["fields"]["dropout"] = 0.2
+    return {**recipe, **changes}
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yaml", recipe_with())
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_file: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = run_command(train_command(recipe_file, table, out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def without_speed(out: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key != "images_per_s"} for record in read_log(out)]
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    for name in ("weights/model.safetensors",):
+        ours, theirs = load_file(out / name), load_file(whole / name)
+        assert ours.keys() == theirs.keys()
+        assert all(ours[key].equal(theirs[key]) for key in theirs)
+    assert without_speed(out) == without_speed(whole)
+
+
+def stop_at(command: list[str], out: Path, step: int, number: signal.Signals) -> subprocess.Popen[str]:
+    """Sends a signal as soon as the log holds a step."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    log = out / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= step):
+        time.sleep(0.005)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stopped_run_resumes_to_equal_weights(
+    number: signal.Signals, recipe_file: Path, table: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = train_command(recipe_file, table, out)
+    for step in (3, 13):  # once before the first checkpoint
+        stopped = stop_at(command if step == 3 else [*command, "--resume"], out, step, number)
+        assert len(read_log(out)) < STEPS, "the run ended before the signal came"
+        if number != signal.SIGKILL:
+            assert stopped.returncode == 128 + number
+            assert "--resume" in stopped.stderr.read()  # type: ignore[union-attr]
+            assert latest_checkpoint(out / "checkpoints") is not None
+    done = run_command([*command, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert_same_run(out, whole)
+
+
+def test_a_finished_run_resumed_says_what_it_kept(recipe_file: Path, table: Path, whole: Path) -> None:
+    before = (whole / "weights" / "model.safetensors").stat().st_mtime_ns
+    done = run_command([*train_command(recipe_file, table, whole), "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert '"validation"' in done.stdout
+    assert (whole / "weights" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    recipe_file: Path, table: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: writing fails half-way in the same places."""
+    out = tmp_path / "run"
+    command = train_command(recipe_file, table, out)
+    stop_at(command, out, 8, signal.SIGTERM)
+    good = latest_checkpoint(out / "checkpoints")
+    assert good is not None
+    content = good.read_bytes()
+
+    def limit_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, len(content) // 2))
+
+    failed = run_command([*command, "--resume"], preexec_fn=limit_files)
+    assert failed.returncode == 2
+    assert "cannot be written" in failed.stderr
+    assert "--resume" in failed.stderr
+    assert good.read_bytes() == content
+    assert [path for path in (out / "checkpoints").iterdir() if path != good] == []
+    done = run_command([*command, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert_same_run(out, whole)
+
+
+def test_another_recipe_or_table_is_not_resumed(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
+    other = run_command([*train_command(recipe_file, table, whole), "--resume", "--set", "optimiser.lr=0.5"])
+    assert other.returncode == 2
+    assert "recipe.optimiser.lr" in other.stderr
+    copied = tmp_path / "other.jsonl"
+    copied.write_text(table.read_text().replace("normal", "large"))
+    other = run_command([*train_command(recipe_file, copied, whole), "--resume"])
+    assert other.returncode == 2
+    assert "table" in other.stderr
+    nothing = run_command([*train_command(recipe_file, table, tmp_path / "none"), "--resume"])
+    assert nothing.returncode == 2
+    assert "no run to resume" in nothing.stderr

@@ -1,0 +1,56 @@
+"""One training step under torchrun, its loss and gradients written to a file: run by test_distributed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from carzero.model import CARZeroConfig
+from carzero.training.batch import StepBatch, Tokens
+from carzero.training.engine import Engine
+from carzero.training.objective import ContrastiveObjective
+from carzero.training.sections import LossSection, MemorySection, OptimiserSection
+from tests.tiny import BERT, build_model, random_inputs, tiny_config
+
+IMAGES, TEXTS = 7, 5  # neither divides by two
+
+
+def main(out: str, sharding: str, alignment: str) -> None:
+    options = OptimiserSection(steps=1, batch_size=IMAGES, lr=0.1, clip=1e9)
+    memory = MemorySection(image_block=2, text_block=2, tile_pairs=6, sharding=sharding)  # type: ignore[arg-type]
+    engine = Engine(options, sharding, "cpu")
+    text = {"model_type": "bert", **BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config: CARZeroConfig = tiny_config(dropout=0.0, alignment=alignment, text_config=text)
+    model = build_model(config).double().train()
+    objective = ContrastiveObjective(model, LossSection(sigmoid=0.5), options, memory)
+    module = engine.prepare(objective, all_used=alignment == "simr")
+    inputs = random_inputs(IMAGES, TEXTS)
+    own_images = slice(engine.rank * 4, 4 + engine.rank * 4) if engine.world > 1 else slice(None)
+    own_texts = slice(engine.rank * 2, 2 + engine.rank * 4) if engine.world > 1 else slice(None)
+    batch = StepBatch(
+        inputs["pixel_values"][own_images].double(),
+        Tokens(inputs["input_ids"][own_texts], inputs["attention_mask"][own_texts]),
+        torch.rand(IMAGES, TEXTS, generator=torch.Generator().manual_seed(1)) < 0.4,
+        torch.rand(IMAGES, TEXTS, generator=torch.Generator().manual_seed(2)) < 0.8,
+    )
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss = module(batch)
+    norm = engine.step(loss, module, optimiser)
+    gradients: dict[str, Any] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            grad: Any = parameter.grad
+            gradients[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
+    updated = engine.full_state(module)
+    if engine.is_main:
+        torch.save({"loss": loss.detach(), "norm": norm, "gradients": gradients, "updated": updated}, out)
+    if dist.is_initialized():
+        dist.barrier()
+    engine.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

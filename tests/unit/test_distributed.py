@@ -1,0 +1,71 @@
+"""Two processes compute the loss, the gradients and the update of one process with the same batch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-6  # largest difference, in float64; measured: some 1e-16
+
+
+def torchrun(*arguments: str, processes: int = 2) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = run_command([*command, *arguments], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
+    assert done.returncode == 0, done.stderr
+
+
+def step(folder: Path, processes: int, sharding: str, alignment: str) -> dict[str, Any]:
+    out = folder / f"{processes}-{sharding}-{alignment}.pt"
+    torchrun("tests/unit/distributed_step.py", str(out), sharding, alignment, processes=processes)
+    found: dict[str, Any] = torch.load(out, weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("alignment", ["simr", "cosine"])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_two_processes_are_one(sharding: str, alignment: str, tmp_path: Path) -> None:
+    alone, together = step(tmp_path, 1, "ddp", alignment), step(tmp_path, 2, sharding, alignment)
+    assert float((together["loss"] - alone["loss"]).abs()) <= TOLERANCE
+    assert abs(together["norm"] - alone["norm"]) <= TOLERANCE
+    used = {name: grad for name, grad in alone["gradients"].items() if name in together["gradients"]}
+    assert len(used) > 10
+    for name, grad in alone["gradients"].items():
+        other = together["gradients"].get(name, torch.zeros_like(grad))
+        assert float((other - grad).abs().max()) <= TOLERANCE, name
+    for name, value in alone["updated"].items():
+        assert float((together["updated"][name].double() - value.double()).abs().max()) <= TOLERANCE, name
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_torchrun_trains_as_one_process_does(sharding: str, tmp_path: Path) -> None:
+    table = save_reports_table(tmp_path / "pairs.jsonl", 8)
+    recipe = tiny_recipe(
+        pixels={"resize_px": 40, "crop_px": 32, "flip": 0.5},
+        optimiser={"steps": 6, "batch_size": 5, "lr": 1.0e-3},
+        memory={"image_block": 2, "tile_pairs": 4, "sharding": sharding},
+        evaluate_every=3,
+    )
+    recipe["model"]["text"]["config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    file = save_recipe(tmp_path / "recipe.yaml", recipe)
+    done = run_command(train_command(file, table, tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    torchrun(*train_command(file, table, tmp_path / "two")[1:])
+    one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
+    assert [record["step"] for record in two] == list(range(1, 7))
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-5)
+    assert two[-1]["validation"] == pytest.approx(one[-1]["validation"], abs=1e-4)
+    assert "loss" in one[-1]["validation"]
+    weights = [load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("one", "two")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        # Adam divides by the root of squares near zero, which enlarges rounding.
+        assert float((weights[1][name].double() - value.double()).abs().max()) <= 1e-3, name

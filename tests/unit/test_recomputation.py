@@ -1,0 +1,118 @@
+"""Computing in blocks gives the values and gradients of computing at once, and keeps less in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from carzero.model import AlignmentOutput, CARZeroModel, ImageFeatures, TextFeatures
+from carzero.model.recomputation import compute_in_blocks
+from tests.tiny import WIDTH, build_model, tiny_config
+
+IMAGES, TEXTS, PATCHES, WORDS = 7, 5, 4, 6
+
+
+def features(dtype: torch.dtype, *, masked: bool) -> tuple[ImageFeatures, TextFeatures]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    mask = (torch.arange(WORDS) < torch.arange(2, 2 + TEXTS)[:, None]) if masked else None
+    images = ImageFeatures(draw(IMAGES, WIDTH), draw(IMAGES, PATCHES, WIDTH), (2, 2))
+    return images, TextFeatures(draw(TEXTS, WIDTH), draw(TEXTS, WORDS, WIDTH), mask)
+
+
+def gradients(model: CARZeroModel, tile: int | None, dtype: torch.dtype, *, masked: bool) -> dict[str, torch.Tensor]:
+    """Loss and every gradient, plainly through `align` (tile None) or in tiles."""
+    images, texts = features(dtype, masked=masked)
+    model.zero_grad()
+    if tile is None:
+        aligned = model.align(images, texts)
+    else:
+        aligned = AlignmentOutput.join(
+            model.alignment.score_images(texts.pooled, images, tile),
+            model.alignment.score_texts(images.pooled, texts, tile),
+        )
+    match = torch.rand(IMAGES, TEXTS, generator=torch.Generator().manual_seed(1)) < 0.4
+    loss = model.compute_loss(aligned, match)
+    loss.backward()
+    leaves: dict[str, Any] = {"image": images.pooled, "patches": images.local, "text": texts.pooled}
+    if model.config.alignment == "simr":  # a cosine reads no words
+        leaves |= {"words": texts.local}
+    found = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    found |= {name: p.grad for name, p in model.alignment.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **found}
+
+
+# Largest difference from the plain computation, relative to its largest gradient: some gradients (of the head's last
+# bias, of the keys' biases) are zero but for rounding, because a contrast does not see a common shift.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("tile", [1, 6, 10, 1000])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"score_head": "linear"}, {"mask_padding": True}, {"alignment": "cosine"}],
+    ids=["simr", "linear", "masked", "cosine"],
+)
+def test_tiles_give_the_plain_loss_and_gradients(fields: dict[str, Any], tile: int, dtype: torch.dtype) -> None:
+    model = build_model(tiny_config(dropout=0.0, **fields)).to(dtype).train()
+    masked = bool(fields.get("mask_padding"))
+    plain = gradients(model, None, dtype, masked=masked)
+    tiled = gradients(model, tile, dtype, masked=masked)
+    assert plain.keys() == tiled.keys()
+    assert len(plain) > 3
+    scale = max(float(expected.abs().max()) for expected in plain.values())
+    for name, expected in plain.items():
+        assert float((tiled[name] - expected).abs().max()) <= TOLERANCE[dtype] * scale, name
+
+
+def test_dropout_is_the_same_when_a_tile_is_computed_again() -> None:
+    """With dropout a gradient fits its value only if the second computation draws the first one's masks."""
+    model = build_model(tiny_config(dropout=0.5)).double().train()
+    images, texts = features(torch.float64, masked=False)
+
+    def total(pooled: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        return model.alignment.score_images(texts.pooled, ImageFeatures(pooled, images.local, (2, 2)), 5).sum()
+
+    assert torch.autograd.gradcheck(total, (images.pooled,))
+
+
+def test_blocks_keep_only_their_inputs() -> None:
+    kept: list[int] = []
+    weight = torch.randn(8, 512, requires_grad=True)
+
+    def widen(x: torch.Tensor) -> tuple[torch.Tensor]:
+        return ((x @ weight).relu().square().sum(dim=1),)
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    x = torch.randn(64, 8, requires_grad=True)
+    sizes = {}
+    for block in (None, 4):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            (result,) = compute_in_blocks(widen, (x,), block)
+        sizes[block] = sum(kept)
+        result.sum().backward()
+    assert sizes[4] < sizes[None] / 20
+
+
+def test_without_gradients_blocks_are_joined_in_order() -> None:
+    x = torch.arange(10.0)
+    with torch.no_grad():
+        doubled, mask = compute_in_blocks(lambda a, b: (a * 2, a > 3 if b is None else b), (x, None), 3)
+    assert doubled.equal(x * 2)
+    assert mask.equal(x > 3)
+
+
+def test_a_block_has_a_row() -> None:
+    with pytest.raises(ValueError, match="block_size is 0"):
+        compute_in_blocks(lambda a: (a,), (torch.ones(3),), 0)
