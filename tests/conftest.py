@@ -35,7 +35,7 @@ def classifier(tiny_weights: Path) -> ZeroShotClassifier:
     """The door to prediction with the tiny weights, on the CPU."""
     from carzero.zeroshot import ZeroShotClassifier
 
-    return ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu")
+    return ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ class GroundingRun:
         # torch is loaded here and not above, so that wrong use is refused at once.
         from carzero.zeroshot import ZeroShotClassifier
 
-        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
+        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype="float32")
         bank = classifier.encode_prompts(self.prompt_set)
         stream = classifier.stream(self.items, bank, batch_size=self.batch_size, force=self.force, need_maps=True)
         for done, result in enumerate(stream, start=1):

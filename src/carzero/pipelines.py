@@ -13,9 +13,10 @@ from typing import Any
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from carzero.backends import TorchBackend
 from carzero.model import CARZeroModel
 from carzero.processing import read_image
-from carzero.prompt_bank import PromptBank, encode_prompts
+from carzero.prompt_bank import PromptBank
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 
 __all__ = ["TASK", "ZeroShotCXRPipeline"]
@@ -52,20 +53,23 @@ class ZeroShotCXRPipeline(Pipeline):
     def _forward(self, input_tensors: dict[str, Any], prompt_set: PromptSet | None = None, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         if prompt_set is None:
             raise ValueError("Nothing is asked; expected candidate_labels=[...].")
-        images = self.model.encode_images(input_tensors["pixel_values"].to(self.model.dtype))
-        scores = self.model.align(images, self._bank(prompt_set).texts).scores[0].float()
-        return {"labels": prompt_set.labels, "scores": scores}
+        backend = TorchBackend(self.model, device=self.model.device)
+        bank = self._bank(backend, prompt_set)
+        return {
+            "labels": prompt_set.labels,
+            "scores": backend.score(input_tensors["pixel_values"].cpu(), bank).scores[0],
+        }
 
     def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:
         """Sorts labels by score."""
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
         return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])
 
-    def _bank(self, prompt_set: PromptSet) -> PromptBank:
+    def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank:
         """The encoded prompts; kept until other labels are asked, so that a loop over pictures encodes them once."""
         kept: PromptBank | None = getattr(self, "_kept_bank", None)
         if kept is None or kept.prompt_set.hash != prompt_set.hash:
-            kept = encode_prompts(self.model, self.processor, prompt_set)  # type: ignore[arg-type]
+            kept = backend.encode_prompts(self.processor, prompt_set)  # type: ignore[arg-type]
             self._kept_bank = kept
         return kept
 

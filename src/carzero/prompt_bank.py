@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from carzero.errors import PromptError, describe
-from carzero.model import CARZeroModel, TextBank, TextFeatures
+from carzero.model import CARZeroModel, TextFeatures
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 
@@ -24,12 +24,12 @@ class PromptBank:
 
     Attributes:
         prompt_set: labels and prompts.
-        texts: features of all prompts, flattened in order, and their keys and values.
-        owner: (prompts,) int64, the label that each prompt belongs to.
+        texts: what the backend that encoded them keeps of all prompts, flattened in order.
+        owner: (prompts,) int64 on the CPU, the label that each prompt belongs to.
     """
 
     prompt_set: PromptSet
-    texts: TextBank
+    texts: Any
     owner: torch.Tensor
 
     @property
@@ -49,9 +49,8 @@ class PromptBank:
         return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
 
 
-@torch.inference_mode()
 def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
-    """Encodes a prompt set on the model's device.
+    """Encodes a prompt set on the model's device; `texts` is a `TextBank`.
 
     Raises:
         PromptError: a prompt is longer than the model reads.
@@ -67,9 +66,7 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
             tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
         )
     ]
-    return PromptBank(
-        prompt_set, model.prepare_texts(TextFeatures.join(parts)), torch.tensor(owner, device=model.device)
-    )
+    return PromptBank(prompt_set, model.prepare_texts(TextFeatures.join(parts)), torch.tensor(owner))
 
 
 def _check_length(processor: CARZeroProcessor, text: str) -> None:

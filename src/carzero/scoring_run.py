@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from carzero.data.file_names import to_file_name
 from carzero.data.images import ImageItem
 from carzero.data.journal import Journal, check_same_run
+from carzero.data.recorded import recorded_setting
 from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame, to_rows
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
+from carzero.precision import resolve_dtype
 from carzero.prompts import PromptSet
 from carzero.weights import hash_weights, load_preprocessing
 
@@ -68,6 +70,7 @@ class ScoringRun:
     pool: Any = "mean"
     batch_size: int = 16
     device: str | None = None
+    dtype: str = "auto"
     _overlays: list[Path] = field(default_factory=list)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
@@ -91,16 +94,22 @@ class ScoringRun:
         # A key alone is not enough: another folder may hold other pictures under the same names. Failures are retried.
         known = {(image_id, row["path"]) for image_id, row in rows.items() if "reason" not in row}
         rows = {item.image_id: rows[item.image_id] for item in self.items if (item.image_id, item.path) in known}
-        self._score(rows, journal, advance)
+        self._score(rows, journal, settings, advance)
         return self._finish(rows, journal, settings)
 
-    def _score(self, rows: dict[str, dict[str, Any]], journal: Journal | None, advance: Advance) -> None:
+    def _score(
+        self,
+        rows: dict[str, dict[str, Any]],
+        journal: Journal | None,
+        settings: dict[str, Any],
+        advance: Advance,
+    ) -> None:
         remaining = [item for item in self.items if item.image_id not in rows]
         if not remaining:
             return
         failed = 0
         done = len(self.items) - len(remaining)
-        for batch in self._batches(remaining):
+        for batch in self._batches(remaining, settings["dtype"]):
             finished = [self._to_row(result) for result in batch]
             if journal is not None:
                 journal.append(finished)
@@ -109,11 +118,11 @@ class ScoringRun:
             done += len(finished)
             advance(done, failed)
 
-    def _batches(self, items: list[ImageItem]) -> Iterator[list[ScoredImage | FailedImage]]:
+    def _batches(self, items: list[ImageItem], dtype: str) -> Iterator[list[ScoredImage | FailedImage]]:
         # torch is loaded here and not above, so that a run with nothing left to do ends at once.
         from carzero.zeroshot import ZeroShotClassifier
 
-        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
+        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
         bank = classifier.encode_prompts(self.prompt_set)
         batch: list[ScoredImage | FailedImage] = []
         stream = classifier.stream(
@@ -148,9 +157,17 @@ class ScoringRun:
             "weights_sha256": hash_weights(self.weights),
             "preprocessing": load_preprocessing(self.weights),
             "prompts_sha256": self.prompt_set.hash,
+            "dtype": self._resolve_dtype(),
             "pool": self.pool,
             "force": self.force,
         }
+
+    def _resolve_dtype(self) -> str:
+        """The precision asked for; a resumed run without a wish keeps its own, whatever this machine would choose."""
+        recorded = None
+        if self.resume and self.dtype == "auto" and self.out is not None:
+            recorded = recorded_setting(self.out, "dtype")
+        return str(recorded or resolve_dtype(self.dtype, self.weights, self.device))
 
     def _open_journal(self, settings: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Journal | None]:
         if self.out is None:

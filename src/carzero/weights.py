@@ -12,13 +12,14 @@ from carzero.errors import WeightsError, describe
 if TYPE_CHECKING:  # torch loads where it computes, so that a command refuses wrong use at once
     import torch
 
-    from carzero.model import CARZeroModel
+    from carzero.model import CARZeroConfig, CARZeroModel
     from carzero.processing import CARZeroProcessor
 
 __all__ = [
     "DEMO",
     "example_film",
     "hash_weights",
+    "load_config",
     "load_model",
     "load_preprocessing",
     "load_processor",
@@ -104,6 +105,23 @@ def load_model(name: str | Path, *, dtype: torch.dtype | None = None) -> CARZero
             )
         )
     return model.eval()  # type: ignore[no-any-return]
+
+
+def load_config(name: str | Path) -> CARZeroConfig:
+    """Loads the configuration alone; see `resolve_weights`.
+
+    Raises:
+        WeightsError: not found, or not a CARZero's.
+    """
+    from carzero.model import CARZeroConfig
+
+    folder = resolve_weights(name)
+    try:
+        return CARZeroConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
+    except WeightsError:
+        raise
+    except Exception as error:  # the loader raises many kinds; all mean the same to the user
+        raise _not_found(name, f"the loader says: {_first_line(error)}") from error
 
 
 def load_processor(name: str | Path) -> CARZeroProcessor:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from carzero.backends import Backend, TorchBackend, load_backend
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
-from carzero.errors import ConfigurationError, UnreadableImageError, WeightsError, describe
+from carzero.errors import UnreadableImageError, WeightsError, describe
 from carzero.image_loading import LoadedImage, load_ahead
-from carzero.model import CARZeroModel, ImageFeatures
+from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
 from carzero.outputs import FailedImage, Grounding, ScoredImage
 from carzero.processing import CARZeroProcessor
-from carzero.prompt_bank import Pool, PromptBank, encode_prompts
+from carzero.prompt_bank import Pool, PromptBank
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
-from carzero.weights import DEMO, hash_weights, load_model, load_processor
+from carzero.weights import DEMO, hash_weights, load_processor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,9 @@ class ZeroShotClassifier:
     probabilities, they mean nothing until calibrated.
 
     Args:
-        model: the model, in eval mode.
+        model: the model, which is put into eval mode; or another backend with the weights in it.
         processor: the processor that belongs to it.
-        device: where to compute; None takes a GPU if there is one.
+        device: where to compute; None takes a GPU if there is one. A backend has its own.
         weights_id: name of the weights, as `load_model` takes it; empty for a model made in memory.
 
     Example:
@@ -49,15 +50,16 @@ class ZeroShotClassifier:
 
     def __init__(
         self,
-        model: CARZeroModel,
+        model: CARZeroModel | Backend,
         processor: CARZeroProcessor,
         *,
         device: str | torch.device | None = None,
         weights_id: str = "",
     ) -> None:
-        _check_pair(model, processor)
-        self.device = _choose_device(device)
-        self.model = model.eval().to(self.device)
+        if isinstance(model, CARZeroModel):
+            _check_pair(model, processor)
+            model = TorchBackend(model, device=device)
+        self.backend: Backend = model
         self.processor = processor
         self.weights_id = weights_id
 
@@ -67,24 +69,49 @@ class ZeroShotClassifier:
         name: str | Path = DEMO,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = "auto",
     ) -> ZeroShotClassifier:
         """Loads weights and processor.
 
         Args:
             name: "demo" (in the package), a folder, or a hub id.
             device: where to compute; None takes a GPU if there is one.
-            dtype: precision to compute in.
+            dtype: precision to compute in: "float32", "bfloat16", "float16", "int8" (exported weights), or "auto":
+                bfloat16 where the device has it in hardware and the image tower is a transformer, else float32.
 
         Raises:
             WeightsError: not found, or not fitting.
+            ConfigurationError: this device or precision is not to be had.
         """
-        return cls(
-            load_model(name, dtype=dtype),
-            load_processor(name),
-            device=device,
-            weights_id=str(name),
+        backend = load_backend(name, device=device, dtype=dtype)
+        processor = load_processor(name)
+        if isinstance(backend, TorchBackend):
+            _check_pair(backend.model, processor)
+        return cls(backend, processor, weights_id=str(name))
+
+    @property
+    def model(self) -> CARZeroModel:
+        """The torch model.
+
+        Raises:
+            WeightsError: the weights are computed by another backend.
+        """
+        if isinstance(self.backend, TorchBackend):
+            model: CARZeroModel = self.backend.model
+            return model
+        raise WeightsError(
+            describe(
+                "There is no torch model behind these scores",
+                got=self.backend.name,
+                expected="weights that torch computes",
+                then="load the weights that were exported",
+            )
         )
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the computation, such as "float32"."""
+        return self.backend.dtype
 
     @cached_property
     def weights_hash(self) -> str:
@@ -97,7 +124,7 @@ class ZeroShotClassifier:
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
-        return encode_prompts(self.model, self.processor, prompt_set)
+        return self.backend.encode_prompts(self.processor, prompt_set)
 
     def predict(
         self,
@@ -215,15 +242,13 @@ class ZeroShotClassifier:
             for entry in batch:
                 yield entry if isinstance(entry, FailedImage) else next(scores)
 
-    @torch.inference_mode()
     def _score_batch(
         self, batch: Sequence[LoadedImage], bank: PromptBank, pool: Pool, need_maps: bool
     ) -> Iterator[ScoredImage | FailedImage]:
-        pixels = torch.stack([entry.pixel_values for entry in batch]).to(self.device, self.model.dtype)
-        images: ImageFeatures = self.model.encode_images(pixels)
-        aligned = self.model.align(images, bank.texts, need_maps)
-        logits = bank.pool(aligned.scores.float(), pool).cpu().numpy()
-        maps = None if aligned.maps is None else bank.pool(aligned.maps.float(), "mean").cpu().numpy()
+        pixels = torch.stack([entry.pixel_values for entry in batch])
+        pairs = self.backend.score(pixels, bank, need_maps)
+        logits = bank.pool(pairs.scores, pool).numpy()
+        maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()
         for index, entry in enumerate(batch):
             if not np.isfinite(logits[index]).all():
                 yield _not_finite(entry.item)
@@ -240,21 +265,6 @@ class ZeroShotClassifier:
                 maps=None if maps is None else maps[index],
                 radiograph=entry.radiograph if need_maps else None,
             )
-
-
-def _choose_device(device: str | torch.device | None) -> torch.device:
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=chosen).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise ConfigurationError(
-            describe(
-                "This device cannot be used",
-                got=str(chosen),
-                expected='"cpu", "cuda", or another device that torch finds here',
-                then=f"choose another (torch said: {str(error).splitlines()[0]})",
-            )
-        ) from error
 
 
 def _not_finite(item: ImageItem) -> FailedImage:

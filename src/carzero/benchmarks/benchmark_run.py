@@ -47,6 +47,7 @@ class BenchmarkRun:
     seed: int = 0
     batch_size: int = 16
     device: str | None = None
+    dtype: str = "float32"
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
         """Evaluates, and writes what is asked for: one result a set.
@@ -137,6 +138,7 @@ class BenchmarkRun:
             overwrite=self.overwrite,
             batch_size=self.batch_size,
             device=self.device,
+            dtype=self.dtype,
             allow_missing=self.allow_missing,
             statistics=statistics,
             progress=progress,

@@ -15,6 +15,7 @@ from carzero.data.journal import Journal
 from carzero.data.map_tables import MapTable
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
+from carzero.precision import resolve_dtype
 from carzero.prompts import PromptSet
 from carzero.weights import hash_weights, load_preprocessing
 
@@ -44,6 +45,7 @@ def map_images(
     overwrite: bool = False,
     batch_size: int = 16,
     device: str | None = None,
+    dtype: str = "float32",
     advance: Advance = lambda done, failed: None,
 ) -> MappedImages:
     """Makes the maps of every finding in every picture.
@@ -57,6 +59,7 @@ def map_images(
         overwrite: start anew although there is one.
         batch_size: pictures in one pass.
         device: where to compute.
+        dtype: precision to compute in.
         advance: called with the numbers of pictures done and failed.
 
     Raises:
@@ -64,10 +67,11 @@ def map_images(
     """
     from carzero import __version__
 
-    settings = {
+    settings: dict[str, Any] = {
         "carzero_version": __version__,
         "weights_sha256": hash_weights(weights),
         "preprocessing": load_preprocessing(weights),
+        "dtype": resolve_dtype(dtype, weights, device),
         "prompts_sha256": prompt_set.hash,
     }
     book = _open(journal, settings, resume, overwrite)
@@ -77,7 +81,7 @@ def map_images(
     }
     remaining = [item for item in items if item.image_id not in rows]
     failed = 0
-    for batch in _stream(remaining, prompt_set, weights, batch_size, device):
+    for batch in _stream(remaining, prompt_set, weights, batch_size, device, settings["dtype"]):
         if book is not None:
             book.append(batch)
         rows.update({row["image_id"]: row for row in batch})
@@ -104,14 +108,14 @@ def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrit
 
 
 def _stream(
-    items: list[ImageItem], prompt_set: PromptSet, weights: str, batch_size: int, device: str | None
+    items: list[ImageItem], prompt_set: PromptSet, weights: str, batch_size: int, device: str | None, dtype: str
 ) -> Iterable[list[dict[str, Any]]]:
     if not items:
         return
     # torch is loaded here and not above, so that a run with nothing left to do ends at once.
     from carzero.zeroshot import ZeroShotClassifier
 
-    classifier = ZeroShotClassifier.from_pretrained(weights, device=device)
+    classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
     results = classifier.stream(items, classifier.encode_prompts(prompt_set), batch_size=batch_size, need_maps=True)
     while batch := list(itertools.islice(results, batch_size)):
         yield [_to_row(classifier, result) for result in batch]

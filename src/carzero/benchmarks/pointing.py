@@ -59,6 +59,7 @@ def point_images(
     overwrite: bool = False,
     batch_size: int = 16,
     device: str | None = None,
+    dtype: str = "float32",
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
@@ -87,6 +88,7 @@ def point_images(
             overwrite=overwrite,
             batch_size=batch_size,
             device=device,
+            dtype=dtype,
             advance=advance,
         )
     if out is not None and journal is not None:

@@ -120,6 +120,7 @@ def benchmark_images(
     overwrite: bool = False,
     batch_size: int = 16,
     device: str | None = None,
+    dtype: str = "float32",
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
@@ -136,6 +137,7 @@ def benchmark_images(
         overwrite: start anew although an interrupted run could be resumed.
         batch_size: pictures in one pass.
         device: where to compute.
+        dtype: precision to compute in.
         allow_missing: evaluate what is there although pictures of the set are not found.
         statistics: of the intervals.
         progress: called with the number of pictures; a context that yields `advance(done, failed)`.
@@ -160,6 +162,7 @@ def benchmark_images(
         overwrite=overwrite,
         batch_size=batch_size,
         device=device,
+        dtype=dtype,
     )
     with progress(len(found.items)) as advance:
         result = run.execute(advance)

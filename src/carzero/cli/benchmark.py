@@ -68,6 +68,9 @@ def benchmark(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Precision of the scoring: float32, bfloat16, float16, int8 (exported weights) or auto.")
+    ] = "float32",
 ) -> None:
     """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
 
@@ -76,6 +79,7 @@ def benchmark(
     Exit code 0: done; 1: some pictures could not be read and are left out (listed on stderr); 2: wrong use.
     """
     from carzero.benchmarks.benchmark_run import EVERY, BenchmarkRun
+    from carzero.precision import check_dtype
 
     name, *more = arguments
     run = BenchmarkRun(
@@ -94,6 +98,7 @@ def benchmark(
         seed=seed,
         batch_size=batch_size,
         device=device,
+        dtype=check_dtype(dtype),
     )
     results = run.execute(_show_scoring)
     _show(results, as_json, joined=name == EVERY)

@@ -69,6 +69,13 @@ def predict(
     pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Precision: float32, bfloat16, float16, int8 (exported weights only), or auto: bfloat16 where the "
+            "machine has it in hardware and the image tower is a transformer, else float32."
+        ),
+    ] = "auto",
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
@@ -77,6 +84,7 @@ def predict(
     Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
     """
     from carzero.data.images import list_images
+    from carzero.precision import check_dtype
     from carzero.scoring_run import ScoringRun
 
     if pool not in ("mean", "max"):
@@ -95,6 +103,7 @@ def predict(
         pool=pool,
         batch_size=batch_size,
         device=device,
+        dtype=check_dtype(dtype),
     )
     with show_progress("scoring", "scored", "images", len(run.items)) as advance:
         result = run.execute(advance)
