@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 from carzero.data.file_names import to_file_name
 from carzero.data.images import ImageItem
 from carzero.data.journal import Journal, check_same_run
-from carzero.data.recorded import recorded_setting
 from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame, to_rows
 from carzero.errors import TableError, describe
 from carzero.outputs import FailedImage, ScoredImage
-from carzero.precision import resolve_dtype
 from carzero.prompts import PromptSet
-from carzero.weights import hash_weights, load_preprocessing
+from carzero.scoring_settings import scoring_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +87,15 @@ class ScoringRun:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
             _make_folder(self.overlay)
-        settings = self._settings()
+        settings = scoring_settings(
+            self.weights,
+            self.prompt_set,
+            dtype=self.dtype,
+            device=self.device,
+            pool=self.pool,
+            force=self.force,
+            resumed=self.out if self.resume else None,
+        )
         rows, journal = self._open_journal(settings)
         # A key alone is not enough: another folder may hold other pictures under the same names. Failures are retried.
         known = {(image_id, row["path"]) for image_id, row in rows.items() if "reason" not in row}
@@ -147,27 +153,6 @@ class ScoringRun:
         if isinstance(result, FailedImage):
             return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
         return score_row(result, self.prompt_set.labels)
-
-    def _settings(self) -> dict[str, Any]:
-        """What the scores depend on; rows of a run with other settings are never mixed with these."""
-        from carzero import __version__
-
-        return {
-            "carzero_version": __version__,
-            "weights_sha256": hash_weights(self.weights),
-            "preprocessing": load_preprocessing(self.weights),
-            "prompts_sha256": self.prompt_set.hash,
-            "dtype": self._resolve_dtype(),
-            "pool": self.pool,
-            "force": self.force,
-        }
-
-    def _resolve_dtype(self) -> str:
-        """The precision asked for; a resumed run without a wish keeps its own, whatever this machine would choose."""
-        recorded = None
-        if self.resume and self.dtype == "auto" and self.out is not None:
-            recorded = recorded_setting(self.out, "dtype")
-        return str(recorded or resolve_dtype(self.dtype, self.weights, self.device))
 
     def _open_journal(self, settings: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Journal | None]:
         if self.out is None:

@@ -33,6 +33,8 @@ LAYERS = {
     "backends": 3,
     "zeroshot": 3,
     "scoring_run": 3,
+    "scoring_settings": 3,
+    "parallel": 3,
     "grounding_run": 3,
     "pipelines": 3,
     "training": 3,

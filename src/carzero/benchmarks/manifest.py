@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from carzero.benchmarks.protocol import LabelledImages, Protocol
-from carzero.data.hashes import hash_file, hash_texts
+from carzero.data.hashes import hash_file, hash_files, hash_texts
 from carzero.errors import TableError, describe
 
 __all__ = ["build_manifest", "hash_source"]
@@ -71,8 +71,7 @@ def hash_source(path: Path) -> str:
     try:
         if not path.is_dir():
             return hash_file(path)
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return hash_texts(f"{file.relative_to(path).as_posix()} {hash_file(file)}" for file in files)
+        return hash_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
     except OSError as error:
         raise TableError(describe(f"{path} cannot be read", got=str(error))) from error
 

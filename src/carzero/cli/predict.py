@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from carzero.scoring_run import RunResult
+    from carzero.parallel.run import ParallelResult, ParallelRun
+    from carzero.scoring_run import RunResult, ScoringRun
 
 _SHOWN_FAILURES = 50
 
@@ -51,10 +52,16 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Write scores to this .parquet, .csv or .json file, and a manifest beside it."
+            "--out",
+            "-o",
+            help="Write scores to this .parquet, .csv or .json file, and a manifest beside it; with --engine ray, to "
+            "Parquet parts in this folder.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print scores, failures and manifest as JSON.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print scores, failures and manifest as JSON; with --engine ray, without scores."),
+    ] = False,
     overlay: Annotated[
         Path | None, typer.Option(help="Draw where the model looks, one PNG a picture and finding, into this folder.")
     ] = None,
@@ -76,6 +83,20 @@ def predict(
             "machine has it in hardware and the image tower is a transformer, else float32."
         ),
     ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: in this process; ray: by workers on this machine or many, into a folder (docs/clusters.md)."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --engine ray: processes; by default one a GPU, or one a machine without GPUs."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help='With --engine ray: a running cluster, such as "auto"; by default this machine alone.'),
+    ] = None,
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
@@ -85,31 +106,58 @@ def predict(
     """
     from carzero.data.images import list_images
     from carzero.precision import check_dtype
-    from carzero.scoring_run import ScoringRun
+    from carzero.scoring_run import RunResult
 
     if pool not in ("mean", "max"):
         raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
-    items, prompt_set = list_images(images), _read_prompts(labels, prompts, template)
+    settings = {
+        "items": list_images(images),
+        "prompt_set": _read_prompts(labels, prompts, template),
+        "weights": weights,
+        "resume": resume,
+        "overwrite": overwrite,
+        "force": force,
+        "pool": pool,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": check_dtype(dtype),
+    }
     quiet_libraries()
-    run = ScoringRun(
-        items=items,
-        prompt_set=prompt_set,
-        weights=weights,
-        out=out,
-        overlay=overlay,
-        resume=resume,
-        overwrite=overwrite,
-        force=force,
-        pool=pool,
-        batch_size=batch_size,
-        device=device,
-        dtype=check_dtype(dtype),
-    )
+    run = _build_run(engine, settings, out=out, overlay=overlay, workers=workers, address=address)
     with show_progress("scoring", "scored", "images", len(run.items)) as advance:
         result = run.execute(advance)
-    show_result(result, out=out, as_json=as_json)
+    if isinstance(result, RunResult):
+        show_result(result, out=out, as_json=as_json)
+    else:
+        _show_folder(result, as_json=as_json)
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _build_run(
+    engine: str,
+    settings: dict[str, Any],
+    *,
+    out: Path | None,
+    overlay: Path | None,
+    workers: int | None,
+    address: str | None,
+) -> ScoringRun | ParallelRun:
+    if engine == "local":
+        if workers is not None or address is not None:
+            raise typer.BadParameter("belongs to --engine ray.", param_hint="--workers, --address")
+        from carzero.scoring_run import ScoringRun
+
+        return ScoringRun(**settings, out=out, overlay=overlay)
+    if engine != "ray":
+        raise typer.BadParameter(f"expected local or ray, got {engine}.", param_hint="--engine")
+    if out is None:
+        raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
+    if overlay is not None:
+        raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--overlay")
+    from carzero.parallel.run import ParallelRun
+
+    return ParallelRun(**settings, out=out, workers=workers, address=address)
 
 
 def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:
@@ -137,13 +185,24 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
     for image_id, warning in zip(doubts["image_id"][:_SHOWN_FAILURES], doubts["warnings"], strict=False):
         console.print(f"warning: {image_id}: {warning}", markup=False)
     if result.failures:
-        _show_failures(console, result)
+        _show_failures(console, result.failures, len(result.table))
 
 
-def _show_failures(console: Console, result: RunResult) -> None:
-    count = len(result.failures)
-    console.print(f"{count} of {count + len(result.table)} pictures were not scored:")
-    for failure in result.failures[:_SHOWN_FAILURES]:
+def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
+    console = stderr_console()
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+    console.print(f"Wrote {result.scored} rows to {result.folder} ({result.manifest['parts']} parts).", markup=False)
+    if deaths := result.manifest["engine"]["deaths"]:
+        console.print(f"note: workers died {deaths} times on the way; their parts were scored again.", markup=False)
+    if result.failures:
+        _show_failures(console, result.failures, result.scored)
+
+
+def _show_failures(console: Console, failures: list[dict[str, str]], scored: int) -> None:
+    count = len(failures)
+    console.print(f"{count} of {count + scored} pictures were not scored:")
+    for failure in failures[:_SHOWN_FAILURES]:
         reason = failure["reason"].removeprefix(f"{failure['path']}: ")
         console.print(f"  {failure['image_id']}: {reason}", markup=False)
     if count > _SHOWN_FAILURES:

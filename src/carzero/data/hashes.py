@@ -6,13 +6,25 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["hash_file", "hash_texts"]
+from carzero.data.tables import list_parts
+
+__all__ = ["hash_file", "hash_files", "hash_table", "hash_texts"]
 
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(files: Iterable[Path], root: Path) -> str:
+    """SHA-256 of files by their names below `root` and their contents, in the order given."""
+    return hash_texts(f"{file.relative_to(root).as_posix()} {hash_file(file)}" for file in files)
+
+
+def hash_table(path: Path) -> str:
+    """SHA-256 of a table that `load_table` reads: of its file, or of the parts in its folder."""
+    return hash_files(list_parts(path), path) if path.is_dir() else hash_file(path)
 
 
 def hash_texts(texts: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.data.hashes import hash_file
+from carzero.data.hashes import hash_table
 from carzero.data.scores import manifest_path
 from carzero.data.tables import load_table
 from carzero.errors import TableError, describe
@@ -103,7 +103,7 @@ def as_score_matrix(scores: Any) -> ScoreMatrix:
 
 
 def load_score_matrix(path: Path) -> ScoreMatrix:
-    """Reads a score table (.parquet, .csv, .json) and the manifest beside it.
+    """Reads a score table (.parquet, .csv, .json, or a folder of Parquet parts) and the manifest beside it.
 
     Raises:
         TableError: no such table, no `image_id`, no scores, a doubled key, or a score that is no number.
@@ -115,7 +115,7 @@ def load_score_matrix(path: Path) -> ScoreMatrix:
             manifest = dict(json.loads(side_car.read_bytes()))
         except (ValueError, TypeError) as error:
             raise TableError(describe(f"{side_car} is no manifest", then="delete it, or restore it")) from error
-    return to_score_matrix(frame, source=str(path), sha256=hash_file(path), manifest=manifest)
+    return to_score_matrix(frame, source=str(path), sha256=hash_table(path), manifest=manifest)
 
 
 def to_score_matrix(

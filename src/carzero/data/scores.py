@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.data.atomic import replace_when_done
-from carzero.data.tables import check_output, load_table
+from carzero.data.tables import FOLDER_MANIFEST, check_output, load_table
 from carzero.errors import TableError, describe
 from carzero.outputs import ScoredImage
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = [
     "KEY_COLUMNS",
@@ -23,6 +24,7 @@ __all__ = [
     "manifest_path",
     "save_scores",
     "score_row",
+    "score_schema",
     "to_frame",
     "to_rows",
 ]
@@ -49,6 +51,19 @@ def to_frame(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.Dat
     return frame.astype(kinds)
 
 
+def score_schema(labels: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of the table of `to_frame`, which a part without rows has too."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in KEY_COLUMNS),
+            *((f"logit:{label}", pa.float32()) for label in labels),
+            ("warnings", pa.string()),
+        ]
+    )
+
+
 def check_score_path(path: Path) -> None:
     """Refuses a file that could not be written, before any work is done.
 
@@ -59,7 +74,9 @@ def check_score_path(path: Path) -> None:
 
 
 def manifest_path(path: Path) -> Path:
-    """The side-car of a score table: its name with `.manifest.json` behind it."""
+    """The side-car of a score table: its name with `.manifest.json` behind it; inside a folder of parts."""
+    if path.is_dir():
+        return path / FOLDER_MANIFEST
     return path.with_name(path.name + ".manifest.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,10 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_output", "load_table"]
+__all__ = ["FOLDER_MANIFEST", "check_output", "list_parts", "load_table"]
+
+# Readers of partitioned tables pass over names that begin with "_", and so do we.
+FOLDER_MANIFEST = "_manifest.json"
 
 # Keys that may look like numbers: "007" and "1.20" must come back as they were written.
 _TEXT_COLUMNS = ("image_id", "patient_id", "path", "image", "image_path", "file", "study_uid", "series_uid", "sop_uid")
@@ -21,16 +25,19 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
     """Reads a table: .csv, .tsv, .jsonl, .json (a list of records) or .parquet, with plain strings kept as strings.
 
     Args:
-        path: the file.
+        path: the file; or a folder of Parquet parts, which are joined in the order of their names.
         as_text: True makes no number, date or truth value of any text; False does so except in columns of keys.
         keys: further columns of texts that may look like numbers.
 
     Raises:
-        TableError: the file is missing, of another suffix, or broken.
+        TableError: the file is missing, of another suffix, or broken; the folder holds no parts, or unfinished ones.
     """
     import pandas as pd
 
     path = Path(path)
+    if path.is_dir():
+        _check_finished(path)
+        return pd.concat([load_table(part) for part in list_parts(path)], ignore_index=True)
     texts = dict.fromkeys((*_TEXT_COLUMNS, *keys), str)
     delimited: Any = str if as_text else texts
     nested: Any = False if as_text else texts
@@ -59,6 +66,36 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
                 then="check the file",
             )
         ) from error
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The Parquet files of a partitioned table, sorted by name; names that begin with "_" or "." are no parts.
+
+    Raises:
+        TableError: there are none.
+    """
+    parts = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith(("_", ".")))
+    if not parts:
+        raise TableError(
+            describe("This folder is no table", got=str(folder), expected="Parquet parts in it (*.parquet)")
+        )
+    return parts
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuses the folder of a run that says of itself that parts are missing."""
+    try:
+        manifest = json.loads((folder / FOLDER_MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise TableError(
+            describe(f"{folder / FOLDER_MANIFEST} cannot be read", got=str(error), then="restore it, or delete it")
+        ) from error
+    if isinstance(manifest, dict) and manifest.get("complete") is False:
+        raise TableError(
+            describe(f"{folder} holds an unfinished run", then="finish it with --resume; what is missing has no score")
+        )
 
 
 def check_output(path: Path, suffixes: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.data.hashes import hash_file, hash_texts
+from carzero.data.hashes import hash_table, hash_texts
 from carzero.data.tables import load_table
 from carzero.errors import TableError, describe
 
@@ -92,7 +92,7 @@ def to_truth(source: Any, *, id_column: str | None = None) -> Truth:
         return source
     if isinstance(source, str | Path):
         keys = [*ID_COLUMNS, *([id_column] if id_column else [])]
-        frame, name, sha256 = load_table(source, keys=keys), str(source), hash_file(Path(source))
+        frame, name, sha256 = load_table(source, keys=keys), str(source), hash_table(Path(source))
     elif isinstance(source, pd.DataFrame):
         frame, name, sha256 = source, "a pandas table", ""
     else:

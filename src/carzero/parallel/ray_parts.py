@@ -1,0 +1,151 @@
+"""Parts handed to Ray Data: where workers go, and what becomes of the errors they raise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carzero.data.images import ImageItem
+from carzero.errors import CARZeroError, ConfigurationError, RunError, describe
+from carzero.parallel.part_scoring import PartJob, PartResult
+
+__all__ = ["Placement", "divide_cpus", "place_workers", "score_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How many workers, and what each has to itself: processors, and a GPU or none."""
+
+    workers: int
+    cpus: int
+    gpus: int
+
+
+def place_workers(ray: Any, workers: int | None, device: str | None, parts: int) -> Placement:
+    """Divides a cluster among workers.
+
+    Args:
+        ray: the module, connected.
+        workers: how many are wanted; None takes one a GPU, or one a machine where there are none.
+        device: "cpu" leaves GPUs alone, another one needs them, None takes them where there are enough.
+        parts: more workers than parts would have nothing to do.
+
+    Raises:
+        ConfigurationError: the cluster lacks the processors or GPUs.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = 0 if device == "cpu" else int(sum(machine.get("GPU", 0) for machine in machines))
+    workers = min(workers or gpus or len(machines), parts)
+    wants_gpu = device not in (None, "cpu") or gpus >= workers
+    if wants_gpu and gpus < workers:
+        raise ConfigurationError(
+            describe(
+                "There are more workers than GPUs in the cluster",
+                got=workers,
+                expected=f"at most {gpus}",
+                then="ask for fewer workers, or --device cpu",
+            )
+        )
+    return Placement(
+        workers, divide_cpus([int(machine.get("CPU", 0)) for machine in machines], workers), int(wants_gpu)
+    )
+
+
+def divide_cpus(machines: Sequence[int], workers: int) -> int:
+    """The most processors that each of so many equal workers can have.
+
+    Args:
+        machines: processors of each machine.
+        workers: processes to place on them.
+
+    Raises:
+        ConfigurationError: there are fewer processors than workers.
+    """
+    for share in range(max(machines, default=0), 0, -1):
+        if sum(cpus // share for cpus in machines) >= workers:
+            return share
+    raise ConfigurationError(
+        describe(
+            "There are more workers than processors in the cluster",
+            got=workers,
+            expected=f"at most {sum(machines)}",
+            then="ask for fewer workers",
+        )
+    )
+
+
+def score_parts(
+    ray: Any, parts: Mapping[int, Sequence[ImageItem]], job: PartJob, placement: Placement
+) -> Iterator[PartResult]:
+    """Has workers score parts, and yields each one's result when it is written.
+
+    Ray starts a worker that dies anew and hands its part out again, without end; `PartScorer` sees to it that a
+    picture which kills its worker is given up.
+
+    Raises:
+        CARZeroError: what a worker refuses.
+        RunError: workers cannot be started, or fail for a reason of their own, such as a full disk.
+    """
+    from carzero.parallel.worker import RayWorker
+
+    rows = [
+        {"number": number, "image_ids": [item.image_id for item in items], "paths": [item.path for item in items]}
+        for number, items in parts.items()
+    ]
+    with _quiet_data(ray):
+        # One block a part: left to itself, Ray joins small blocks and gives one worker everything.
+        scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            RayWorker,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=placement.workers),
+            fn_constructor_args=(job, str(Path.cwd()), placement.cpus),
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpus,
+        )
+        with _own_errors(ray):
+            for row in scored.iter_rows():
+                yield PartResult(**row)
+
+
+@contextlib.contextmanager
+def _own_errors(ray: Any) -> Iterator[None]:
+    """Digs the error that a worker meant out of those that Ray wraps around it."""
+    try:
+        yield
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise _find_own(error) from error
+
+
+def _find_own(error: BaseException) -> CARZeroError:
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        if isinstance(current, CARZeroError):
+            return current
+        seen.append(current)
+        current = getattr(current, "cause", None) or current.__cause__
+    return RunError(
+        describe(
+            "The workers cannot go on",
+            got=str(seen[-1]).strip().splitlines()[-1:],
+            then="see Ray's logs (/tmp/ray/session_latest/logs on each machine); --resume goes on where they were",
+        )
+    )
+
+
+@contextlib.contextmanager
+def _quiet_data(ray: Any) -> Iterator[None]:
+    """Keeps Ray Data's bars and reports off the terminal for the time of the block."""
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    bars, level = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = bars
+        logger.setLevel(level)

@@ -1,0 +1,94 @@
+"""Ray started, joined and stopped: quiet, without its usage statistics, and with nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from carzero.errors import MissingExtraError, RunError, describe
+
+__all__ = ["import_ray", "joined_cluster"]
+
+_STORE_BYTES = 128 * 2**20  # lists of paths pass through the object store, pictures never do
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def import_ray() -> Any:
+    """Returns the module `ray` with `ray.data` loaded.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError(
+            describe("Scoring on several workers needs Ray", then="install it with: pip install 'carzero[ray]'")
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str | None, workers: int) -> Iterator[Any]:
+    """Yields Ray's module, connected; a cluster that was started for this is stopped at the end, come what may.
+
+    Args:
+        address: of a running cluster, "auto" for the one this machine belongs to, None to start one on this machine. In
+            a process that is connected already, that connection is used, and kept.
+        workers: processes that a cluster of our own must have room for.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        RunError: there is no cluster at the address.
+    """
+    with _quiet_environment():
+        ray = import_ray()
+        if ray.is_initialized():
+            yield ray
+            return
+        local = {"num_cpus": max(workers, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if address is None else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else local),
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RunError(
+                describe(
+                    "No Ray cluster answers",
+                    got=f"{address}: {str(error).splitlines()[0]}",
+                    expected='an address like 10.0.0.1:6379, or "auto" on a machine of the cluster',
+                    then="start one with `ray start --head`, or leave --address out",
+                )
+            ) from error
+        try:
+            # Ray prints what it has to say of dead workers on stdout, which is for results.
+            with contextlib.redirect_stdout(sys.stderr):
+                yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_environment() -> Iterator[None]:
+    """Sets what Ray reads from the environment, where the user has not, for the time of the block."""
+    added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
