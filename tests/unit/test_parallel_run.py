@@ -39,7 +39,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[ImageItem]:
 @pytest.fixture(scope="module")
 def alone(items: list[ImageItem], tiny_weights: Path) -> RunResult:
     """The same job in this process."""
-    return ScoringRun(items, ASKED, weights=str(tiny_weights), device="cpu").execute()
+    return ScoringRun(items, ASKED, weights=str(tiny_weights), device="cpu", dtype="float32").execute()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,9 @@ def killed(
             victims.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    run = ParallelRun(items, ASKED, out, weights=str(tiny_weights), workers=2, device="cpu", part_size=3)
+    run = ParallelRun(
+        items, ASKED, out, weights=str(tiny_weights), workers=2, device="cpu", dtype="float32", part_size=3
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("carzero.parallel.worker.RayWorker", GatedWorker)
         result = run.execute(kill_waiting)
@@ -103,7 +105,14 @@ def test_a_finished_run_is_resumed_without_a_cluster(
     monkeypatch.setitem(sys.modules, "ray", None)
     out = killed[0].folder
     whole = [item for item in items if item.image_id != "film_005b.png"]
-    settings = {"prompt_set": ASKED, "out": out, "weights": str(tiny_weights), "device": "cpu", "part_size": 3}
+    settings = {
+        "prompt_set": ASKED,
+        "out": out,
+        "weights": str(tiny_weights),
+        "device": "cpu",
+        "dtype": "float32",
+        "part_size": 3,
+    }
     with pytest.raises(TableError, match=r"holds the scores of a finished run\. Go on with --resume"):
         ParallelRun(items, **settings).execute()
     with pytest.raises(TableError, match="belongs to a run with other settings"):

@@ -96,6 +96,15 @@ def test_a_run_is_not_touched_unasked(complete: bool, message: str, folder: Scor
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_that_could_not_begin_is_replaced(tmp_path: Path) -> None:
+    first = open_folder(tmp_path / "scores")
+    again = open_folder(tmp_path / "scores", {**RECORD, "weights_sha256": "cd"})
+    assert again.run != first.run
+    again.attempts_path(0).parent.mkdir()
+    with pytest.raises(TableError, match="holds an unfinished run"):
+        open_folder(tmp_path / "scores")
+
+
 def test_another_run_is_refused(folder: ScoreFolder) -> None:
     with pytest.raises(TableError, match=r"belongs to a run with other settings; got \{'weights_sha256': 'ab'\}"):
         open_folder(folder.path, {**RECORD, "weights_sha256": "cd"}, resume=True)

@@ -165,8 +165,8 @@ def open_score_folder(
     found = _load_manifest(path)
     if found is None:
         _check_empty(path)
-    elif overwrite:
-        folder.clear()
+    elif overwrite or [entry.name for entry in path.iterdir()] == [FOLDER_MANIFEST]:
+        folder.clear()  # a run that could not even begin has nothing to lose
     elif resume:
         check_same_run(path, {key: found.get(key) for key in record}, record)
     else:
