@@ -9,6 +9,7 @@ import torch
 
 from carzero.errors import PromptError, describe
 from carzero.model import CARZeroModel, TextFeatures
+from carzero.model.scoring import build_scorer, count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 
@@ -50,7 +51,7 @@ class PromptBank:
 
 
 def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
-    """Encodes a prompt set on the model's device; `texts` is a `TextBank`.
+    """Encodes a prompt set on the model's device; `texts` is what the scorer of its alignment prepares.
 
     Raises:
         PromptError: a prompt is longer than the model reads.
@@ -61,12 +62,14 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
         _check_length(processor, text)
     tokens = {name: ids.to(model.device) for name, ids in processor.tokenize(texts).items()}
     parts = [
-        model.encode_texts(ids, mask)
+        model.raw_text_features(ids, mask)
         for ids, mask in zip(
             tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
         )
     ]
-    return PromptBank(prompt_set, model.prepare_texts(TextFeatures.join(parts)), torch.tensor(owner))
+    raw = TextFeatures.join(parts)
+    prepared = build_scorer(model.alignment).prepare(model.project_texts(raw), count_words(raw.local))
+    return PromptBank(prompt_set, prepared, torch.tensor(owner))
 
 
 def _check_length(processor: CARZeroProcessor, text: str) -> None:

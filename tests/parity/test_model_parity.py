@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from carzero.model.conversion import Conversion, translate_released
+from carzero.model.scoring import build_scorer, count_words
 from tests.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
 TOLERANCE = {"text_local": 2e-5}
@@ -63,6 +64,19 @@ def test_every_array_is_the_authors(case: str, model: torch.nn.Module) -> None:
     for name, value in got.items():
         error = np.abs(value.numpy() - expected[name]).max()
         assert error <= TOLERANCE.get(name, 1e-5), f"{name} is off by {error:.2e}"
+
+
+def test_scores_without_training_are_the_authors(case: str, model: torch.nn.Module) -> None:
+    """The form that prediction uses: folded projections, one key for all padding."""
+    expected = load_expected(case)
+    batch = inputs(expected)
+    scorer = build_scorer(model.alignment)
+    with torch.inference_mode():
+        raw = model.raw_text_features(batch["input_ids"], batch["attention_mask"])
+        texts = scorer.prepare(model.project_texts(raw), count_words(raw.local))
+        scores, maps = scorer.score(model.encode_images(batch["pixel_values"]), texts, need_maps=True)
+    assert np.abs(scores.numpy() - expected["similarity"]).max() <= 1e-5
+    assert np.abs(maps.numpy() - expected["grounding"]).max() <= 1e-5
 
 
 def test_loss_and_gradient_norms_are_the_authors(case: str, conversion: Conversion, model: torch.nn.Module) -> None:

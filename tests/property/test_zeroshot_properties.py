@@ -17,6 +17,7 @@ from carzero import Radiograph, ZeroShotClassifier, load_radiograph
 from carzero.data.images import ImageItem
 from carzero.data.scores import KEY_COLUMNS
 from carzero.errors import ConfigurationError, PromptError, TableError, UnreadableImageError, WeightsError
+from carzero.model.scoring import SimilarityScorer
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
 from tests.tiny import MAX_TEXT, logits_of
@@ -238,18 +239,18 @@ def test_texts_are_encoded_once_for_all_pictures(
 ) -> None:
     calls: list[int] = []
     prepared: list[int] = []
-    encode, prepare = classifier.model.encode_texts, classifier.model.prepare_texts
+    encode, prepare = classifier.model.raw_text_features, SimilarityScorer.prepare
 
     def counted(ids: torch.Tensor, mask: torch.Tensor) -> Any:
         calls.append(len(ids))
         return encode(ids, mask)
 
-    def counted_prepare(texts: Any) -> Any:
+    def counted_prepare(self: SimilarityScorer, texts: Any, words: torch.Tensor) -> Any:
         prepared.append(len(texts.pooled))
-        return prepare(texts)
+        return prepare(self, texts, words)
 
-    monkeypatch.setattr(classifier.model, "encode_texts", counted)
-    monkeypatch.setattr(classifier.model, "prepare_texts", counted_prepare)
+    monkeypatch.setattr(classifier.model, "raw_text_features", counted)
+    monkeypatch.setattr(SimilarityScorer, "prepare", counted_prepare)
     classifier.predict(films, labels=LABELS, batch_size=2)
     assert calls == prepared == [len(LABELS)]
     bank = classifier.encode_prompts(PromptSet.from_labels(LABELS))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from carzero.backends.protocol import PairScores
 from carzero.model import CARZeroModel
+from carzero.model.scoring import build_scorer
 from carzero.precision import choose_device, dtype_name
 from carzero.processing import CARZeroProcessor
 from carzero.prompt_bank import PromptBank, encode_prompts
@@ -36,6 +37,7 @@ class TorchBackend:
         self.device = choose_device(device)
         self.model: CARZeroModel = model.eval().to(self.device, dtype or model.dtype)
         self.dtype = dtype_name(self.model.dtype)
+        self._scorer = build_scorer(self.model.alignment)
 
     @torch.inference_mode()
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
@@ -46,8 +48,8 @@ class TorchBackend:
     def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
         """Scores pictures; see `Backend.score`."""
         images = self.model.encode_images(self._to_device(pixel_values))
-        aligned = self.model.align(images, bank.texts, need_maps)
-        return PairScores(_to_host(aligned.scores), None if aligned.maps is None else _to_host(aligned.maps))
+        scores, maps = self._scorer.score(images, bank.texts, need_maps)
+        return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
 
     def _to_device(self, pixel_values: Tensor) -> Tensor:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
