@@ -13,29 +13,26 @@ import pytest
 import yaml
 
 from carzero.prompts import PromptSet, load_prompt_set
+from tests.commands import in_process
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 PATIENCE_S = 120
 
 
-def carzero(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S, cwd=cwd
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S)
 
 
-def prompts(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return carzero("prompts", *arguments, cwd=cwd)
+def prompts(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return carzero("prompts", *arguments)
 
 
-def refused(*arguments: object) -> str:
-    """The one message of a command that must end as wrong use."""
-    done = prompts(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert not done.stdout
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one message of a command that must end as wrong use; in this process, which spares the imports."""
+    code, stdout, stderr = in_process(capsys, "prompts", *arguments)
+    assert (code, stdout) == (2, ""), stderr
+    return stderr
 
 
 def test_list_as_a_table_and_as_json() -> None:
@@ -60,13 +57,20 @@ def test_what_is_shown_is_a_prompt_file(options: tuple[str, ...], suffix: str, t
         assert json.loads(done.stdout)["Pneumonia"]["code"] == {"scheme": "SCT", "value": "233604007"}
 
 
-def test_predict_takes_a_name_and_a_file_of_that_name(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
+def test_predict_takes_a_name_and_a_file_of_that_name(
+    films: list[Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "chexpert5").write_text("edema: There is edema\n")
     manifests = {}
     for asked in ("chexpert5:pairs", "./chexpert5"):
-        done = carzero("predict", films[0], "-w", tiny_weights, "--prompts", asked, "--json", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        manifests[asked] = json.loads(done.stdout)["manifest"]
+        code, stdout, stderr = in_process(capsys, "predict", films[0], "-w", tiny_weights, "--prompts", asked, "--json")
+        assert code == 0, stderr
+        manifests[asked] = json.loads(stdout)["manifest"]
     assert manifests["./chexpert5"]["prompts"] == {"edema": ["There is edema"]}
     assert manifests["chexpert5:pairs"]["prompts"]["Edema"] == ["There is pulmonary edema"]
     assert manifests["chexpert5:pairs"]["prompts_sha256"] == load_prompt_set("chexpert5", "pairs").hash
@@ -102,10 +106,10 @@ def test_lint_exit_codes_tell_clean_from_doubtful(tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["counts"] == {"error": 1, "warning": 0, "note": 0}
 
 
-def test_lint_asks_the_weights_tokenizer() -> None:
-    done = prompts("lint", "chestxray14", "--weights", "demo", "--json")
-    assert done.returncode == 1, done.stderr
-    findings = json.loads(done.stdout)["findings"]
+def test_lint_asks_the_weights_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, stderr = in_process(capsys, "prompts", "lint", "chestxray14", "--weights", "demo", "--json")
+    assert code == 1, stderr
+    findings = json.loads(stdout)["findings"]
     assert {finding["rule"] for finding in findings} == {"broken-word"}
     assert [finding["label"] for finding in findings] == ["Cardiomegaly", "Pneumothorax", "Consolidation", "Fibrosis"]
 
@@ -129,7 +133,7 @@ def test_make_prints_a_file_and_says_what_is_doubtful(tmp_path: Path) -> None:
     assert json.loads(out.read_text()) == {"No Finding": {"positive": ["There is No Finding"]}}
 
 
-def test_make_from_files_and_never_over_one(tmp_path: Path) -> None:
+def test_make_from_files_and_never_over_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.txt").write_text("edema\n\n  lung  nodule \nedema\n")
     pd.DataFrame({"id": [1, 2, 3], "finding": ["mass", None, "edema"]}).to_csv(tmp_path / "table.csv")
     out = tmp_path / "asked.yaml"
@@ -138,7 +142,7 @@ def test_make_from_files_and_never_over_one(tmp_path: Path) -> None:
     assert PromptSet.load(out).labels == ["edema", "lung nodule"]
     before = out.read_bytes()
     again = ("make", "--from", tmp_path / "table.csv", "--column", "finding", "-o", out)
-    assert "The file exists" in refused(*again)
+    assert "The file exists" in refused(capsys, *again)
     assert out.read_bytes() == before
     done = prompts(*again, "--overwrite")
     assert done.returncode == 0, done.stderr
@@ -146,7 +150,7 @@ def test_make_from_files_and_never_over_one(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["asked.yaml", "labels.txt", "table.csv"]
 
 
-def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
+def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "table.csv").write_text("id,finding\n1,mass\n")
     (tmp_path / "list.yaml").write_text("- There is edema\n")
@@ -171,9 +175,9 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
         "cannot be written": ("make", "edema", "-o", tmp_path / "no" / "asked.yaml"),
     }
     for message, arguments in cases.items():
-        stderr = refused(*arguments)
+        stderr = refused(capsys, *arguments)
         assert stderr.startswith("error: "), stderr
         assert message in stderr
         assert len(stderr.splitlines()) == 1, stderr
-    assert "exclude each other" in refused("show", "chexpert5", "--json", "--yaml")
-    assert "Missing argument" in refused("show")
+    assert "exclude each other" in refused(capsys, "show", "chexpert5", "--json", "--yaml")
+    assert "Missing argument" in refused(capsys, "show")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import in_process
 from tests.stub_server import Fault, Request, StubServer, faithful_answer, running_stub
 
 KEY = "sk-secret-of-the-user"
@@ -43,6 +44,13 @@ def refused(*arguments: object) -> str:
     assert not done.stdout
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def refused_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The same in this process, which spares the imports."""
+    code, stdout, stderr = in_process(capsys, "reports", *arguments)
+    assert (code, stdout) == (2, ""), stderr
+    return stderr
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -106,7 +114,7 @@ class TestRules:
 
 
 class TestWrongUse:
-    def test_one_message_and_exit_2(self, table: Path, tmp_path: Path) -> None:
+    def test_one_message_and_exit_2(self, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = ("--out", tmp_path / "out.jsonl")
         text = ("--column", "text=report")
         server = ("--backend", "openai", "--base-url", "http://127.0.0.1:9/v1")
@@ -126,7 +134,7 @@ class TestWrongUse:
             "text.sqlite cannot be used": (table, *out, *text, *server, *model, "--cache", tmp_path / "text.sqlite"),
         }
         for message, arguments in cases.items():
-            stderr = refused("align", *arguments)
+            stderr = refused_here(capsys, "align", *arguments)
             assert stderr.startswith("error: "), stderr
             assert message in stderr
             assert len(stderr.splitlines()) == 1, stderr
@@ -138,9 +146,10 @@ class TestWrongUse:
             "only with --backend openai": (table, *out, *text, *model),
             "--column": (table, *out, "--column", "text"),
             "--concurrency": (table, *out, *text, *server, *model, "--concurrency", "0"),
+            "needs both prices": (table, *out, *text, *server, *model, "--price-in", "1"),
         }
         for message, arguments in usage.items():
-            assert message in refused("align", *arguments)
+            assert message in refused_here(capsys, "align", *arguments)
 
 
 class TestModel:
@@ -308,51 +317,53 @@ def test_a_killed_run_of_the_rules_is_resumed_and_equal(tmp_path: Path) -> None:
 
 class TestCheck:
     @pytest.fixture
-    def aligned(self, table: Path, tmp_path: Path) -> Path:
+    def aligned(self, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         def reply(request: Request, earlier: int) -> str:
             return faithful_answer(request.report).replace("pleural effusion", "effusion")
 
         out = tmp_path / "aligned.jsonl"
         with running_stub(reply) as stub:
-            carzero("align", table, "-o", out, "--column", "text=report", *at(stub))
+            in_process(capsys, "reports", "align", table, "-o", out, "--column", "text=report", *at(stub))
         return out
 
-    def test_against_the_rules(self, aligned: Path) -> None:
+    def test_against_the_rules(self, aligned: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = read(aligned)
         rows[0]["structured"][1]["presence"] = "present"
         aligned.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        done = carzero("check", aligned, "--json")
-        assert done.returncode == 0, done.stderr
-        printed = json.loads(done.stdout)
+        code, stdout, stderr = in_process(capsys, "reports", "check", aligned, "--json")
+        assert code == 0, stderr
+        printed = json.loads(stdout)
         assert list(printed) == ["all", "tiny", "rules"]
         assert printed["tiny"]["counts"]["flipped"] == 1
         (difference,) = [row for row in printed["all"]["rows"] if row["kind"] == "flipped"]
         assert (difference["report_id"], difference["finding"]) == ("s1", "pneumothorax")
-        shown = carzero("check", aligned).stdout
+        shown = in_process(capsys, "reports", "check", aligned)[1]
         assert "flipped: present in one, absent in the other" in shown
 
-    def test_against_another_alignment(self, aligned: Path, table: Path, tmp_path: Path) -> None:
+    def test_against_another_alignment(
+        self, aligned: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         reference = tmp_path / "reference.jsonl"
-        carzero("align", table, "-o", reference, "--column", "text=report")
-        done = carzero("check", aligned, reference, "--json")
-        assert done.returncode == 0, done.stderr
-        assert set(json.loads(done.stdout)["all"]["counts"].values()) == {0}
+        in_process(capsys, "reports", "align", table, "-o", reference, "--column", "text=report")
+        code, stdout, stderr = in_process(capsys, "reports", "check", aligned, reference, "--json")
+        assert code == 0, stderr
+        assert set(json.loads(stdout)["all"]["counts"].values()) == {0}
         reference.write_text(reference.read_text() + reference.read_text().splitlines()[0].replace("s1", "s9") + "\n")
-        done = carzero("check", aligned, reference)
-        assert done.returncode == 1
-        assert "1 reports of the reference are missing" in done.stderr
+        code, stdout, stderr = in_process(capsys, "reports", "check", aligned, reference)
+        assert code == 1
+        assert "1 reports of the reference are missing" in stderr
 
-    def test_against_truth(self, aligned: Path, tmp_path: Path) -> None:
+    def test_against_truth(self, aligned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "truth.csv").write_text("study_id,yes\ns1,cardiomegaly\ns2,pleural effusion\n")
         options = ("--truth", tmp_path / "truth.csv", "--column", "present=yes", "--least-positives", "1")
-        done = carzero("check", aligned, *options, "--unlisted-absent", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["all"]["macro_f1"] == 1.0
-        assert "macro" in carzero("check", aligned, *options).stdout
+        code, stdout, stderr = in_process(capsys, "reports", "check", aligned, *options, "--unlisted-absent", "--json")
+        assert code == 0, stderr
+        assert json.loads(stdout)["all"]["macro_f1"] == 1.0
+        assert "macro" in in_process(capsys, "reports", "check", aligned, *options)[1]
 
-    def test_wrong_use(self, aligned: Path, table: Path, tmp_path: Path) -> None:
-        assert "is no aligned report" in refused("check", table)
-        assert "cannot be read" in refused("check", tmp_path / "nowhere.jsonl")
-        assert "--truth" in refused("check", aligned, aligned, "--truth", table)
-        assert "--truth" in refused("check", aligned, "--unlisted-absent")
-        assert "lacks the findings" in refused("check", aligned, "--truth", table)
+    def test_wrong_use(self, aligned: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "is no aligned report" in refused_here(capsys, "check", table)
+        assert "cannot be read" in refused_here(capsys, "check", tmp_path / "nowhere.jsonl")
+        assert "--truth" in refused_here(capsys, "check", aligned, aligned, "--truth", table)
+        assert "--truth" in refused_here(capsys, "check", aligned, "--unlisted-absent")
+        assert "lacks the findings" in refused_here(capsys, "check", aligned, "--truth", table)

@@ -392,6 +392,10 @@ class TestResume:
                 by_rules(rows, out, resume=True)
         with pytest.raises(TableError, match="other settings"):
             by_model(good, rows_of(), out, resume=True)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("carzero.aligning.run.lexicon_sha256", lambda: "of another vocabulary")
+            with pytest.raises(TableError, match="other settings"):
+                by_rules(rows_of(), out, resume=True)
         assert partial_path(out).read_bytes() == before
 
     @pytest.mark.parametrize("content", [b"study_id,text\n1,2\n", b"[1]\n", b'{"run": 7}\n', b"x"])
@@ -510,6 +514,8 @@ class TestInputs:
             "lacks the report": "study_id,age\n1,2\n",
             "has no rows": "study_id,text\n",
             "2 rows without study_id: 1, 3": "study_id,text\n,x\n2,y\n,z\n",
+            "row 2 of .* is too long for a report": f"study_id,text\n1,x\n2,{'x' * (2**20 + 1)}\n",
+            "row 1 of .* is too long for a report": f"study_id,impression\n1,{'x' * 2**20}\n",
         }
         for message, content in cases.items():
             (tmp_path / "r.csv").write_text(content)

@@ -175,6 +175,11 @@ class TestLastingFailures:
         assert target in str(asked.failure)
         assert elsewhere.requests == []
 
+    def test_a_redirect_that_repeats_the_key_does_not_show_it(self) -> None:
+        asked = Asked(lambda *_: Fault(302, headers={"location": f"http://elsewhere/?key={KEY}"}))
+        assert "http://elsewhere/?key=***" in str(asked.failure)
+        assert KEY not in str(asked.failure)
+
     def test_no_such_model(self) -> None:
         asked = Asked(lambda *_: Fault(404, b"The model does not exist"))
         assert isinstance(asked.failure, LanguageModelError)

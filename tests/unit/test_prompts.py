@@ -121,6 +121,11 @@ def test_files_in_json_and_yaml_are_one(tmp_path: Path) -> None:
         (b"edema: 2026-13-01\n", "cannot be read.*month"),
         (b"edema: " + b"[" * 5000, "cannot be read.*recursion"),
         (b"edema: !!python/object/apply:os.system ['true']\n", "cannot be read.*python/object"),
+        (b"a: &a [There is a]\nb: *a\n", "cannot be read.*\\*a stands for another part"),
+        (
+            b"a: [&x0 [x], " + b", ".join(b"&x%d [*x%d, *x%d]" % (i, i - 1, i - 1) for i in range(1, 40)) + b"]",
+            "x0 stands",
+        ),
         (b"{}", "Nothing is asked"),
     ],
 )

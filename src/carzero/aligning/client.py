@@ -234,7 +234,7 @@ class ChatClient:
             raise LanguageModelError(
                 describe(
                     f"{self.server.host} wants to send the reports elsewhere, which is not followed",
-                    got=reply.headers.get("location", "") or shown,
+                    got=self._show(reply.headers.get("location", "").encode()) or shown,
                     then="give the right address with --base-url, if you trust it",
                 )
             )

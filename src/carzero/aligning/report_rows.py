@@ -26,6 +26,7 @@ ROW_COLUMNS = ("report_id", *PAIR_COLUMNS)
 _KEYS = ("report_id", "study_id", "image", "path")
 _PICTURES = ("image", "path")
 _ARCHIVES = (".tgz", ".gz", ".tar")
+_MOST_CHARS = 2**20  # of a report; a longer text is a broken table (a quotation mark that is not closed) and no report
 _SHOWN = 5
 
 
@@ -79,7 +80,8 @@ def load_table_rows(path: Path, out_folder: Path, columns: Mapping[str, str] | N
         columns: name in our schema to name in the file, such as {"text": "report"}.
 
     Raises:
-        TableError: the table cannot be read, lacks a text or a key column, has a row without key, or no row.
+        TableError: the table cannot be read, lacks a text or a key column, has a row without key, no row, or a text of
+            more than 1,048,576 characters.
     """
     frame = load_table(path, as_text=True)
     renamed = dict(columns or {})
@@ -149,11 +151,23 @@ def _read_keys(cells: Cells) -> list[str]:
 
 def _read_texts(cells: Cells) -> list[str]:
     if "text" in cells:
-        return cells.texts("text")
-    if "findings" not in cells and "impression" not in cells:
+        texts = cells.texts("text")
+    elif "findings" in cells or "impression" in cells:
+        sections = zip(cells.texts("findings"), cells.texts("impression"), strict=True)
+        texts = ["\n".join(_headed(findings, impression)) for findings, impression in sections]
+    else:
         raise _lacking(cells, "the report: text, or findings and impression", "text=report")
-    sections = zip(cells.texts("findings"), cells.texts("impression"), strict=True)
-    return ["\n".join(_headed(findings, impression)) for findings, impression in sections]
+    for row, text in enumerate(texts, start=1):
+        if len(text) > _MOST_CHARS:
+            raise TableError(
+                describe(
+                    f"The text of row {row} of {cells.path} is too long for a report",
+                    got=f"{len(text)} characters",
+                    expected=f"{_MOST_CHARS} at most",
+                    then="look for a quotation mark that is not closed, or name the right column with --column",
+                )
+            )
+    return texts
 
 
 def _headed(findings: str, impression: str) -> list[str]:

@@ -28,6 +28,7 @@ from carzero.data.atomic import replace_when_done
 from carzero.data.scores import manifest_path
 from carzero.data.tables import check_output
 from carzero.errors import TableError, describe
+from carzero.reports.lexicon import lexicon_sha256
 
 __all__ = ["AlignmentRun", "LanguageModel"]
 
@@ -122,7 +123,12 @@ class AlignmentRun:
         """What the rows depend on; rows of a run with other settings are never mixed with these."""
         from carzero import __version__
 
-        settings: dict[str, Any] = {"carzero_version": __version__, "rows": len(self.rows), "backend": "rules"}
+        settings: dict[str, Any] = {
+            "carzero_version": __version__,
+            "lexicon_sha256": lexicon_sha256(),
+            "rows": len(self.rows),
+            "backend": "rules",
+        }
         if self.model is not None:
             settings |= {
                 "backend": self.model.server.model,

@@ -149,6 +149,8 @@ def _read_model(settings: dict[str, Any], out: Path) -> LanguageModel:
     for name in ("--base-url", "--model"):
         if not settings[name]:
             raise typer.BadParameter("needed with --backend openai.", param_hint=name)
+    if (settings["--price-in"] is None) != (settings["--price-out"] is None):
+        raise typer.BadParameter("a cost needs both prices.", param_hint="--price-in --price-out")
     given = {name: value for name, value in settings.items() if value is not None}
     server = Server(
         base_url=given["--base-url"],

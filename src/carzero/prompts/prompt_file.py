@@ -20,13 +20,13 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
     """Reads a JSON or YAML file that holds one mapping of texts.
 
     Raises:
-        PromptError: the file cannot be read, repeats a key, or is no mapping of texts.
+        PromptError: the file cannot be read, repeats a key, has aliases, or is no mapping of texts.
     """
     import yaml
 
     try:
         # Every JSON file is a YAML file; the safe loader builds plain values only.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_unique_key_loader())  # noqa: S506
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_loader())  # noqa: S506
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PromptError(
             describe(
@@ -98,11 +98,19 @@ def save_text(text: str, path: Path, *, overwrite: bool = False) -> None:
         ) from error
 
 
-def _unique_key_loader() -> Any:
-    """YAML's safe loader, refusing repeated keys, of which it would silently keep the last."""
+def _plain_loader() -> Any:
+    """YAML's safe loader without repeated keys, of which it would silently keep the last, and without aliases.
+
+    Aliases of aliases make a few lines stand for more values than memory holds.
+    """
     import yaml
 
-    class UniqueKeyLoader(yaml.SafeLoader):
+    class PlainLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"*{self.peek_event().anchor} stands for another part, which is not followed")
+            return super().compose_node(parent, index)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
@@ -110,4 +118,4 @@ def _unique_key_loader() -> Any:
                 raise yaml.YAMLError(f"labels are repeated: {', '.join(doubled)}")
             return super().construct_mapping(node, deep)
 
-    return UniqueKeyLoader
+    return PlainLoader

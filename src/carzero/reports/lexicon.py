@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from carzero.reports.phrases import expand_phrase, pluralise
-from carzero.reports.vocabulary import Vocabulary, load_vocabulary, read_package_yaml
+from carzero.reports.vocabulary import Vocabulary, load_vocabulary, read_package_text, read_package_yaml
 
-__all__ = ["Lexicon", "Mark", "Place", "load_language", "load_lexicon", "load_words", "tokenize"]
+__all__ = ["Lexicon", "Mark", "Place", "lexicon_sha256", "load_language", "load_lexicon", "load_words", "tokenize"]
 
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
 # no text makes the search slow.
@@ -125,6 +126,12 @@ class Lexicon:
 def load_lexicon() -> Lexicon:
     """The lexicon of the package's vocabulary and language files; built once."""
     return Lexicon([*_vocabulary_entries(load_vocabulary()), *_language_entries(load_language())])
+
+
+@cache
+def lexicon_sha256() -> str:
+    """Identity of the vocabulary and language files: what the rules read depends on them and the package's version."""
+    return hashlib.sha256("".join(map(read_package_text, ("vocabulary.yaml", "language.yaml"))).encode()).hexdigest()
 
 
 @cache

@@ -49,7 +49,7 @@ class Vocabulary:
     """Everything that vocabulary.yaml says.
 
     Attributes:
-        version: of the file; part of what an aligned report depends on.
+        version: of the file, raised when findings are added, renamed or taken away.
         findings: name to entry.
         anatomy: class to wordings.
         attributes: class to wordings.
@@ -103,12 +103,16 @@ def canonical_finding(words: str) -> str | None:
     return _names().get(" ".join(words.lower().replace("-", " ").split()))
 
 
+def read_package_text(name: str) -> str:
+    """Reads a file that is part of this package."""
+    return resources.files("carzero.reports").joinpath(name).read_text(encoding="utf-8")
+
+
 def read_package_yaml(name: str) -> Any:
     """Decodes a YAML file that is part of this package."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(resources.files("carzero.reports").joinpath(name).read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    return yaml.load(read_package_text(name), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 @cache
