@@ -14,21 +14,22 @@ import numpy as np
 from carzero.calibration_run import check_calibration
 from carzero.data.calibrations import load_calibration
 from carzero.data.labelled_scores import LabelledScores, join_truth
-from carzero.data.score_matrix import ScoreMatrix, as_score_matrix
+from carzero.data.score_matrix import ScoreMatrix, as_score_matrix, describe_probabilities
 from carzero.data.truth import Truth, to_truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibration import ABNORMAL
 from carzero.evaluation.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
-from carzero.evaluation.long_tail import find_rarest, split_long_tail
+from carzero.evaluation.long_tail import list_label_sets
 from carzero.evaluation.rows import MetricRow
 from carzero.evaluation.table import evaluate
 from carzero.evaluation.thresholds import Thresholds, choose_thresholds
 
-__all__ = ["EvaluationResult", "EvaluationRun", "describe_sources", "find_patients"]
+__all__ = ["EvaluationResult", "EvaluationRun", "describe_scores", "describe_sources", "find_patients"]
 
 Advance = Callable[[int, int], None]
 PATIENT_COLUMNS = ("patient_id", "patientid", "PatientID", "Patient ID")
-_RAREST = 100
+# What a scoring run's manifest says of where scores come from.
+_ORIGIN = ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class EvaluationRun:
         with refuse_settings("The scores cannot be evaluated"), warnings.catch_warnings(record=True) as undefined:
             warnings.simplefilter("always", UndefinedMetricWarning)
             thresholds, threshold_notes = self._thresholds(matrix, joined)
+            probability_note, probability_notes = _describe_probabilities(matrix, joined)
             rows = evaluate(
                 joined.scores,
                 joined.truth,
@@ -104,17 +106,19 @@ class EvaluationRun:
                 dataset=self.dataset or Path(truth.source).stem,
                 patients=joined.read_keys(patient) if patient else None,
                 groups=groups,
-                label_sets=_to_label_sets(joined) if self.long_tail else None,
+                label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else None,
                 thresholds=thresholds,
                 probabilities=joined.probabilities,
-                probability_note=_describe_probabilities(matrix),
+                probability_note=probability_note,
                 alone=(ABNORMAL,),
                 rounds=self.rounds,
                 seed=self.seed,
                 confidence=self.confidence,
                 advance=advance,
             )
-        notes += threshold_notes + _describe_groups(groups) + [str(each.message) for each in undefined]
+        notes += (
+            threshold_notes + probability_notes + _describe_groups(groups) + [str(each.message) for each in undefined]
+        )
         manifest = {
             **describe_sources([matrix], truth, joined),
             "settings": self._settings(patient, thresholds),
@@ -174,6 +178,17 @@ def find_patients(joined: LabelledScores, wanted: str | None) -> tuple[str | Non
     return column, []
 
 
+def describe_scores(matrix: ScoreMatrix) -> dict[str, Any]:
+    """What a score table is and where it comes from, for a manifest; null where its own does not say."""
+    return {
+        "file": matrix.source,
+        "sha256": matrix.sha256,
+        "score_kind": matrix.score_kind,
+        **{name: matrix.manifest.get(name) for name in _ORIGIN},
+        "calibration": matrix.manifest.get("calibration"),
+    }
+
+
 def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: LabelledScores) -> dict[str, Any]:
     """What figures rest on, for a manifest."""
     from carzero import __version__
@@ -181,32 +196,24 @@ def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Labe
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "carzero_version": __version__,
-        "scores": [
-            {
-                "file": matrix.source,
-                "sha256": matrix.sha256,
-                "score_kind": matrix.score_kind,
-                **{name: matrix.manifest.get(name) for name in ("weights", "weights_sha256", "prompts_sha256")},
-                "calibration": matrix.manifest.get("calibration"),
-            }
-            for matrix in matrices
-        ],
+        "scores": [describe_scores(matrix) for matrix in matrices],
         "truth": {"file": truth.source, "sha256": truth.sha256, "id_column": truth.id_column},
         "labels": list(joined.labels),
         "account": joined.account,
     }
 
 
-def _to_label_sets(joined: LabelledScores) -> dict[str, Any]:
-    n_pos = count_labels(joined.truth).n_pos
-    rarest = {f"rarest{_RAREST}": find_rarest(n_pos, _RAREST)} if len(n_pos) > _RAREST else {}
-    return {**split_long_tail(n_pos), **rarest}
-
-
-def _describe_probabilities(matrix: ScoreMatrix) -> str:
+def _describe_probabilities(matrix: ScoreMatrix, joined: LabelledScores) -> tuple[str, list[str]]:
+    """What probabilities are, for the column `method`, and a note where they were fitted on these very pictures."""
     if matrix.probabilities is None:
-        return ""
-    return str((matrix.manifest.get("calibration") or {}).get("description", "probability of unknown origin"))
+        return "", []
+    description = describe_probabilities(matrix.manifest)
+    fitted_on = (matrix.manifest.get("calibration") or {}).get("provenance", {})
+    if fitted_on.get("images_sha256") != joined.account["images_sha256"]:
+        return description, []
+    return f"{description}, the same set (optimistic)", [
+        "The probabilities were fitted on these very pictures: Brier score and calibration error are optimistic."
+    ]
 
 
 def _describe_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from carzero.data.hashes import hash_file
 from carzero.data.reader_study import load_reader_study
 from carzero.errors import TableError
 from tests.commands import carzero, in_process, rows_of
@@ -72,12 +73,21 @@ def test_ones_own_scores_beside_them(study: Path, tmp_path: Path, capsys: pytest
     code, out, err = in_process(capsys, *command, "--labels", "Edema", "--json")
     assert code == 0, err
     assert rows_of(out)["ours", "Edema", "auroc"]["value"] == 1, "the mean over a study's pictures"
+    (described,) = json.loads(out)["manifest"]["scores"]
+    assert described["sha256"] == hash_file(tmp_path / "ours.csv")
     code, out, _ = in_process(capsys, *command, "--labels", "Edema")
     assert code == 0
     assert "ours" in out
     code, _, err = in_process(capsys, *command)
     assert code == 2
     assert "lacks scores; got ['Atelectasis']" in err
+    for name, other in (("first", tmp_path / "ours.csv"), ("ours", tmp_path / "again" / "ours.csv")):
+        (tmp_path / "again").mkdir(exist_ok=True)
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        frame.to_csv(other, index=False)
+        code, _, err = in_process(capsys, "compare", tmp_path / f"{name}.csv", other, "--readers", study)
+        assert code == 2
+        assert f"called like another model or reader; got ['{name}']" in err
     frame.iloc[2:].to_csv(tmp_path / "ours.csv", index=False)
     code, _, err = in_process(capsys, *command, "--labels", "Edema")
     assert code == 2
@@ -101,6 +111,15 @@ def test_files_that_do_not_belong_together(study: Path, capsys: pytest.CaptureFi
     code, _, err = in_process(capsys, "compare", "--readers", study.parent / "nowhere")
     assert code == 2
     assert "is no reader study" in err
+
+
+@pytest.mark.parametrize(("plot", "message"), [("roc.gif", ".png, .svg, .pdf"), ("nowhere/roc.png", "does not exist")])
+def test_a_picture_that_cannot_be_written_stops_the_run_early(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plot: str, message: str
+) -> None:
+    code, out, err = in_process(capsys, "compare", "--readers", study, "--plot", tmp_path / plot, "--bootstrap", 10**6)
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 def test_without_matplotlib_nothing_is_computed(

@@ -174,9 +174,26 @@ class TestCalibrate:
         assert rows["all", "edema", "f1"]["method"].endswith("; threshold by youden on our set")
         assert rows["all", "edema", "f1"]["threshold"] is not None
         assert rows["all", "edema", "brier"]["method"].endswith("; probability calibrated by platt on our set")
+        assert "optimistic" not in err
         assert rows["all", "abnormal", "auroc"]["value"] > 0.5
         macro = np.mean([rows["all", label, "auroc"]["value"] for label in LABELS])
         assert rows["all", "macro", "auroc"]["value"] == pytest.approx(macro), "abnormal enters no average"
+
+    def test_on_the_set_it_was_fitted_on_it_says_so(
+        self, sets: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (scores, truth), calibration, out = sets["validation"], tmp_path / "c.json", tmp_path / "calibrated.csv"
+        assert in_process(capsys, "calibrate", "fit", scores, "--truth", truth, "--out", calibration)[0] == 0
+        assert in_process(capsys, "calibrate", "apply", scores, "--calibration", calibration, "--out", out)[0] == 0
+        code, stdout, err = in_process(
+            capsys, "evaluate", out, "--truth", truth, "--threshold-from", calibration, *FAST, "--json"
+        )
+        assert code == 0, err
+        rows = rows_of(stdout)
+        for metric in ("f1", "brier", "expected_calibration_error"):
+            assert rows["all", "edema", metric]["method"].endswith("the same set (optimistic)")
+        assert "thresholds were chosen on these very pictures" in err
+        assert "probabilities were fitted on these very pictures" in err
 
     def test_thresholds_of_the_same_set_say_so(
         self, sets: dict[str, tuple[Path, Path]], capsys: pytest.CaptureFixture[str]

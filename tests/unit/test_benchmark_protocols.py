@@ -164,6 +164,11 @@ def test_hostile_reports_are_refused(tmp_path: Path) -> None:
         load_reports(openi_archive(tmp_path / "large.tgz", {"1.xml": "<a>" + " " * (1 << 20) + "</a>"}))
     with pytest.raises(TableError, match="There are no reports"):
         load_reports(openi_archive(tmp_path / "empty.tgz", {"readme.txt": "nothing"}))
+    whole = openi_archive(tmp_path / "whole.tgz", {"1.xml": openi_report("CXR1", [], [], [])}).read_bytes()
+    for name, damage in (("torn.tgz", whole[:-30]), ("stream.tgz", whole[:60] + bytes(20) + whole[80:])):
+        (tmp_path / name).write_bytes(damage)
+        with pytest.raises(TableError, match="cannot be read"):
+            load_reports(tmp_path / name)
     (tmp_path / "no.tgz").write_bytes(b"no archive")
     with pytest.raises(TableError, match="cannot be read"):
         load_reports(tmp_path / "no.tgz")
@@ -209,6 +214,10 @@ def test_padchest_from_the_released_and_from_the_official_table(tmp_path: Path) 
             "rows labelled by a program, and rows without, are left out"
         )
         assert (labelled.groups, labelled.unit) == (("p1", "p1", "p2"), "patient")
+    unknown = padchest_rows(PatientID="")
+    unknown[2]["PatientID"] = ""
+    labelled = PADCHEST.load([padchest_table(tmp_path / "gaps.csv", unknown)])
+    assert labelled.groups == ("p1", "1", "2-3"), "pictures without a patient are not one patient's"
 
 
 @pytest.mark.parametrize(

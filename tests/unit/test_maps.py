@@ -103,6 +103,23 @@ def test_a_table_of_maps_is_read_back_and_selected(tmp_path: Path) -> None:
     assert part.sizes.tolist() == [[50, 60], [10, 20]]
 
 
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
+    save_map_table(table(), tmp_path / "maps.npz")
+    whole = (tmp_path / "maps.npz").read_bytes()
+    entry, stored = whole.rindex(b"PK\x01\x02"), whole.index(b"grids.npy") + 40
+    damaged = {
+        "version.npz": whole[: entry + 6] + b"\xff" + whole[entry + 7 :],  # of zip, above any that exists
+        "torn.npz": whole[: len(whole) // 2],
+        "stream.npz": whole[:stored] + bytes(200) + whole[stored + 200 :],
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TableError, match="is no table of maps"):
+            load_map_table(tmp_path / name)
+        with pytest.raises(TableError, match="is no map"):
+            load_map(tmp_path / name)
+
+
 def test_a_table_must_fit_itself() -> None:
     whole = table()
     fields = {"images": whole.images, "labels": whole.labels, "resize_px": 36, "crop_px": 32}

@@ -5,7 +5,9 @@ A document type declaration is refused before anything in it takes effect, so en
 
 from __future__ import annotations
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +61,7 @@ def _open_all(path: Path) -> Iterator[tuple[str, bytes]]:
                     content = archive.extractfile(member)
                     number += 1
                     yield member.name, b"" if content is None else content.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise TableError(
             describe(f"The reports {path} cannot be read", got=str(error), expected="a folder, or NLMCXR_reports.tgz")
         ) from error
@@ -101,6 +103,7 @@ def _read_report(name: str, content: bytes) -> ReportHeadings:
         raise _Declared
 
     parser = expat.ParserCreate()
+    parser.buffer_text = True  # else text full of references comes in pieces without number
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, characters
     parser.StartDoctypeDeclHandler = refuse
     try:

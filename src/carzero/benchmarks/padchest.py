@@ -113,8 +113,11 @@ def _load_released(path: Path) -> dict[str, set[str]]:
 
 
 def _load_official(path: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
-    """Reads labels and patients of the pictures that physicians labelled; a row without labels is left out."""
-    frame = load_table(path)
+    """Reads labels and patients of the pictures that physicians labelled; a row without labels is left out.
+
+    A picture without a patient has none in the second, so that such pictures are not taken for one patient's.
+    """
+    frame = load_table(path, keys=("ImageID", "PatientID"))
     needed = ("ImageID", "PatientID", "MethodLabel", "Labels")
     if lacking := [name for name in needed if name not in frame.columns]:
         raise TableError(describe(f"{path} lacks columns", got=lacking, expected=", ".join(needed)))
@@ -124,7 +127,8 @@ def _load_official(path: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
         raise TableError(describe(f"{path} lists pictures more than once", got=doubled[:5], expected="each once"))
     names = [str(name) for name in manual["ImageID"]]
     labels = {name: _read_list(str(text), path) for name, text in zip(names, manual["Labels"], strict=True)}
-    return labels, dict(zip(names, map(str, manual["PatientID"]), strict=True))
+    known = manual[manual["PatientID"].notna()]
+    return labels, dict(zip(map(str, known["ImageID"]), map(str, known["PatientID"]), strict=True))
 
 
 def _read_list(text: str, path: Path) -> set[str]:

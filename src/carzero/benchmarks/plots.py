@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.benchmarks.score_files import Aligned
-from carzero.errors import MissingExtraError
+from carzero.errors import MissingExtraError, describe
 from carzero.evaluation.curves import precision_recall_curve, roc_curve
 from carzero.evaluation.reliability import reliability_curve
 
@@ -46,7 +46,7 @@ def check_drawing() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
-            "A report needs matplotlib, which is not installed. Install it: pip install 'carzero[eval]'."
+            describe("Plots need matplotlib", then="install it with: pip install 'carzero[eval]'")
         ) from error
 
 

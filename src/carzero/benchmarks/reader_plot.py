@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.benchmarks.plots import check_drawing
 from carzero.data.atomic import replace_when_done
 from carzero.data.reader_study import ReaderStudy
-from carzero.errors import MissingExtraError, TableError, describe
+from carzero.data.tables import check_output
 from carzero.evaluation.curves import roc_curve
 from carzero.evaluation.rows import MetricRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["require_matplotlib", "save_reader_plot"]
+__all__ = ["check_plot_path", "save_reader_plot"]
 
 Floats = NDArray[np.float64]
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -26,14 +27,15 @@ _MARKERS = "osD^vP*X"
 _PANEL_IN = 4.2  # width and height of one finding's panel, inches
 
 
-def require_matplotlib() -> None:
-    """Raises MissingExtraError where plots cannot be drawn, before any work is done."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("Plots need matplotlib", then="install it with: pip install 'carzero[eval]'")
-        ) from error
+def check_plot_path(path: Path) -> None:
+    """Refuses a picture that could not be written, before any work is done.
+
+    Raises:
+        TableError: another suffix than .png, .svg and .pdf, or the folder does not exist.
+        MissingExtraError: matplotlib is not installed.
+    """
+    check_output(path, PLOT_SUFFIXES)
+    check_drawing()
 
 
 def save_reader_plot(
@@ -48,18 +50,13 @@ def save_reader_plot(
     """Draws one panel a finding: each model's ROC curve with its AUROC, each reader's point with its intervals.
 
     Args:
-        path: .png, .svg or .pdf.
+        path: as `check_plot_path` allows it.
         study: truth and labels.
         models: (N, C) scores by name.
         readers: (N, C) decisions by name.
         rows: of `compare_with_readers`, for figures and intervals.
         emphasised: models drawn bold.
-
-    Raises:
-        TableError: another suffix.
     """
-    if path.suffix.lower() not in PLOT_SUFFIXES:
-        raise TableError(describe("The plot's format is unknown", got=str(path), expected=", ".join(PLOT_SUFFIXES)))
     from matplotlib.figure import Figure  # no pyplot: it would look for a display and keep every figure
 
     figures = {(row.group, row.label, row.metric): row for row in reversed(rows)}

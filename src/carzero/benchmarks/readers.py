@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from carzero.data.reader_study import ReaderStudy, load_reader_study, to_study_scores
-from carzero.data.score_matrix import load_score_matrix
-from carzero.errors import refuse_settings
+from carzero.data.score_matrix import ScoreMatrix, load_score_matrix
+from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.readers import compare_with_readers, take_majority
-from carzero.evaluation_run import EvaluationResult
+from carzero.evaluation_run import EvaluationResult, describe_scores
 
 __all__ = ["ReaderRun"]
 
@@ -46,13 +46,13 @@ class ReaderRun:
             CARZeroError: files that cannot be read or do not belong together; no matplotlib for the picture.
         """
         if self.plot is not None:
-            from carzero.benchmarks.reader_plot import require_matplotlib
+            from carzero.benchmarks.reader_plot import check_plot_path
 
-            require_matplotlib()
+            check_plot_path(self.plot)
         study = load_reader_study(self.folder, labels=self.labels)
-        matrices = {path.stem: load_score_matrix(path) for path in self.scores}
-        own = {name: to_study_scores(study, matrix) for name, matrix in matrices.items()}
         readers = _with_majority(study)
+        matrices = dict(zip(self._name({*study.models, *readers}), map(load_score_matrix, self.scores), strict=True))
+        own = {name: to_study_scores(study, matrix) for name, matrix in matrices.items()}
         with refuse_settings("Models and readers cannot be compared"):
             rows = compare_with_readers(
                 {**own, **study.models},
@@ -70,9 +70,25 @@ class ReaderRun:
             from carzero.benchmarks.reader_plot import save_reader_plot
 
             save_reader_plot(self.plot, study, {**own, **study.models}, readers, rows, emphasised=list(own))
-        return EvaluationResult(rows, self._manifest(study, readers), list(_NOTES))
+        return EvaluationResult(rows, self._manifest(study, readers, matrices), list(_NOTES))
 
-    def _manifest(self, study: ReaderStudy, readers: dict[str, np.ndarray]) -> dict[str, object]:
+    def _name(self, taken: set[str]) -> list[str]:
+        """Names of the score tables: their files' without suffix, for no two rows may be called alike."""
+        names = [path.stem for path in self.scores]
+        if doubled := sorted(name for name in {*names} if name in taken or names.count(name) > 1):
+            raise TableError(
+                describe(
+                    "Score tables are called like another model or reader",
+                    got=doubled,
+                    expected="a file name of its own for each",
+                    then="rename the files",
+                )
+            )
+        return names
+
+    def _manifest(
+        self, study: ReaderStudy, readers: dict[str, np.ndarray], matrices: dict[str, ScoreMatrix]
+    ) -> dict[str, object]:
         from carzero import __version__
 
         return {
@@ -80,7 +96,7 @@ class ReaderRun:
             "carzero_version": __version__,
             "folder": str(self.folder),
             "files": study.files,
-            "scores": [str(path) for path in self.scores],
+            "scores": [describe_scores(matrix) for matrix in matrices.values()],
             "labels": list(study.labels),
             "studies": len(study.ids),
             "readers": list(readers),

@@ -14,7 +14,7 @@ from carzero.benchmarks.runner import BenchmarkResult
 __all__ = ["build_report"]
 
 _CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
 p.sub, figcaption, td.faint { color: #616e7c; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }

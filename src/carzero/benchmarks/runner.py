@@ -14,10 +14,10 @@ from carzero.benchmarks.manifest import build_manifest, hash_source
 from carzero.benchmarks.protocol import LabelledImages, Protocol
 from carzero.benchmarks.published import find_published
 from carzero.benchmarks.score_files import Aligned, ScoreFile, align_scores, load_score_file, to_score_file
-from carzero.data.score_matrix import to_score_matrix
+from carzero.data.score_matrix import describe_probabilities, to_score_matrix
 from carzero.errors import TableError, describe
 from carzero.evaluation.labels import UndefinedMetricWarning
-from carzero.evaluation.long_tail import find_rarest, split_long_tail
+from carzero.evaluation.long_tail import list_label_sets
 from carzero.evaluation.rows import MetricRow
 from carzero.evaluation.table import evaluate
 
@@ -210,7 +210,7 @@ def _evaluate(
             patients=None if labelled.unit == "image" else aligned.groups,
             label_sets=_list_label_sets(protocol, aligned),
             probabilities=aligned.probabilities,
-            probability_note=_describe_probabilities(scored),
+            probability_note="" if scored.probabilities is None else describe_probabilities(scored.provenance),
             rounds=statistics.rounds,
             seed=statistics.seed,
         )
@@ -246,22 +246,11 @@ def to_records(rows: Sequence[MetricRow], protocol: Protocol, labelled: Labelled
 
 def _list_label_sets(protocol: Protocol, aligned: Aligned) -> dict[str, Any]:
     """Further means: the long tail where there are classes enough, and the mean without classes of no finding."""
-    n_pos = aligned.truth.sum(axis=0)
-    sets: dict[str, Any] = {}
-    if len(protocol.labels) >= _LONG_TAILED:
-        sets.update(split_long_tail(n_pos))
-    if len(protocol.labels) > 100:
-        sets["rarest100"] = find_rarest(n_pos, 100)
+    tailed = len(protocol.labels) >= _LONG_TAILED
+    sets: dict[str, Any] = dict(list_label_sets(aligned.truth.sum(axis=0))) if tailed else {}
     if protocol.no_findings:
         sets["findings"] = [index for index, label in enumerate(protocol.labels) if label not in protocol.no_findings]
     return {name: chosen for name, chosen in sets.items() if len(chosen)}
-
-
-def _describe_probabilities(scored: ScoreFile) -> str:
-    """What probabilities are, for the column `method`; empty where there are none."""
-    if scored.probabilities is None:
-        return ""
-    return str((scored.provenance.get("calibration") or {}).get("description", "probability of unknown origin"))
 
 
 def _describe_weights(provenance: Mapping[str, Any], **more: Any) -> dict[str, Any]:

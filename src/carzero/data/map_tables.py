@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.data.atomic import replace_when_done
+from carzero.data.maps import DAMAGED_ARCHIVE
 from carzero.errors import TableError, describe
 from carzero.pixels import Geometry
 
@@ -107,11 +107,11 @@ def load_map_table(path: Path) -> MapTable:
                 int(arrays["crop_px"]),
                 dict(json.loads(str(arrays["provenance"]))),
             )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(
             describe(
                 f"{path} is no table of maps",
-                got=str(error).splitlines()[0],
+                got=(str(error).splitlines() or [type(error).__name__])[0],
                 expected="maps.npz of `carzero benchmark --task pointing`",
             )
         ) from error

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from carzero.data.json_files import load_json
 from carzero.errors import TableError, describe
 from carzero.pixels import Geometry
 
-__all__ = ["MAP_FORMATS", "ScoreMap", "load_map", "save_map"]
+__all__ = ["DAMAGED_ARCHIVE", "MAP_FORMATS", "ScoreMap", "load_map", "save_map"]
 
 MAP_FORMATS = ("npz", "png")
+# What numpy lets through of a damaged .npz, besides OSError and ValueError.
+DAMAGED_ARCHIVE = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _LEVELS = 65534
 
 
@@ -97,7 +100,7 @@ def load_map(path: Path) -> ScoreMap:
         values = about["low"] + (levels.astype(np.float64) - 1) / _LEVELS * (about["high"] - about["low"])
         heatmap = np.where(levels > 0, values, np.nan).astype(np.float32)
         return ScoreMap(heatmap, np.array(about["grid"], dtype=np.float32), np.array(about["affine"]))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, TableError):
             raise
         raise TableError(

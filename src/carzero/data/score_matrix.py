@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from carzero.evaluation.prompt_pairs import to_differences
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ScoreMatrix", "as_score_matrix", "load_score_matrix", "to_score_matrix"]
+__all__ = ["ScoreMatrix", "as_score_matrix", "describe_probabilities", "load_score_matrix", "to_score_matrix"]
 
 Floats = NDArray[np.float64]
 _SHOWN = 5
@@ -100,6 +100,11 @@ def as_score_matrix(scores: Any) -> ScoreMatrix:
     if isinstance(scores, ScoreMatrix):
         return scores
     return load_score_matrix(Path(scores)) if isinstance(scores, str | Path) else to_score_matrix(scores)
+
+
+def describe_probabilities(manifest: Mapping[str, Any]) -> str:
+    """What a score table's probabilities are, by its manifest, for the column `method`."""
+    return str((manifest.get("calibration") or {}).get("description", "probability of unknown origin"))
 
 
 def load_score_matrix(path: Path) -> ScoreMatrix:

@@ -70,7 +70,8 @@ class DeLongTest:
         se: its standard error.
         low: lower end of its interval.
         high: upper end.
-        z: difference / se; 0 where both are 0, infinite where only se is.
+        z: difference / se; 0 where both are 0. Where se alone is 0, as between an AUROC of 1 and one of 0, z, p and the
+            interval are NaN: a standard error of 0 would claim a certainty nobody has.
         p: two-sided p value of the hypothesis that there is no difference.
     """
 
@@ -207,8 +208,9 @@ def delong_test(
 def to_test(difference: ArrayLike, pulls: Floats, *, confidence: float = 0.95) -> DeLongTest:
     """Tests a difference of AUROCs, given the difference of their pulls, (units,) or (units, C)."""
     value, se = np.asarray(difference, dtype=np.float64), np.sqrt((pulls**2).sum(axis=0))
+    se = np.where((se == 0) & (value != 0), np.nan, se)
     low, high = normal_interval(value, se, confidence=confidence, scale="plain", bounds=(-1.0, 1.0))
-    z = np.where(se == 0, np.where(value == 0, 0.0, np.copysign(np.inf, value)), divide(value, se))
+    z = divide(value, se, 0.0)
     return DeLongTest(value, se, low, high, z, np.asarray(erfc(np.abs(z) / np.sqrt(2))))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["find_rarest", "split_long_tail"]
+__all__ = ["find_rarest", "list_label_sets", "split_long_tail"]
 
 TAIL_POSITIVES = 10
 HEAD_PERCENTILE = 65
+RAREST = 100
 
 
 def split_long_tail(n_pos: ArrayLike) -> dict[str, NDArray[np.int64]]:
@@ -33,7 +34,13 @@ def split_long_tail(n_pos: ArrayLike) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def find_rarest(n_pos: ArrayLike, count: int = 100) -> NDArray[np.int64]:
+def list_label_sets(n_pos: ArrayLike) -> dict[str, NDArray[np.int64]]:
+    """Class indices of `split_long_tail`, and under "rarest100" of the 100 rarest where there are more than 100."""
+    many = np.size(n_pos) > RAREST
+    return {**split_long_tail(n_pos), **({f"rarest{RAREST}": find_rarest(n_pos)} if many else {})}
+
+
+def find_rarest(n_pos: ArrayLike, count: int = RAREST) -> NDArray[np.int64]:
     """Indices of the `count` classes with the fewest positives, classes without positives left out, in class order.
 
     Classes of equal count are taken in class order.
