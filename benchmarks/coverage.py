@@ -23,6 +23,7 @@ from carzero.evaluation.delong import delong_interval, delong_test
 from carzero.evaluation.intervals import bootstrap, to_interval
 from carzero.evaluation.metrics import auprc, average_precision
 from carzero.evaluation.score_interval import newcombe_interval
+from carzero.evaluation.table import evaluate
 
 Interval = tuple[float, float]
 Trial = Iterator[tuple[str, Interval, float]]
@@ -62,7 +63,7 @@ def clustered(random: np.random.Generator, rounds: int, auroc: float, patients: 
 
 
 def macro(random: np.random.Generator, rounds: int, counts: tuple[int, ...]) -> Trial:
-    """Macro AUROC of classes with 5 to 100 positives, of AUROC 0.7 to 0.9, scored with a common part."""
+    """Macro AUROC of classes with so many positives each, of AUROC 0.7 to 0.9, scored with a common part."""
     aurocs = np.linspace(0.7, 0.9, len(counts))
     truth = np.zeros((N, len(counts)))
     for column, count in enumerate(counts):
@@ -73,6 +74,12 @@ def macro(random: np.random.Generator, rounds: int, counts: tuple[int, ...]) -> 
     yield "bootstrap percentile", (float(found.low), float(found.high)), float(aurocs.mean())
     own = delong_interval(truth, scores, average="macro")
     yield "DeLong logit", (float(own.low), float(own.high)), float(aurocs.mean())
+    rows = evaluate(
+        scores, truth, [str(c) for c in range(len(counts))], metrics=["auroc"], averages=["macro"], rounds=0
+    )
+    for row in rows:
+        if row.label == "macro" and row.method.startswith("Newcombe"):
+            yield "Newcombe", (row.ci_low, row.ci_high), float(aurocs.mean())
 
 
 def paired(random: np.random.Generator, rounds: int, n_pos: int) -> Trial:
@@ -133,6 +140,8 @@ def situations() -> dict[str, Callable[[np.random.Generator, int], Trial]]:
         for n_pos in (3, 5, 10, 20, 50, 200):
             found[f"AUROC {auroc}, {n_pos} positives of {N}"] = lambda r, b, a=auroc, p=n_pos: single(r, b, a, p)
     found["AUROC 0.8, 100 patients with 4 images"] = lambda r, b: clustered(r, b, 0.8, 100, 4)
+    tail = tuple(np.repeat(np.arange(1, 11), 2).tolist())
+    found["macro AUROC, 20 findings with 1 to 10 positives"] = lambda r, b: macro(r, b, tail)
     found["macro AUROC, 8 findings with 5 to 100 positives"] = lambda r, b: macro(r, b, (5, 8, 12, 20, 30, 50, 80, 100))
     for n_pos in (10, 50):
         found[f"difference of AUROC 0.05, {n_pos} positives of {N}"] = lambda r, b, p=n_pos: paired(r, b, p)
@@ -162,14 +171,14 @@ def main() -> None:
         widths: dict[str, list[float]] = defaultdict(list)
         for _ in range(options.sets):
             for kind, (low, high), true in simulate(random, options.rounds):
-                if not np.isnan(low):
-                    held[kind].append(low <= true <= high)
-                    widths[kind].append(high - low)
+                given = not np.isnan(low)
+                held[kind] += [low <= true <= high] * given
+                widths[kind] += [high - low] * given
         for kind, hits in held.items():
-            rate = float(np.mean(hits))
-            error = np.sqrt(rate * (1 - rate) / len(hits))
+            rate, width = (float(np.mean(each)) if hits else float("nan") for each in (hits, widths[kind]))
+            error = np.sqrt(rate * (1 - rate) / max(len(hits), 1))
             none = options.sets - len(hits)
-            print(f"| {name} | {kind} | {rate:.3f} | {error:.3f} | {np.mean(widths[kind]):.3f} | {none} |", flush=True)
+            print(f"| {name} | {kind} | {rate:.3f} | {error:.3f} | {width:.3f} | {none} |", flush=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 

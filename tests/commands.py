@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ from carzero.cli.main import run
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
-def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
+def carzero(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which costs the imports; `folder` is where it is typed."""
     command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=300, cwd=folder
+    )
 
 
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carzero.data.hashes import hash_file
+from carzero.data.calibrations import hash_calibration
 from carzero.data.labelled_scores import LabelledScores, join_truth
 from carzero.data.score_matrix import ScoreMatrix, as_score_matrix
 from carzero.data.truth import Truth, to_truth
@@ -175,7 +175,7 @@ def _describe(calibration: Calibration, source: Path | None, labels: list[str], 
     return {
         "description": calibration.describe(),
         "file": None if source is None else str(source),
-        "sha256": None if source is None else hash_file(source),
+        "sha256_but_date": hash_calibration(calibration),
         "score_kind": calibration.score_kind,
         "labels": labels,
         "fitted": {label: {"n": each.n, "n_pos": each.n_pos} for label, each in calibration.labels.items()},

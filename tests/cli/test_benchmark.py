@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,42 +11,27 @@ import pandas as pd
 import pytest
 
 from carzero.benchmarks.catalogue import PROTOCOLS
-from carzero.cli.main import run
+from tests.commands import carzero, in_process
 from tests.official import nih_entries, nih_list
 from tests.tiny import save_films
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 NIH = PROTOCOLS["chestxray14"]
 FILMS = 24
 
 
-def carzero(*arguments: object, folder: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=300, cwd=folder
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-Refused = Callable[..., str]
+Benchmark = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """The message of a command that must end as wrong use; in this process, for a refusal loads little."""
+def benchmark(capsys: pytest.CaptureFixture[str]) -> Benchmark:
+    """The command in this process: stdout and stderr of a run that ends with the code expected."""
 
-    def run_refused(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["carzero", "benchmark", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        printed = capsys.readouterr()
-        assert ended.value.code == 2, printed.err
-        assert not printed.out
-        return printed.err
+    def run_here(*arguments: object, code: int = 0) -> tuple[str, str]:
+        ended, out, err = in_process(capsys, "benchmark", *arguments)
+        assert ended == code, err
+        return out, err
 
-    return run_refused
+    return run_here
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +60,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_pictures_to_a_report_and_again_from_its_own_scores(
-    root: Path, tiny_weights: Path, tmp_path: Path
+    root: Path, tiny_weights: Path, tmp_path: Path, benchmark: Benchmark
 ) -> None:
     images, out = root / "chestxray14", tmp_path / "new" / "out"
-    done = carzero(
-        "benchmark", "chestxray14", "--images", images, "-w", tiny_weights, "-o", out, "--json", "--rounds", 50
-    )
+    command = ("chestxray14", "--images", images, "-w", tiny_weights, "-o", out, "--json", "--rounds", 50)
+    done = carzero("benchmark", *command)
+    assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed.keys() == {"metrics", "manifest"}
     manifest = printed["manifest"]
@@ -101,74 +82,63 @@ def test_from_pictures_to_a_report_and_again_from_its_own_scores(
         *("precision_recall.png", "scores.parquet", "scores.parquet.manifest.json"),
     }
 
-    resumed = carzero(
-        "benchmark",
-        "chestxray14",
-        "--images",
-        images,
-        "-w",
-        tiny_weights,
-        "-o",
-        out,
-        "--json",
-        "--rounds",
-        50,
-        "--resume",
-    )
-    assert "scored" not in resumed.stderr, "nothing is left to do"
-    second = json.loads(resumed.stdout)
+    stdout, stderr = benchmark(*command, "--resume")
+    assert "scored" not in stderr, "nothing is left to do"
+    second = json.loads(stdout)
     assert second.keys() == printed.keys()
     assert second["metrics"] == printed["metrics"]
     assert {**second["manifest"], "date": ""} == {**manifest, "date": ""}
 
-    again = carzero(
-        *("benchmark", "chestxray14", images / "Data_Entry_2017_v2020.csv", "--labels", images / "test_list.txt"),
+    stdout, _ = benchmark(
+        *("chestxray14", images / "Data_Entry_2017_v2020.csv", "--labels", images / "test_list.txt"),
         *("--scores", out / "scores.parquet", "--json", "--rounds", 50),
     )
-    repeated = json.loads(again.stdout)
+    repeated = json.loads(stdout)
     assert repeated["metrics"] == printed["metrics"]
     for key in ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "truth_sha256", "image_list_sha256"):
         assert repeated["manifest"][key] == manifest[key]
 
 
-def test_broken_and_missing_pictures_are_left_out_and_listed(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_broken_and_missing_pictures_are_left_out_and_listed(
+    root: Path, tiny_weights: Path, tmp_path: Path, benchmark: Benchmark
+) -> None:
     for film in sorted((root / "chestxray14").rglob("*.png"))[1:]:
         (tmp_path / film.name).write_bytes(film.read_bytes())
     (tmp_path / "00000003_001.png").write_bytes(b"no picture")
     labels = [root / "chestxray14" / name for name in ("test_list.txt", "Data_Entry_2017_v2020.csv")]
-    command = ("benchmark", "chestxray14", *labels, "--images", tmp_path, "-w", tiny_weights, "--rounds", 20)
-    done = carzero(*command, "--allow-missing", code=1)
-    assert "ChestXray14, 22 pictures: AUROC" in done.stdout
-    assert "2 of the set have no score" in done.stderr
-    assert "1 pictures were not scored and are left out:" in done.stderr
-    assert "  00000003_001.png: " in done.stderr
+    command = ("chestxray14", *labels, "--images", tmp_path, "-w", tiny_weights, "--rounds", 20)
+    out, err = benchmark(*command, "--allow-missing", code=1)
+    assert "ChestXray14, 22 pictures: AUROC" in out
+    assert "2 of the set have no score" in err
+    assert "1 pictures were not scored and are left out:" in err
+    assert "  00000003_001.png: " in err
 
 
-def test_pointing(root: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_pointing(root: Path, tiny_weights: Path, tmp_path: Path, benchmark: Benchmark) -> None:
     folder = root / "chestxdet10"
-    command = ("benchmark", "chestxdet10", "--task", "pointing", "--rounds", 20)
-    done = carzero(
+    command = ("chestxdet10", "--task", "pointing", "--rounds", 20)
+    out, _ = benchmark(
         *command, "--images", folder, "--labels", folder / "test.json", "-w", tiny_weights, "-o", tmp_path, "--json"
     )
-    printed = json.loads(done.stdout)
+    printed = json.loads(out)
     macro = next(row for row in printed["metrics"] if (row["metric"], row["label"]) == ("pointing", "macro"))
     assert macro["n"] == 12
     assert macro["published"] == 0.543
     assert printed["manifest"]["task"] == "pointing"
-    shown = carzero(*command, folder / "test.json", "--scores", tmp_path / "maps.npz").stdout
+    shown, _ = benchmark(*command, folder / "test.json", "--scores", tmp_path / "maps.npz")
     assert "hits / trials" in shown
     assert "pointing" in (tmp_path / "report.html").read_text()
 
 
-def test_all_takes_the_sets_that_have_a_folder(root: Path, tiny_weights: Path) -> None:
-    done = carzero("benchmark", "all", "--images", root, "-w", tiny_weights, "--rounds", 20, "--json")
-    printed = json.loads(done.stdout)
+def test_all_takes_the_sets_that_have_a_folder(root: Path, tiny_weights: Path, benchmark: Benchmark) -> None:
+    out, err = benchmark("all", "--images", root, "-w", tiny_weights, "--rounds", 20, "--json")
+    printed = json.loads(out)
     assert printed["manifest"].keys() == {"chestxray14", "chestxdet10"}
     assert {row["dataset"] for row in printed["metrics"]} == {"chestxray14", "chestxdet10"}
-    assert "openi: no folder of that name, left out" in done.stderr
+    assert "openi: no folder of that name, left out" in err
 
 
-def test_wrong_use_is_one_message(root: Path, tmp_path: Path, refused: Refused) -> None:
+def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchmark) -> None:
     folder = root / "chestxray14"
     pd.DataFrame(np.zeros((2, 14)), columns=[str(c) for c in range(14)]).to_csv(tmp_path / "logits.csv", index=False)
     pd.DataFrame({"image": ["a.png"]}).to_csv(tmp_path / "images.csv", index=False)
@@ -198,30 +168,7 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, refused: Refused) 
         "--images alone": ("all", "--images", root, "--task", "pointing"),
     }
     for message, arguments in cases.items():
-        stderr = refused(*arguments)
+        stdout, stderr = benchmark(*arguments, code=2)
+        assert not stdout
         assert message.casefold() in stderr.casefold(), stderr
         assert len(stderr.splitlines()) == 1, stderr
-
-
-def test_the_released_logits_in_their_folder(shared: Path, tmp_path: Path) -> None:
-    """The command of the documentation: macro AUROC 0.8113, all classes to four digits, both intervals, a report."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    done = carzero(
-        *("benchmark", "chestxray14", "--scores", "released_model_logits.csv", "--image-list", "images.csv"),
-        *("--labels", "test_list.txt", "--json", "--out", tmp_path),
-        folder=shared / "benchmarks" / "chestxray14",
-    )
-    # Processor time: what else the machine does has little say in it.
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 60
-    rows = [row for row in json.loads(done.stdout)["metrics"] if row["metric"] == "auroc"]
-    macro = [row for row in rows if row["label"] == "macro"]
-    assert [round(row["value"], 4) for row in macro] == [0.8113, 0.8113]
-    assert [("bootstrap" in row["method"], "DeLong" in row["method"]) for row in macro] == [
-        (True, False),
-        (False, True),
-    ]
-    assert all(row["ci_low"] < 0.8113 < row["ci_high"] for row in macro)
-    assert (macro[0]["n"], macro[0]["published"]) == (22433, 0.811)
-    html = (tmp_path / "report.html").read_text()
-    assert "0.8113" in html
-    assert "6187 of them" in html

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from carzero.cli.ground import read_prompts
-from carzero.cli.main import run
 from carzero.data.maps import load_map
-
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-
-
-def carzero(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carzero.cli.main", "ground", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=300)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+from tests.commands import carzero, in_process
 
 
 def test_sentences_json_and_files(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
     sentences = ("There is pleural effusion", "There is a large mass")
     done = carzero(
-        *(films[0], films[1], "--prompts", sentences[0], "--prompts", sentences[1], "-w", tiny_weights),
+        *("ground", films[0], films[1], "--prompts", sentences[0], "--prompts", sentences[1], "-w", tiny_weights),
         *("--json", "--out", tmp_path / "out", "--map-format", "png"),
     )
+    assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed.keys() == {"findings", "failures", "manifest"}
     assert [row["label"] for row in printed["findings"]] == [*sentences, *sentences]
@@ -44,15 +32,18 @@ def test_sentences_json_and_files(films: list[Path], tiny_weights: Path, tmp_pat
     assert "Wrote 4 maps and overlays, grounding.json and boxes.coco.json" in done.stderr
 
 
-def test_a_table_failures_and_doubts_of_the_demo(films: list[Path], tmp_path: Path) -> None:
+def test_a_table_failures_and_doubts_of_the_demo(
+    films: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    done = carzero(films[0], tmp_path / "broken.png", "-l", "edema,mass", code=1)
-    assert "peak x, y" in done.stdout
-    assert "a map says where, not whether" in done.stdout
-    assert len([line for line in done.stdout.splitlines() if line.strip().startswith(films[0].name)]) == 2
-    assert "1 of 2 pictures were not read:" in done.stderr
-    assert "  broken.png: " in done.stderr
-    assert "warning: Maps of the demo weights are not to be trusted" in done.stderr
+    code, out, err = in_process(capsys, "ground", films[0], tmp_path / "broken.png", "-l", "edema,mass")
+    assert code == 1, err
+    assert "peak x, y" in out
+    assert "a map says where, not whether" in out
+    assert len([line for line in out.splitlines() if line.strip().startswith(films[0].name)]) == 2
+    assert "1 of 2 pictures were not read:" in err
+    assert "  broken.png: " in err
+    assert "warning: Maps of the demo weights are not to be trusted" in err
 
 
 def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path) -> None:
@@ -66,11 +57,7 @@ def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path)
 
 
 def test_wrong_use_is_one_message(
-    films: list[Path],
-    tiny_weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    films: list[Path], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     cases = {
@@ -83,11 +70,7 @@ def test_wrong_use_is_one_message(
         "cannot be made": (films[0], "-l", "edema", "-w", tiny_weights, "--out", tmp_path / "file"),
     }
     for message, arguments in cases.items():
-        monkeypatch.setattr(sys, "argv", ["carzero", "ground", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        printed = capsys.readouterr()
-        assert ended.value.code == 2
-        assert not printed.out
-        assert message in printed.err
-        assert len(printed.err.splitlines()) == 1, printed.err
+        code, out, err = in_process(capsys, "ground", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1, err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from carzero.benchmarks.catalogue import PROTOCOLS
 from carzero.benchmarks.published import POINTING_CHESTXDET10, PUBLISHED
-from carzero.benchmarks.runner import benchmark_scores
+from tests.commands import carzero
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -60,20 +61,37 @@ def test_the_papers_pointing_row() -> None:
     assert round(float((hits / trials).mean()), 3) == 0.543
 
 
-def test_the_measured_table_comes_from_its_command(shared: Path) -> None:
-    text = (DOCS / "benchmarks.md").read_text()
-    folder = shared / "benchmarks" / "chestxray14"
-    result = benchmark_scores(
-        PROTOCOLS["chestxray14"],
-        [folder / "test_list.txt"],
-        folder / "released_model_logits.csv",
-        image_list=folder / "images.csv",
+def test_the_released_logits_give_the_tables_that_the_pages_show(shared: Path, tmp_path: Path) -> None:
+    """The command of README and docs: macro AUROC 0.8113, all classes to four digits, both intervals, a report."""
+    done = carzero(
+        *("benchmark", "chestxray14", "--scores", "released_model_logits.csv", "--image-list", "images.csv"),
+        *("--labels", "test_list.txt", "--json", "--out", tmp_path),
+        folder=shared / "benchmarks" / "chestxray14",
     )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["manifest"]["images"] == 22433
+    html = (tmp_path / "report.html").read_text()
+    assert "0.8113" in html
+    assert "6187 of them" in html
     found: dict[str, dict[str, dict]] = {}
-    for row in result.rows:
+    for row in printed["metrics"]:
         if row["metric"] == "auroc":
             made = next(kind for kind in ("bootstrap", "DeLong", "Newcombe") if kind in row["method"])
             found.setdefault(row["label"], {})[made] = row
+    assert [round(found[label]["bootstrap"]["value"], 4) for label in PROTOCOLS["chestxray14"].labels] == [
+        *(0.8192, 0.8517, 0.8731, 0.6700, 0.8537, 0.7183, 0.7375),
+        *(0.8712, 0.7856, 0.8843, 0.8082, 0.7884, 0.7695, 0.9280),
+    ]
+    assert [round(found["macro"][made]["value"], 4) for made in ("bootstrap", "DeLong")] == [0.8113, 0.8113]
+    short = table_after((DOCS.parent / "README.md").read_text(), "--labels test_list.txt")[1:]
+    assert {label: value for row in short for label, value in zip(row[::2], row[1::2], strict=True)} == {
+        label: f"{row['value']:.4f}{'**' * (label == 'macro')} ({row['ci_low']:.3f}-{row['ci_high']:.3f})"
+        for label, made in found.items()
+        if label not in ("weighted", "micro")
+        for row in [made["bootstrap"]]
+    }
+    text = (DOCS / "benchmarks.md").read_text()
     for label, positives, value, *spans in table_after(text, "--labels test_list.txt")[1:]:
         first = found[label]["bootstrap"]
         assert (positives, value) == (str(first["n_pos"]), f"{first['value']:.4f}")

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from carzero.evaluation.delong import delong_interval, delong_test
 from carzero.evaluation.metrics import auroc
-from carzero.evaluation.score_interval import newcombe_interval
+from carzero.evaluation.score_interval import newcombe_interval, newcombe_mean_interval
 
 EXACT = 1e-12
 
@@ -157,6 +157,14 @@ class TestNewcombe:
                 skew = more * (1 - end) / (2 - end) + more * end / (1 + end)
                 variance = end * (1 - end) * (1 + skew) / (m * n)
                 assert abs(end - value) == pytest.approx(norm.ppf(0.975) * np.sqrt(variance), abs=1e-9)
+
+    def test_a_mean_of_alike_classes_is_that_much_surer(self) -> None:
+        one, four = newcombe_interval(0.8, 10, 90), newcombe_mean_interval(0.8, [10] * 4, [90] * 4)
+        assert [float(end) for end in one] == pytest.approx(list(newcombe_mean_interval(0.8, [10], [90])))
+        assert four[1] - four[0] == pytest.approx((one[1] - one[0]) / 2, rel=0.05)
+        shared = newcombe_mean_interval(0.8, np.full(4, 10) / 4, np.full(4, 90) / 4)
+        assert shared[1] - shared[0] > 1.8 * (four[1] - four[0]), "classes that are one and the same"
+        assert np.isnan(newcombe_mean_interval(np.nan, [10], [90])).all()
 
     def test_arrays_and_unknown_values(self) -> None:
         low, high = newcombe_interval([0.8, np.nan], [10, 10], 50)

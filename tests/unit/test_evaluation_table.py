@@ -16,15 +16,25 @@ from carzero.evaluation import metrics
 from carzero.evaluation.comparison import compare
 from carzero.evaluation.delong import delong_interval, delong_test
 from carzero.evaluation.intervals import bootstrap
+from carzero.evaluation.labels import UndefinedMetricWarning
 from carzero.evaluation.long_tail import split_long_tail
 from carzero.evaluation.readers import AT_SENSITIVITY, AT_SPECIFICITY, compare_with_readers, take_majority
 from carzero.evaluation.rows import COLUMNS, MetricRow
+from carzero.evaluation.score_interval import newcombe_interval
 from carzero.evaluation.subgroups import find_reference, split_groups, to_bands
 from carzero.evaluation.table import evaluate
 from carzero.evaluation.thresholds import Thresholds
 
 LABELS = ["edema", "mass", "hernia"]
 ROUNDS = 60
+
+
+def many() -> tuple[np.ndarray, np.ndarray]:
+    """Scores and truth of findings that 120, 80 and 1 of 300 patients have."""
+    truth = np.zeros((300, 3))
+    for column, count in enumerate((120, 80, 1)):
+        truth[:count, column] = 1
+    return np.random.default_rng(2).normal(size=truth.shape) + truth, truth
 
 
 def draw(seed: int = 0, n: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -70,7 +80,16 @@ class TestEvaluate:
         assert delong[3].ci_high == pytest.approx(delong_interval(truth, scores, average="macro", groups=patients).high)
         assert find(rows, label="macro", metric="auroc").method.startswith("bootstrap"), "the first of a key"
         rare = [row for row in rows if row.method.startswith("Newcombe")]
-        assert {row.label for row in rare} >= {"hernia"}
+        assert [row.label for row in rare] == [*LABELS, "macro"], "fewer than 50 patients have each"
+        assert (rare[-1].value, rare[-1].n) == (pytest.approx(delong[-1].value), delong[-1].n)
+        images = evaluate(scores, truth, LABELS, rounds=5)
+        alike = [row for row in images if row.method.startswith("Newcombe")]
+        hernia = truth[:, 2]
+        assert [alike[-2].ci_low, alike[-2].ci_high] == pytest.approx(
+            [float(end) for end in newcombe_interval(alike[-2].value, (hernia == 1).sum(), (hernia == 0).sum())]
+        )
+        newcombe = [row for row in evaluate(*many(), LABELS, rounds=5) if "Newcombe" in row.method]
+        assert [row.label for row in newcombe] == ["hernia", "macro"], "one class of the mean rests on one patient"
         assert not [
             row for row in evaluate(scores, truth, LABELS, rounds=5, delong=False) if "ootstrap" not in row.method
         ]
@@ -172,6 +191,29 @@ class TestGroups:
         assert difference.value == pytest.approx(ap.value - pa.value)
         assert difference.ci_low < difference.value < difference.ci_high
         assert difference.n == ap.n + pa.n
+
+    def test_asking_for_groups_changes_nothing_about_all_pictures(self) -> None:
+        """Rare values of small groups make no strata: these would hold still what varies, and shorten intervals."""
+        scores, truth, patients = draw()
+        site = [f"{number % 12}" for number in range(len(scores))]
+        alone = evaluate(scores, truth, LABELS, patients=patients, rounds=ROUNDS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            split = evaluate(scores, truth, LABELS, patients=patients, groups={"site": site}, rounds=ROUNDS)
+        assert [row.to_record() for row in split if row.group == "all"] == [row.to_record() for row in alone]
+
+    def test_a_round_that_loses_a_class_does_not_shift_the_mean(self) -> None:
+        """Two of the group's patients have the second finding, ranked last: without it the mean would be 1."""
+        truth = np.zeros((60, 2))
+        truth[:15, 0], truth[[0, 1], 1] = 1, 1
+        scores = np.column_stack([truth[:, 0], -truth[:, 1]])
+        group = ["small"] * 30 + ["other"] * 30
+        truth[30:50, 1] = 1  # common in the set, so nothing is guarded
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            rows = evaluate(scores, truth, ["edema", "mass"], groups={"site": group}, rounds=300)
+        row = find(rows, group="site=small", label="macro", metric="auroc")
+        assert [row.value, row.ci_low, row.ci_high] == pytest.approx([0.5, 0.5, 0.5])
 
     def test_a_group_against_itself_is_no_difference(self) -> None:
         scores, truth, _ = draw()

@@ -47,6 +47,7 @@ def test_rows_agree_with_the_door_to_prediction(
             assert box["ymin"] <= top[0] < box["ymax"]
             assert box["xmin"] <= top[1] < box["xmax"]
     assert result.manifest["warnings"] == []
+    assert run(films[:2], tiny_weights).execute().rows == result.rows
     assert "lowest + 0.5 * (highest - lowest)" in result.manifest["box_rule"]
 
 
@@ -88,8 +89,6 @@ def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_p
 
 def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
     asked = PromptSet.from_mapping({"There is pleural effusion": ["There is pleural effusion"]})
-    run = GroundingRun(list_images([example_film()]), asked, weights=DEMO, device="cpu")
-    result = run.execute()
+    result = GroundingRun(list_images([example_film()]), asked, weights=DEMO, device="cpu").execute()
     assert result.manifest["warnings"] == ["Maps of the demo weights are not to be trusted; see docs/demo-weights.md."]
     assert result.rows[0]["width"] == 1841
-    assert run.execute().rows == result.rows, "a run keeps nothing from the one before"

@@ -150,7 +150,7 @@ def _table(result: BenchmarkResult) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
     table.title = f"{result.protocol.title}, {result.manifest['images']} pictures: {title}"
     if not pointing:
-        table.caption = "* fewer than 50 patients have it, or lack it: see --json"
+        table.caption = "* few patients: Newcombe's interval, in --json and --out, holds better"
         table.caption_justify = "left"
     table.add_column("class", overflow="fold", min_width=18)
     headings = ("hits", "trials") if pointing else ("positives",)

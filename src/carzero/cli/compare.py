@@ -161,19 +161,21 @@ def _reader_table(rows: Sequence[MetricRow]) -> Any:
     readers = [group for group, metric in cells if metric == "sensitivity"]
     table = Table(
         box=box.SIMPLE_HEAD,
+        padding=0,  # five columns of figures in 80 characters
+        pad_edge=False,
         caption="macro averages; under a reader: model's sensitivity at the reader's specificity, minus the reader's. "
         "Above 0 the reader lies below the curve. Each finding is in --json and --out",
         caption_justify="left",
     )
-    table.add_column("", overflow="fold", min_width=12)
+    table.add_column("", overflow="fold", min_width=11)
     for column in ("AUROC", *readers):
-        table.add_column(Text(column), justify="right")
+        table.add_column(Text(column), justify="right", overflow="fold", width=12)
     for model in models:
         differences = [to_cell(cells.get((f"{model} - {reader}", AT_SPECIFICITY))) for reader in readers]
         table.add_row(Text(model), to_cell(cells[model, "auroc"]), *differences)
     points = [
-        f"{cells[reader, 'sensitivity'].value:.3f} / {cells[reader, 'specificity'].value:.3f}" for reader in readers
+        f"{cells[reader, 'sensitivity'].value:.3f}/{cells[reader, 'specificity'].value:.3f}" for reader in readers
     ]
     table.add_section()
-    table.add_row("its own sens. / spec.", "", *points)
+    table.add_row("sens./spec.", "", *points)
     return table

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carzero.data.atomic import replace_when_done
+from carzero.data.hashes import hash_texts
 from carzero.errors import ConfigurationError, describe
 from carzero.evaluation.abnormality import AbnormalityPool
 from carzero.evaluation.calibration import Abnormality, Calibration, ScoreKind
 from carzero.evaluation.calibration_maps import CalibrationMethod, LabelCalibration
 
-__all__ = ["load_calibration", "save_calibration"]
+__all__ = ["hash_calibration", "load_calibration", "save_calibration"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -57,6 +58,13 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     record = {"carzero_calibration": 1, **calibration.to_record()}
     with replace_when_done(path) as target:
         target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def hash_calibration(calibration: Calibration) -> str:
+    """SHA-256 of all that a calibration says but its date: the same when fitted again on the same files."""
+    record = calibration.to_record()
+    record["provenance"] = {name: value for name, value in record["provenance"].items() if name != "date"}
+    return hash_texts([json.dumps(record, sort_keys=True)])
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -162,7 +162,7 @@ class Panel:
     def pulls(self) -> tuple[list[str], AurocPulls]:
         """AUROC of each class, of "macro" and of sets of labels: names, and values with pulls (see `delong`)."""
         found = auroc_pulls(self.truth, self.scores, self.units)
-        sets = self._sets()
+        sets = self.sets()
         parts = [found, *(found.average(chosen) for chosen in sets.values())]
         joined = AurocPulls(
             np.concatenate([part.values for part in parts]),
@@ -171,7 +171,7 @@ class Panel:
         )
         return [*self.spec.labels, *sets], joined
 
-    def _sets(self) -> dict[str, NDArray[np.int64]]:
+    def sets(self) -> dict[str, NDArray[np.int64]]:
         """Sets of classes with a macro average: all of them, and those of the spec."""
         everything = {"macro": self.spec.averaged} if "macro" in self.spec.averages else {}
         return everything | {f"macro:{name}": chosen for name, chosen in self.spec.label_sets.items()}
@@ -197,11 +197,12 @@ class Panel:
             )
             for c, label in enumerate(self.spec.labels)
         ]
-        for name, chosen in self._sets().items():
-            rows.append(self._average(name, metric, average_classes(classes[chosen], "macro"), classes, chosen, limits))
+        kept = np.where(np.isnan(classes), classes[:, :1], classes)  # a round that loses a class must not shift a mean
+        for name, chosen in self.sets().items():
+            rows.append(self._average(name, metric, average_classes(kept[chosen], "macro"), classes, chosen, limits))
         everything = self.spec.averaged
         if "weighted" in self.spec.averages:
-            weighted = average_classes(classes[everything], "weighted", positives[everything])
+            weighted = average_classes(kept[everything], "weighted", positives[everything])
             rows.append(self._average("weighted", metric, weighted, classes, everything, limits))
         if "micro" in self.spec.averages:
             rows.append(self._average("micro", metric, whole[start + self._classes], classes, everything, limits))

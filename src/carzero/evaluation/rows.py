@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from carzero.evaluation.delong import auroc_pulls, normal_interval, to_test
+from carzero.evaluation.delong import AurocPulls, auroc_pulls, normal_interval, to_test
 from carzero.evaluation.metrics import METRICS
 from carzero.evaluation.panel import Key, Measurement, Panel
 from carzero.evaluation.resampling import Resampling, build_units
 from carzero.evaluation.sampling import IntervalKind, describe_bootstrap, effective_units, spread_of, to_interval
-from carzero.evaluation.score_interval import newcombe_interval
+from carzero.evaluation.score_interval import newcombe_mean_interval
 from carzero.evaluation.sums import divide
 
 __all__ = ["COLUMNS", "FEW_UNITS", "MetricRow", "RowWriter"]
@@ -131,16 +131,27 @@ class RowWriter:
         ]
 
     def newcombe(self, group: str, panel: Panel, measurements: Mapping[Key, Measurement]) -> list[MetricRow]:
-        """AUROC of classes with few positives, or negatives, with the interval that holds there; see `FEW_UNITS`."""
+        """AUROC of classes with few positives, or negatives, with the interval that holds there; see `FEW_UNITS`.
+
+        Of macro averages those for whose classes that mostly holds, or of which one rests on a single patient, so that
+        bootstrap and DeLong do not see all of its variance.
+        """
+        by_image = auroc_pulls(panel.truth, panel.scores, build_units(None, len(panel.truth)))
+        by_unit = auroc_pulls(panel.truth, panel.scores, panel.units)
         lines = [measurements[label, "auroc"] for label in panel.spec.labels]
-        few = [c for c, line in enumerate(lines) if not np.isnan(line.value) and line.units < FEW_UNITS]
-        truth, scores = panel.truth[:, few], panel.scores[:, few]
-        by_image = auroc_pulls(truth, scores, build_units(None, len(truth))).variance
-        effects = divide(auroc_pulls(truth, scores, panel.units).variance, by_image)
+        units = np.array([line.units for line in lines])
+        known = ~np.isnan(by_image.values)
+        sets = {label: np.array([c]) for c, label in enumerate(panel.spec.labels) if known[c] and units[c] < FEW_UNITS}
+        for name, chosen in panel.sets().items():
+            kept = chosen[known[chosen]]
+            if kept.size and (np.median(units[kept]) < FEW_UNITS or units[kept].min() < 2):
+                sets[name] = kept
         rows = []
-        for line, effect in zip((lines[c] for c in few), np.fmax(effects, 1.0), strict=True):
-            n_pos, n_neg = line.n_pos / effect, (line.n - line.n_pos) / effect
-            ends = newcombe_interval(line.value, n_pos, n_neg, confidence=self.confidence)
+        for name, kept in sets.items():
+            line, effect = measurements[name, "auroc"], _design_effect(by_unit, by_image, kept)
+            n_pos = np.array([lines[c].n_pos for c in kept])
+            n_neg = np.array([lines[c].n for c in kept]) - n_pos
+            ends = newcombe_mean_interval(line.value, n_pos / effect, n_neg / effect, confidence=self.confidence)
             method = f"Newcombe score interval, {self._drawn}, design effect {effect:.2f}"
             rows.append(self._row(group, line, "auroc", line.value, ends, method))
         return rows
@@ -190,6 +201,16 @@ class RowWriter:
             threshold=line.threshold,
             method="; ".join(part for part in (made, note) if part),
         )
+
+
+def _design_effect(by_unit: AurocPulls, by_image: AurocPulls, chosen: NDArray[np.int64]) -> float:
+    """How much the variance of a mean of classes grows by what they share and by images of one patient; at least 1.
+
+    Classes that rest on a single patient are left out, for nothing is known of theirs.
+    """
+    kept = chosen[~np.isnan(by_unit.variance[chosen])]
+    together = (by_unit.pulls[:, kept].sum(axis=1) ** 2).sum()
+    return max(1.0, float(divide(together, by_image.variance[kept].sum(), 1.0)))
 
 
 def _kind_of(metric: str) -> IntervalKind:

@@ -66,12 +66,13 @@ def evaluate(
         seed: of the bootstrap.
         confidence: of the intervals.
         delong: whether AUROC rows appear a second time with DeLong's interval, behind all bootstrap rows; and those of
-            classes with fewer than 50 patients of either label value a third time, with Newcombe's, which holds there.
+            few patients a third time, with Newcombe's, which holds there (see `RowWriter.newcombe`).
         advance: called with bootstrap rounds done and all rounds.
 
     Returns:
         rows: group "all" first; within a group by metric, then labels in their order, then averages. An interval needs
-        two patients with a positive and two with a negative; otherwise its ends are NaN.
+        two patients with a positive and two with a negative; otherwise its ends are NaN. Strata guard the label values
+        of all images; a round in which a small group loses one is left out of that figure's interval.
 
     Raises:
         ValueError: arrays do not fit one another, or a metric lacks thresholds or probabilities.
@@ -96,7 +97,7 @@ def evaluate(
     )
     masks = split_groups(groups or {}, len(checked_truth))
     truths = {name: np.where(mask[:, None], checked_truth, np.nan) for name, mask in masks.items()}
-    resampling = Resampling.plan(np.hstack(list(truths.values())), patients, rounds=rounds, seed=seed)
+    resampling = Resampling.plan(checked_truth, patients, rounds=rounds, seed=seed)
     panels = {
         name: Panel(masked, checked_scores, resampling.units, spec, checked_probabilities)
         for name, masked in truths.items()
