@@ -124,6 +124,8 @@ def test_a_narrower_name_takes_the_place_of_the_wider_one() -> None:
         ("Blunting of the left costophrenic angle.", ("costophrenic angle blunting", "present", "", "left", "")),
         ("Effusions, right greater than left.", ("pleural effusion", "present", "", "bilateral", "")),
         ("Mild to moderate cardiomegaly.", ("cardiomegaly", "present", "", "", "moderate")),
+        ("The heart is large.", ("cardiomegaly", "present", "", "", "")),
+        ("The heart is moderately enlarged.", ("cardiomegaly", "present", "", "", "moderate")),
         ("No left pneumothorax.", ("pneumothorax", "absent", "", "left", "")),
     ],
 )

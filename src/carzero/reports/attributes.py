@@ -102,10 +102,15 @@ def _continues(clause: Clause, start: int, end: int) -> bool:
 
 
 def _severity(clause: Clause, regions: Sequence[Span], own: int) -> str:
-    """The grade before the finding, or else right behind it or its verb ("the effusion is small")."""
+    """The grade before the finding, or else right behind it or its verb ("the effusion is small").
+
+    A word without which the finding has no name grades nothing: "the heart is large" is no large cardiomegaly.
+    """
     start = regions[own - 1][1] if own else clause.start
-    end = regions[own][1]
-    grades = clause.of("severity")
+    first, end = regions[own]
+    is_outright = any(first <= mark.start < end for mark in clause.of("finding"))
+    naming = set() if is_outright else {mark.start for mark in clause.of("attribute") if first <= mark.start < end}
+    grades = [mark for mark in clause.of("severity") if mark.start not in naming]
     leading = [mark for mark in grades if start <= mark.start < end]
     if leading:
         return str(leading[-1].value)
