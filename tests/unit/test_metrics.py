@@ -17,6 +17,7 @@ from carzero.evaluation.exclusive import exclusive_accuracy, exclusive_hits
 from carzero.evaluation.labels import UndefinedMetricWarning, count_labels, resolve_uncertain
 from carzero.evaluation.long_tail import find_rarest, split_long_tail
 from carzero.evaluation.reliability import reliability_curve
+from carzero.evaluation.retrieval import chance_at_k, hits_at_k, precision_at_k
 from carzero.evaluation.thresholds import choose_thresholds
 
 EXACT = 1e-12
@@ -289,3 +290,36 @@ class TestExclusive:
     def test_rows_that_are_not_exclusive(self) -> None:
         with pytest.raises(ValueError, match="do not have exactly one positive label; got 2 of 3, first row 1"):
             exclusive_hits([[1, 0], [1, 1], [0, 0]], np.zeros((3, 2)))
+
+
+class TestRetrieval:
+    SCORES = np.array([[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 5.0]])
+    MATCH = np.array([[False, True, True, False], [True, False, True, False], [False, False, False, False]])
+
+    def test_recall_and_precision_among_the_first(self) -> None:
+        """By hand; in the second row a wrong text has the same score as both right ones, and goes first."""
+        expected = {
+            1: ([0, 0], [0, 0]),
+            2: ([1, 1], [1 / 2, 1 / 2]),
+            3: ([1, 1], [2 / 3, 2 / 3]),
+            9: ([1, 1], [0.5, 0.5]),
+        }
+        for k, (recall, precision) in expected.items():
+            assert hits_at_k(self.SCORES, self.MATCH, k)[:2].tolist() == recall
+            assert precision_at_k(self.SCORES, self.MATCH, k)[:2] == pytest.approx(precision)
+
+    def test_an_image_without_a_right_text_has_none(self) -> None:
+        for measure in (hits_at_k, precision_at_k):
+            assert np.isnan(measure(self.SCORES, self.MATCH, 1)).tolist() == [False, False, True]
+
+    def test_chance_is_what_scores_that_know_nothing_reach(self) -> None:
+        random, match = np.random.default_rng(0), np.zeros((400, 12), dtype=bool)
+        match[:, :2] = True
+        found = np.mean([hits_at_k(random.random(match.shape), match, 3).mean() for _ in range(25)])
+        assert chance_at_k(match, 3) == pytest.approx(1 - 10 * 9 * 8 / (12 * 11 * 10))
+        assert found == pytest.approx(chance_at_k(match, 3)[0], abs=0.02)
+
+    def test_shapes_must_agree(self) -> None:
+        for measure in (hits_at_k, precision_at_k):
+            with pytest.raises(ValueError, match="differ in shape"):
+                measure(self.SCORES, self.MATCH[:2], 1)

@@ -1,4 +1,4 @@
-"""Retrieval of reports by images: how often the right one stands among the first k."""
+"""Retrieval of reports by images, or of images by reports: what stands among the first k."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
-__all__ = ["chance_at_k", "hits_at_k"]
+__all__ = ["chance_at_k", "hits_at_k", "precision_at_k"]
 
 
 def hits_at_k(scores: NDArray[np.floating], match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
@@ -25,6 +25,24 @@ def hits_at_k(scores: NDArray[np.floating], match: NDArray[np.bool_], k: int) ->
     best = np.where(match, scores, -np.inf).max(axis=1, keepdims=True)
     before = ((scores >= best) & ~match).sum(axis=1)
     return np.where(match.any(axis=1), (before < k).astype(float), np.nan)
+
+
+def precision_at_k(scores: NDArray[np.floating], match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """The share of right texts among the k best of each image; the mean is precision@k.
+
+    Args:
+        scores: (I, T) higher means likelier.
+        match: (I, T) True where the text is right for the image.
+        k: how many are looked at, 1 or more; with fewer texts all are.
+
+    Returns:
+        (I,) in [0, 1]; NaN for an image without any right text. Ties count against right texts.
+    """
+    if scores.shape != match.shape:
+        raise ValueError(f"scores {scores.shape} and match {match.shape} differ in shape.")
+    order = np.lexsort((match, -scores), axis=1)[:, :k]  # of equal scores the wrong text first
+    found = np.take_along_axis(match, order, axis=1).mean(axis=1)
+    return np.where(match.any(axis=1), found, np.nan)
 
 
 def chance_at_k(match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
