@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from carzero.benchmarks.catalogue import PROTOCOLS
 from carzero.benchmarks.published import POINTING_CHESTXDET10, PUBLISHED
+from carzero.weights import DEMO, hash_weights
 from tests.commands import carzero
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -98,6 +100,28 @@ def test_the_released_logits_give_the_tables_that_the_pages_show(shared: Path, t
         for made, span in zip(("bootstrap", "DeLong"), spans, strict=True):
             row = found[label][made]
             assert [float(end) for end in span.split("-")] == [round(row["ci_low"], 4), round(row["ci_high"], 4)]
+
+
+@pytest.mark.parametrize("name", ["nih", "paediatric"])
+def test_the_demos_page_shows_its_files_and_these_are_of_the_bundled_weights(name: str) -> None:
+    """If this fails after the weights changed: `python benchmarks/demo_benchmark.py DATA` makes page and files anew."""
+    text = (DOCS / "demo-benchmark" / f"{name}.json").read_text()
+    content = json.loads(text)
+    (scores,) = content["manifest"]["scores"]
+    assert scores["weights_sha256"] == hash_weights(DEMO)
+    assert scores["calibration"]["provenance"]["fitted_on"] == f"{name}_val", "never on test films"
+    assert not re.search(r'"/|\.\./', text), "nothing says where the files lay"
+    page = (DOCS / "demo-benchmark.md").read_text()
+    assert scores["weights_sha256"][:12] in page
+    rows = table_after(page, f"--out {name}.json")[1:]
+    assert len(rows) > 3
+    for label, positives, value, *spans in rows:
+        found = [
+            row for row in content["metrics"] if (row["metric"], row["label"], row["group"]) == ("auroc", label, "all")
+        ]
+        assert (positives, value) == (str(found[0]["n_pos"]), f"{found[0]['value']:.3f}")
+        shown = {kind: span for kind, span in zip(("bootstrap", "DeLong", "Newcombe"), spans, strict=True) if span}
+        assert shown == {row["method"].split()[0]: f"{row['ci_low']:.3f} to {row['ci_high']:.3f}" for row in found}
 
 
 def test_every_option_that_the_pages_name_exists() -> None:
