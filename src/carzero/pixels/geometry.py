@@ -113,8 +113,10 @@ class Geometry:
         """
         if pixels.shape != (self.height, self.width):
             raise ValueError(f"this geometry is for ({self.height}, {self.width}) pixels; got shape {pixels.shape}.")
-        top, bottom, left, right = self.padding
-        square = np.pad(resize_area(pixels, *self.resized), ((top, bottom), (left, right)))
+        height, width = self.resized
+        top, _, left, _ = self.padding
+        square = np.zeros((self.resize_px, self.resize_px), dtype=np.float32)
+        square[top : top + height, left : left + width] = resize_area(pixels, height, width)
         window = slice(self.crop_origin, self.crop_origin + self.crop_px)
         return np.ascontiguousarray(square[window, window])
 

@@ -44,11 +44,11 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
     if high - low >= _LARGEST_TABLE:
         return _grey_of(stored, stored, header)
     present = np.zeros(high - low + 1, dtype=bool)
-    offset = (stored.astype(np.int64) - low).astype(np.uint32)
+    offset = np.subtract(stored, low, dtype=np.intp)  # look-ups turn any other kind of number into this one first
     present[offset.ravel()] = True
     values = np.arange(low, high + 1)
     table, doubts = _grey_of(values, values[present], header)
-    return table[offset], doubts
+    return np.take(table, offset), doubts
 
 
 def _grey_of(values: _Stored, seen: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list[str]]:

@@ -55,11 +55,20 @@ def resize_area(pixels: _Source, height: int, width: int) -> _Grey:
 
 
 def _shrink_by_whole_factors(pixels: _Source, down: int, across: int) -> NDArray[Any]:
-    """Returns block means: halves rounded up for 2 x 2 blocks, to the even level for all others."""
-    exact = np.int64 if pixels.dtype == np.uint8 else np.float64
+    """Returns block means: halves rounded up for 2 x 2 blocks, to the even level for all others.
+
+    Sums are exact in float64, so their order is free: whole rows and columns are added, which is several times faster
+    than a sum along an axis.
+    """
     height, width = pixels.shape[0] // down, pixels.shape[1] // across
-    by_row = pixels.reshape(height, down, width * across).sum(axis=1, dtype=exact)
-    sums = by_row.reshape(height, width, across).sum(axis=2)
+    rows = pixels.reshape(height, down, width * across)
+    by_row = rows[:, 0].astype(np.float64)
+    for offset in range(1, down):
+        by_row += rows[:, offset]
+    columns = by_row.reshape(height, width, across)
+    sums = columns[..., 0].copy()
+    for offset in range(1, across):
+        sums += columns[..., offset]
     if (down, across) == (2, 2):
         return np.asarray(np.floor((sums + 2) / 4))
     return np.asarray(np.rint(sums.astype(np.float32) * np.float32(1.0 / (down * across))))
