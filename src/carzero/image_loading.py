@@ -1,71 +1,152 @@
-"""Loading pictures ahead of their scoring: in threads, in order, in bounded memory, a bad one never in the way."""
+"""Loading pictures ahead of their scoring: several at a time, in bounded memory, a slow or broken one never in the way.
+
+Threads are enough for the few pictures that a caller holds: decoders release the interpreter lock. A long run reads in
+processes: a decoder that a broken file brings down, or keeps busy for ever, then costs that file alone, and the thread
+that drives the model shares its interpreter with nobody.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections import deque
+import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from carzero.data.images import ImageItem
+from carzero.data.picture_reading import ReadPicture, read_picture
+from carzero.data.worker_process import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 from carzero.errors import ImageError, UnreadableImageError, describe
 from carzero.outputs import FailedImage, Radiograph
-from carzero.processing import CARZeroProcessor, read_image
 
-__all__ = ["LoadedImage", "load_ahead"]
+__all__ = ["LIMIT_S", "LoadedImage", "Readers", "load_ahead"]
 
-_READERS = 2  # threads; decoding releases the interpreter lock
-_NO_PIXELS = np.empty((0, 0), np.float32)
+LIMIT_S = 300.0
+_MOST_READERS = 16
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LoadedImage:
-    """A picture ready to be scored: its item, what its file said, and pixel values (3, crop_px, crop_px)."""
+    """A picture ready to be scored: its item, what its file said, and (crop_px, crop_px) uint8 grey levels."""
 
     item: ImageItem
     radiograph: Radiograph
-    pixel_values: torch.Tensor
+    levels: NDArray[np.uint8]
+
+
+class Readers:
+    """Threads, or processes, that read pictures; they begin to start when this is made.
+
+    Args:
+        count: how many pictures are read at the same time; None takes the number of cores, at most 16.
+        isolated: True reads files in processes, where a crash or a hang costs one file; False in threads. What is no
+            file is read in threads, and on Windows all is.
+        limit_s: seconds that reading a file may take in a process.
+    """
+
+    def __init__(self, count: int | None = None, *, isolated: bool = False, limit_s: float = LIMIT_S) -> None:
+        if count is not None and count < 1:
+            raise ValueError(f"count must be at least 1; got {count}.")
+        self.count = count or min(_MOST_READERS, _count_cores())
+        self._threads = ThreadPoolExecutor(self.count)
+        self._processes = WorkerPool(read_picture, self.count, limit_s=limit_s) if isolated and CAN_ISOLATE else None
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._processes is not None:
+            self._processes.__exit__(kind, error, trace)
+
+    def read(
+        self, item: ImageItem, *, resize_px: int, crop_px: int, force: bool, keep_pixels: bool
+    ) -> Future[ReadPicture]:
+        """Begins to read a picture; see `read_picture`."""
+        arguments = (item.image, resize_px, crop_px, force, keep_pixels)
+        if self._processes is not None and isinstance(item.image, str | Path):
+            return self._processes.submit(*arguments)
+        return self._threads.submit(read_picture, *arguments)
 
 
 def load_ahead(
-    items: Iterable[ImageItem], processor: CARZeroProcessor, *, ahead: int, force: bool, keep_pixels: bool
+    items: Iterable[ImageItem],
+    readers: Readers,
+    *,
+    batch_size: int,
+    resize_px: int,
+    crop_px: int,
+    force: bool = False,
+    keep_pixels: bool = False,
+    in_order: bool = True,
 ) -> Iterator[LoadedImage | FailedImage]:
-    """Reads pictures in threads while earlier ones are worked on, in the order given.
+    """Reads pictures while earlier ones are worked on.
 
     Args:
-        items: the pictures.
-        processor: makes their pixel values.
-        ahead: how many may wait at once.
+        items: the pictures; they are taken as room is made for them.
+        readers: read them.
+        batch_size: pictures that are worked on at once; twice as many, and one for each reader, are on their way.
+        resize_px: see `Geometry`.
+        crop_px: see `Geometry`.
         force: also take readable pictures that are no chest radiographs.
         keep_pixels: keep each film's grey levels at full size too.
+        in_order: True keeps the order given, and waits for a slow picture; False lets others pass it once a batch of
+            them is ready, so that the order is kept where no picture is slow.
     """
-    waiting: deque[Future[LoadedImage | FailedImage]] = deque()
+    waiting: dict[Future[ReadPicture], ImageItem] = {}
     remaining = iter(items)
-    with ThreadPoolExecutor(_READERS) as readers:
-        try:
-            while True:
-                for item in itertools.islice(remaining, ahead - len(waiting)):
-                    waiting.append(readers.submit(_load, item, processor, force, keep_pixels))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
-
-def _load(item: ImageItem, processor: CARZeroProcessor, force: bool, keep_pixels: bool) -> LoadedImage | FailedImage:
+    ahead = 2 * batch_size + readers.count
     try:
-        radiograph = read_image(item.image, force=force)
-        pixel_values = processor.image_processor.to_pixel_values(radiograph)
-        if not keep_pixels:  # a film at full size takes tens of megabytes, and many wait here
-            radiograph = dataclasses.replace(radiograph, pixels=_NO_PIXELS)
-        return LoadedImage(item, radiograph, pixel_values)
+        while True:
+            for item in islice(remaining, ahead - len(waiting)):
+                future = readers.read(item, resize_px=resize_px, crop_px=crop_px, force=force, keep_pixels=keep_pixels)
+                waiting[future] = item
+            if not waiting:
+                return
+            chosen = _wait_for_one(waiting, ahead if in_order else 2 * batch_size)
+            yield _to_result(waiting.pop(chosen), chosen)
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _wait_for_one(waiting: Iterable[Future[ReadPicture]], patience: int) -> Future[ReadPicture]:
+    """Returns the first of the futures once it is done, or the first that is done once `patience` of them are."""
+    futures = list(waiting)
+    while True:
+        ready = [future for future in futures if future.done()]
+        if futures[0].done() or len(ready) >= patience:
+            return ready[0]
+        wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
+
+
+def _to_result(item: ImageItem, future: Future[ReadPicture]) -> LoadedImage | FailedImage:
+    try:
+        read = future.result()
     except ImageError as error:
         return FailedImage(item.image_id, item.path, str(error), error)
-    except OSError as error:
-        wrapped = UnreadableImageError(describe(f"{item.path} cannot be read", got=str(error)))
-        return FailedImage(item.image_id, item.path, str(wrapped), wrapped)
+    except (WorkerCrashedError, WorkerHungError) as error:
+        failed = UnreadableImageError(
+            describe(
+                f"{item.path}: its reader {'hung' if isinstance(error, WorkerHungError) else 'crashed'}",
+                got=str(error),
+                expected="a picture that its decoder gets through",
+                then="export the picture again, or leave it out",
+            )
+        )
+        return FailedImage(item.image_id, item.path, str(failed), failed)
+    return LoadedImage(item, read.radiograph, read.levels)
+
+
+def _count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
+from carzero.data.picture_reading import read_image, to_levels
 from carzero.model import CARZeroConfig
 from carzero.outputs import Radiograph
-from carzero.pixels import Geometry, load_radiograph, to_radiograph
+from carzero.pixels import Geometry
 from carzero.text_cleaning import clean_text
 from carzero.tokenizing import continuation_pieces, load_tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "CARZeroImageProcessor",
@@ -26,6 +25,7 @@ __all__ = [
     "build_processor",
     "continuation_pieces",
     "load_tokenizer",
+    "read_image",
 ]
 
 ImageLike = "str | Path | np.ndarray | Image | Radiograph"
@@ -69,9 +69,12 @@ class CARZeroImageProcessor(BaseImageProcessor):
 
     def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
         """Returns (3, crop_px, crop_px) float32, normalised."""
-        grey = self.geometry(radiograph).apply(radiograph.pixels)
-        normalised = (torch.from_numpy(grey) / 255 - self.image_mean) / self.image_std
-        return normalised.unsqueeze(0).expand(3, -1, -1)
+        return self.normalise(to_levels(radiograph, self.resize_px, self.crop_px))
+
+    def normalise(self, levels: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns (..., 3, h, w) float32 pixel values of (..., h, w) grey levels."""
+        normalised = (torch.from_numpy(levels).float() / 255 - self.image_mean) / self.image_std
+        return normalised.unsqueeze(-3).expand(*levels.shape[:-2], 3, -1, -1)
 
     def preprocess(self, images: Any, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
         """Returns `pixel_values` (I, 3, crop_px, crop_px) for one picture or a sequence of them; see `read_image`."""
@@ -128,23 +131,6 @@ class CARZeroProcessor(ProcessorMixin):
     def count_tokens(self, text: str) -> int:
         """Tokens of a cleaned text, start and end token included, before truncation."""
         return len(self.tokenizer(clean_text(text))["input_ids"])
-
-
-def read_image(image: Any, *, force: bool = False) -> Radiograph:
-    """Returns a picture as a radiograph, whatever form it came in.
-
-    Args:
-        image: a path (str or Path), an array (height, width), a PIL image, or a `Radiograph`, which is returned as is.
-        force: score a readable picture that is no chest radiograph.
-
-    Raises:
-        ImageError: the picture is broken or no chest radiograph.
-    """
-    if isinstance(image, Radiograph):
-        return image
-    if isinstance(image, str | Path):
-        return load_radiograph(image, force=force)
-    return to_radiograph(image, force=force)
 
 
 def build_processor(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 from carzero.data.file_names import to_file_name
 from carzero.data.images import ImageItem
 from carzero.data.journal import Journal, check_same_run
-from carzero.data.scores import check_score_path, load_scores, manifest_path, save_scores, score_row, to_frame, to_rows
+from carzero.data.score_rows import pack_frame, pack_result
+from carzero.data.scores import check_score_path, load_score_pieces, manifest_path, save_manifest, save_score_pieces
 from carzero.errors import TableError, describe
+from carzero.image_loading import LIMIT_S, Readers
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.prompts import PromptSet
+from carzero.run_result import LISTED_FAILURES, RunResult, ScoredRows, failures_path, save_failures
 from carzero.scoring_settings import scoring_settings
 
 if TYPE_CHECKING:
@@ -28,36 +33,11 @@ __all__ = ["RunResult", "ScoringRun"]
 Advance = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run produced.
-
-    Attributes:
-        table: one row a scored picture, in the order of the inputs; see `ZeroShotClassifier.predict`.
-        failures: `image_id`, `path` and `reason` of every picture that was not scored.
-        manifest: where the numbers came from.
-        overlays: pictures drawn.
-    """
-
-    table: pd.DataFrame
-    failures: list[dict[str, str]]
-    manifest: dict[str, Any]
-    overlays: list[Path]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {
-            "scores": to_rows(self.table),
-            "failures": self.failures,
-            "manifest": self.manifest,
-        }
-
-
 @dataclass(slots=True)
 class ScoringRun:
     """The settings of one run; see `carzero predict --help` for each."""
 
-    items: list[ImageItem]
+    items: Sequence[ImageItem]
     prompt_set: PromptSet
     weights: str = "demo"
     out: Path | None = None
@@ -69,10 +49,14 @@ class ScoringRun:
     batch_size: int = 16
     device: str | None = None
     dtype: str = "auto"
+    readers: int | None = None
+    read_limit_s: float = LIMIT_S
     _overlays: list[Path] = field(default_factory=list)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
         """Scores what is not scored yet, and saves the whole.
+
+        Rows wait in a file, in the order in which they are finished; the result has the order of the inputs.
 
         Args:
             advance: called with the numbers of pictures done and failed, after each batch.
@@ -96,119 +80,130 @@ class ScoringRun:
             force=self.force,
             resumed=self.out if self.resume else None,
         )
-        rows, journal = self._open_journal(settings)
-        # A key alone is not enough: another folder may hold other pictures under the same names. Failures are retried.
-        known = {(image_id, row["path"]) for image_id, row in rows.items() if "reason" not in row}
-        rows = {item.image_id: rows[item.image_id] for item in self.items if (item.image_id, item.path) in known}
-        self._score(rows, journal, settings, advance)
-        return self._finish(rows, journal, settings)
+        journal = self._open_journal(settings)
+        try:
+            self._score(journal, settings, advance)
+            return self._finish(journal, settings)
+        finally:
+            if self.out is not None:  # rows of a run without a table are read from the journal
+                journal.close()
 
-    def _score(
-        self,
-        rows: dict[str, dict[str, Any]],
-        journal: Journal | None,
-        settings: dict[str, Any],
-        advance: Advance,
-    ) -> None:
-        remaining = [item for item in self.items if item.image_id not in rows]
-        if not remaining:
+    def _score(self, journal: Journal, settings: dict[str, Any], advance: Advance) -> None:
+        known = {item.image_id for item in self.items if _is_scored(journal, item)}
+        if len(known) == len(self.items):
             return
-        failed = 0
-        done = len(self.items) - len(remaining)
-        for batch in self._batches(remaining, settings["dtype"]):
-            finished = [self._to_row(result) for result in batch]
-            if journal is not None:
-                journal.append(finished)
-            rows.update({row["image_id"]: row for row in finished})
-            failed += sum("reason" in row for row in finished)
-            done += len(finished)
-            advance(done, failed)
+        remaining = [item for item in self.items if item.image_id not in known]
+        failed, done = 0, len(known)
+        with closing(self._batches(remaining, settings["dtype"])) as batches:
+            for batch in batches:
+                journal.append([pack_result(result) for result in batch])
+                failed += sum(isinstance(result, FailedImage) for result in batch)
+                done += len(batch)
+                advance(done, failed)
 
-    def _batches(self, items: list[ImageItem], dtype: str) -> Iterator[list[ScoredImage | FailedImage]]:
-        # torch is loaded here and not above, so that a run with nothing left to do ends at once.
-        from carzero.zeroshot import ZeroShotClassifier
+    def _batches(self, items: list[ImageItem], dtype: str) -> Generator[list[ScoredImage | FailedImage], None, None]:
+        with Readers(self.readers, isolated=True, limit_s=self.read_limit_s) as readers:  # they start beside torch
+            # torch is loaded here and not above, so that a run with nothing left to do ends at once.
+            from carzero.zeroshot import ZeroShotClassifier
 
-        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
-        bank = classifier.encode_prompts(self.prompt_set)
-        batch: list[ScoredImage | FailedImage] = []
-        stream = classifier.stream(
-            items,
-            bank,
-            pool=self.pool,
-            batch_size=self.batch_size,
-            force=self.force,
-            need_maps=self.overlay is not None,
-        )
-        for result in stream:
+            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
+            results = classifier.stream(
+                items,
+                classifier.encode_prompts(self.prompt_set),
+                pool=self.pool,
+                batch_size=self.batch_size,
+                force=self.force,
+                need_maps=self.overlay is not None,
+                readers=readers,
+                in_order=False,
+            )
+            drawn = self._drawn(classifier, results)
+            while batch := list(itertools.islice(drawn, self.batch_size)):
+                yield batch
+
+    def _drawn(
+        self, classifier: ZeroShotClassifier, results: Iterator[ScoredImage | FailedImage]
+    ) -> Iterator[ScoredImage | FailedImage]:
+        """Passes results on, with their overlays drawn where they are wanted."""
+        for result in results:
             if self.overlay is not None and isinstance(result, ScoredImage):
                 self._overlays += _draw(classifier, result, self.prompt_set.labels, self.overlay)
-            batch.append(result)
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+            yield result
 
-    def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, Any]:
-        if isinstance(result, FailedImage):
-            return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
-        return score_row(result, self.prompt_set.labels)
-
-    def _open_journal(self, settings: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], Journal | None]:
+    def _open_journal(self, settings: dict[str, Any]) -> Journal:
         if self.out is None:
-            return {}, None
+            return Journal.start(None, settings)
         path = self.out.with_name(self.out.name + ".journal")
         if self.resume and not self.overwrite:
             if path.exists():
-                journal = Journal.resume(path, settings)
-                return dict(journal.rows), journal
-            finished = _load_finished(self.out, settings)
+                return Journal.resume(path, settings)
+            _check_finished(self.out, settings)
             journal = Journal.start(path, settings)
-            journal.append(finished.values())
-            return finished, journal
+            try:
+                for piece in _load_finished(self.out, len(self.prompt_set.labels)):
+                    journal.append(pack_frame(piece))
+            except BaseException:
+                journal.remove()
+                raise
+            return journal
         if path.exists() and not self.overwrite:
+            Journal(settings, path).close()  # says so where it is not interrupted at all, but at work
             raise TableError(
                 describe(
                     f"An interrupted run of {self.out} is waiting in {path.name}",
                     then="go on with --resume, or start anew with --overwrite",
                 )
             )
-        journal = Journal.start(path, settings)
-        return {}, journal
+        return Journal.start(path, settings)
 
-    def _finish(self, rows: dict[str, dict[str, Any]], journal: Journal | None, settings: dict[str, Any]) -> RunResult:
-        ordered = [rows[item.image_id] for item in self.items if item.image_id in rows]
-        failures = [row for row in ordered if "reason" in row]
-        table = to_frame([row for row in ordered if "reason" not in row], self.prompt_set.labels)
-        manifest = self._manifest(settings, len(table), failures)
+    def _finish(self, journal: Journal, settings: dict[str, Any]) -> RunResult:
+        rows = ScoredRows(self.items, journal, self.prompt_set.labels)
         if self.out is not None:
-            save_scores(table, self.out, manifest)
-        if journal is not None:
+            save_score_pieces(rows.pieces(), self.out)
+            save_failures(rows.failures, self.out)
+        else:
+            for _ in rows.pieces():
+                pass
+        manifest = self._manifest(settings, rows)
+        if self.out is not None:
+            save_manifest(manifest, self.out)
             journal.remove()
-        return RunResult(table, failures, manifest, self._overlays)
+        return RunResult(rows, self.out, manifest, self._overlays)
 
-    def _manifest(self, settings: dict[str, Any], scored: int, failures: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
+    def _manifest(self, settings: dict[str, Any], rows: ScoredRows) -> dict[str, Any]:
+        manifest = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "weights": self.weights,
             **settings,
             "score_kind": "logit",
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
             "images": len(self.items),
-            "scored": scored,
-            "failures": failures,
+            "scored": rows.scored,
+            "failures": rows.failures[:LISTED_FAILURES],
         }
+        if self.out is not None and len(rows.failures) > LISTED_FAILURES:
+            manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
+        return manifest
 
 
-def _load_finished(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rows of the finished table of the same run by image_id; none where there is no table.
+def _is_scored(journal: Journal, item: ImageItem) -> bool:
+    """Whether a journal holds this picture's scores. Failures are retried.
+
+    A key alone is not enough: another folder may hold other pictures under the same names.
+    """
+    row = journal.rows.get(item.image_id)
+    return row is not None and "reason" not in row and row["path"] == item.path
+
+
+def _check_finished(out: Path, settings: dict[str, Any]) -> None:
+    """Refuses to go on with a finished table that another run has left.
 
     Raises:
-        TableError: the table is of a run with other settings, or it or its manifest cannot be read.
+        TableError: the table is of a run with other settings, or its manifest cannot be read.
     """
     side_car = manifest_path(out)
     if not out.exists() or not side_car.exists():
-        return {}
+        return
     try:
         manifest = dict(json.loads(side_car.read_bytes()))
     except (ValueError, TypeError) as error:
@@ -216,7 +211,12 @@ def _load_finished(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, A
             describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
         ) from error
     check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
-    return {row["image_id"]: row for row in to_rows(load_scores(out))}
+
+
+def _load_finished(out: Path, labels: int) -> Iterator[pd.DataFrame]:
+    """The finished table that a run left, piece by piece; nothing where there is no table or nothing says whose."""
+    if out.exists() and manifest_path(out).exists():
+        yield from load_score_pieces(out, labels)
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from carzero.backends import Backend, TorchBackend, load_backend
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
 from carzero.errors import UnreadableImageError, WeightsError, describe
-from carzero.image_loading import LoadedImage, load_ahead
+from carzero.image_loading import LoadedImage, Readers, load_ahead
 from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
 from carzero.outputs import FailedImage, Grounding, ScoredImage
@@ -220,8 +221,10 @@ class ZeroShotClassifier:
         batch_size: int = 16,
         force: bool = False,
         need_maps: bool = False,
+        readers: Readers | None = None,
+        in_order: bool = True,
     ) -> Iterator[ScoredImage | FailedImage]:
-        """Scores any number of pictures in bounded memory, in the order given.
+        """Scores any number of pictures in bounded memory.
 
         Args:
             items: the pictures.
@@ -230,22 +233,35 @@ class ZeroShotClassifier:
             batch_size: pictures in one pass.
             force: also score readable pictures that are no chest radiographs.
             need_maps: keep attention maps and grey levels with each result.
+            readers: what reads the pictures; None reads them in threads of its own.
+            in_order: True keeps the order given; False does not wait for a slow picture, see `load_ahead`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
         if pool not in ("mean", "max"):
             raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
-        loaded = load_ahead(items, self.processor, ahead=2 * batch_size, force=force, keep_pixels=need_maps)
-        while batch := list(itertools.islice(loaded, batch_size)):
-            good = [entry for entry in batch if not isinstance(entry, FailedImage)]
-            scores = iter(self._score_batch(good, bank, pool, need_maps)) if good else iter(())
-            for entry in batch:
-                yield entry if isinstance(entry, FailedImage) else next(scores)
+        fields = self.processor.image_processor
+        with Readers() if readers is None else nullcontext(readers) as reading:
+            loaded = load_ahead(
+                items,
+                reading,
+                batch_size=batch_size,
+                resize_px=fields.resize_px,
+                crop_px=fields.crop_px,
+                force=force,
+                keep_pixels=need_maps,
+                in_order=in_order,
+            )
+            while batch := list(itertools.islice(loaded, batch_size)):
+                good = [entry for entry in batch if not isinstance(entry, FailedImage)]
+                scores = iter(self._score_batch(good, bank, pool, need_maps)) if good else iter(())
+                for entry in batch:
+                    yield entry if isinstance(entry, FailedImage) else next(scores)
 
     def _score_batch(
         self, batch: Sequence[LoadedImage], bank: PromptBank, pool: Pool, need_maps: bool
     ) -> Iterator[ScoredImage | FailedImage]:
-        pixels = torch.stack([entry.pixel_values for entry in batch])
+        pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
         pairs = self.backend.score(pixels, bank, need_maps)
         logits = bank.pool(pairs.scores, pool).numpy()
         maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()

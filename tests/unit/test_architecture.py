@@ -32,6 +32,7 @@ LAYERS = {
     "prompt_bank": 3,
     "backends": 3,
     "zeroshot": 3,
+    "run_result": 3,
     "scoring_run": 3,
     "scoring_settings": 3,
     "parallel": 3,

@@ -69,3 +69,18 @@ def test_wrong_use_is_named() -> None:
         resize_area(np.zeros((2, 2, 3), np.uint8), 1, 1)
     with pytest.raises(ValueError, match="at least 1 by 1; got 0 by 4"):
         resize_area(np.zeros((2, 2), np.uint8), 0, 4)
+
+
+def test_block_means_of_fractional_levels_are_exact() -> None:
+    levels = (RNG.integers(0, 4096, (24, 35)) * np.float32(255 / 4095)).astype(np.float32)
+    for down, across in ((2, 2), (3, 5), (8, 7), (24, 1), (1, 35), (2, 5)):
+        blocks = levels.reshape(24 // down, down, 35 // across, across) if 35 % across == 0 else None
+        if blocks is None:
+            blocks = levels[:, :34].reshape(24 // down, down, 34 // across, across)
+        source = np.ascontiguousarray(blocks.reshape(blocks.shape[0] * down, -1))
+        sums = blocks.astype(np.float64).sum(axis=(1, 3))
+        if (down, across) == (2, 2):
+            expected = np.floor((sums + 2) / 4)
+        else:
+            expected = np.rint(sums.astype(np.float32) * np.float32(1 / (down * across)))
+        np.testing.assert_array_equal(resize_area(source, *blocks.shape[::2]), expected)

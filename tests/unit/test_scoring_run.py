@@ -266,3 +266,92 @@ def test_a_run_with_nothing_left_to_do_loads_no_torch(
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["4", "False"]
+
+
+def test_two_runs_never_write_one_output(folder: Path, work: list[str], tiny_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    refused: list[str] = []
+
+    def try_again(done: int, failed: int) -> None:
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(TableError, match=r"Another run is writing .*scores\.csv\.journal") as error:
+                run(folder, tiny_weights, out, **options)
+            refused.append(str(error.value))
+
+    ScoringRun(list_images([folder]), ASKED, str(tiny_weights), out).execute(try_again)
+    assert len(refused) == 3
+    assert len(load_scores(out)) == 4
+
+
+@pytest.mark.parametrize("suffix", SCORE_SUFFIXES)
+def test_a_table_in_pieces_is_the_same_table(
+    suffix: str, work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "film_002.png").write_bytes(b"no picture")
+    whole = run(folder, tiny_weights, tmp_path / f"whole{suffix}")
+    monkeypatch.setattr("carzero.data.scores._CELLS", 2)  # one row of two findings
+    result = run(folder, tiny_weights, tmp_path / f"pieces{suffix}")
+    assert len(list(result.pieces())) == (1 if suffix == ".json" else 3)
+    assert result.table.to_dict("records") == whole.table.to_dict("records")
+    assert list(result.table.dtypes) == list(whole.table.dtypes)
+    assert (tmp_path / f"pieces{suffix}").exists()
+    again = run(folder, tiny_weights, tmp_path / f"pieces{suffix}", resume=True)
+    assert again.table.to_dict("records") == whole.table.to_dict("records")
+    printed = json.loads("".join(run(folder, tiny_weights).iterate_json()))
+    assert printed["scores"] == whole.table.to_dict("records")
+    assert [failure["image_id"] for failure in printed["failures"]] == ["film_002.png"]
+
+
+@pytest.mark.parametrize("suffix", SCORE_SUFFIXES)
+def test_a_run_without_a_score_is_whole_too(suffix: str, work: list[str], tiny_weights: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in "abc":
+        (broken / f"{name}.png").write_bytes(b"no picture")
+    result = run(broken, tiny_weights, tmp_path / f"scores{suffix}")
+    assert (result.scored, [failure["image_id"] for failure in result.failures]) == (0, ["a.png", "b.png", "c.png"])
+    assert json.loads("".join(run(broken, tiny_weights).iterate_json()))["scores"] == []
+
+
+def test_rows_have_the_order_of_the_inputs_whatever_was_finished_first(
+    work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = ZeroShotClassifier.stream
+    monkeypatch.setattr(ZeroShotClassifier, "stream", lambda *args, **options: reversed(list(stream(*args, **options))))
+    result = run(folder, tiny_weights, tmp_path / "scores.csv")
+    assert result.table["image_id"].tolist() == [f"film_00{i}.png" for i in range(4)]
+    assert load_scores(tmp_path / "scores.csv")["image_id"].tolist() == result.table["image_id"].tolist()
+
+
+def test_many_failures_are_listed_in_a_file(
+    work: list[str],
+    folder: Path,
+    films: list[Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("carzero.scoring_run.LISTED_FAILURES", 1)
+    monkeypatch.setattr("carzero.run_result.LISTED_FAILURES", 1)
+    for index in range(2):
+        (folder / f"film_00{index}.png").write_bytes(b"not yet copied")
+    out = tmp_path / "scores.csv"
+    result = run(folder, tiny_weights, out)
+    listed = tmp_path / "scores.csv.failures.csv"
+    assert result.manifest["failures"] == result.failures[:1]
+    assert result.manifest["all_failures"] == {"count": 2, "file": listed.name}
+    assert listed.read_text().splitlines()[0] == "image_id,path,reason"
+    assert len(listed.read_text().splitlines()) == 3
+    (folder / "film_000.png").write_bytes(films[0].read_bytes())
+    assert "all_failures" not in run(folder, tiny_weights, out, resume=True).manifest
+    assert not listed.exists()
+
+
+def test_a_damaged_table_leaves_no_journal(work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    run(folder, tiny_weights, out)
+    out.write_bytes(b"damaged")
+    with pytest.raises(TableError, match="cannot be read"):
+        run(folder, tiny_weights, out, resume=True)
+    assert out.read_bytes() == b"damaged"
+    assert not out.with_name("scores.parquet.journal").exists()

@@ -35,6 +35,20 @@ def touch(folder: Path, *names: str) -> None:
 
 
 class TestListImages:
+    def test_a_folder_is_listed_by_the_parts_of_its_paths(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ["b.png", "a/z.png", "a/b/c.png", "a-b/c.png", "a.png", "B.PNG", ".hidden/x.png", "note.txt", "scan"]
+        touch(tmp_path, *names)
+        (tmp_path / "a" / "link").symlink_to(tmp_path)
+        expected = ["B.PNG", "a/b/c.png", "a/z.png", "a-b/c.png", "a.png", "b.png", "scan"]
+        items = list_images([tmp_path])
+        assert [item.image_id for item in items] == expected
+        assert [item.path for item in items] == [str(tmp_path / name) for name in expected]
+        assert all(item.path is item.image for item in items), "one string for both"
+        monkeypatch.chdir(tmp_path)
+        assert [(item.image_id, item.path) for item in list_images(["."])] == [(name, name) for name in expected]
+
     def test_a_folder_by_suffix_and_in_order(self, tmp_path: Path) -> None:
         touch(
             tmp_path, "b.png", "a.JPG", "sub/c.dcm", "sub/1.2.840.dcm", "IM0001", "notes.txt", ".hidden.png", ".git/x"

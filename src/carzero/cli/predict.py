@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from carzero.parallel.run import ParallelResult, ParallelRun
     from carzero.scoring_run import RunResult, ScoringRun
 
-_SHOWN_FAILURES = 50
+_SHOWN = 50
 
 
 def predict(
@@ -63,7 +63,11 @@ def predict(
         typer.Option("--json", help="Print scores, failures and manifest as JSON; with --engine ray, without scores."),
     ] = False,
     overlay: Annotated[
-        Path | None, typer.Option(help="Draw where the model looks, one PNG a picture and finding, into this folder.")
+        Path | None,
+        typer.Option(
+            help="Draw where the model looks, one PNG a picture and finding, into this folder; with --resume, for the "
+            "pictures that are still to be scored."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
     overwrite: Annotated[
@@ -76,6 +80,10 @@ def predict(
     pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Files read at the same time; more than the cores help with a slow disk only."),
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -123,7 +131,7 @@ def predict(
         "dtype": check_dtype(dtype),
     }
     quiet_libraries()
-    run = _build_run(engine, settings, out=out, overlay=overlay, workers=workers, address=address)
+    run = _build_run(engine, settings, out=out, overlay=overlay, readers=readers, workers=workers, address=address)
     with show_progress("scoring", "scored", "images", len(run.items)) as advance:
         result = run.execute(advance)
     if isinstance(result, RunResult):
@@ -140,6 +148,7 @@ def _build_run(
     *,
     out: Path | None,
     overlay: Path | None,
+    readers: int | None,
     workers: int | None,
     address: str | None,
 ) -> ScoringRun | ParallelRun:
@@ -148,13 +157,15 @@ def _build_run(
             raise typer.BadParameter("belongs to --engine ray.", param_hint="--workers, --address")
         from carzero.scoring_run import ScoringRun
 
-        return ScoringRun(**settings, out=out, overlay=overlay)
+        return ScoringRun(**settings, out=out, overlay=overlay, readers=readers)
     if engine != "ray":
         raise typer.BadParameter(f"expected local or ray, got {engine}.", param_hint="--engine")
     if out is None:
         raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
     if overlay is not None:
         raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--overlay")
+    if readers is not None:
+        raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--readers")
     from carzero.parallel.run import ParallelRun
 
     return ParallelRun(**settings, out=out, workers=workers, address=address)
@@ -174,18 +185,21 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
     """Prints scores on stdout (a table, or JSON), and where they went, doubts and failures on stderr."""
     console = stderr_console()
     if as_json:
-        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
+        sys.stdout.writelines(result.iterate_json())
     elif out is None:
         stdout_console().print(_table(result.table))
     if out is not None:
-        console.print(f"Wrote {len(result.table)} rows to {out}.", markup=False)
-    for path in result.overlays:
+        console.print(f"Wrote {result.scored} rows to {out}.", markup=False)
+    for path in result.overlays[:_SHOWN]:
         console.print(f"Wrote {path}", markup=False)
-    doubts = result.table[result.table["warnings"] != ""]
-    for image_id, warning in zip(doubts["image_id"][:_SHOWN_FAILURES], doubts["warnings"], strict=False):
+    if len(result.overlays) > _SHOWN:
+        console.print(f"Wrote {len(result.overlays) - _SHOWN} more to {result.overlays[0].parent}", markup=False)
+    for image_id, warning in result.doubts[:_SHOWN]:
         console.print(f"warning: {image_id}: {warning}", markup=False)
+    if len(result.doubts) > _SHOWN:
+        console.print("warning: there are more; see the column `warnings`", markup=False)
     if result.failures:
-        _show_failures(console, result.failures, len(result.table))
+        _show_failures(console, result.failures, result.scored)
 
 
 def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
@@ -202,11 +216,11 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
 def _show_failures(console: Console, failures: list[dict[str, str]], scored: int) -> None:
     count = len(failures)
     console.print(f"{count} of {count + scored} pictures were not scored:")
-    for failure in failures[:_SHOWN_FAILURES]:
+    for failure in failures[:_SHOWN]:
         reason = failure["reason"].removeprefix(f"{failure['path']}: ")
         console.print(f"  {failure['image_id']}: {reason}", markup=False)
-    if count > _SHOWN_FAILURES:
-        console.print(f"  and {count - _SHOWN_FAILURES} more; --out and --json list all of them")
+    if count > _SHOWN:
+        console.print(f"  and {count - _SHOWN} more; --out and --json list all of them")
 
 
 def _table(frame: pd.DataFrame) -> Any:

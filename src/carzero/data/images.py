@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,28 @@ def list_arrays(images: Any) -> list[ImageItem]:
 
 
 def _list_folder(folder: Path) -> list[ImageItem]:
-    files = (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _PICTURES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    return [ImageItem(path.relative_to(folder).as_posix(), str(path), str(path)) for path in sorted(files)]
+    # Of a million pictures each string counts, and so does each Path object: there is one string for a path.
+    prefix = "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118
+    paths = (path.removeprefix(os.path.join(os.curdir, "")) for path in _walk(str(folder)))  # noqa: PTH118
+    return [ImageItem(path.removeprefix(prefix).replace(os.sep, "/"), path, path) for path in paths]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of the pictures in a folder and below it, by suffix, in the order of their parts; nothing hidden."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise TableError(
+            describe(
+                f"The folder {folder} cannot be listed", got=str(error), then="make it readable, or move it elsewhere"
+            )
+        ) from error
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in _PICTURES and entry.is_file():  # noqa: PTH122
+            yield entry.path
 
 
 def _list_table(table: Path) -> list[ImageItem]:
@@ -120,6 +135,8 @@ def _list_table(table: Path) -> list[ImageItem]:
 
 
 def _make_unique(items: list[ImageItem]) -> list[ImageItem]:
+    if len({item.image_id for item in items}) == len(items):
+        return items
     counts = Counter(item.image_id for item in items)
     unique = [replace(item, image_id=item.path) if counts[item.image_id] > 1 and item.path else item for item in items]
     doubled = [image_id for image_id, count in Counter(item.image_id for item in unique).items() if count > 1]

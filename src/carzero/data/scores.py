@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.data.atomic import replace_when_done
-from carzero.data.tables import FOLDER_MANIFEST, check_output, load_table
+from carzero.data.score_files import write_pieces
+from carzero.data.tables import FOLDER_MANIFEST, check_output, load_table, load_table_pieces
 from carzero.errors import TableError, describe
 from carzero.outputs import ScoredImage
 
@@ -20,8 +21,12 @@ __all__ = [
     "KEY_COLUMNS",
     "SCORE_SUFFIXES",
     "check_score_path",
+    "load_score_pieces",
     "load_scores",
     "manifest_path",
+    "rows_in_piece",
+    "save_manifest",
+    "save_score_pieces",
     "save_scores",
     "score_row",
     "score_schema",
@@ -31,6 +36,7 @@ __all__ = [
 
 KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
 SCORE_SUFFIXES = (".parquet", ".csv", ".json")
+_CELLS = 2**20  # scores in memory at once
 
 
 def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, Any]:
@@ -82,13 +88,18 @@ def manifest_path(path: Path) -> Path:
 
 def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) -> None:
     """Writes table and manifest; each replaces an older file only when it is complete."""
-    writers = {
-        ".parquet": lambda target: frame.to_parquet(target, index=False),
-        ".csv": lambda target: frame.to_csv(target, index=False),
-        ".json": lambda target: frame.to_json(target, orient="records", indent=1, double_precision=9),
-    }
+    save_score_pieces([frame], path)
+    save_manifest(manifest, path)
+
+
+def save_score_pieces(pieces: Iterable[pd.DataFrame], path: Path) -> None:
+    """Writes tables below each other as one, which replaces an older file only when it is complete."""
     with replace_when_done(path) as target:
-        writers[path.suffix.lower()](target)
+        write_pieces(pieces, target, path.suffix.lower())
+
+
+def save_manifest(manifest: Mapping[str, Any], path: Path) -> None:
+    """Writes the manifest of the score table `path` beside it."""
     with replace_when_done(manifest_path(path)) as target:
         target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -99,18 +110,38 @@ def load_scores(path: Path) -> pd.DataFrame:
     Raises:
         TableError: the file is missing, broken or no score table.
     """
-    frame = load_table(path)
+    return _as_scores(load_table(path), path)
+
+
+def load_score_pieces(path: Path, labels: int) -> Iterator[pd.DataFrame]:
+    """Reads a table of scores as tables of bounded size below each other; a .json file comes as one.
+
+    Args:
+        path: the file.
+        labels: scores in a row, about.
+
+    Raises:
+        TableError: as for `load_scores`.
+    """
+    for piece in load_table_pieces(path, rows_in_piece(labels)):
+        yield _as_scores(piece, path)
+
+
+def rows_in_piece(labels: int) -> int:
+    """Rows of a table that is held in memory at once."""
+    return max(1, _CELLS // max(1, labels))
+
+
+def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     lacking = [name for name in (*KEY_COLUMNS, "warnings") if name not in frame.columns]
     if lacking:
         raise TableError(describe(f"{path} is no score table", got=f"a table without {', '.join(lacking)}"))
-    calibrated = frame[[name for name in frame.columns if name.startswith("prob:")]]
-    texts = [name for name in frame.columns if not name.startswith(("logit:", "prob:"))]
-    frame[texts] = frame[texts].astype(object).where(frame[texts].notna(), "")
-    labels = [name.removeprefix("logit:") for name in frame.columns if name.startswith("logit:")]
-    table = to_frame(to_rows(frame), labels)
-    for name in calibrated:
-        table.insert(len(table.columns) - 1, name, calibrated[name].astype("float64"))
-    return table
+    logits = [name for name in frame.columns if name.startswith("logit:")]
+    calibrated = [name for name in frame.columns if name.startswith("prob:")]
+    texts = [*KEY_COLUMNS, "warnings"]
+    table = frame[[*KEY_COLUMNS, *logits, *calibrated, "warnings"]].reset_index(drop=True)
+    table[texts] = table[texts].astype(object).where(table[texts].notna(), "")
+    return table.astype({**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")})
 
 
 def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

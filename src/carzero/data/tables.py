@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FOLDER_MANIFEST", "check_output", "list_parts", "load_table"]
+__all__ = ["FOLDER_MANIFEST", "check_output", "list_parts", "load_table", "load_table_pieces"]
 
 # Readers of partitioned tables pass over names that begin with "_", and so do we.
 FOLDER_MANIFEST = "_manifest.json"
@@ -51,13 +52,52 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise TableError(describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}"))
+    with _named_errors(path):
+        return _checked(reader(), path)
+
+
+def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
+    """Reads a table as tables of at most so many rows below each other; other than .csv and .parquet comes as one.
+
+    Raises:
+        TableError: as for `load_table`; a broken row only when its piece is reached.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        with _named_errors(path), pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), chunksize=rows) as pieces:
+            for piece in pieces:
+                yield _checked(piece, path)
+    elif suffix == ".parquet":
+        import pyarrow.parquet
+
+        with _named_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows):
+                yield batch.to_pandas()
+    else:
+        yield load_table(path)
+
+
+def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if path.suffix.lower() in (".csv", ".tsv") and not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes a row's surplus first cells for an index, and so moves every value one column on.
+        raise ValueError("rows of more cells than the header")
+    return frame
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    import pandas as pd
+
     try:
-        frame = reader()
-        if path.suffix.lower() in (".csv", ".tsv") and not isinstance(frame.index, pd.RangeIndex):
-            # pandas takes a row's surplus first cells for an index, and so moves every value one column on.
-            raise ValueError("rows of more cells than the header")
-        return frame
+        yield
     except (OSError, ValueError, pd.errors.ParserError) as error:
+        if isinstance(error, TableError):
+            raise
         raise TableError(
             describe(
                 f"The table {path} cannot be read",
