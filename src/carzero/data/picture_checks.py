@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+
+from carzero.data.worker_process import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 
 __all__ = ["Advance", "PictureCheck", "check_picture", "check_pictures"]
 
 Advance = Callable[[int, int, int], None]
-_AHEAD = 4  # pictures handed to each process at once
+_AHEAD = 4  # pictures that wait for each process
+_LIMIT_S = 300.0  # for one picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +70,18 @@ def check_pictures(
 ) -> list[PictureCheck]:
     """Reads pictures; the results are in the order of `paths`, whatever the number of processes.
 
-    A file that brings its reader down (a crash inside a decoder, no memory left) is reported as unreadable, and the
-    rest is read all the same.
+    A file that brings its reader down (a crash inside a decoder, no memory left) or keeps it busy for five minutes is
+    reported as unreadable, and the rest is read all the same.
 
     Args:
         paths: picture files.
-        jobs: processes; 1 reads here. More start fresh interpreters, so a script that calls this needs the usual
-            `if __name__ == "__main__":`.
+        jobs: processes; 1 reads here, and so does any number on Windows.
         advance: called with the numbers of pictures done, failed and in all, after each.
         check: what reads one picture; importable by name, as processes find it so.
     """
     checks: dict[int, PictureCheck] = {}
     failed = 0
-    jobs = min(jobs, len(paths))
+    jobs = min(jobs, len(paths)) if CAN_ISOLATE else 1
     for number, found in _read_in_processes(paths, jobs, check) if jobs > 1 else _read_here(paths, check):
         checks[number] = found
         failed += bool(found.kind)
@@ -99,67 +95,22 @@ def _read_here(paths: Sequence[str], check: Check) -> Iterator[tuple[int, Pictur
 
 
 def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterator[tuple[int, PictureCheck]]:
-    remaining = deque(range(len(paths)))
-    while remaining:
-        suspects = yield from _read_until_crash(paths, remaining, jobs, check)
-        for number in suspects:  # one of them brought a process down: each gets one of its own
-            if (yield from _read_until_crash(paths, deque([number]), 1, check)):
-                yield number, PictureCheck("unreadable-picture", "its reader crashed: the file is broken, or too large")
-
-
-def _read_until_crash(
-    paths: Sequence[str], remaining: deque[int], jobs: int, check: Check
-) -> Generator[tuple[int, PictureCheck], None, list[int]]:
-    """Takes numbers from `remaining` and yields their checks; returns those that were in work when a process died."""
+    remaining = iter(range(len(paths)))
     waiting: dict[Future[PictureCheck], int] = {}
-    crashed: list[int] = []
-    with _start_pool(jobs) as pool:
-        while waiting or (remaining and not crashed):
-            while remaining and not crashed and len(waiting) < _AHEAD * jobs:
-                number = remaining.popleft()
-                try:
-                    with _held_interrupts():
-                        waiting[pool.submit(check, paths[number])] = number
-                except BrokenProcessPool:
-                    crashed.append(number)
+    with WorkerPool(check, jobs, limit_s=_LIMIT_S) as pool:
+        while True:
+            for number in islice(remaining, _AHEAD * jobs - len(waiting)):
+                waiting[pool.submit(paths[number])] = number
+            if not waiting:
+                return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                number = waiting.pop(future)
-                try:
-                    yield number, future.result()
-                except BrokenProcessPool:
-                    crashed.append(number)
-    return crashed
+                yield waiting.pop(future), _to_check(future)
 
 
-@contextlib.contextmanager
-def _start_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    # Not forked: a fork copies the locks of the libraries' threads in whatever state they are.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+def _to_check(future: Future[PictureCheck]) -> PictureCheck:
     try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _held_interrupts() -> Iterator[None]:
-    """Holds Ctrl-C back: processes that start meanwhile never see it, and the parent alone ends the run."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, killed for example; it would wait for work for ever."""
-
-    def watch() -> None:
-        if (parent := multiprocessing.parent_process()) is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        return future.result()
+    except WorkerCrashedError:
+        return PictureCheck("unreadable-picture", "its reader crashed: the file is broken, or too large")
+    except WorkerHungError as error:
+        return PictureCheck("unreadable-picture", f"its reader hung: {error}")
