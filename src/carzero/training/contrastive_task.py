@@ -68,7 +68,8 @@ class ContrastiveTask:
         texts = TextInputs(self._processor, engine.device)
         images = load_images(recipe, table, self._selection, engine, cache, progress)
         sentences = statements.all_sentences
-        prepare_towers(recipe, self._objective, images, texts, self._selection, sentences, engine, cache)
+        plans = self.plan(after=0)
+        prepare_towers(recipe, self._objective, images, texts, self._selection, plans, sentences, engine, cache)
         self._loader = BatchLoader(statements, images, texts, engine, recipe.seed)
         self._judge = Judge(recipe, table, self._selection, statements, prompts, images, texts, self._loader)
 

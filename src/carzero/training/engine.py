@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -104,6 +106,15 @@ class Engine:
         """Waits for the other processes."""
         if is_distributed():
             dist.barrier()
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """A block that the main process runs alone, before all others run it: they find its files written."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
 
     def state_dict(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """Whole states of module and optimiser on the CPU, the same however many processes there are."""

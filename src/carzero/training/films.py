@@ -100,10 +100,8 @@ def share_films(
         progress: see `save_films`; called in the main process.
     """
     needed = [paths[row] for row in rows]
-    if engine.is_main:
-        save_films(needed, resize_px, folder, progress)
-    engine.wait()
-    file = save_films(needed, resize_px, folder)
+    with engine.main_first():
+        file = save_films(needed, resize_px, folder, progress)
     return Films(file, resize_px, {int(row): place for place, row in enumerate(rows)})
 
 

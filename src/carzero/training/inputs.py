@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from carzero.training.augment import Variation, augment, draw_variation, normali
 from carzero.training.batch import Tokens
 from carzero.training.films import Films
 from carzero.training.frozen import FrozenTexts, FrozenView
+from carzero.training.plan import StepPlan
 from carzero.training.randomness import generator_for, torch_generator_for
 from carzero.training.sections import PixelSection
 
@@ -26,6 +27,7 @@ __all__ = ["ImageInputs", "TextInputs", "Views"]
 
 # Purposes of random numbers, so that no two draws of one step are the same.
 _VIEWS, _VERSIONS = 2, 3
+_NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class ImageInputs:
     def choose(self, rows: NDArray[np.int64], step: int) -> Views:
         """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""
         if self._frozen:
-            versions = generator_for(self._seed, _VIEWS, step).integers(0, len(self._frozen), len(rows))
+            versions = self._draw_versions(len(rows), step)
             mirrored = [self._frozen[v].is_mirrored(rows[i : i + 1])[0] for i, v in enumerate(versions)]
             return Views(rows, np.array(mirrored, dtype=bool), versions=versions)
         variation = draw_variation(len(rows), self._pixels, torch_generator_for(self._seed, _VIEWS, step))
@@ -90,34 +92,49 @@ class ImageInputs:
         """The same of images as they are: what the model sees outside training."""
         return self._load_frozen(rows, np.zeros(len(rows), np.int64)) if self._frozen else self.plain_pixels(rows)
 
+    def find_seen(
+        self, plans: Iterable[StepPlan], trained: NDArray[np.int64], validated: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
+        """The rows that a run looks at in each version of a frozen tower's features, from 0: as they are.
+
+        A version that needs nearly all trained rows gets all of them, so that runs of other seeds can share its file.
+        """
+        seen = np.zeros((self._pixels.versions + 1, int(max(trained.max(), validated.max(initial=0))) + 1), dtype=bool)
+        for plan in plans:
+            seen[self._draw_versions(len(plan.rows), plan.step), plan.rows] = True
+        for version in seen:
+            if version.sum() >= _NEARLY_ALL * len(trained):
+                version[trained] = True
+        seen[0, validated] = True
+        return [np.flatnonzero(version) for version in seen]
+
     def freeze(
         self,
         encode: Callable[[Tensor], ImageFeatures],
         trained: NDArray[np.int64],
-        validated: NDArray[np.int64],
+        seen: Sequence[NDArray[np.int64]],
         folder: Path,
         tower: str,
     ) -> None:
-        """Runs a frozen tower on every image beforehand: as it is, and in `pixels.versions` variations.
+        """Runs a frozen tower beforehand on every image that the run will see: as it is, and in its variations.
 
         The features lie in `folder` afterwards, and are read from there by a run that asks for the same.
 
         Args:
             encode: pixel values to raw features.
-            trained: rows that are varied.
-            validated: rows that are seen as they are only.
+            trained: rows that are varied, in ascending order.
+            seen: the rows of each version, as `find_seen` gives them.
             folder: of the files.
             tower: what tells the tower's features from another's.
         """
-        rows = np.unique(np.concatenate([trained, validated]))
 
         def encode_plain(part: slice) -> ImageFeatures:
-            return encode(self.plain_pixels(rows[part]))
+            return encode(self.plain_pixels(seen[0][part]))
 
-        file = self._feature_file(folder, tower, 0, rows)
-        plain = FrozenView.load_or_encode(file, encode_plain, rows, np.zeros(len(rows), dtype=bool))
-        numbers = range(1, self._pixels.versions + 1)
-        self._frozen = [plain, *(self._freeze_variation(encode, trained, folder, tower, n) for n in numbers)]
+        file = self._feature_file(folder, tower, 0, seen[0])
+        plain = FrozenView.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
+        numbers = range(1, len(seen))
+        self._frozen = [plain, *(self._freeze_variation(encode, trained, seen[n], folder, tower, n) for n in numbers)]
 
     def plain_pixels(self, rows: NDArray[np.int64]) -> Tensor:
         """Pixel values of images as they are, whether or not a frozen tower has seen them."""
@@ -129,19 +146,24 @@ class ImageInputs:
     def _freeze_variation(
         self,
         encode: Callable[[Tensor], ImageFeatures],
+        trained: NDArray[np.int64],
         rows: NDArray[np.int64],
         folder: Path,
         tower: str,
         number: int,
     ) -> FrozenView:
         # Not the run's seed: runs that differ by it alone share these files.
-        variation = draw_variation(len(rows), self._pixels, torch_generator_for(0, _VERSIONS, number))
+        every = draw_variation(len(trained), self._pixels, torch_generator_for(0, _VERSIONS, number))
+        variation = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
         return FrozenView.load_or_encode(
             self._feature_file(folder, tower, number, rows),
             lambda part: encode(self._vary(rows[part], variation.select(part))),
             rows,
             variation.mirrored.numpy(),
         )
+
+    def _draw_versions(self, count: int, step: int) -> NDArray[np.int64]:
+        return generator_for(self._seed, _VIEWS, step).integers(0, self._pixels.versions + 1, count)
 
     def _vary(self, rows: NDArray[np.int64], variation: Variation) -> Tensor:
         grey = augment(self._films.load(rows).to(self._device).float(), self._pixels, variation)

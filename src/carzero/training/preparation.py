@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from carzero.training.films import share_films
 from carzero.training.frozen import hash_module, is_frozen
 from carzero.training.inputs import ImageInputs, TextInputs
 from carzero.training.objective import ContrastiveObjective
+from carzero.training.plan import StepPlan
 from carzero.training.recipe import Recipe
 from carzero.training.selection import Selection
 
@@ -49,6 +50,7 @@ def prepare_towers(
     images: ImageInputs,
     texts: TextInputs,
     selection: Selection,
+    plans: Iterable[StepPlan],
     sentences: list[str],
     engine: Engine,
     cache: Path,
@@ -61,26 +63,24 @@ def prepare_towers(
         images: of the run; they give a frozen tower's features afterwards.
         texts: likewise.
         selection: the rows that take part.
+        plans: every step of the run, so that a frozen tower encodes what they see and no more.
         sentences: every sentence of the run.
         engine: device and processes.
         cache: folder of image features.
     """
     model = objective.model
     objective.to(engine.device).eval()
-    trained, judged = selection.trained, selection.judged_rows
+    trained, judged = np.sort(selection.trained), selection.judged_rows
     if model.config.projection_dim is not None and recipe.model.start is None:
         _calibrate(objective, images, texts, trained, sentences)
     limit = recipe.memory.cached_features_gb * 2**30
     if is_frozen(model.text_model) and len(sentences) * _text_bytes(objective, texts, sentences[:1]) <= limit:
         texts.freeze(objective.raw_texts, sentences)
-    views = len(trained) * (1 + recipe.pixels.versions) + len(judged)
-    if is_frozen(model.vision_model) and views * _image_bytes(objective, images, trained[:1]) <= limit:
-        tower = _describe_tower(objective, recipe)
-        if engine.is_main:
-            images.freeze(objective.raw_images, trained, judged, cache, tower)
-        engine.wait()
-        if not engine.is_main:
-            images.freeze(objective.raw_images, trained, judged, cache, tower)
+    if is_frozen(model.vision_model):
+        seen = images.find_seen(plans, trained, judged)
+        if sum(map(len, seen)) * _image_bytes(objective, images, trained[:1]) <= limit:
+            with engine.main_first():
+                images.freeze(objective.raw_images, trained, seen, cache, _describe_tower(objective, recipe))
 
 
 def _calibrate(
