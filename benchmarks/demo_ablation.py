@@ -5,9 +5,10 @@
 DATA holds nih/, pneumonia/ and hannover/ as for recipes/demo/build_table.py; OUT takes tables, runs and features.
 Every variant trains recipes/demo/recipe.yaml on NIH's films alone, with one thing changed, and is judged at its last
 step on patients kept out, by the mean AUROC of the five findings: the patients of the training and validation parts are
-cut into folds by a hash, and each fold serves for validation once. Test patients take no part, nor does the paediatric
-set, which states no patients and whose figure is near its ceiling. "sentences, ..." variants learn from report-like
-sentences made of the labels ("There is edema. There is no effusion."), one drawn an image and visit, as the paper does.
+cut into folds by a hash, and each fold serves for validation once; with `--folds 0` the table's own parts are used.
+Test patients take no part, nor does the paediatric set, which states no patients and whose figure is near its ceiling.
+"sentences, ..." variants learn from report-like sentences made of the labels ("There is edema. There is no effusion."),
+one drawn an image and visit, as the paper does.
 
 The rule by which the recipe is chosen: the best mean over the runs; where others are within half a standard error of
 it (of their paired difference), the one that changes least in the recipe. Set OMP_NUM_THREADS=1 on a machine that does
@@ -68,9 +69,9 @@ def save_tables(data: Path, out: Path, folds: int) -> dict[tuple[str, int], Path
         return said + [absent[name][0] for name in row.absent.split("|") if absent.get(name)]
 
     tables = {}
-    for fold in range(folds):
-        kept_out = [fold_of(patient, folds) == fold for patient in frame["patient_id"]]
-        part = frame.assign(split=np.where(kept_out, "val", "train"))
+    for fold in range(max(1, folds)):
+        kept_out = [fold_of(patient, max(1, folds)) == fold for patient in frame["patient_id"]]
+        part = frame.assign(split=np.where(kept_out, "val", "train")) if folds else frame
         tables["labels", fold] = out / f"labels-{fold}.csv"
         part.to_csv(tables["labels", fold], index=False)
         tables["sentences", fold] = out / f"sentences-{fold}.jsonl"
@@ -85,8 +86,11 @@ def measure(variant: str, table: Path, out: Path, seed: int, versions: int) -> d
     fixed = {"sources": {"nih": nih}, "train_splits": ["train"], "pixels.versions": versions, "evaluate_every": 1000}
     recipe = load_recipe(RECIPE, {**fixed, "seed": seed, **VARIANTS[variant]})
     run = out / f"{list(VARIANTS).index(variant)}-{table.stem}-{seed}"
-    kept = train(recipe, table, run, cache=out / "cache", resume=(run / "run.yaml").is_file())
-    found: dict[str, float] = kept["validation"]["nih"]
+    log = run / "log.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() and log.stat().st_size else {}
+    if "validation" not in last:  # an earlier call of this script has not finished it
+        last = train(recipe, table, run, cache=out / "cache", resume=(run / "run.yaml").is_file())
+    found: dict[str, float] = last["validation"]["nih"]
     return found
 
 
@@ -119,7 +123,7 @@ def main() -> None:
         found = [
             measure(variant, tables[kind, fold], options.out, seed, options.versions)
             for seed in options.seeds
-            for fold in range(options.folds)
+            for fold in range(max(1, options.folds))
         ]
         macros = [values["macro"] for values in found]
         base = base or macros

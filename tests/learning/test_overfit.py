@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from carzero.errors import RunError
 from carzero.training.recipe import load_recipe
 from carzero.training.trainer import train
 from carzero.zeroshot import ZeroShotClassifier
@@ -39,8 +40,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_trains_weights_that_answer(recipe_file: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = train_command(recipe_file, table, out)
-    done = run_command(command)
+    done = run_command(train_command(recipe_file, table, out))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["validation"]["films"]["macro"] == 1.0
     records = read_log(out)
@@ -51,9 +51,8 @@ def test_the_command_trains_weights_that_answer(recipe_file: Path, table: Path, 
     with_effusion = np.isin(np.arange(len(IMAGES)), EFFUSION)
     assert scores[with_effusion].min() > scores[~with_effusion].max()
     assert "not for clinical use" in (out / "weights" / "README.md").read_text()
-    again = run_command(command)
-    assert again.returncode == 2
-    assert "exists already" in again.stderr
+    with pytest.raises(RunError, match="exists already"):
+        train(load_recipe(recipe_file), table, out)
 
 
 REPORTS = {

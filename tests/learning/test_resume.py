@@ -13,15 +13,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from carzero.errors import RunError
 from carzero.training.checkpoints import latest_checkpoint
-from tests.runs import (
-    read_log,
-    run_command,
-    save_recipe,
-    save_reports_table,
-    tiny_recipe,
-    train_command,
-)
+from carzero.training.recipe import load_recipe
+from carzero.training.trainer import train
+from tests.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
 
 STEPS = 24
 
@@ -52,10 +48,9 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(recipe_file: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
+    """An uninterrupted run, in this process: those that are stopped are commands of their own."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    done = run_command(train_command(recipe_file, table, out))
-    assert done.returncode == 0, done.stderr
+    train(load_recipe(recipe_file), table, out)
     return out
 
 
@@ -64,10 +59,9 @@ def without_speed(out: Path) -> list[dict[str, Any]]:
 
 
 def assert_same_run(out: Path, whole: Path) -> None:
-    for name in ("weights/model.safetensors",):
-        ours, theirs = load_file(out / name), load_file(whole / name)
-        assert ours.keys() == theirs.keys()
-        assert all(ours[key].equal(theirs[key]) for key in theirs)
+    ours, theirs = (load_file(run / "weights" / "model.safetensors") for run in (out, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].equal(theirs[key]) for key in theirs)
     assert without_speed(out) == without_speed(whole)
 
 
@@ -88,39 +82,34 @@ def stop_at(command: list[str], out: Path, step: int, number: signal.Signals) ->
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_stopped_run_resumes_to_equal_weights(
+def test_a_killed_run_resumes_to_equal_weights(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = train_command(recipe_file, table, out)
+    for step in (3, 13):  # once before the first checkpoint
+        stop_at(command if step == 3 else [*command, "--resume"], out, step, signal.SIGKILL)
+        assert len(read_log(out)) < STEPS, "the run ended before the signal came"
+    train(load_recipe(recipe_file), table, out, resume=True)
+    assert_same_run(out, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_stopped_run_resumes_to_equal_weights_even_after_a_full_disk(
     number: signal.Signals, recipe_file: Path, table: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     command = train_command(recipe_file, table, out)
-    for step in (3, 13):  # once before the first checkpoint
-        stopped = stop_at(command if step == 3 else [*command, "--resume"], out, step, number)
-        assert len(read_log(out)) < STEPS, "the run ended before the signal came"
-        if number != signal.SIGKILL:
-            assert stopped.returncode == 128 + number
-            assert "--resume" in stopped.stderr.read()  # type: ignore[union-attr]
-            assert latest_checkpoint(out / "checkpoints") is not None
-    done = run_command([*command, "--resume"])
-    assert done.returncode == 0, done.stderr
+    stopped = stop_at(command, out, 8, number)
+    assert len(read_log(out)) < STEPS, "the run ended before the signal came"
+    assert stopped.returncode == 128 + number
+    assert "--resume" in stopped.stderr.read()  # type: ignore[union-attr]
+    if number == signal.SIGTERM:
+        assert_a_full_disk_leaves_the_checkpoint(command, out)
+    train(load_recipe(recipe_file), table, out, resume=True)
     assert_same_run(out, whole)
 
 
-def test_a_finished_run_resumed_says_what_it_kept(recipe_file: Path, table: Path, whole: Path) -> None:
-    before = (whole / "weights" / "model.safetensors").stat().st_mtime_ns
-    done = run_command([*train_command(recipe_file, table, whole), "--resume"])
-    assert done.returncode == 0, done.stderr
-    assert '"validation"' in done.stdout
-    assert (whole / "weights" / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_a_full_disk_leaves_the_last_good_checkpoint(
-    recipe_file: Path, table: Path, whole: Path, tmp_path: Path
-) -> None:
+def assert_a_full_disk_leaves_the_checkpoint(command: list[str], out: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails half-way in the same places."""
-    out = tmp_path / "run"
-    command = train_command(recipe_file, table, out)
-    stop_at(command, out, 8, signal.SIGTERM)
     good = latest_checkpoint(out / "checkpoints")
     assert good is not None
     content = good.read_bytes()
@@ -135,20 +124,21 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert "--resume" in failed.stderr
     assert good.read_bytes() == content
     assert [path for path in (out / "checkpoints").iterdir() if path != good] == []
-    done = run_command([*command, "--resume"])
-    assert done.returncode == 0, done.stderr
-    assert_same_run(out, whole)
+
+
+def test_a_finished_run_resumed_says_what_it_kept(recipe_file: Path, table: Path, whole: Path) -> None:
+    before = (whole / "weights" / "model.safetensors").stat().st_mtime_ns
+    kept = train(load_recipe(recipe_file), table, whole, resume=True)
+    assert kept["validation"]["loss"] > 0
+    assert (whole / "weights" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_recipe_or_table_is_not_resumed(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
-    other = run_command([*train_command(recipe_file, table, whole), "--resume", "--set", "optimiser.lr=0.5"])
-    assert other.returncode == 2
-    assert "recipe.optimiser.lr" in other.stderr
+    with pytest.raises(RunError, match=r"recipe\.optimiser\.lr"):
+        train(load_recipe(recipe_file, {"optimiser.lr": 0.5}), table, whole, resume=True)
     copied = tmp_path / "other.jsonl"
     copied.write_text(table.read_text().replace("normal", "large"))
-    other = run_command([*train_command(recipe_file, copied, whole), "--resume"])
-    assert other.returncode == 2
-    assert "table" in other.stderr
-    nothing = run_command([*train_command(recipe_file, table, tmp_path / "none"), "--resume"])
-    assert nothing.returncode == 2
-    assert "no run to resume" in nothing.stderr
+    with pytest.raises(RunError, match="table"):
+        train(load_recipe(recipe_file), copied, whole, resume=True)
+    with pytest.raises(RunError, match="no run to resume"):
+        train(load_recipe(recipe_file), table, tmp_path / "none", resume=True)

@@ -1,8 +1,9 @@
-"""One training step under torchrun, its loss and gradients written to a file: run by test_distributed."""
+"""Training steps under torchrun, their losses and gradients written to files: run by test_distributed."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from tests.tiny import BERT, build_model, random_inputs, tiny_config
 IMAGES, TEXTS = 7, 5  # neither divides by two
 
 
-def main(out: str, sharding: str, alignment: str) -> None:
+def take(sharding: str, alignment: str) -> dict[str, Any]:
+    """Loss, gradient norm, gradients and updated weights of a step of SGD."""
     options = OptimiserSection(steps=1, batch_size=IMAGES, lr=0.1, clip=1e9)
     memory = MemorySection(image_block=2, text_block=2, tile_pairs=6, sharding=sharding)  # type: ignore[arg-type]
     engine = Engine(options, sharding, "cpu")
@@ -44,12 +46,19 @@ def main(out: str, sharding: str, alignment: str) -> None:
         if parameter.grad is not None:
             grad: Any = parameter.grad
             gradients[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
-    updated = engine.full_state(module)
-    if engine.is_main:
-        torch.save({"loss": loss.detach(), "norm": norm, "gradients": gradients, "updated": updated}, out)
-    if dist.is_initialized():
-        dist.barrier()
-    engine.close()
+    updated = {name: value.clone() for name, value in engine.full_state(module).items()}
+    return {"loss": loss.detach(), "norm": norm, "gradients": gradients, "updated": updated}
+
+
+def main(out: str) -> None:
+    """Takes a step of each alignment with each sharding, and writes what came of it."""
+    for sharding in ("ddp", "fsdp2"):
+        for alignment in ("simr", "cosine"):
+            found = take(sharding, alignment)
+            if dist.get_rank() == 0:
+                torch.save(found, Path(out) / f"{sharding}-{alignment}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -10,29 +10,34 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from carzero.training.recipe import load_recipe
+from carzero.training.trainer import train
 from tests.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
+from tests.unit.distributed_step import take
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-6  # largest difference, in float64; measured: some 1e-16
 
 
-def torchrun(*arguments: str, processes: int = 2) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def torchrun(*arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = run_command([*command, *arguments], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
     assert done.returncode == 0, done.stderr
 
 
-def step(folder: Path, processes: int, sharding: str, alignment: str) -> dict[str, Any]:
-    out = folder / f"{processes}-{sharding}-{alignment}.pt"
-    torchrun("tests/unit/distributed_step.py", str(out), sharding, alignment, processes=processes)
-    found: dict[str, Any] = torch.load(out, weights_only=True)
-    return found
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes came to."""
+    folder = tmp_path_factory.mktemp("together")
+    torchrun("tests/unit/distributed_step.py", str(folder))
+    return folder
 
 
 @pytest.mark.parametrize("alignment", ["simr", "cosine"])
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-def test_two_processes_are_one(sharding: str, alignment: str, tmp_path: Path) -> None:
-    alone, together = step(tmp_path, 1, "ddp", alignment), step(tmp_path, 2, sharding, alignment)
+def test_two_processes_are_one(sharding: str, alignment: str, files: Path) -> None:
+    alone = take("ddp", alignment)
+    together: dict[str, Any] = torch.load(files / f"{sharding}-{alignment}.pt", weights_only=True)
     assert float((together["loss"] - alone["loss"]).abs()) <= TOLERANCE
     assert abs(together["norm"] - alone["norm"]) <= TOLERANCE
     used = {name: grad for name, grad in alone["gradients"].items() if name in together["gradients"]}
@@ -55,8 +60,7 @@ def test_torchrun_trains_as_one_process_does(sharding: str, tmp_path: Path) -> N
     )
     recipe["model"]["text"]["config"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     file = save_recipe(tmp_path / "recipe.yaml", recipe)
-    done = run_command(train_command(file, table, tmp_path / "one"))
-    assert done.returncode == 0, done.stderr
+    train(load_recipe(file), table, tmp_path / "one")
     torchrun(*train_command(file, table, tmp_path / "two")[1:])
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [record["step"] for record in two] == list(range(1, 7))
