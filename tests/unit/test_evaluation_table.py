@@ -90,6 +90,9 @@ class TestEvaluate:
         )
         newcombe = [row for row in evaluate(*many(), LABELS, rounds=5) if "Newcombe" in row.method]
         assert [row.label for row in newcombe] == ["hernia", "macro"], "one class of the mean rests on one patient"
+        perfect = evaluate(many()[1], many()[1], LABELS, rounds=5)
+        (row,) = [row for row in perfect if row.label == "edema" and "Newcombe" in row.method]
+        assert 0.95 < row.ci_low < row.ci_high == 1
         assert not [
             row for row in evaluate(scores, truth, LABELS, rounds=5, delong=False) if "ootstrap" not in row.method
         ]

@@ -133,6 +133,7 @@ class RowWriter:
     def newcombe(self, group: str, panel: Panel, measurements: Mapping[Key, Measurement]) -> list[MetricRow]:
         """AUROC of classes with few positives, or negatives, with the interval that holds there; see `FEW_UNITS`.
 
+        So too where AUROC is exactly 0 or 1, for which a bootstrap sees no variance at all.
         Of macro averages those for whose classes that mostly holds, or of which one rests on a single patient, so that
         bootstrap and DeLong do not see all of its variance.
         """
@@ -141,7 +142,8 @@ class RowWriter:
         lines = [measurements[label, "auroc"] for label in panel.spec.labels]
         units = np.array([line.units for line in lines])
         known = ~np.isnan(by_image.values)
-        sets = {label: np.array([c]) for c, label in enumerate(panel.spec.labels) if known[c] and units[c] < FEW_UNITS}
+        unsure = known & ((units < FEW_UNITS) | np.isin(by_image.values, (0.0, 1.0)))
+        sets = {label: np.array([c]) for c, label in enumerate(panel.spec.labels) if unsure[c]}
         for name, chosen in panel.sets().items():
             kept = chosen[known[chosen]]
             if kept.size and (np.median(units[kept]) < FEW_UNITS or units[kept].min() < 2):
