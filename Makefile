@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/carzero demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported; commands inherit it
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # several processes share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 if TYPE_CHECKING:
     from carzero.zeroshot import ZeroShotClassifier
