@@ -36,6 +36,7 @@ LAYERS = {
     "scoring_run": 3,
     "scoring_settings": 3,
     "parallel": 3,
+    "speed": 3,
     "grounding_run": 3,
     "pipelines": 3,
     "training": 3,

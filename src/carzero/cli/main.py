@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from carzero.cli import (
+    bench,
     benchmark,
     calibrate,
     compare,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("ground")(ground.ground)
 app.command("benchmark")(benchmark.benchmark)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
 app.command("train")(train.train)

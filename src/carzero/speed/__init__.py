@@ -1,0 +1,6 @@
+"""How fast this machine scores pictures: the parts by themselves, and all of it from files."""
+
+from carzero.speed.run import SpeedResult, SpeedRun
+from carzero.speed.timing import SpeedRow
+
+__all__ = ["SpeedResult", "SpeedRow", "SpeedRun"]

@@ -1,0 +1,112 @@
+"""A speed run: the bare image tower, scoring, reading and the whole, timed in turns on the user's own machine."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carzero.errors import ConfigurationError, describe
+from carzero.speed.machine import describe_machine
+from carzero.speed.timing import SpeedRow, summarise, time_in_turns
+
+__all__ = ["NOTES", "SpeedResult", "SpeedRun"]
+
+NOTES = (
+    "The image tower is timed bare, on tensors in memory; scoring is the tower, the alignment with prompts encoded "
+    "beforehand, and pooling, on the same tensors. A ratio compares the two within one turn.",
+    "Read: decoding, checks and resizing to pixel values of the bundled film at 1,024 px, from the system's cache.",
+    "End to end: PNG files in, scores out, as `carzero predict` does it; reading runs beside scoring.",
+)
+_READ_ITEMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedResult:
+    """What was timed, where, and how.
+
+    Attributes:
+        rows: the table.
+        machine: see `describe_machine`.
+        settings: weights, batch size, prompts, turns, date.
+    """
+
+    rows: list[SpeedRow]
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "rows": [row.to_dict() for row in self.rows],
+            "machine": self.machine,
+            "settings": self.settings,
+            "notes": list(NOTES),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRun:
+    """The settings of one run.
+
+    Attributes:
+        weights: their name; None: random weights of the paper's size.
+        dtypes: precisions; none: those worth timing on this machine.
+        prompts: numbers of prompts to score with; the first one is used end to end.
+        batch_size: pictures in one pass.
+        turns: how often each thing is timed.
+        device: where to compute; None takes a GPU if there is one.
+
+    Raises:
+        ConfigurationError: no prompts, or fewer than one turn or picture.
+    """
+
+    weights: str | None = "demo"
+    dtypes: Sequence[str] = ()
+    prompts: Sequence[int] = (14, 192)
+    batch_size: int = 8
+    turns: int = 5
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        given = {"prompts": len(self.prompts), "batch_size": self.batch_size, "turns": self.turns}
+        if wrong := {name: value for name, value in given.items() if value < 1}:
+            raise ConfigurationError(describe("There is nothing to time", got=wrong, expected="at least 1 of each"))
+
+    def execute(self, advance: Callable[[int, int, int], None] = lambda done, failed, total: None) -> SpeedResult:
+        """Times everything.
+
+        Args:
+            advance: called with the number of calls done, 0, and their total.
+
+        Raises:
+            CARZeroError: weights, device, precision or number of prompts that cannot be had.
+        """
+        from carzero.speed.models import FULL_SIZE, build_prompts, load_classifiers
+        from carzero.speed.pictures import write_films
+        from carzero.speed.tasks import device_of, list_reading, list_scoring
+
+        prompt_sets = {count: build_prompts(count) for count in self.prompts}
+        classifiers = load_classifiers(self.weights, self.dtypes, self.device)
+        with tempfile.TemporaryDirectory(prefix="carzero-speed-") as folder:
+            films = write_films(Path(folder), max(_READ_ITEMS, 2 * self.batch_size))
+            tasks = list_reading(classifiers[0], films)
+            for classifier in classifiers:
+                tasks += list_scoring(classifier, prompt_sets, films["PNG"], self.batch_size, len(tasks))
+            total = len(tasks) * (self.turns + 1)
+            seconds = time_in_turns(tasks, self.turns, advance=lambda done, failed: advance(done, failed, total))
+        return SpeedResult(
+            summarise(tasks, seconds), describe_machine(device_of(classifiers[0])), self._settings(FULL_SIZE)
+        )
+
+    def _settings(self, full_size: str) -> dict[str, Any]:
+        return {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "weights": self.weights or full_size,
+            "prompts": list(self.prompts),
+            "batch_size": self.batch_size,
+            "turns": self.turns,
+        }
