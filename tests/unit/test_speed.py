@@ -12,7 +12,7 @@ import pytest
 
 from carzero.errors import ConfigurationError, PromptError
 from carzero.pixels import load_radiograph
-from carzero.speed import SpeedRow, SpeedRun
+from carzero.speed import SpeedResult, SpeedRow, SpeedRun
 from carzero.speed.machine import describe_machine, list_features
 from carzero.speed.models import build_prompts, load_classifiers
 from carzero.speed.pictures import FORMATS, write_films
@@ -77,6 +77,7 @@ def test_a_run_times_every_part_in_every_precision(tiny_weights: Path, monkeypat
         return [[float(turn + 1) for turn in range(turns)] for _ in tasks]
 
     monkeypatch.setattr("carzero.speed.run.time_in_turns", count_calls)
+    monkeypatch.setattr("carzero.speed.run._READ_ITEMS", 1)
     seen: list[tuple[int, int, int]] = []
     run = SpeedRun(str(tiny_weights), ["float32", "bfloat16"], prompts=[2, 5], batch_size=2, turns=3, device="cpu")
     result = run.execute(lambda *state: seen.append(state))
@@ -86,8 +87,8 @@ def test_a_run_times_every_part_in_every_precision(tiny_weights: Path, monkeypat
         *((measure, "float32") for measure in measures),
         *((measure, "bfloat16") for measure in measures),
     ]
-    assert [row.images_per_s for row in result.rows] == [4.0] * 3 + [1.0, 1.0, 1.0, 4.0] * 2
-    assert [row.of_tower for row in result.rows] == [None] * 3 + [1.0, 1.0, 1.0, 4.0] * 2
+    assert [row.images_per_s for row in result.rows] == [2.0] * 3 + [1.0, 1.0, 1.0, 2.0] * 2
+    assert [row.of_tower for row in result.rows] == [None] * 3 + [1.0, 1.0, 1.0, 2.0] * 2
     assert seen == [(1, 0, 44)]
     assert clock.now == 100.0
     content = json.loads(json.dumps(result.to_dict()))
@@ -155,7 +156,9 @@ def test_full_size_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Refuse(Exception):  # noqa: N818 (a model that is not built)
-    pass
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        raise self
 
 
 @pytest.mark.parametrize(
@@ -173,15 +176,28 @@ def test_wrong_use_is_refused(options: list[str], message: str, capsys: pytest.C
     assert message in stderr
 
 
-def test_the_command_prints_table_and_json(tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--weights", tiny_weights, "--dtype", "float32", "--prompts", "2", "--turns", "1", "--batch-size", "2"]
+def test_the_command_prints_json(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("carzero.speed.run._READ_ITEMS", 1)
+    options = ["--weights", tiny_weights, "--dtype", "float32", "--prompts", "2", "--turns", "1", "--batch-size", "1"]
     code, stdout, stderr = in_process(capsys, "bench", *options, "--device", "cpu", "--json")
     assert code == 0
     assert [row["turns"] for row in json.loads(stdout)["rows"]] == [1] * 6
     assert "timed 12 of 12" in stderr
-    code, stdout, stderr = in_process(capsys, "bench", *options, "--device", "cpu")
+
+
+def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        SpeedRow("read PNG", "", 123.4, 100.0, 150.0, None, 5),
+        SpeedRow("score, 14 prompts", "float32", 6.321, 6.0, 7.0, 0.9, 5),
+    ]
+    result = SpeedResult(rows, {"cores": 2, "gpu": None, "features": ["AVX2", "AVX-512"]}, {"prompts": [14, 192]})
+    monkeypatch.setattr(SpeedRun, "execute", lambda self, advance: result)
+    code, stdout, stderr = in_process(capsys, "bench")
     assert code == 0
-    assert "image tower" in stdout
-    assert "float32" in stdout
-    assert "cores:" in stdout
+    lines = [line.split() for line in stdout.splitlines() if line.strip()]
+    assert ["read", "PNG", "123", "100-150"] in lines
+    assert ["score,", "14", "prompts", "float32", "6.32", "6.00-7.00", "0.90"] in lines
+    assert lines[-3:] == [["cores:", "2"], ["features:", "AVX2,", "AVX-512"], ["prompts:", "14,", "192"]]
     assert "note: The image tower is timed bare" in stderr

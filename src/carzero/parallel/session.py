@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 from carzero.errors import MissingExtraError, RunError, describe
@@ -56,30 +59,63 @@ def joined_cluster(address: str | None, workers: int) -> Iterator[Any]:
         if ray.is_initialized():
             yield ray
             return
-        local = {"num_cpus": max(workers, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
-        try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=False if address is None else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else local),
+        with _sigterm_restored():
+            _connect(ray, address, workers)
+            _end_on_sigterm()
+            try:
+                # Ray prints what it has to say of dead workers on stdout, which is for results.
+                with contextlib.redirect_stdout(sys.stderr):
+                    yield ray
+            finally:
+                ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None, workers: int) -> None:
+    local = {
+        "num_cpus": max(workers, os.cpu_count() or 1),
+        "object_store_memory": _STORE_BYTES,
+        "include_dashboard": False,
+    }
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else local),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            describe(
+                "No Ray cluster answers",
+                got=f"{address}: {str(error).splitlines()[0]}",
+                expected='an address like 10.0.0.1:6379, or "auto" on a machine of the cluster',
+                then="start one with `ray start --head`, or leave --address out",
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise RunError(
-                describe(
-                    "No Ray cluster answers",
-                    got=f"{address}: {str(error).splitlines()[0]}",
-                    expected='an address like 10.0.0.1:6379, or "auto" on a machine of the cluster',
-                    then="start one with `ray start --head`, or leave --address out",
-                )
-            ) from error
-        try:
-            # Ray prints what it has to say of dead workers on stdout, which is for results.
-            with contextlib.redirect_stdout(sys.stderr):
-                yield ray
-        finally:
-            ray.shutdown()
+        ) from error
+
+
+@contextlib.contextmanager
+def _sigterm_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if _is_main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _end_on_sigterm() -> None:
+    """Has SIGTERM end the program in order; Ray's own handler aborts it with a dump."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if _is_main_thread():  # only there may handlers be set
+        signal.signal(signal.SIGTERM, end)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ def _write_dicom(path: Path, grey: NDArray[np.float32]) -> None:
     data.Rows, data.Columns = grey.shape
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, _BITS, _BITS - 1
+    data.WindowCenter, data.WindowWidth = 2 ** (_BITS - 1), 2**_BITS
     data.PixelData = (grey * ((2**_BITS - 1) / 255)).round().astype("<u2").tobytes()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
