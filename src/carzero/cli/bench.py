@@ -51,7 +51,7 @@ def bench(
         turns=turns,
         device=device,
     )
-    with show_progress("timing", "timed", "calls") as advance:
+    with show_progress("timing", "timed", "timings") as advance:
         result = run.execute(advance)
     if as_json:
         sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")

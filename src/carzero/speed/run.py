@@ -80,7 +80,7 @@ class SpeedRun:
         """Times everything.
 
         Args:
-            advance: called with the number of calls done, 0, and their total.
+            advance: called with the number of timings done, 0, and their total.
 
         Raises:
             CARZeroError: weights, device, precision or number of prompts that cannot be had.
@@ -96,7 +96,7 @@ class SpeedRun:
             tasks = list_reading(classifiers[0], films)
             for classifier in classifiers:
                 tasks += list_scoring(classifier, prompt_sets, films["PNG"], self.batch_size, len(tasks))
-            total = len(tasks) * (self.turns + 1)
+            total = len(tasks) * self.turns
             seconds = time_in_turns(tasks, self.turns, advance=lambda done, failed: advance(done, failed, total))
         return SpeedResult(
             summarise(tasks, seconds), describe_machine(device_of(classifiers[0])), self._settings(FULL_SIZE)

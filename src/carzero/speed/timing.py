@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -64,32 +66,42 @@ def time_in_turns(
     tasks: Sequence[Task],
     turns: int,
     *,
+    shortest_s: float = 0.25,
     clock: Clock = time.perf_counter,
     advance: Callable[[int, int], None] = lambda done, failed: None,
 ) -> list[list[float]]:
-    """Times every task once a turn, after one call of each that does not count.
+    """Times every task once a turn, in another order each turn, after one call of each that does not count.
+
+    What runs before a task leaves caches and memory in some state; in changing orders no task is always the one that
+    pays for it.
 
     Args:
         tasks: what to time.
         turns: how often.
+        shortest_s: seconds that one timing takes at least; a quick task is called several times for it.
         clock: seconds of any origin.
-        advance: called with the number of calls done, and 0.
+        advance: called with the number of timings done, and 0.
 
     Returns:
-        seconds by task and turn.
+        seconds of one call, by task and turn.
     """
     seconds: list[list[float]] = [[] for _ in tasks]
+    calls = [max(1, math.ceil(shortest_s / max(_time(task, 1, clock), 1e-6))) for task in tasks]
+    orders = random.Random(0)  # noqa: S311 (an order, not a secret)
     done = 0
-    for turn in range(turns + 1):
-        for index, task in enumerate(tasks):
-            started = clock()
-            task.work()
-            elapsed = clock() - started
-            if turn:
-                seconds[index].append(elapsed)
+    for _ in range(turns):
+        for index in orders.sample(range(len(tasks)), len(tasks)):
+            seconds[index].append(_time(tasks[index], calls[index], clock))
             done += 1
             advance(done, 0)
     return seconds
+
+
+def _time(task: Task, calls: int, clock: Clock) -> float:
+    started = clock()
+    for _ in range(calls):
+        task.work()
+    return (clock() - started) / calls
 
 
 def summarise(tasks: Sequence[Task], seconds: Sequence[Sequence[float]]) -> list[SpeedRow]:
