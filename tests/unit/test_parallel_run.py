@@ -69,7 +69,7 @@ def killed(
 def test_a_killed_worker_costs_nothing(killed: tuple[ParallelResult, list[int]], alone: RunResult) -> None:
     result, victims = killed
     assert len(victims) == 1
-    assert result.manifest["engine"]["deaths"] >= 1
+    assert result.manifest["engine"]["repeated"] >= 1
     assert result.manifest["engine"]["workers"] == 2
     assert result.scored == 24
     assert result.failures == alone.failures
@@ -137,7 +137,7 @@ def test_nothing_to_do_needs_no_cluster(
     run.resume = True
     result = run.execute()
     assert (result.scored, result.failures) == (24, [])
-    assert result.manifest["engine"] == {"name": "ray", "workers": 0, "deaths": 0}
+    assert result.manifest["engine"] == {"name": "ray", "workers": 0, "repeated": 0}
     pd.testing.assert_frame_equal(load_scores(run.out), alone.table)
 
 

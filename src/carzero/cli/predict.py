@@ -207,8 +207,8 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
     console.print(f"Wrote {result.scored} rows to {result.folder} ({result.manifest['parts']} parts).", markup=False)
-    if deaths := result.manifest["engine"]["deaths"]:
-        console.print(f"note: workers died {deaths} times on the way; their parts were scored again.", markup=False)
+    if repeated := result.manifest["engine"]["repeated"]:
+        console.print(f"note: work on parts was cut short and repeated {repeated} times.", markup=False)
     if result.failures:
         _show_failures(console, result.failures, result.scored)
 

@@ -57,12 +57,12 @@ class PartJob:
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """How a part went: pictures scored, pictures failed, and how often a worker died on the way."""
+    """How a part went: pictures scored, pictures failed, and how often work on it was cut short before."""
 
     number: int
     scored: int
     failed: int
-    deaths: int
+    repeated: int
 
 
 class PartScorer:

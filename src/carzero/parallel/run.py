@@ -96,7 +96,7 @@ class ParallelRun:
         )
         parts = _divide(self.items, record["part_size"])
         missing = {number: part for number, part in parts.items() if folder.count_rows(number) != len(part)}
-        engine: dict[str, Any] = {"name": "ray", "workers": 0, "deaths": 0}
+        engine: dict[str, Any] = {"name": "ray", "workers": 0, "repeated": 0}
         if missing:
             job = self._job(folder, record)
             with joined_cluster(self.address, self.workers or 1) as ray:
@@ -105,7 +105,7 @@ class ParallelRun:
                 done, failed = len(self.items) - sum(map(len, missing.values())), 0
                 for result in score_parts(ray, missing, job, placement):
                     done, failed = done + result.scored + result.failed, failed + result.failed
-                    engine["deaths"] += result.deaths
+                    engine["repeated"] += result.repeated
                     advance(done, failed)
         return self._finish(folder, record, len(parts), engine)
 

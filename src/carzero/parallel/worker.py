@@ -37,4 +37,4 @@ class RayWorker:
             for image_id, path in zip(batch["image_ids"][0], batch["paths"][0], strict=True)
         ]
         result = self._scorer.score(int(batch["number"][0]), items)
-        return {name: [getattr(result, name)] for name in ("number", "scored", "failed", "deaths")}
+        return {name: [getattr(result, name)] for name in ("number", "scored", "failed", "repeated")}
