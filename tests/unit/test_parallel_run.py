@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,8 +17,8 @@ from carzero.data.images import ImageItem, list_images
 from carzero.data.score_folder import ScoreFolder
 from carzero.data.scores import load_scores, manifest_path
 from carzero.data.tables import load_table
-from carzero.errors import ConfigurationError, MissingExtraError, TableError
-from carzero.parallel.ray_parts import divide_cpus
+from carzero.errors import ConfigurationError, MissingExtraError, RunError, TableError
+from carzero.parallel.ray_parts import divide_cpus, find_own, place_workers
 from carzero.parallel.run import ParallelResult, ParallelRun, choose_part_size
 from carzero.parallel.session import import_ray
 from carzero.prompts import PromptSet
@@ -160,6 +162,45 @@ def test_ray_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_processors_are_divided(machines: list[int], workers: int, share: int) -> None:
     assert divide_cpus(machines, workers) == share
+
+
+class _Cluster:
+    """Two machines, one of which has two GPUs, and a third that is gone."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        machines = [({"CPU": 8.0, "GPU": 2.0}, True), ({"CPU": 4.0}, True), ({"CPU": 64.0, "GPU": 8.0}, False)]
+        return [{"Resources": resources, "Alive": alive} for resources, alive in machines]
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "parts", "placement"),
+    [
+        (None, None, 100, (2, 4, 1)),  # one a GPU
+        (None, None, 1, (1, 8, 1)),  # no more than parts
+        (None, "cpu", 100, (2, 4, 0)),  # one a machine
+        (3, None, 100, (3, 4, 0)),  # more than GPUs: all on processors
+        (2, "cuda", 100, (2, 4, 1)),
+    ],
+)
+def test_workers_are_placed(
+    workers: int | None, device: str | None, parts: int, placement: tuple[int, int, int]
+) -> None:
+    assert dataclasses.astuple(place_workers(_Cluster(), workers, device, parts)) == placement
+
+
+def test_more_workers_than_gpus_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="more workers than GPUs in the cluster; got 3; expected at most 2"):
+        place_workers(_Cluster(), 3, "cuda", 100)
+
+
+def test_errors_of_workers_are_told_in_their_own_words() -> None:
+    meant = TableError("The disk is full.")
+    wrapped = RuntimeError("task failed")
+    wrapped.__cause__ = meant
+    assert find_own(wrapped) is meant
+    strange = find_own(RuntimeError("ray::worker\nOSError: no space left"))
+    assert isinstance(strange, RunError)
+    assert "got ['OSError: no space left']" in str(strange)
 
 
 def test_more_workers_than_processors_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from carzero.data.images import ImageItem
 from carzero.errors import CARZeroError, ConfigurationError, RunError, describe
 from carzero.parallel.part_scoring import PartJob, PartResult
 
-__all__ = ["Placement", "divide_cpus", "place_workers", "score_parts"]
+__all__ = ["Placement", "divide_cpus", "find_own", "place_workers", "score_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def score_parts(
         {"number": number, "image_ids": [item.image_id for item in items], "paths": [item.path for item in items]}
         for number, items in parts.items()
     ]
+    job = replace(job, device=job.device or ("cuda" if placement.gpus else "cpu"))
     with _quiet_data(ray):
         # One block a part: left to itself, Ray joins small blocks and gives one worker everything.
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -117,10 +118,11 @@ def _own_errors(ray: Any) -> Iterator[None]:
     try:
         yield
     except (ray.exceptions.RayError, RuntimeError) as error:
-        raise _find_own(error) from error
+        raise find_own(error) from error
 
 
-def _find_own(error: BaseException) -> CARZeroError:
+def find_own(error: BaseException) -> CARZeroError:
+    """The error that a worker meant, among those that Ray has wrapped around it."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen:
