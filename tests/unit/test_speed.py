@@ -120,6 +120,13 @@ def test_nothing_to_time_is_refused(change: dict[str, Any]) -> None:
         SpeedRun(**change)
 
 
+@pytest.mark.parametrize(("slowest", "told"), [(60.0, False), (49.0, True)])
+def test_a_busy_machine_is_told(slowest: float, told: bool) -> None:
+    rows = [SpeedRow("read PNG", "", 90.0, slowest, 100.0, None, 5), SpeedRow("read JPEG", "", 9.0, 8.0, 9.0, None, 5)]
+    notes = SpeedResult(rows, {}, {}).notes
+    assert any("busy: 1 of 2 rates differ" in note for note in notes) == told
+
+
 def test_films_are_one_film_in_three_formats(tmp_path: Path) -> None:
     items = write_films(tmp_path, 2)
     assert [len(items[name]) for name in FORMATS] == [2, 2, 2]

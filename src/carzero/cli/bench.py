@@ -69,7 +69,7 @@ def show_result(result: SpeedResult) -> None:
         if value is not None:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             console.print(Text(f"{name.replace('_', ' ')}: {shown}"))
-    show_notes(result.to_dict()["notes"])
+    show_notes(result.notes)
 
 
 def _table(result: SpeedResult) -> Any:

@@ -22,6 +22,7 @@ NOTES = (
     "End to end: PNG files in, scores out, as `carzero predict` does it; reading runs beside scoring.",
 )
 _READ_ITEMS = 8
+_UNSTEADY = 2  # times that the fastest turn exceeds the slowest on a machine left alone: seldom
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,18 @@ class SpeedResult:
             "rows": [row.to_dict() for row in self.rows],
             "machine": self.machine,
             "settings": self.settings,
-            "notes": list(NOTES),
+            "notes": self.notes,
         }
+
+    @property
+    def notes(self) -> list[str]:
+        """What the figures are, and whether the machine was busy with something else."""
+        unsteady = [row.measure for row in self.rows if row.highest > _UNSTEADY * row.lowest]
+        busy = (
+            f"The machine seems to have been busy: {len(unsteady)} of {len(self.rows)} rates differ by more than "
+            f"{_UNSTEADY} times between turns, so the medians are worth little. Run it again when nothing else runs."
+        )
+        return [*NOTES, *([busy] if unsteady else [])]
 
 
 @dataclass(frozen=True, slots=True)
