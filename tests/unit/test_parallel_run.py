@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from carzero import __version__
 from carzero.data.images import ImageItem, list_images
 from carzero.data.score_folder import ScoreFolder
 from carzero.data.scores import load_scores, manifest_path
 from carzero.data.tables import load_table
 from carzero.errors import ConfigurationError, MissingExtraError, RunError, TableError
-from carzero.parallel.ray_parts import divide_cpus, find_own, place_workers
+from carzero.parallel.part_scoring import PartJob
+from carzero.parallel.ray_parts import Placement, divide_cpus, place_workers, score_parts
 from carzero.parallel.run import ParallelResult, ParallelRun, choose_part_size
 from carzero.parallel.session import import_ray
+from carzero.parallel.worker import RayWorker
 from carzero.prompts import PromptSet
 from carzero.scoring_run import RunResult, ScoringRun
 from tests.gated_worker import GATE, GatedWorker, waiting_pid
@@ -193,14 +198,47 @@ def test_more_workers_than_gpus_are_refused() -> None:
         place_workers(_Cluster(), 3, "cuda", 100)
 
 
-def test_errors_of_workers_are_told_in_their_own_words() -> None:
-    meant = TableError("The disk is full.")
-    wrapped = RuntimeError("task failed")
-    wrapped.__cause__ = meant
-    assert find_own(wrapped) is meant
-    strange = find_own(RuntimeError("ray::worker\nOSError: no space left"))
-    assert isinstance(strange, RunError)
-    assert "got ['OSError: no space left']" in str(strange)
+def test_a_worker_hands_its_errors_back_as_text(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    job = PartJob(tmp_path, "run", ASKED, str(tiny_weights), "0" * 64, __version__)
+    batch = {"number": [3], "image_ids": [["a"]], "paths": [["a.png"]]}
+    row = RayWorker(job, str(Path.cwd()), 1)(batch)
+    assert {name: row[name] for name in ("number", "scored", "failed", "repeated")} == {
+        "number": [3], "scored": [0], "failed": [0], "repeated": [0],
+    }  # fmt: skip
+    assert "A worker would compute other scores" in row["refusal"][0]
+
+    def fill_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("carzero.parallel.worker.PartScorer", fill_disk)
+    row = RayWorker(job, str(Path.cwd()), 1)(batch)
+    assert re.search(r"A worker on .* cannot go on; got .*No space left.*--resume", row["refusal"][0])
+
+
+def test_a_refusal_ends_the_run(tmp_path: Path) -> None:
+    job = PartJob(tmp_path, "run", ASKED, "demo", "0" * 64, __version__)
+    parts = score_parts(_Refusing(), {0: [ImageItem("a", "a.png", "a.png")]}, job, Placement(1, 1, 0))
+    with pytest.raises(RunError, match=r"^The disk is full\.$"):
+        next(parts)
+
+
+class _Refusing:
+    """Ray, as far as it is asked, with one worker that refuses."""
+
+    exceptions = SimpleNamespace(RayError=ZeroDivisionError)
+
+    @property
+    def data(self) -> Any:
+        row = {"number": 0, "scored": 0, "failed": 0, "repeated": 0, "refusal": "The disk is full."}
+        mapped = SimpleNamespace(iter_rows=lambda: iter([row]))
+        return SimpleNamespace(
+            from_items=lambda rows, **_: SimpleNamespace(map_batches=lambda *_, **__: mapped),
+            ActorPoolStrategy=lambda size: size,
+            DataContext=SimpleNamespace(get_current=lambda: SimpleNamespace(enable_progress_bars=True)),
+        )
 
 
 def test_more_workers_than_processors_are_refused() -> None:

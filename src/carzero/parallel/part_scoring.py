@@ -11,6 +11,7 @@ from carzero.data.images import ImageItem
 from carzero.data.score_folder import ScoreFolder, find_score_folder
 from carzero.data.scores import score_row
 from carzero.errors import RunError, describe
+from carzero.image_loading import Readers
 from carzero.outputs import FailedImage, ScoredImage
 from carzero.parallel.part_notes import PartNotes
 from carzero.prompts import PromptSet
@@ -71,15 +72,19 @@ class PartScorer:
     Args:
         job: what to do.
         classifier: with the job's weights; None loads them.
+        readers: read the pictures; None reads them in threads.
 
     Raises:
         RunError: this worker has other weights or another version than the run.
         TableError: this worker does not see the run's folder.
     """
 
-    def __init__(self, job: PartJob, classifier: ZeroShotClassifier | None = None) -> None:
+    def __init__(
+        self, job: PartJob, classifier: ZeroShotClassifier | None = None, readers: Readers | None = None
+    ) -> None:
         _check_equal(job)
         self.job = job
+        self.readers = readers
         self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.prompt_set.labels)
         self.classifier = classifier or _load_classifier(job)
         self.bank = self.classifier.encode_prompts(job.prompt_set)
@@ -107,7 +112,13 @@ class PartScorer:
 
     def _score_together(self, items: Sequence[ImageItem]) -> Iterator[dict[str, Any]]:
         results = self.classifier.stream(
-            items, self.bank, pool=self.job.pool, batch_size=self.job.batch_size, force=self.job.force
+            items,
+            self.bank,
+            pool=self.job.pool,
+            batch_size=self.job.batch_size,
+            force=self.job.force,
+            readers=self.readers,
+            in_order=False,
         )
         return (self._to_row(result) for result in results)
 

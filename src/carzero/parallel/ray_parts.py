@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from carzero.data.images import ImageItem
-from carzero.errors import CARZeroError, ConfigurationError, RunError, describe
+from carzero.errors import ConfigurationError, RunError, describe
 from carzero.parallel.part_scoring import PartJob, PartResult
 
-__all__ = ["Placement", "divide_cpus", "find_own", "place_workers", "score_parts"]
+__all__ = ["Placement", "divide_cpus", "place_workers", "score_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,7 @@ def score_parts(
     picture which kills its worker is given up.
 
     Raises:
-        CARZeroError: what a worker refuses.
-        RunError: workers cannot be started, or fail for a reason of their own, such as a full disk.
+        RunError: a worker refuses, or fails for a reason of its own, such as a full disk; or workers cannot be started.
     """
     from carzero.parallel.worker import RayWorker
 
@@ -107,36 +106,27 @@ def score_parts(
             num_cpus=placement.cpus,
             num_gpus=placement.gpus,
         )
-        with _own_errors(ray):
+        with _told_shortly(ray):
             for row in scored.iter_rows():
+                if refusal := row.pop("refusal"):
+                    raise RunError(refusal)
                 yield PartResult(**row)
 
 
 @contextlib.contextmanager
-def _own_errors(ray: Any) -> Iterator[None]:
-    """Digs the error that a worker meant out of those that Ray wraps around it."""
+def _told_shortly(ray: Any) -> Iterator[None]:
+    """Turns what Ray itself cannot cope with into one message."""
     try:
         yield
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        raise find_own(error) from error
-
-
-def find_own(error: BaseException) -> CARZeroError:
-    """The error that a worker meant, among those that Ray has wrapped around it."""
-    seen: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in seen:
-        if isinstance(current, CARZeroError):
-            return current
-        seen.append(current)
-        current = getattr(current, "cause", None) or current.__cause__
-    return RunError(
-        describe(
-            "The workers cannot go on",
-            got=str(seen[-1]).strip().splitlines()[-1:],
-            then="see Ray's logs (/tmp/ray/session_latest/logs on each machine); --resume goes on where they were",
-        )
-    )
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RunError(
+            describe(
+                "Ray cannot go on",
+                got=lines[-1] if lines else type(error).__name__,
+                then="see its logs (/tmp/ray/session_latest/logs on each machine); --resume goes on where they were",
+            )
+        ) from error
 
 
 @contextlib.contextmanager
@@ -145,7 +135,7 @@ def _quiet_data(ray: Any) -> Iterator[None]:
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     bars, level = context.enable_progress_bars, logger.level
     context.enable_progress_bars = False
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

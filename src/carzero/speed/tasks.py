@@ -11,7 +11,7 @@ import torch
 
 from carzero.backends import TorchBackend
 from carzero.data.images import ImageItem
-from carzero.image_loading import load_ahead
+from carzero.image_loading import Readers, load_ahead
 from carzero.processing import read_image
 from carzero.prompt_bank import PromptBank
 from carzero.prompts import PromptSet
@@ -21,11 +21,23 @@ from carzero.zeroshot import ZeroShotClassifier
 __all__ = ["device_of", "list_reading", "list_scoring"]
 
 
-def list_reading(classifier: ZeroShotClassifier, films: Mapping[str, Sequence[ImageItem]]) -> list[Task]:
-    """Reading of each format to pixel values, as prediction does it."""
+def list_reading(
+    classifier: ZeroShotClassifier, films: Mapping[str, Sequence[ImageItem]], readers: Readers
+) -> list[Task]:
+    """Reading of each format to grey levels of the model's size, as prediction does it."""
+    fields = classifier.processor.image_processor
 
     def read(items: Sequence[ImageItem]) -> None:
-        _exhaust(load_ahead(items, classifier.processor, ahead=len(items), force=False, keep_pixels=False))
+        _exhaust(
+            load_ahead(
+                items,
+                readers,
+                batch_size=len(items),
+                resize_px=fields.resize_px,
+                crop_px=fields.crop_px,
+                in_order=False,
+            )
+        )
 
     return [Task(f"read {name}", "", len(items), partial(read, items)) for name, items in films.items()]
 
@@ -34,6 +46,7 @@ def list_scoring(
     classifier: ZeroShotClassifier,
     prompt_sets: Mapping[int, PromptSet],
     films: Sequence[ImageItem],
+    readers: Readers,
     batch_size: int,
     first: int,
 ) -> list[Task]:
@@ -43,6 +56,7 @@ def list_scoring(
         classifier: with weights in one precision.
         prompt_sets: by number of prompts.
         films: files for the last task.
+        readers: read them.
         batch_size: pictures in one pass.
         first: place of the first task in the list it is put into.
     """
@@ -57,7 +71,7 @@ def list_scoring(
             Task(f"score, {count} prompts", classifier.dtype, batch_size, _score(classifier, pixels, bank), base)
         )
     count, bank = next(iter(banks.items()))
-    work = partial(_predict, classifier, films, bank, batch_size)
+    work = partial(_predict, classifier, films, bank, readers, batch_size)
     tasks.append(Task(f"PNG to scores, {count} prompts", classifier.dtype, len(films), work, base))
     return tasks
 
@@ -85,8 +99,10 @@ def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBan
     return lambda: bank.pool(classifier.backend.score(pixels, bank).scores, "mean")
 
 
-def _predict(classifier: ZeroShotClassifier, films: Sequence[ImageItem], bank: PromptBank, batch_size: int) -> None:
-    _exhaust(classifier.stream(films, bank, batch_size=batch_size))
+def _predict(
+    classifier: ZeroShotClassifier, films: Sequence[ImageItem], bank: PromptBank, readers: Readers, batch_size: int
+) -> None:
+    _exhaust(classifier.stream(films, bank, batch_size=batch_size, readers=readers, in_order=False))
 
 
 def _exhaust(results: Iterable[object]) -> None:
