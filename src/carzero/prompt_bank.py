@@ -33,6 +33,12 @@ class PromptBank:
     texts: Any
     owner: torch.Tensor
 
+    @classmethod
+    def of(cls, prompt_set: PromptSet, texts: Any) -> PromptBank:
+        """Joins prompts and what was made of them."""
+        owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
+        return cls(prompt_set, texts, torch.tensor(owner))
+
     @property
     def labels(self) -> list[str]:
         """Labels in order."""
@@ -57,7 +63,6 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
         PromptError: a prompt is longer than the model reads.
     """
     texts = [prompt for _, prompts in prompt_set for prompt in prompts]
-    owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
     for text in texts:
         _check_length(processor, text)
     tokens = {name: ids.to(model.device) for name, ids in processor.tokenize(texts).items()}
@@ -69,7 +74,7 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
     ]
     raw = TextFeatures.join(parts)
     prepared = build_scorer(model.alignment).prepare(model.project_texts(raw), count_words(raw.local))
-    return PromptBank(prompt_set, prepared, torch.tensor(owner))
+    return PromptBank.of(prompt_set, prepared)
 
 
 def _check_length(processor: CARZeroProcessor, text: str) -> None:

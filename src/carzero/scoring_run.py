@@ -51,6 +51,7 @@ class ScoringRun:
     dtype: str = "auto"
     readers: int | None = None
     read_limit_s: float = LIMIT_S
+    bank: Path | None = None
     _overlays: list[Path] = field(default_factory=list)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
@@ -107,9 +108,10 @@ class ScoringRun:
             from carzero.zeroshot import ZeroShotClassifier
 
             classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
+            bank = classifier.load_prompts(self.bank) if self.bank else classifier.encode_prompts(self.prompt_set)
             results = classifier.stream(
                 items,
-                classifier.encode_prompts(self.prompt_set),
+                bank,
                 pool=self.pool,
                 batch_size=self.batch_size,
                 force=self.force,

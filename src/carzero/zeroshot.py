@@ -22,6 +22,7 @@ from carzero.model.vision import is_convolutional
 from carzero.outputs import FailedImage, Grounding, ScoredImage
 from carzero.processing import CARZeroProcessor
 from carzero.prompt_bank import Pool, PromptBank
+from carzero.prompt_bank_files import BankKey, load_bank, save_bank
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 from carzero.weights import DEMO, hash_weights, load_processor
 
@@ -126,6 +127,28 @@ class ZeroShotClassifier:
             PromptError: a prompt is longer than the model reads.
         """
         return self.backend.encode_prompts(self.processor, prompt_set)
+
+    def save_prompts(self, bank: PromptBank, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Keeps encoded prompts in a folder, for runs with the same weights and precision.
+
+        Raises:
+            PromptError: the folder holds a bank already, cannot be written, or the weights were made in memory.
+        """
+        save_bank(bank, Path(folder), self._bank_key(), overwrite=overwrite)
+
+    def load_prompts(self, folder: str | Path) -> PromptBank:
+        """Reads encoded prompts back.
+
+        Raises:
+            PromptError: there are none, or they belong to other weights, another precision or package version.
+        """
+        device = self.backend.device if isinstance(self.backend, TorchBackend) else "cpu"
+        return load_bank(folder, self._bank_key(), device)
+
+    def _bank_key(self) -> BankKey:
+        from carzero import __version__
+
+        return BankKey(self.weights_hash, self.backend.name, self.dtype, __version__)
 
     def predict(
         self,

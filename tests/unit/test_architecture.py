@@ -30,6 +30,7 @@ LAYERS = {
     "precision": 2,
     "image_loading": 3,
     "prompt_bank": 3,
+    "prompt_bank_files": 3,
     "backends": 3,
     "zeroshot": 3,
     "run_result": 3,

@@ -44,8 +44,9 @@ def predict(
         str | None,
         typer.Option(
             metavar="FILE_OR_NAME",
-            help="Labels and the sentences that ask for each, instead of --labels: a JSON or YAML file, or a set of "
-            'the library, such as chestxray14 (`carzero prompts list`); a file of that name is "./chestxray14".',
+            help="Labels and the sentences that ask for each, instead of --labels: a JSON or YAML file, a set of the "
+            'library, such as chestxray14 (`carzero prompts list`; a file of that name is "./chestxray14"), or a '
+            "folder that `carzero prompts encode` wrote.",
         ),
     ] = None,
     weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
@@ -121,6 +122,7 @@ def predict(
     settings = {
         "items": list_images(images),
         "prompt_set": _read_prompts(labels, prompts, template),
+        "bank": _find_bank(prompts),
         "weights": weights,
         "resume": resume,
         "overwrite": overwrite,
@@ -172,13 +174,24 @@ def _build_run(
 
 
 def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:
+    from carzero.prompt_bank_files import load_bank_prompts
     from carzero.prompts import PromptSet, resolve_prompts
 
-    return PromptSet.from_request(
-        split_names(labels),
-        None if prompts is None else resolve_prompts(prompts),
-        template,
-    )
+    bank = _find_bank(prompts)
+    asked = None
+    if prompts is not None:
+        asked = resolve_prompts(prompts) if bank is None else load_bank_prompts(bank)
+    return PromptSet.from_request(split_names(labels), asked, template)
+
+
+def _find_bank(prompts: str | None) -> Path | None:
+    """The folder of prompts already encoded that --prompts names, or None; a name of the library comes first."""
+    from carzero.prompt_bank_files import is_bank
+    from carzero.prompts import list_prompt_sets
+
+    if prompts is None or not is_bank(prompts) or prompts in {record.name for record in list_prompt_sets()}:
+        return None
+    return Path(prompts)
 
 
 def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:

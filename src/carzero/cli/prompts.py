@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
+from carzero.cli.prompts_encode import encode
 
 if TYPE_CHECKING:
     from carzero.prompts import LintFinding, PromptSet
 
 app = typer.Typer(
     name="prompts",
-    help="Label sets of the public test sets, and prompt files: list, show, check, make.",
+    help="Label sets of the public test sets, and prompt files: list, show, check, make, encode.",
     no_args_is_help=True,
 )
+app.command("encode")(encode)
 
 _NAME_OR_FILE = typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
 _VARIANT = typer.Option(help="Wording of a library set: paper, pairs or synonyms.")

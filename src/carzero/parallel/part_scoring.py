@@ -41,6 +41,7 @@ class PartJob:
         pool: how the logits of a label's prompts become one.
         batch_size: pictures in one pass.
         force: also score readable pictures that are no chest radiographs.
+        bank: folder of the prompts already encoded, an absolute path that every worker sees; None encodes them.
     """
 
     out: Path
@@ -54,6 +55,7 @@ class PartJob:
     pool: Any = "mean"
     batch_size: int = 16
     force: bool = False
+    bank: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,10 @@ class PartScorer:
         self.readers = readers
         self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.prompt_set.labels)
         self.classifier = classifier or _load_classifier(job)
-        self.bank = self.classifier.encode_prompts(job.prompt_set)
+        if job.bank is None:
+            self.bank = self.classifier.encode_prompts(job.prompt_set)
+        else:
+            self.bank = self.classifier.load_prompts(job.bank)
 
     def score(self, number: int, items: Sequence[ImageItem]) -> PartResult:
         """Scores what a part lacks, and writes it.

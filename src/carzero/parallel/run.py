@@ -77,6 +77,7 @@ class ParallelRun:
     batch_size: int = 16
     device: str | None = None
     dtype: str = "auto"
+    bank: Path | None = None
     part_size: int | None = None
 
     def execute(self, advance: Advance = lambda done, failed: None) -> ParallelResult:
@@ -140,6 +141,7 @@ class ParallelRun:
             pool=self.pool,
             batch_size=self.batch_size,
             force=self.force,
+            bank=None if self.bank is None else self.bank.absolute(),
         )
 
     def _finish(
