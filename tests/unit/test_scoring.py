@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from carzero.model import CARZeroModel, CARZeroOutput, TextFeatures
 from carzero.model import scoring as scoring_module
 from carzero.model.image_memory import is_cheaper_moved
-from carzero.model.scoring import SimilarityTexts, build_scorer, collapse_padding, count_words
+from carzero.model.scoring import Scorer, SimilarityScorer, SimilarityTexts, build_scorer, collapse_padding, count_words
 from tests.tiny import MAX_TEXT, build_model, random_inputs, tiny_config
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -37,9 +37,11 @@ def make_inputs(images: int, lengths: list[int], seed: int = 0) -> dict[str, tor
 
 
 @torch.inference_mode()
-def score(model: CARZeroModel, batch: dict[str, torch.Tensor], need_maps: bool = True) -> Any:
+def score(
+    model: CARZeroModel, batch: dict[str, torch.Tensor], need_maps: bool = True, scorer: Scorer | None = None
+) -> Any:
     raw = model.raw_text_features(batch["input_ids"], batch["attention_mask"])
-    scorer = build_scorer(model.alignment)
+    scorer = scorer or build_scorer(model.alignment)
     texts = scorer.prepare(model.project_texts(raw), count_words(raw.local))
     return scorer.score(model.encode_images(batch["pixel_values"]), texts, need_maps)
 
@@ -80,12 +82,11 @@ def test_scores_and_maps_are_those_of_the_plain_path(
 
 @pytest.mark.parametrize("lengths", [[MAX_TEXT] * 3, [2], [5, 6, 7], [MAX_TEXT, 2]])
 @pytest.mark.parametrize("moved", [True, False])
-def test_both_ways_of_reading_an_image_agree(
-    lengths: list[int], moved: bool, model: CARZeroModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring_module, "is_cheaper_moved", lambda *_: moved)
+@pytest.mark.parametrize("linear", [True, False])
+def test_both_ways_of_reading_an_image_agree(lengths: list[int], moved: bool, linear: bool) -> None:
+    model = build_model(tiny_config(score_head="linear" if linear else "mlp"))
     batch = make_inputs(3, lengths)
-    scores, maps = score(model, batch)
+    scores, maps = score(model, batch, scorer=SimilarityScorer(model.alignment, moved))
     expected = plain(model, batch)
     assert float(expected.logits_per_image.std()) > 1e-3, "scores that are all alike test nothing"
     assert off(scores, expected.logits_per_image) < TOLERANCE

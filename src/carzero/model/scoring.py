@@ -67,11 +67,11 @@ class SimilarityScorer:
 
     Args:
         alignment: whose weights to use; they are read when they are needed, and never copied.
+        moved: whether the projections of images are moved; None asks `is_cheaper_moved`.
     """
 
-    texts_type = SimilarityTexts
-
-    def __init__(self, alignment: SimilarityAlignment) -> None:
+    def __init__(self, alignment: SimilarityAlignment, moved: bool | None = None) -> None:
+        self._moved = moved
         self._norm = alignment.decoder.norm
         self._layers = [cast("DecoderLayer", layer) for layer in alignment.decoder.layers]
         self._head = alignment.head
@@ -127,7 +127,9 @@ class SimilarityScorer:
 
     def _remember(self, tokens: Tensor, asked: int) -> ImageMemory:
         attentions = [layer.attention for layer in self._layers]
-        moved = is_cheaper_moved(asked, tokens.shape[1], tokens.shape[2], attentions[0].heads)
+        moved = self._moved
+        if moved is None:
+            moved = is_cheaper_moved(asked, tokens.shape[1], tokens.shape[2], attentions[0].heads)
         return MovedMemory(attentions, tokens) if moved else ProjectedMemory(attentions, tokens)
 
     def _score_tile(self, memory: ImageMemory, texts: SimilarityTexts, need_maps: bool) -> tuple[Tensor, Tensor | None]:
@@ -164,8 +166,6 @@ class CosineScorer:
     Args:
         alignment: whose temperature to use.
     """
-
-    texts_type = CosineTexts
 
     def __init__(self, alignment: CosineAlignment) -> None:
         self._alignment = alignment
