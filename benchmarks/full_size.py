@@ -9,7 +9,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.convert_full_size import full_size_parameters
+from convert_full_size import full_size_parameters
+
 from carzero.model import CARZeroModel
 from carzero.model.conversion import translate_released
 from carzero.processing import CARZeroProcessor, build_processor, continuation_pieces

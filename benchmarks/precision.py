@@ -4,9 +4,9 @@
 
 DATA holds nih/labels.csv and its images (781 ChestX-ray14 films). The 14 findings are asked in the paper's words. By
 default with the demo weights; `--full-size` takes ViT-B/16, BERT-base and 4 alignment layers with the test suite's
-formula weights, whose AUROC says nothing about films, but whose change does about the precision. Printed are the largest
-difference of a logit from float32 (and the logits' standard deviation over films, for scale), the largest difference of
-a finding's AUROC, and both macro AUROC.
+formula weights, whose AUROC says nothing about films, but whose change does about the precision. Printed are the
+largest difference of a logit from float32 (and the logits' standard deviation over films, for scale), the largest
+difference of a finding's AUROC, and both macro AUROC.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build(full_size: bool) -> tuple[CARZeroModel, CARZeroProcessor]:
 
 def areas(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """AUROC of each finding that has positives and negatives."""
-    return np.array([auroc(truth[:, c], logits[:, c]) for c in range(truth.shape[1]) if 0 < truth[:, c].sum()])
+    return np.array([auroc(truth[:, c], logits[:, c]) for c in range(truth.shape[1]) if truth[:, c].any()])
 
 
 def main() -> None:
