@@ -1,12 +1,13 @@
 """Images/s from files to scores, beside the rate of the same model on tensors in memory, at full size.
 
     python benchmarks/end_to_end.py [--weights DIR] [--films DIR] [--images 64] [--rounds 5] [--dtype bfloat16]
-        [--kinds png jpeg dicom]
+        [--kinds png jpeg dicom dicom-jpeg2000]
 
 Weights by the test suite's formula (made on the way where --weights names none), the 14 prompts of ChestX-ray14.
 Files are made from `../shared/data/nih` (or --films), enlarged to 1,024 px with noise of 1.5 grey levels, as 8-bit PNG,
-JPEG of quality 90, and uncompressed 12-bit DICOM; they are read as `carzero predict` reads them. In each round the
-model scores tensors in memory, then the files of each kind; the table holds medians, also of the rounds' ratios.
+JPEG of quality 90, and 12-bit DICOM, uncompressed or as lossless JPEG 2000. They are read as `carzero predict` reads
+them. In each round the model scores tensors in memory, then the files of each kind; the table holds medians, also of
+the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from carzero.zeroshot import ZeroShotClassifier
 SIDE_PX = 1024
 DISTINCT = 16
 BATCH = 16
-SUFFIXES = {"png": "png", "jpeg": "jpg", "dicom": "dcm"}
+SUFFIXES = {"png": "png", "jpeg": "jpg", "dicom": "dcm", "dicom-jpeg2000": "packed.dcm"}
 
 
 def enlarge(path: Path, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -46,16 +47,21 @@ def enlarge(path: Path, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.clip(levels + noise, 0, 255).astype(np.float32)
 
 
-def save_dicom(levels: np.ndarray[Any, Any], path: Path) -> None:
-    """Writes a minimal digital radiograph of 12 bits, uncompressed."""
+def save_dicom(levels: np.ndarray[Any, Any], path: Path, *, packed: bool) -> None:
+    """Writes a minimal digital radiograph of 12 bits, uncompressed or as lossless JPEG 2000."""
+    import imagecodecs
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = (
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import (
         DigitalXRayImageStorageForPresentation,
         ExplicitVRLittleEndian,
+        JPEG2000Lossless,
+        generate_uid,
     )
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.TransferSyntaxUID = JPEG2000Lossless if packed else ExplicitVRLittleEndian
     meta.MediaStorageSOPInstanceUID = generate_uid()
     film = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     film.SOPClassUID, film.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
@@ -63,7 +69,12 @@ def save_dicom(levels: np.ndarray[Any, Any], path: Path) -> None:
     film.Rows = film.Columns = SIDE_PX
     film.SamplesPerPixel, film.PixelRepresentation = 1, 0
     film.BitsAllocated, film.BitsStored, film.HighBit = 16, 12, 11
-    film.PixelData = np.rint(levels * (4095 / 255)).astype("<u2").tobytes()
+    stored = np.rint(levels * (4095 / 255)).astype("<u2")
+    if packed:
+        stream = imagecodecs.jpeg2k_encode(stored, codecformat="j2k", reversible=True, bitspersample=12)
+        film.PixelData = encapsulate([stream])
+    else:
+        film.PixelData = stored.tobytes()
     film.save_as(path)
 
 
@@ -78,7 +89,8 @@ def make_files(films: Path, folder: Path, kinds: list[str]) -> dict[str, list[Pa
             writers: dict[str, Callable[[], Any]] = {
                 "png": lambda path=path, grey=grey: grey.save(path),
                 "jpeg": lambda path=path, grey=grey: grey.save(path, quality=90),
-                "dicom": lambda path=path, levels=levels: save_dicom(levels, path),
+                "dicom": lambda path=path, levels=levels: save_dicom(levels, path, packed=False),
+                "dicom-jpeg2000": lambda path=path, levels=levels: save_dicom(levels, path, packed=True),
             }
             writers[kind]()
             made[kind].append(path)
