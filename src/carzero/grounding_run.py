@@ -16,9 +16,10 @@ from carzero.data.images import ImageItem
 from carzero.data.maps import MAP_FORMATS, ScoreMap, save_map
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.overlap import box_of_region, region_of_peak
+from carzero.exported import is_exported
 from carzero.outputs import FailedImage, Radiograph, ScoredImage
 from carzero.prompts import PromptSet
-from carzero.weights import DEMO, hash_weights, load_preprocessing
+from carzero.weights import DEMO, hash_weights, load_preprocessing, resolve_weights
 
 if TYPE_CHECKING:
     from carzero.zeroshot import ZeroShotClassifier
@@ -117,7 +118,8 @@ class GroundingRun:
         # torch is loaded here and not above, so that wrong use is refused at once.
         from carzero.zeroshot import ZeroShotClassifier
 
-        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype="float32")
+        dtype = "auto" if is_exported(resolve_weights(self.weights)) else "float32"
+        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
         bank = classifier.encode_prompts(self.prompt_set)
         stream = classifier.stream(self.items, bank, batch_size=self.batch_size, force=self.force, need_maps=True)
         for done, result in enumerate(stream, start=1):

@@ -41,19 +41,37 @@ def resolve_dtype(dtype: str | torch.dtype, weights: str | Path, device: str | t
 
     Args:
         dtype: one of `DTYPES`, or a torch dtype. "auto" is bfloat16 where the device computes it in hardware and the
-            image tower is a transformer, and float32 otherwise: a convolutional tower gains nothing by it.
+            image tower is a transformer, and float32 otherwise: a convolutional tower gains nothing by it. Exported
+            weights have one precision, which is then taken.
         weights: their name, as `carzero.weights.load_model` takes it.
         device: where to compute; None takes a GPU if there is one.
 
     Raises:
-        ConfigurationError: an unknown precision, or device.
+        ConfigurationError: an unknown precision, or device; exported weights in another precision.
         WeightsError: the weights are not found.
     """
-    if not isinstance(dtype, str):
-        return dtype_name(dtype)
-    if check_dtype(dtype) != "auto":
-        return dtype
+    from carzero.exported import is_exported, load_manifest
+    from carzero.weights import resolve_weights
+
+    name = check_dtype(dtype) if isinstance(dtype, str) else dtype_name(dtype)
+    if is_exported(folder := resolve_weights(weights)):
+        return _exported_dtype(name, load_manifest(folder).dtype)
+    if name != "auto":
+        return name
     return "bfloat16" if has_fast_bfloat16(device) and has_transformer_tower(weights) else "float32"
+
+
+def _exported_dtype(asked: str, own: str) -> str:
+    if asked not in ("auto", own):
+        raise ConfigurationError(
+            describe(
+                "Exported weights are computed in the precision that they were exported in",
+                got=asked,
+                expected=f"auto or {own}",
+                then=f"export the weights again with --dtype {asked}, or leave the precision to them with --dtype auto",
+            )
+        )
+    return own
 
 
 def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from carzero.model.scoring import build_scorer, count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 
-__all__ = ["Pool", "PromptBank", "encode_prompts"]
+__all__ = ["Pool", "PromptBank", "encode_prompts", "token_batches"]
 
 Pool = Literal["mean", "max"]
 _TEXTS_AT_ONCE = 64
@@ -62,19 +63,28 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
     Raises:
         PromptError: a prompt is longer than the model reads.
     """
-    texts = [prompt for _, prompts in prompt_set for prompt in prompts]
-    for text in texts:
-        _check_length(processor, text)
-    tokens = {name: ids.to(model.device) for name, ids in processor.tokenize(texts).items()}
     parts = [
-        model.raw_text_features(ids, mask)
-        for ids, mask in zip(
-            tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
-        )
+        model.raw_text_features(ids.to(model.device), mask.to(model.device))
+        for ids, mask in token_batches(processor, prompt_set)
     ]
     raw = TextFeatures.join(parts)
     prepared = build_scorer(model.alignment).prepare(model.project_texts(raw), count_words(raw.local))
     return PromptBank.of(prompt_set, prepared)
+
+
+def token_batches(processor: CARZeroProcessor, prompt_set: PromptSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Tokenises all prompts in order, some dozens at once: `input_ids` and `attention_mask`, each (T, W).
+
+    Raises:
+        PromptError: a prompt is longer than the model reads.
+    """
+    texts = [prompt for _, prompts in prompt_set for prompt in prompts]
+    for text in texts:
+        _check_length(processor, text)
+    tokens = processor.tokenize(texts)
+    yield from zip(
+        tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
+    )
 
 
 def _check_length(processor: CARZeroProcessor, text: str) -> None:

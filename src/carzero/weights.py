@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carzero.errors import WeightsError, describe
+from carzero.exported import hash_graphs, is_exported
 
 if TYPE_CHECKING:  # torch loads where it computes, so that a command refuses wrong use at once
     import torch
@@ -35,8 +36,8 @@ def resolve_weights(name: str | Path) -> str:
     """Returns the folder of the named weights, or the hub id if it is none.
 
     Args:
-        name: "demo" (the bundled ones), a folder written by `save_pretrained` or `carzero convert`, or a hub id such as
-            "user/model".
+        name: "demo" (the bundled ones), a folder written by `save_pretrained`, `carzero convert` or `carzero export`,
+            or a hub id such as "user/model".
 
     Raises:
         WeightsError: the name looks like a path, and there is no such folder, or it holds no weights.
@@ -73,6 +74,15 @@ def load_model(name: str | Path, *, dtype: torch.dtype | None = None) -> CARZero
     from carzero.model import CARZeroModel
 
     folder = resolve_weights(name)
+    if is_exported(folder):
+        raise WeightsError(
+            describe(
+                "These weights were exported for another engine, and there is no torch model in them",
+                got=str(name),
+                expected='"demo", a folder with config.json and model.safetensors, or a hub id',
+                then="name the weights that were exported",
+            )
+        )
     try:
         # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
         # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
@@ -142,12 +152,16 @@ def load_processor(name: str | Path) -> CARZeroProcessor:
 def hash_weights(name: str | Path) -> str:
     """SHA-256 of the weights' safetensors files as they lie on disk, the hash that `sha256sum` prints for one file.
 
-    Several shards are hashed one after another in the order of their names. A hub id is downloaded first.
+    Several shards are hashed one after another in the order of their names; so are the graphs of an exported folder.
+    A hub id is downloaded first.
 
     Raises:
         WeightsError: not found, or without safetensors.
     """
-    files = sorted(_local_folder(name).glob("*.safetensors"))
+    folder = _local_folder(name)
+    if is_exported(folder):
+        return hash_graphs(folder)
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise _not_found(name, "there is no .safetensors file")
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ import torch
 from carzero.backends import Backend, TorchBackend, load_backend
 from carzero.data.images import ImageItem, list_arrays
 from carzero.data.scores import score_row, to_frame
-from carzero.errors import UnreadableImageError, WeightsError, describe
+from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe
 from carzero.image_loading import LoadedImage, Readers, load_ahead
 from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
@@ -132,8 +132,18 @@ class ZeroShotClassifier:
         """Keeps encoded prompts in a folder, for runs with the same weights and precision.
 
         Raises:
-            PromptError: the folder holds a bank already, cannot be written, or the weights were made in memory.
+            PromptError: the folder holds a bank already, cannot be written, or the weights were made in memory or
+                exported.
         """
+        if not isinstance(self.backend, TorchBackend):
+            raise PromptError(
+                describe(
+                    "Encoded prompts of exported weights cannot be saved",
+                    got=self.backend.name,
+                    expected="weights that torch computes",
+                    then="export the weights with the prompts baked in: `carzero export --prompts`",
+                )
+            )
         save_bank(bank, Path(folder), self._bank_key(), overwrite=overwrite)
 
     def load_prompts(self, folder: str | Path) -> PromptBank:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 
+from carzero.backends.exported_backend import load_exported
 from carzero.backends.protocol import Backend
 from carzero.backends.torch_backend import TorchBackend
-from carzero.precision import resolve_dtype, to_torch_dtype
-from carzero.weights import load_model
+from carzero.errors import ConfigurationError, describe
+from carzero.exported import is_exported
+from carzero.precision import choose_device, resolve_dtype, to_torch_dtype
+from carzero.weights import load_model, resolve_weights
 
 __all__ = ["load_backend"]
 
@@ -27,6 +30,23 @@ def load_backend(
     Raises:
         WeightsError: not found, or not fitting.
         ConfigurationError: this device or precision is not to be had.
+        MissingExtraError: exported weights whose engine is not installed.
     """
+    if is_exported(folder := resolve_weights(name)):
+        resolve_dtype(dtype, name)
+        _check_on_cpu(device)
+        return load_exported(folder)
     resolved = to_torch_dtype(resolve_dtype(dtype, name, device))
     return TorchBackend(load_model(name, dtype=resolved), device=device)
+
+
+def _check_on_cpu(device: str | torch.device | None) -> None:
+    if device is not None and choose_device(device).type != "cpu":
+        raise ConfigurationError(
+            describe(
+                "Exported weights are computed on the CPU",
+                got=str(device),
+                expected='"cpu", or no device',
+                then="use the weights that were exported, on that device",
+            )
+        )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
@@ -18,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 import carzero
 from carzero.checkpoints.reading import ReleasedCheckpoint, read_released_checkpoint
 from carzero.checkpoints.report import ConversionReport
+from carzero.data.new_folder import NewFolder
 from carzero.errors import CheckpointError, describe
 from carzero.model import CARZeroModel
 from carzero.model.conversion import Conversion, translate_released
@@ -56,7 +54,8 @@ def convert_checkpoint(
         WeightsError: no tokenizer could be loaded.
     """
     source, out = Path(path), Path(out_dir).resolve()
-    _check_out(out, overwrite)
+    new = NewFolder(out, overwrite, _is_ours, "conversion", "about 1 GB", CheckpointError)
+    new.check()
     loaded_tokenizer = load_tokenizer(tokenizer)
     released = read_released_checkpoint(source)
     conversion = translate_released(released.state_dict, lenient=lenient)
@@ -64,29 +63,14 @@ def convert_checkpoint(
     processor = _processor_for(conversion.model, loaded_tokenizer)
     report = _report(source, released, conversion, out=out, tokenizer=str(tokenizer), lenient=lenient)
     del released, loaded_tokenizer
-    with _replace_folder(out, overwrite) as folder:
+    with new.fill() as folder:
         _save(folder, conversion.model, processor, report)
         _check_saved(folder, conversion.model, processor)
     return report
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise _out_error(out, "is a file", "name a new folder")
-    found = sorted(entry.name for entry in out.iterdir())
-    foreign = [name for name in found if not _OURS.fullmatch(name)]
-    if found and not overwrite:
-        raise _out_error(out, "is not empty", "name a new folder, or replace an earlier conversion with --overwrite")
-    if foreign:
-        raise _out_error(out, f"holds files that no conversion wrote: {', '.join(foreign[:3])}", "name another folder")
-
-
-def _out_error(out: Path, why: str, then: str) -> CheckpointError:
-    return CheckpointError(
-        describe(f"The output folder {why}", got=str(out), expected="a new or an empty folder", then=then)
-    )
+def _is_ours(name: str) -> bool:
+    return _OURS.fullmatch(name) is not None
 
 
 def _fill_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
@@ -135,35 +119,6 @@ def _report(
         records=conversion.records,
         hyper_parameters=released.hyper_parameters,
     )
-
-
-@contextmanager
-def _replace_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a new folder beside `out`; it takes the name `out` when the block ends, and vanishes if it fails."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as beside:
-            folder = Path(beside) / "new"  # a folder of its own, since mkdtemp's is closed to everybody else
-            folder.mkdir()
-            yield folder
-            _check_out(out, overwrite)  # minutes may have passed
-            if out.exists():
-                out.rename(Path(beside) / "old")
-            try:
-                folder.rename(out)
-            except OSError:
-                if (Path(beside) / "old").exists():
-                    (Path(beside) / "old").rename(out)
-                raise
-    except OSError as error:
-        raise CheckpointError(
-            describe(
-                f"The converted weights could not be written ({error.strerror or error})",
-                got=str(out),
-                expected="a writable place with about 1 GB free",
-                then="free some space or name another folder; nothing was left behind",
-            )
-        ) from error
 
 
 def _save(folder: Path, model: CARZeroModel, processor: CARZeroProcessor, report: ConversionReport) -> None:

@@ -16,6 +16,7 @@ from carzero.cli import (
     data,
     demo,
     evaluate,
+    export,
     ground,
     predict,
     pretrain,
@@ -39,6 +40,7 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.command("train")(train.train)
 app.add_typer(pretrain.app, name="pretrain")
 app.add_typer(data.app, name="data")

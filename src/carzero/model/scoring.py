@@ -86,8 +86,8 @@ class SimilarityScorer:
         Returns:
             groups of texts in order, so that one long text makes its own group long and no other.
         """
-        groups = range(0, len(words), _TEXTS_IN_A_GROUP)
-        return tuple(self._prepare_group(texts, words, slice(g, g + _TEXTS_IN_A_GROUP)) for g in groups)
+        groups = torch.arange(len(words), device=words.device).split(_TEXTS_IN_A_GROUP)
+        return tuple(self.prepare_group(texts.select(numbers), words[numbers]) for numbers in groups)
 
     def score(
         self, images: ImageFeatures, texts: tuple[SimilarityTexts, ...], need_maps: bool = False
@@ -99,28 +99,38 @@ class SimilarityScorer:
         """
         asked = sum(len(group.queries) for group in texts)
         tiles = zip(images.pooled.split(_IMAGES_IN_A_TILE), images.local.split(_IMAGES_IN_A_TILE), strict=True)
-        rows = [self._score_images(pooled, local, texts, asked, need_maps) for pooled, local in tiles]
+        rows = [self.score_tile(pooled, local, texts, asked, need_maps) for pooled, local in tiles]
         scores = torch.cat([row[0] for row in rows])
         if not need_maps:
             return scores, None
         return scores, torch.cat([cast("Tensor", row[1]) for row in rows]).unflatten(-1, images.grid)
 
-    def _prepare_group(self, texts: TextFeatures, words: Tensor, group: slice) -> SimilarityTexts:
+    def prepare_group(self, texts: TextFeatures, words: Tensor, positions: Tensor | None = None) -> SimilarityTexts:
+        """Prepares texts whose memories get one length; see `prepare` and `collapse_padding`."""
         dtype = self._norm.weight.dtype
-        memory, bias = collapse_padding(texts.pooled[group], texts.local[group], words[group], texts.mask is None)
+        memory, bias = collapse_padding(texts.pooled, texts.local, words, texts.mask is None, positions)
         normed = _in_float32(self._norm, memory)
         folded = [fold_projections(layer.attention, normed, bias) for layer in self._layers]
         first = self._layers[0]
-        queries = _in_float32(self._norm, texts.pooled[group])
+        queries = _in_float32(self._norm, texts.pooled)
         asked = _in_float32(first.attention.q_proj, _in_float32(first.attention_norm, queries))
         stacked = (torch.stack(part).to(dtype) for part in zip(*folded, strict=True))
         return SimilarityTexts(queries.to(dtype), asked.to(dtype), *stacked)
 
-    def _score_images(
+    def score_tile(
         self, pooled: Tensor, local: Tensor, texts: tuple[SimilarityTexts, ...], asked: int, need_maps: bool
     ) -> tuple[Tensor, Tensor | None]:
+        """Scores a tile of images; see `score`.
+
+        Args:
+            pooled: (I, D) global features.
+            local: (I, P, D) local features.
+            texts: from `prepare`.
+            asked: how many texts there are, by which the cheaper way to read the images is chosen.
+            need_maps: also return maps (I, T, P).
+        """
         memory = self._remember(self._norm(stack_memory(pooled, local)), asked)
-        tiles = [self._score_tile(memory, group, need_maps) for group in texts]
+        tiles = [self._score_group(memory, group, need_maps) for group in texts]
         scores = torch.cat([tile[0] for tile in tiles], dim=1)
         maps = torch.cat([cast("Tensor", tile[1]) for tile in tiles], dim=1) if need_maps else None
         return scores, maps
@@ -132,8 +142,10 @@ class SimilarityScorer:
             moved = is_cheaper_moved(asked, tokens.shape[1], tokens.shape[2], attentions[0].heads)
         return MovedMemory(attentions, tokens) if moved else ProjectedMemory(attentions, tokens)
 
-    def _score_tile(self, memory: ImageMemory, texts: SimilarityTexts, need_maps: bool) -> tuple[Tensor, Tensor | None]:
-        images, count, width = len(memory.tokens), *texts.queries.shape
+    def _score_group(
+        self, memory: ImageMemory, texts: SimilarityTexts, need_maps: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        images, (count, width) = memory.tokens.shape[0], texts.queries.shape  # len() would be a constant in an export
         pairs = images * count
         # Both directions go through the same layers, so their rows are one matrix: text queries (I, T) first, then
         # image queries (T, I). The image's global token is its query, behind the same LayerNorm.
@@ -204,7 +216,9 @@ def count_words(local: Tensor) -> Tensor:
     return (local.ne(0).any(dim=-1) * position).amax(dim=1)
 
 
-def collapse_padding(pooled: Tensor, local: Tensor, words: Tensor, with_padding: bool) -> tuple[Tensor, Tensor]:
+def collapse_padding(
+    pooled: Tensor, local: Tensor, words: Tensor, with_padding: bool, positions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Builds text memories in which one token stands for all padding.
 
     Args:
@@ -212,16 +226,19 @@ def collapse_padding(pooled: Tensor, local: Tensor, words: Tensor, with_padding:
         local: (T, W, D) local features, all alike behind a text's last word.
         words: (T,) number of words.
         with_padding: whether the padding is part of the memory.
+        positions: 0, 1, 2, ... for each position that gets a token, words in all of them; None: as many as there are
+            words in the longest text.
 
     Returns:
-        memories (T, N, D), N = 2 + the largest number of words: the global token, the words, the padding; and the
+        memories (T, N, D), N = 2 + the number of positions: the global token, the words, the padding; and the
         logarithm of how often each token counts (T, N), minus infinity where a text has none.
     """
-    longest = int(words.max())
+    if positions is None:
+        positions = torch.arange(int(words.max()), device=words.device)
     # The last position is padding wherever there is any.
-    memory = torch.cat([pooled.unsqueeze(1), local[:, :longest], local[:, -1:]], dim=1).float()
+    memory = torch.cat([pooled.unsqueeze(1), local.index_select(1, positions), local[:, -1:]], dim=1).float()
     padding = (local.shape[1] - words if with_padding else torch.zeros_like(words)).unsqueeze(1)
-    is_word = torch.arange(longest, device=words.device) < words.unsqueeze(1)
+    is_word = positions < words.unsqueeze(1)
     return memory, torch.cat([torch.ones_like(padding), is_word, padding], dim=1).float().log()
 
 
