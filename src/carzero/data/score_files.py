@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_pieces"]
 
+_JSON_ROWS = 256
+
 
 def write_pieces(pieces: Iterable[pd.DataFrame], path: Path, suffix: str) -> None:
     """Writes tables of equal columns below each other.
@@ -53,8 +55,9 @@ def _write_json(pieces: Iterable[pd.DataFrame], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         between = "[\n"
         for piece in pieces:
-            if len(piece):
-                lines = piece.to_json(orient="records", lines=True, double_precision=9).rstrip("\n")
+            for begin in range(0, len(piece), _JSON_ROWS):  # its text takes much memory
+                rows = piece.iloc[begin : begin + _JSON_ROWS]
+                lines = rows.to_json(orient="records", lines=True, double_precision=9).rstrip("\n")
                 file.write(between + lines.replace("\n", ",\n"))
                 between = ",\n"
         file.write("]\n" if between == ",\n" else "[]\n")
