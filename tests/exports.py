@@ -30,7 +30,7 @@ def remember_graphs(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """
 
     def save(module: Any, inputs: Mapping[str, Any], outputs: Any, dynamic: Any, path: Path) -> None:
-        weights = sum(float(p.double().abs().sum()) for p in module.parameters())
+        weights = sum(float(p.detach().double().abs().sum()) for p in module.parameters())
         projected = getattr(module, "asked", 0) > 7
         kept = folder / f"{type(module).__name__}-{weights!r}-{'-'.join(inputs)}-{projected}"
         if not kept.exists():
