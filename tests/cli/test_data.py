@@ -138,7 +138,7 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
     cases = {
         "cannot be read": ("validate", tmp_path / "nowhere.csv"),
         "No columns to parse": ("validate", tmp_path / "empty.csv"),
-        "This is no table": ("validate", tmp_path),
+        "This folder is no table": ("validate", tmp_path),
         "lacks columns": ("validate", table),
         "no such columns; got ['words']": ("validate", table, "-c", "text=words"),
         "no such columns to rename; got ['words']": ("validate", table, "-c", "words=report"),
