@@ -46,12 +46,10 @@ def run_pass(pairs: int, tile_pairs: int | None) -> dict[str, float]:
         torch.randn(pairs, WIDTH, requires_grad=True), torch.randn(pairs, WORDS, WIDTH, requires_grad=True)
     )
     few = ImageFeatures(images.pooled[:2].detach(), images.local[:2].detach(), (14, 14))
-    alignment.score_images(texts.pooled[:2].detach(), few)  # libraries set themselves up outside the measurement
+    alignment.score_both(few, texts.select(torch.arange(2)))  # libraries set themselves up outside the measurement
     Path("/proc/self/clear_refs").write_text("5")  # the highest size starts anew
     base, started = resident_mib("VmRSS"), time.perf_counter()
-    i2t = alignment.score_images(texts.pooled, images, tile_pairs)
-    t2i = alignment.score_texts(images.pooled, texts, tile_pairs)
-    output = AlignmentOutput.join(i2t, t2i)
+    output = AlignmentOutput.join(*alignment.score_both(images, texts, tile_pairs=tile_pairs))
     pairwise_loss(output.logits_i2t, output.logits_t2i).backward()
     return {"seconds": time.perf_counter() - started, "mib": resident_mib("VmHWM") - base}
 

@@ -32,10 +32,7 @@ def gradients(model: CARZeroModel, tile: int | None, dtype: torch.dtype, *, mask
     if tile is None:
         aligned = model.align(images, texts)
     else:
-        aligned = AlignmentOutput.join(
-            model.alignment.score_images(texts.pooled, images, tile),
-            model.alignment.score_texts(images.pooled, texts, tile),
-        )
+        aligned = AlignmentOutput.join(*model.alignment.score_both(images, texts, tile_pairs=tile))
     match = torch.rand(IMAGES, TEXTS, generator=torch.Generator().manual_seed(1)) < 0.4
     loss = model.compute_loss(aligned, match)
     loss.backward()
@@ -78,9 +75,76 @@ def test_dropout_is_the_same_when_a_tile_is_computed_again() -> None:
 
     def total(pooled: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        return model.alignment.score_images(texts.pooled, ImageFeatures(pooled, images.local, (2, 2)), 5).sum()
+        i2t, t2i = model.alignment.score_both(ImageFeatures(pooled, images.local, (2, 2)), texts, tile_pairs=5)
+        return i2t.sum() + t2i.square().sum()
 
     assert torch.autograd.gradcheck(total, (images.pooled,))
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_computed_again() -> None:
+    model = build_model(tiny_config(dropout=0.5)).train()
+    images, texts = features(torch.float32, masked=False)
+    i2t, t2i = model.alignment.score_both(images, texts, tile_pairs=5)
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    (i2t.sum() + t2i.sum()).backward()
+    assert torch.rand(3).equal(expected)
+
+
+def test_tiles_are_computed_again_in_the_precision_of_the_first_time() -> None:
+    """The backward pass runs outside autocast; its products must be rounded as those of the scores were."""
+    model = build_model(tiny_config(dropout=0.0)).train()
+    found = []
+    for tile in (None, 5):
+        images, texts = features(torch.float32, masked=False)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            i2t, t2i = model.alignment.score_both(images, texts, tile_pairs=tile)
+        assert i2t.dtype == torch.bfloat16
+        (i2t.float().square().sum() + t2i.float().square().sum()).backward()
+        found.append([images.local.grad, texts.pooled.grad])
+    for plain, tiled in zip(*found, strict=True):
+        assert plain is not None
+        assert tiled is not None
+        # In float32 the second time, gradients would still be near these: they must be as near as sums of bfloat16 are.
+        assert float((plain - tiled).norm() / plain.norm()) < 1e-2
+
+
+def test_tiles_keep_only_features_and_scores() -> None:
+    model = build_model(tiny_config(dropout=0.0)).train()
+    images, texts = features(torch.float32, masked=False)
+    own = {id(parameter) for parameter in model.parameters()}
+    kept: list[int] = []
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(0 if id(tensor) in own else tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model.alignment.score_both(images, texts, tile_pairs=5)
+    given = (images.pooled, images.local, texts.pooled, texts.local)
+    assert sum(kept) <= sum(tensor.numel() for tensor in given) + images.pooled.numel() + texts.pooled.numel()
+
+
+def test_a_process_without_memories_takes_part() -> None:
+    """Where a batch has fewer texts than there are processes, one of them has none of its own."""
+    model = build_model(tiny_config(dropout=0.0)).train()
+    images, texts = features(torch.float32, masked=False)
+    none = texts.select(torch.arange(0))
+    i2t, t2i = model.alignment.score_both(images, none, text_queries=texts.pooled, tile_pairs=5)
+    assert i2t.shape == (IMAGES, TEXTS)
+    assert t2i.shape == (0, IMAGES)
+    (i2t.sum() + t2i.sum()).backward()
+    assert texts.pooled.grad is not None
+    assert images.local.grad is not None
+
+
+def test_a_tile_has_a_pair() -> None:
+    model = build_model(tiny_config())
+    images, texts = features(torch.float32, masked=False)
+    with pytest.raises(ValueError, match="tile_pairs is 0"):
+        model.alignment.score_both(images, texts, tile_pairs=0)
 
 
 def test_blocks_keep_only_their_inputs() -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.features import AlignmentOutput, ImageFeatures, Memory, TextBank, TextFeatures
-from carzero.model.recomputation import compute_in_blocks
+from carzero.model.pair_tiles import Grid, score_in_tiles
 from carzero.model.vision import stack_memory
 
 __all__ = [
@@ -160,26 +160,40 @@ class SimilarityAlignment(nn.Module):
 
     def prepare_texts(self, texts: TextFeatures) -> TextBank:
         """Computes what depends on the texts alone."""
-        return TextBank(texts, self._remember(texts.pooled, texts.local, texts.mask))
+        return TextBank(texts, self.remember(texts.pooled, texts.local, texts.mask))
 
-    def score_images(self, queries: Tensor, images: ImageFeatures, tile_pairs: int | None = None) -> Tensor:
-        """Text queries (T, D) on image memories: (I, T) raw logits.
+    def score_both(
+        self,
+        images: ImageFeatures,
+        texts: TextFeatures,
+        *,
+        image_queries: Tensor | None = None,
+        text_queries: Tensor | None = None,
+        tile_pairs: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores both directions in training.
 
         Args:
-            queries: global text features.
             images: features of I images.
-            tile_pairs: pairs whose inner values are kept at once, in training; the rest is computed again when its
-                gradient is due. Memory then grows with I + T instead of I x T. None: everything is kept.
-        """
-        return self._score_in_tiles(queries, images.pooled, images.local, None, tile_pairs)
+            texts: features of T texts.
+            image_queries: (J, D) global features of the images that read the texts; None: of `images`.
+            text_queries: (S, D) global features of the texts that read the images; None: of `texts`.
+            tile_pairs: pairs whose inner values are kept at once; the rest is computed again when its gradient is due,
+                and memory grows with I + T instead of I x T. None: everything is kept.
 
-    def score_texts(self, queries: Tensor, texts: TextFeatures, tile_pairs: int | None = None) -> Tensor:
-        """Image queries (I, D) on text memories: (T, I) raw logits; see `score_images`."""
-        return self._score_in_tiles(queries, texts.pooled, texts.local, texts.mask, tile_pairs)
+        Returns:
+            Raw logits (I, S) of text queries on images and (T, J) of image queries on texts.
+        """
+        grids = [
+            Grid(texts.pooled if text_queries is None else text_queries, images.pooled, images.local, None),
+            Grid(images.pooled if image_queries is None else image_queries, texts.pooled, texts.local, texts.mask),
+        ]
+        i2t, t2i = score_in_tiles(_PairScorer(self), grids, tile_pairs)
+        return i2t, t2i
 
     def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
         """Scores every image against every text; see `AlignmentOutput`."""
-        image_memory = self._remember(images.pooled, images.local)
+        image_memory = self.remember(images.pooled, images.local)
         text_memory = bank.memory if bank.memory is not None else self.prepare_texts(bank.features).memory
         representation, weights = self.decoder(bank.features.pooled, image_memory, need_maps)
         logits_i2t = self.head(representation)
@@ -187,20 +201,24 @@ class SimilarityAlignment(nn.Module):
         maps = None if weights is None else weights[..., 1:].unflatten(-1, images.grid)
         return AlignmentOutput.join(logits_i2t, logits_t2i, maps)
 
-    def _remember(self, pooled: Tensor, local: Tensor, mask: Tensor | None = None) -> Memory:
+    def remember(self, pooled: Tensor, local: Tensor, mask: Tensor | None = None) -> Memory:
+        """Keys and values of global (M, D) and local features (M, N, D); `mask` (M, N) as in `TextFeatures`."""
         if mask is not None:  # the global token in front is always read
             mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         return self.decoder.prepare_memory(stack_memory(pooled, local), mask)
 
-    def _score_in_tiles(
-        self, queries: Tensor, pooled: Tensor, local: Tensor, mask: Tensor | None, tile_pairs: int | None
-    ) -> Tensor:
-        def score(pooled: Tensor, local: Tensor, mask: Tensor | None) -> tuple[Tensor]:
-            return (self.head(self.decoder(queries, self._remember(pooled, local, mask))[0]),)
 
-        # A tile takes whole memories: their keys and values are the dearer part, and serve every query.
-        memories = None if tile_pairs is None else max(1, tile_pairs // len(queries))
-        return compute_in_blocks(score, (pooled, local, mask), memories)[0]
+class _PairScorer(nn.Module):
+    """Queries and memories in, raw logits out: what `score_in_tiles` calls. Made for a call, not part of a model."""
+
+    def __init__(self, alignment: SimilarityAlignment) -> None:
+        super().__init__()
+        self.alignment = alignment
+
+    def forward(self, queries: Tensor, pooled: Tensor, local: Tensor, mask: Tensor | None) -> Tensor:
+        """Queries (Q, D) on memories (M, ...): (M, Q) raw logits."""
+        memory = self.alignment.remember(pooled, local, mask)
+        return self.alignment.head(self.alignment.decoder(queries, memory)[0])  # type: ignore[no-any-return]
 
 
 class CosineAlignment(nn.Module):
@@ -215,13 +233,18 @@ class CosineAlignment(nn.Module):
         """Keeps the features: a cosine needs nothing more."""
         return TextBank(texts, None)
 
-    def score_images(self, queries: Tensor, images: ImageFeatures, tile_pairs: int | None = None) -> Tensor:
-        """Texts (T, D) against images: (I, T) scores. A cosine keeps nothing of a pair, so there are no tiles."""
-        return self._compare(images.pooled, queries)
-
-    def score_texts(self, queries: Tensor, texts: TextFeatures, tile_pairs: int | None = None) -> Tensor:
-        """Images (I, D) against texts: (T, I) scores; see `score_images`."""
-        return self._compare(texts.pooled, queries)
+    def score_both(
+        self,
+        images: ImageFeatures,
+        texts: TextFeatures,
+        *,
+        image_queries: Tensor | None = None,
+        text_queries: Tensor | None = None,
+        tile_pairs: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores both directions, see `SimilarityAlignment.score_both`. A cosine keeps nothing of a pair: no tiles."""
+        i2t = self._compare(images.pooled, texts.pooled if text_queries is None else text_queries)
+        return i2t, self._compare(texts.pooled, images.pooled if image_queries is None else image_queries)
 
     def forward(self, images: ImageFeatures, bank: TextBank, need_maps: bool = False) -> AlignmentOutput:
         """Scores every image against every text; see `AlignmentOutput`."""

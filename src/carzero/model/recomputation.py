@@ -2,7 +2,7 @@
 
 A block's inner values are computed again when its gradient is due (Chen et al. 2016, "Training deep nets with sublinear
 memory cost"), with the same random numbers. Cut along the batch this is the cached gradient of Gao et al. 2021 for the
-towers, and a tiled computation of the image x text grid for the alignment: the same values, the same gradients.
+towers: the same values, the same gradients.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def compute_in_blocks(
     count = 1 if block_size is None else -(-max(rows, rows_elsewhere) // block_size)
     if count <= 1:
         return function(*inputs)
-    blocks = [[None] * count if tensor is None else tensor.tensor_split(count) for tensor in inputs]
+    sizes = [rows // count + (number < rows % count) for number in range(count)]
+    blocks = [[None] * count if tensor is None else tensor.split(sizes) for tensor in inputs]
     if torch.is_grad_enabled():
         parts = [checkpoint(function, *block, use_reentrant=False) for block in zip(*blocks, strict=True)]
     else:

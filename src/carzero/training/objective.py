@@ -48,8 +48,10 @@ class ContrastiveObjective(nn.Module):
         images, texts = self.encode_images(batch.images, most[0]), self.encode_texts(batch.texts, most[1])
         alignment, tile = self.model.alignment, self._memory.tile_pairs
         with self._autocast(images.pooled.device, self._options.alignment_precision):
-            i2t = alignment.score_images(gather(texts.pooled), images, tile)
-            t2i = alignment.score_texts(gather(images.pooled), texts, tile)
+            text_queries, image_queries = gather(texts.pooled), gather(images.pooled)
+            i2t, t2i = alignment.score_both(
+                images, texts, image_queries=image_queries, text_queries=text_queries, tile_pairs=tile
+            )
         dtype = images.pooled.dtype  # scores rounded to a lower precision would stay so
         return AlignmentOutput.join(gather(i2t.to(dtype)), gather(t2i.to(dtype)))
 

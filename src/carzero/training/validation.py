@@ -98,5 +98,4 @@ def recall_of_reports(scores: NDArray[np.floating], owners: Sequence[str], repor
 
 def _score(objective: ContrastiveObjective, images: ImageFeatures, texts: TextFeatures) -> Tensor:
     alignment: Any = objective.model.alignment
-    i2t = alignment.score_images(texts.pooled, images, _TILE_PAIRS)
-    return AlignmentOutput.join(i2t, alignment.score_texts(images.pooled, texts, _TILE_PAIRS)).scores
+    return AlignmentOutput.join(*alignment.score_both(images, texts, tile_pairs=_TILE_PAIRS)).scores
