@@ -1,12 +1,16 @@
 """Trains on films with prose and measures retrieval of reports on held-out patients, for `simr` and for `cosine`.
 
     python benchmarks/notes_retrieval.py DATA OUT [--recipe recipes/two-cores.yaml] [--seeds 0 1 2] [--set field=value]
+    python benchmarks/notes_retrieval.py DATA OUT --folds 5
 
-DATA holds pairs.csv with the columns image, patient_id, text and split ("train" and "test"), and the images. A part of
-the training patients, by a hash of their id, serves for validation: the best step is chosen there. Every test image
-then ranks the distinct reports of the test part, a report's score being the mean over its sentences. Printed are
-recall@10 with a 95 % interval from 1,000 bootstrap rounds over patients, and what guessing reaches. Both alignments
-start from the same towers, see the same batches and run the same number of steps.
+DATA holds pairs.csv with the columns image, patient_id, text and split ("train" and "test"), and the images. Every
+image that is held out ranks the distinct reports of the part that it is in, a report's score being the mean over its
+sentences. Printed are recall@10 with a 95 % interval from 1,000 bootstrap rounds over patients, and what guessing
+reaches. Both alignments start from the same towers, see the same batches and run the same number of steps.
+
+Without `--folds` the test patients are held out; a part of the training patients, by a hash of their id, serves for
+validation, where the best step is chosen. With `--folds` the training patients alone take part: a hash cuts them into
+folds, each is held out once, and the weights of the last step are measured, so that nothing is chosen.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +30,7 @@ from carzero.cli.options import parse_changes
 from carzero.evaluation.retrieval import chance_at_k, hits_at_k
 from carzero.reports.sections import split_sentences
 from carzero.text_cleaning import clean_text
-from carzero.training.recipe import load_recipe
+from carzero.training.recipe import Recipe, load_recipe
 from carzero.training.trainer import train
 from carzero.zeroshot import ZeroShotClassifier
 
@@ -32,22 +38,28 @@ ROUNDS, K = 1000, 10
 VALIDATION_SHARE = 0.15
 
 
-def assign_split(patient: str, split: str) -> str:
-    """Moves some training patients to validation."""
-    drawn = int(hashlib.sha256(patient.encode()).hexdigest(), 16) % 1000 / 1000
-    return "val" if split == "train" and drawn < VALIDATION_SHARE else split
+def draw(name: str, below: int) -> int:
+    """A number below `below` that is a function of the name."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % below
 
 
-def save_table(data: Path, path: Path) -> pd.DataFrame:
-    """The training table."""
+def load_pairs(data: Path) -> pd.DataFrame:
+    """The pairs, with whole paths."""
     pairs = pd.read_csv(data / "pairs.csv", dtype=str)
-    pairs = pairs.assign(
-        image=[str((data / name).resolve()) for name in pairs["image"]],
-        split=[assign_split(*row) for row in zip(pairs["patient_id"], pairs["split"], strict=True)],
-    )[["image", "patient_id", "text", "split", "view"]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pairs.to_csv(path, index=False)
-    return pairs
+    return pairs.assign(image=[str((data / name).resolve()) for name in pairs["image"]])
+
+
+def hold_out_test(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Moves some training patients to validation."""
+    drawn = np.array([draw(patient, 1000) / 1000 < VALIDATION_SHARE for patient in pairs["patient_id"]])
+    return pairs.assign(split=np.where((pairs["split"] == "train") & drawn, "val", pairs["split"]))
+
+
+def hold_out_fold(pairs: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
+    """Training patients alone, one fold of them as validation."""
+    pairs = pairs[pairs["split"] == "train"]
+    drawn = np.array([draw(f"f{patient}", folds) == fold for patient in pairs["patient_id"]])
+    return pairs.assign(split=np.where(drawn, "val", "train"))
 
 
 def score_reports(weights: Path, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -80,19 +92,53 @@ def bootstrap(values: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def measure(weights: Path, rows: pd.DataFrame) -> dict[str, object]:
-    """Recall@10 on some rows."""
-    scores, match = score_reports(weights, rows)
-    hits = hits_at_k(scores, match, K)
-    low, high = bootstrap(hits, rows["patient_id"].to_numpy())
-    return {
-        "recall@10": round(float(np.nanmean(hits)), 3),
-        "95 % interval": f"{low:.3f}-{high:.3f}",
-        "chance": round(float(np.nanmean(chance_at_k(match, K))), 3),
-        "images": int((~np.isnan(hits)).sum()),
-        "reports": match.shape[1],
-        "patients": rows["patient_id"].nunique(),
-    }
+@dataclass
+class Retrieval:
+    """Of each held-out image: hit or not, what guessing reaches, the patient; and among how many reports."""
+
+    hits: np.ndarray
+    chance: np.ndarray
+    patients: np.ndarray
+    reports: str
+
+    @classmethod
+    def measure(cls, weights: Path, rows: pd.DataFrame) -> Retrieval:
+        """Lets some rows' images rank their reports."""
+        scores, match = score_reports(weights, rows)
+        patients = rows["patient_id"].to_numpy()
+        return cls(hits_at_k(scores, match, K), chance_at_k(match, K), patients, str(match.shape[1]))
+
+    @classmethod
+    def join(cls, parts: list[Retrieval]) -> Retrieval:
+        """All folds together."""
+        arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in ("hits", "chance", "patients")]
+        return cls(*arrays, reports=" ".join(part.reports for part in parts))
+
+    def describe(self) -> dict[str, object]:
+        """The figures."""
+        low, high = bootstrap(self.hits, self.patients)
+        return {
+            "recall@10": round(float(np.nanmean(self.hits)), 3),
+            "95 % interval": f"{low:.3f}-{high:.3f}",
+            "chance": round(float(np.nanmean(self.chance)), 3),
+            "images": int((~np.isnan(self.hits)).sum()),
+            "reports": self.reports,
+            "patients": len(np.unique(self.patients)),
+        }
+
+
+def run(
+    pairs: pd.DataFrame, held_out: str, recipe: Recipe, out: Path, cache: Path
+) -> tuple[Retrieval, dict[str, object]]:
+    """Trains, and measures the rows of a split; a run that an earlier call of this script finished is not repeated."""
+    table = out.with_suffix(".csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    pairs[["image", "patient_id", "text", "split", "view"]].to_csv(table, index=False)
+    started = time.monotonic()
+    kept = train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file())
+    minutes = round((time.monotonic() - started) / 60, 1)
+    found = Retrieval.measure(out / "weights", pairs[pairs["split"] == held_out])
+    return found, {"step": kept["step"], "minutes": minutes, "validation": kept["validation"]}
 
 
 def main() -> None:
@@ -104,25 +150,25 @@ def main() -> None:
     parser.add_argument("--alignments", nargs="+", default=["simr", "cosine"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--split", default="test", help="val while choosing options")
+    parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--set", dest="changes", action="append", default=[])
     options = parser.parse_args()
-    rows = save_table(options.data, options.out / "pairs.csv")
-    rows = rows[rows["split"] == options.split]
+    pairs = load_pairs(options.data)
+    tables = [(hold_out_fold(pairs, fold, options.folds), "val") for fold in range(options.folds)]
+    tables = tables or [(hold_out_test(pairs), options.split)]
     lines = []
     for alignment in options.alignments:
         for seed in options.seeds:
             changes = {**parse_changes(options.changes), "model.fields.alignment": alignment, "seed": seed}
-            recipe = load_recipe(options.recipe, changes)
-            run = options.out / f"{alignment}-{seed}"
-            started = time.monotonic()
-            resume = (run / "run.yaml").is_file()
-            kept = train(recipe, options.out / "pairs.csv", run, cache=options.out / "cache", resume=resume)
-            line = {"alignment": alignment, "seed": seed, "step": kept["step"]}
-            line |= {"minutes": round((time.monotonic() - started) / 60, 1), "validation": kept["validation"]}
-            line |= measure(run / "weights", rows)
-            print(json.dumps(line), flush=True)
-            lines.append(line)
-    print(pd.DataFrame(lines).drop(columns="validation").to_string(index=False))
+            recipe = load_recipe(options.recipe, {**changes, "keep": "last"} if options.folds else changes)
+            parts = []
+            for number, (table, held_out) in enumerate(tables):
+                name = f"{alignment}-{seed}" + (f"-fold{number}" if options.folds else "")
+                found, record = run(table, held_out, recipe, options.out / name, options.out / "cache")
+                print(json.dumps({"run": name, **record, **found.describe()}), file=sys.stderr, flush=True)
+                parts.append(found)
+            lines.append({"alignment": alignment, "seed": seed, **Retrieval.join(parts).describe()})
+    print(pd.DataFrame(lines).to_string(index=False))
 
 
 if __name__ == "__main__":

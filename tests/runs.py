@@ -17,7 +17,7 @@ from tests.tiny import save_films
 
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
 EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell
-_TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def tiny_recipe(**changes: Any) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def tiny_recipe(**changes: Any) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         "name": "tiny",
         "model": {
-            "vision": {"config": {**_TOWER, "patch_size": 8}},
-            "text": {"config": _TOWER, "tokenizer": str(FIXTURES / "vocab.txt")},
+            "vision": {"config": {**TOWER, "patch_size": 8}},
+            "text": {"config": TOWER, "tokenizer": str(FIXTURES / "vocab.txt")},
             "fields": {
                 "max_text_length": 16,
                 "summed_text_layers": 1,

@@ -103,7 +103,7 @@ def test_sixteen_real_pairs_are_learned(shared: Path, tmp_path: Path) -> None:
 
 def run_steps(recipe_file: Path, table: Path, out: Path, **changes: object) -> list[float]:
     records: list[dict[str, Any]] = []
-    train(load_recipe(recipe_file, {"optimiser.steps": 4, **changes}), table, out, report=records.append)
+    train(load_recipe(recipe_file, {"optimiser.steps": 4, **changes}), str(table), str(out), report=records.append)
     return [record["loss"] for record in records]
 
 

@@ -15,9 +15,13 @@ from safetensors.torch import load_file
 
 from carzero.errors import RunError
 from carzero.training.checkpoints import latest_checkpoint
+from carzero.training.films import save_films
 from carzero.training.recipe import load_recipe
+from carzero.training.run_folder import RunFolder
+from carzero.training.stopping import stop_on_signals
 from carzero.training.trainer import train
-from tests.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
+from tests.runs import IMAGES, read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
+from tests.unit.test_tables import leave_behind
 
 STEPS = 24
 
@@ -133,6 +137,12 @@ def test_a_finished_run_resumed_says_what_it_kept(recipe_file: Path, table: Path
     assert (whole / "weights" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_table_that_was_moved_is_the_same_table(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(table.read_bytes())
+    assert train(load_recipe(recipe_file), moved, whole, resume=True)["step"] > 0
+
+
 def test_another_recipe_or_table_is_not_resumed(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"recipe\.optimiser\.lr"):
         train(load_recipe(recipe_file, {"optimiser.lr": 0.5}), table, whole, resume=True)
@@ -142,3 +152,47 @@ def test_another_recipe_or_table_is_not_resumed(recipe_file: Path, table: Path, 
         train(load_recipe(recipe_file), copied, whole, resume=True)
     with pytest.raises(RunError, match="no run to resume"):
         train(load_recipe(recipe_file), table, tmp_path / "none", resume=True)
+
+
+def test_a_run_removes_what_killed_processes_left_in_its_folders(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / "step-00000001.pt").write_bytes(b"whole")
+    names = ("run.yaml", "log.jsonl", "checkpoints/step-00000002.pt")
+    left = leave_behind(*(out / name for name in names))
+    (out / "run.yaml").write_text("recipe: 1\n")
+    RunFolder(out, {"recipe": 1}, resume=True).close()
+    assert not any(path.exists() for path in left)
+    assert (out / "checkpoints" / "step-00000001.pt").read_bytes() == b"whole"
+
+
+def test_a_run_that_was_killed_as_it_began_begins_anew(tmp_path: Path) -> None:
+    (left,) = leave_behind(tmp_path / "run.yaml")
+    RunFolder(tmp_path, {"recipe": 1}, resume=False).close()
+    assert not left.exists()
+    assert (tmp_path / "run.yaml").is_file()
+
+
+def test_reading_pictures_removes_what_killed_processes_left_in_the_cache(tmp_path: Path) -> None:
+    paths = [str(IMAGES[0])]
+    for _ in ("no films yet", "films there already"):
+        left = leave_behind(tmp_path / "films-0.u8", tmp_path / "features-0.safetensors")
+        films = save_films(paths, 32, tmp_path)
+        assert not any(path.exists() for path in left)
+        assert list(tmp_path.iterdir()) == [films]
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_first_signal_decides_the_exit_and_one_of_each_kind_lets_the_step_end(first: signal.Signals) -> None:
+    second = {signal.SIGTERM: signal.SIGINT, signal.SIGINT: signal.SIGTERM}[first]
+    with stop_on_signals() as request:
+        assert not request
+        try:
+            for number in (first, second, signal.SIGTERM):
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            pytest.fail("one SIGINT beside a SIGTERM stopped at once")
+        assert request.signal == first
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert request.signal == first

@@ -11,6 +11,7 @@ from torch import distributed as dist
 
 from carzero.model import CARZeroConfig
 from carzero.training.batch import StepBatch, Tokens
+from carzero.training.contrastive_task import uses_every_parameter
 from carzero.training.engine import Engine
 from carzero.training.objective import ContrastiveObjective
 from carzero.training.sections import LossSection, MemorySection, OptimiserSection
@@ -28,7 +29,7 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
     config: CARZeroConfig = tiny_config(dropout=0.0, alignment=alignment, text_config=text)
     model = build_model(config).double().train()
     objective = ContrastiveObjective(model, LossSection(sigmoid=0.5), options, memory)
-    module = engine.prepare(objective, all_used=alignment == "simr")
+    module = engine.prepare(objective, all_used=uses_every_parameter(config))
     inputs = random_inputs(IMAGES, TEXTS)
     own_images = slice(engine.rank * 4, 4 + engine.rank * 4) if engine.world > 1 else slice(None)
     own_texts = slice(engine.rank * 2, 2 + engine.rank * 4) if engine.world > 1 else slice(None)

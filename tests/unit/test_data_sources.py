@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -395,6 +396,45 @@ class TestFolder:
         stems = [row["patient_id"] for row in import_folder(root, patient_from="stem").rows]
         assert stems == ["x", "y", "z", "q", "top"]
         assert {row["patient_id"] for row in import_folder(root, patient_from="none").rows} == {""}
+
+    def test_pictures_that_share_the_text_beside_them_are_one_study(self, film: Path, tmp_path: Path) -> None:
+        names = [f"{n}{suffix}" for n in range(20) for suffix in (".jpg", ".png")]
+        save_pictures(tmp_path / "sub", film, *names, "alone.png")
+        for name in (*range(20), "alone"):
+            (tmp_path / "sub" / f"{name}.txt").write_text("No edema.")
+        rows = import_folder(tmp_path, patient_from="none", shares=(0.5, 0.3, 0.2)).rows
+        studies = {Path(row["image"]).name: row["study_id"] for row in rows}
+        assert studies == {**{name: f"sub/{name[:-4]}" for name in names}, "alone.png": ""}
+        splits = {study: {row["split"] for row in rows if row["study_id"] == study} for study in studies.values()}
+        assert all(len(splits[study]) == 1 for study in splits)
+        assert len({row["split"] for row in rows}) == 3
+        first = next(row for row in rows if row["study_id"] == "sub/0")
+        assert first["split"] == assign_split("sub/0", (0.5, 0.3, 0.2))
+
+    def test_a_name_that_is_no_utf8_costs_that_picture_alone(self, film: Path, tmp_path: Path) -> None:
+        root = tmp_path / "films"
+        save_pictures(root / "b", film, "b.png")
+        odd, folder = os.fsdecode(b"a\xe9.png"), os.fsdecode(b"\xff")
+        save_pictures(root / "b", film, odd)
+        save_pictures(root / folder, film, "c.png")
+        for place in (root / "b", root / folder):
+            (place / "report.txt").write_text("No edema.")
+        (root / "b" / os.fsdecode(b"a\xe9.txt")).write_text("No edema.")
+        (root / os.fsdecode(b"\xfe.txt")).write_text("No picture.")
+        result = import_folder(root)
+        assert [(row["image"], row["text"]) for row in result.rows] == [(str(root / "b" / "b.png"), "No edema.")]
+        assert result.missing == {
+            "pictures whose names are not UTF-8": ["b/a\\udce9.png", "\\udcff/c.png"],
+            "reports without a picture": ["\\udcfe.txt"],
+        }
+        json.dumps(result.to_dict(), ensure_ascii=False).encode("utf-8")
+        save_pairs(result.rows, tmp_path / "pairs.csv")
+
+    def test_a_broken_report_is_named_although_its_first_picture_is_left_out(self, film: Path, tmp_path: Path) -> None:
+        save_pictures(tmp_path, film, os.fsdecode(b"a\xe9.png"), "b.png")
+        (tmp_path / "report.txt").write_bytes(b"\xe9")
+        missing = import_folder(tmp_path).missing
+        assert list(missing) == ["pictures whose names are not UTF-8", "reports that cannot be read"]
 
     def test_what_is_no_folder_of_pictures(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match="no such folder"):

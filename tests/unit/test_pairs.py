@@ -74,6 +74,19 @@ def test_lists_and_keys_among_missing_values(suffix: str, tmp_path: Path) -> Non
     assert table.patients == ["7", "", "8"], "a missing id is unknown, and a number beside one is no 7.0"
 
 
+@pytest.mark.parametrize("suffix", NESTED)
+def test_long_ids_beside_a_missing_one_are_kept_digit_by_digit(suffix: str, tmp_path: Path) -> None:
+    ids = [None, 12345678901234568, 12345678901234569]
+    rows = [{"image": f"{n}.png", "text": "No edema.", "patient_id": each} for n, each in enumerate(ids)]
+    path = tmp_path / f"pairs{suffix}"
+    if suffix == ".parquet":
+        pd.DataFrame(rows, dtype=object).to_parquet(path)
+    else:
+        lines = [json.dumps(row) for row in rows]
+        path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    assert load_pairs(path).patients == ["", "12345678901234568", "12345678901234569"]
+
+
 def test_values_of_a_csv_are_texts_as_written(tmp_path: Path) -> None:
     sentences = json.dumps(["There is edema", "There is no effusion"]).replace('"', '""')
     path = csv(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -127,6 +128,69 @@ def test_tiles_keep_only_features_and_scores() -> None:
     assert sum(kept) <= sum(tensor.numel() for tensor in given) + images.pooled.numel() + texts.pooled.numel()
 
 
+@pytest.mark.parametrize("tile", [1, 6, 10, 20])
+def test_no_tile_is_larger_than_it_may_be(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In neither pass; a memory is read by all queries at once, so that one memory is the least."""
+    model = build_model(tiny_config(dropout=0.0)).train()
+    images, texts = features(torch.float32, masked=False)
+    seen: list[int] = []
+    whole = model.alignment.decoder.forward
+
+    def count(query: torch.Tensor, memory: Any, need_weights: bool = False) -> Any:
+        seen.append(len(query) * len(memory.keys[0]))
+        return whole(query, memory, need_weights)
+
+    monkeypatch.setattr(model.alignment.decoder, "forward", count)
+    i2t, t2i = model.alignment.score_both(images, texts, tile_pairs=tile)
+    (i2t.sum() + t2i.sum()).backward()
+    assert max(seen) <= max(tile, IMAGES)
+    assert sum(seen) == 2 * 2 * IMAGES * TEXTS  # both directions, computed twice
+
+
+def test_what_lies_between_is_gone_after_the_forward_pass() -> None:
+    model = build_model(tiny_config(dropout=0.0)).train()
+    images, texts = features(torch.float32, masked=False)
+    inner: list[weakref.ref[torch.Tensor]] = []
+    hook = model.alignment.decoder.register_forward_hook(lambda _m, _i, output: inner.append(weakref.ref(output[0])))
+    scores = model.alignment.score_both(images, texts, tile_pairs=5)
+    hook.remove()
+    assert scores[0].requires_grad
+    assert len(inner) > 5
+    assert [reference() for reference in inner] == [None] * len(inner)
+
+
+def test_only_what_is_learned_gets_a_gradient() -> None:
+    model = build_model(tiny_config(dropout=0.0)).train()
+    for parameter in model.alignment.decoder.parameters():
+        parameter.requires_grad_(False)
+    images, texts = features(torch.float32, masked=False)
+    still = ImageFeatures(images.pooled.detach(), images.local.detach(), images.grid)
+    i2t, t2i = model.alignment.score_both(still, texts, tile_pairs=5)
+    (i2t.square().sum() + t2i.square().sum()).backward()
+    assert all(parameter.grad is None for parameter in model.alignment.decoder.parameters())
+    assert all(parameter.grad is not None for parameter in model.alignment.head.parameters())
+    assert texts.local.grad is not None
+
+
+def test_a_grid_that_learns_nothing_is_passed_over() -> None:
+    model = build_model(tiny_config(dropout=0.0)).train()
+    model.alignment.requires_grad_(False)
+    images, texts = features(torch.float32, masked=False)
+    still = ImageFeatures(images.pooled.detach(), images.local.detach(), images.grid)
+    i2t, t2i = model.alignment.score_both(still, texts, text_queries=texts.pooled.detach(), tile_pairs=5)
+    (i2t.sum() + t2i.square().sum()).backward()
+    assert texts.local.grad is not None
+
+
+def test_second_derivatives_are_refused_not_lost() -> None:
+    model = build_model(tiny_config(dropout=0.0)).train()
+    images, texts = features(torch.float32, masked=False)
+    i2t, _ = model.alignment.score_both(images, texts, tile_pairs=5)
+    (first,) = torch.autograd.grad(i2t.square().sum(), images.pooled, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_a_process_without_memories_takes_part() -> None:
     """Where a batch has fewer texts than there are processes, one of them has none of its own."""
     model = build_model(tiny_config(dropout=0.0)).train()
@@ -167,6 +231,30 @@ def test_blocks_keep_only_their_inputs() -> None:
         sizes[block] = sum(kept)
         result.sum().backward()
     assert sizes[4] < sizes[None] / 20
+
+
+@pytest.mark.parametrize("elsewhere", [0, 20])
+def test_blocks_give_the_plain_values_and_gradients(elsewhere: int) -> None:
+    """Dropout included: the first computation's masks are drawn again, and blocks keep their order."""
+    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    calls = []
+
+    def function(rows: torch.Tensor) -> tuple[torch.Tensor]:
+        calls.append(len(rows))
+        return (torch.nn.functional.dropout(rows * weight, 0.5).square().sum(dim=1) * rows[:, 0],)
+
+    def total(rows: torch.Tensor, _weight: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        (found,) = compute_in_blocks(function, (rows,), 3, rows_elsewhere=elsewhere)
+        return found * torch.arange(7)
+
+    assert total(x, weight).shape == (7,)
+    assert len(calls) == max(3, -(-elsewhere // 3))
+    assert torch.autograd.gradcheck(total, (x, weight))
+    with torch.no_grad():
+        straight = compute_in_blocks(lambda rows: (rows * 2,), (x,), 3)[0]
+    assert straight.equal(x * 2)
 
 
 def test_without_gradients_blocks_are_joined_in_order() -> None:

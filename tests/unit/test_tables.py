@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from carzero.data.atomic import replace_when_done
+from carzero.data.atomic import remove_leftovers, replace_when_done
 from carzero.data.images import list_arrays, list_images
 from carzero.data.scores import (
     KEY_COLUMNS,
@@ -167,6 +171,45 @@ class TestLoadTable:
             with pytest.raises(TableError, match=rf"{name} cannot be read; got .*expected a .* table\. Check the file"):
                 load_table(tmp_path / name)
 
+    @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+    def test_long_keys_beside_a_missing_one_are_exact(self, suffix: str, tmp_path: Path) -> None:
+        rows = [{"image_id": None, "age": 40}, {"image_id": 12345678901234569, "age": 50}, {"image_id": 7}]
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"t{suffix}").write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+        loaded = load_table(tmp_path / f"t{suffix}")
+        assert loaded["image_id"].tolist()[1:] == ["12345678901234569", "7"]
+        assert loaded["image_id"].isna().tolist() == [True, False, False]
+        assert loaded["age"].dtype == np.float64
+
+    def test_tables_in_json(self, tmp_path: Path) -> None:
+        lines = '\ufeff{"a": 1, "b": [1.5]}\n\n{"b": null}\n{"c": "x", "a": 12345678901234567890123}\n'
+        (tmp_path / "t.jsonl").write_text(lines, encoding="utf-8")
+        (tmp_path / "columns.json").write_text('{"a": {"0": null, "1": 12345678901234569}, "b": {"0": "x", "1": "y"}}')
+        read = load_table(tmp_path / "t.jsonl", as_text=True)
+        assert list(read.columns) == ["a", "b", "c"]
+        assert read["a"].tolist() == [1, None, 12345678901234567890123]
+        assert read["b"].tolist() == [[1.5], None, None]
+        assert read["c"].tolist() == [None, None, "x"]
+        by_column = load_table(tmp_path / "columns.json", as_text=True)
+        assert by_column["a"].tolist() == [None, 12345678901234569]
+        assert by_column.index.tolist() == [0, 1]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("t.jsonl", '{"a": 1}\n5\n', "row 2 is no object"),
+            ("t.json", "5", "row 1 is no object"),
+            ("t.json", '{"a": 1}', "neither rows nor columns"),
+            ("t.json", "[" * 100_000, "nested too deeply"),
+            ("t.jsonl", '{"a": ' + "[" * 100_000, "nested too deeply"),
+            ("t.jsonl", '{"a": 1\n', "delimiter"),
+        ],
+    )
+    def test_json_that_is_no_table(self, name: str, content: str, reason: str, tmp_path: Path) -> None:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(TableError, match=rf"cannot be read; got .*{reason}"):
+            load_table(tmp_path / name, as_text=True)
+
 
 LABELS = ["edema", 'pleural "effusion", left']
 
@@ -227,6 +270,70 @@ class TestScores:
             check_score_path(tmp_path / "scores.xlsx")
         with pytest.raises(TableError, match="folder does not exist"):
             check_score_path(tmp_path / "nowhere" / "scores.csv")
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from carzero.data.atomic import replace_when_done
+under_way = [replace_when_done(Path(name)) for name in sys.argv[1:]]
+for replacing in under_way:
+    replacing.__enter__().write_text("half")
+    sys.stdout.write(f"{replacing.gen.gi_frame.f_locals['temporary']}\\n")
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave_behind(*paths: Path) -> list[Path]:
+    """Temporary files of a process that was killed while it wrote these files."""
+    command = [sys.executable, "-c", _KILLED, *map(str, paths)]
+    killed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -9
+    left = [Path(line) for line in killed.stdout.splitlines()]
+    assert [path.read_text() for path in left] == ["half"] * len(paths)
+    return left
+
+
+class TestRemoveLeftovers:
+    def test_what_a_killed_process_left_is_removed_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "sub").mkdir()
+        left, below = leave_behind(tmp_path / "step-00000001.pt", tmp_path / "sub" / "x.u8")
+        dead, host = left.name.split(".")[-2], left.name.split(".")[-3]
+        others = [
+            "step-00000001.pt",
+            f"step.{host}.{dead}.tmp",
+            f".{host}.{dead}.tmp",
+            f".a.{dead}.tmp",
+            f".a.{host}.0{dead}.tmp",
+            f".a.{host}.{dead}.tmp.part",
+            f".a.{host}.{2**70}.tmp",
+            f".a.{host}.0.tmp",
+            f".a.{host}.{os.getppid()}.tmp",
+            f".a.{'0' * 8}.{dead}.tmp",
+        ]
+        touch(tmp_path, *others)
+        (tmp_path / f".folder.{host}.{dead}.tmp").mkdir()
+        (tmp_path / f".link.{host}.{dead}.tmp").symlink_to(tmp_path / "step-00000001.pt")
+        with replace_when_done(tmp_path / "now.csv") as target:
+            target.write_text("whole")
+            remove_leftovers(tmp_path)
+        assert (tmp_path / "now.csv").read_text() == "whole", "the file under way was not touched"
+        assert not left.exists()
+        assert below.exists()
+        kept = {path.name for path in tmp_path.iterdir()}
+        expected = {*others, "sub", "now.csv", f".folder.{host}.{dead}.tmp", f".link.{host}.{dead}.tmp"}
+        assert kept == expected
+
+    def test_files_of_another_machine_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (left,) = leave_behind(tmp_path / "films.u8")
+        monkeypatch.setattr(platform, "node", lambda: "another")
+        remove_leftovers(tmp_path)
+        assert left.exists(), "its process may be running there"
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        remove_leftovers(tmp_path / "nowhere")
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestReplaceWhenDone:

@@ -183,6 +183,24 @@ def test_other_columns_and_lists_are_kept(suffix: str, tmp_path: Path) -> None:
     assert load_pairs(tmp_path / "out.csv").sentences == [["There is edema", "No mass"], ["Ödem ist zu sehen"]]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_long_ids_beside_a_missing_one_are_written_digit_by_digit(suffix: str, tmp_path: Path) -> None:
+    ids = [None, 12345678901234568, 12345678901234569]
+    rows = [{"image": f"{n}.png", "text": "No edema.", "patient_id": each} for n, each in enumerate(ids)]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    found = validate_pairs(tmp_path / "in.jsonl", pictures=False)
+    assert found.to_dict()["counts"]["splits"]["train"]["patients"] == 2
+    save_pairs(found.pairs.records(), tmp_path / f"out{suffix}")
+    assert load_pairs(tmp_path / f"out{suffix}").patients == ["", "12345678901234568", "12345678901234569"]
+
+
+def test_an_id_too_long_for_parquet_is_an_error_of_the_table(tmp_path: Path) -> None:
+    rows = [{"image": "/a.png", "text": "x", "patient_id": each} for each in (10**25, None)]
+    with pytest.raises(TableError, match="cannot be written"):
+        save_pairs(rows, tmp_path / "out.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     save_pairs([{"image": "/a.png", "text": "x"}], out)

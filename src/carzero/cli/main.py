@@ -75,9 +75,11 @@ def run() -> None:
     except CARZeroError as error:
         report_error(str(error))
         sys.exit(EXIT_MISUSE)
-    except KeyboardInterrupt:
-        report_error("Interrupted.")
-        sys.exit(130)
+    except SystemExit as ended:
+        # typer makes an exit of an interrupt, without a word.
+        if ended.__context__ is not None and isinstance(ended.__context__.__cause__, KeyboardInterrupt):
+            report_error("Interrupted.")
+        raise
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): not an error of ours.
         sys.stderr.close()

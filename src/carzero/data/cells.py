@@ -117,7 +117,7 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a key among missing values: Parquet and JSON hold 7 as 7.0 there
+        return str(int(value))  # a key among missing values, as pandas writes it: 7.0
     if isinstance(value, list | tuple | dict | set):
         raise ValueError("no single value")
     return str(value).strip()

@@ -57,7 +57,7 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         with replace_when_done(path) as target:
             yield target
-    except (OSError, ValueError, TypeError) as error:  # the latter two: mixed values in Parquet, broken characters
+    except (OSError, ValueError, TypeError, OverflowError) as error:  # mixed or too large values, broken characters
         raise TableError(
             describe(f"{path} cannot be written", got=str(error), then="check the folder's permissions and its disk")
         ) from error
@@ -79,6 +79,7 @@ def _save_lines(rows: list[dict[str, Any]], target: Path) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+# Both as objects: pandas makes floats of whole numbers beside a missing one, and long ids of them are one id.
 def _save_delimited(rows: list[dict[str, Any]], target: Path, separator: str) -> None:
     import pandas as pd
 
@@ -86,10 +87,10 @@ def _save_delimited(rows: list[dict[str, Any]], target: Path, separator: str) ->
         {name: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for name, v in row.items()}
         for row in rows
     ]
-    pd.DataFrame(flat).to_csv(target, sep=separator, index=False)
+    pd.DataFrame(flat, dtype=object).to_csv(target, sep=separator, index=False)
 
 
 def _save_parquet(rows: list[dict[str, Any]], target: Path) -> None:
     import pandas as pd
 
-    pd.DataFrame(rows).to_parquet(target, index=False)
+    pd.DataFrame(rows, dtype=object).to_parquet(target, index=False)

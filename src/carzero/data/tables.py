@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carzero.data.json_tables import load_json_table
 from carzero.errors import TableError, describe
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
 
     Args:
         path: the file; or a folder of Parquet parts, which are joined in the order of their names.
-        as_text: True makes no number, date or truth value of any text; False does so except in columns of keys.
+        as_text: True makes no number, date or truth value of any text, and no float of a whole number beside a missing
+            one; False does so except in columns of keys.
         keys: further columns of texts that may look like numbers.
 
     Raises:
@@ -38,16 +40,16 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
     path = Path(path)
     if path.is_dir():
         _check_finished(path)
-        return pd.concat([load_table(part) for part in list_parts(path)], ignore_index=True)
+        return pd.concat([load_table(part, as_text=as_text, keys=keys) for part in list_parts(path)], ignore_index=True)
     texts = dict.fromkeys((*_TEXT_COLUMNS, *keys), str)
     delimited: Any = str if as_text else texts
-    nested: Any = False if as_text else texts
+    exact: Any = {"dtype_backend": "numpy_nullable"} if as_text else {}
     readers = {
         ".csv": lambda: pd.read_csv(path, dtype=delimited),
         ".tsv": lambda: pd.read_csv(path, sep="\t", dtype=delimited),
-        ".jsonl": lambda: pd.read_json(path, lines=True, dtype=nested),
-        ".json": lambda: pd.read_json(path, dtype=nested),
-        ".parquet": lambda: pd.read_parquet(path),
+        ".jsonl": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
+        ".json": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
+        ".parquet": lambda: pd.read_parquet(path, **exact),
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -78,6 +80,18 @@ def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
                 yield batch.to_pandas()
     else:
         yield load_table(path)
+
+
+def _load_typed_json(path: Path, texts: Mapping[str, type]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.read_json(path, lines=path.suffix.lower() == ".jsonl", dtype=dict(texts))
+    # Where a key is missing, pandas makes floats of the others before it makes texts of them.
+    if gaps := [name for name in texts if name in frame and frame[name].isna().any()]:
+        written = load_json_table(path)
+        for name in gaps:
+            frame[name] = written[name].map(str, na_action="ignore").astype("str").to_numpy()
+    return frame
 
 
 def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 __all__ = ["Grid", "score_in_tiles"]
@@ -71,6 +72,7 @@ class _Tiles(torch.autograd.Function):
         return tuple(_score_grid(scorer, grid, size) for grid, size in zip(grids, sizes, strict=True))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         wanted = ctx.needs_input_grad[3:]
         count = len(wanted) - len(ctx.names)
@@ -90,6 +92,8 @@ class _Tiles(torch.autograd.Function):
                     tile = Grid(whole.queries, *(map(_leaf, _cut(whole, part)[1:], need)))
                     with torch.autocast(ctx.device.type, **ctx.autocast):
                         scores = functional_call(ctx.scorer, named, tuple(tile))
+                    if not scores.requires_grad:  # nothing of this grid is learned from
+                        break
                     torch.autograd.backward(scores, gradients[number][part])
                     for total, rows in zip(totals, tile[1:], strict=True):
                         if total is not None and rows is not None and rows.grad is not None:

@@ -26,7 +26,8 @@ class Standardise(nn.Module):
         """Takes the statistics of features (..., width)."""
         flat = features.flatten(0, -2).float()
         self.mean.copy_(flat.mean(dim=0))
-        self.deviation.copy_(flat.std(dim=0).clamp(min=_FLOOR))
+        if len(flat) > 1:  # a single row has no deviation
+            self.deviation.copy_(flat.std(dim=0).clamp(min=_FLOOR))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (..., width)."""

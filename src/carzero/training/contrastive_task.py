@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 
 from carzero import __version__
 from carzero.data.pairs import PairTable
-from carzero.errors import TableError, describe
-from carzero.model import CARZeroModel
+from carzero.errors import ConfigurationError, TableError, describe
+from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.training.batch import StepBatch
 from carzero.training.batch_loading import BatchLoader
 from carzero.training.engine import Engine
@@ -29,9 +30,10 @@ from carzero.training.run_folder import RunFolder
 from carzero.training.saving import save_folder, write_card
 from carzero.training.selection import Selection
 from carzero.training.starting import build_start
-from carzero.training.statements import Statements
 
-__all__ = ["ContrastiveTask"]
+__all__ = ["ContrastiveTask", "uses_every_parameter"]
+
+_ONE_WORD = 0.85  # likeness of two spellings of one finding
 
 
 class ContrastiveTask:
@@ -58,13 +60,12 @@ class ContrastiveTask:
         self.train_batch_norm = recipe.model.batch_norm == "trained"
         statements = _build_statements(recipe, table)
         prompts = _prompts(recipe)
-        self._selection = Selection(recipe, table, _told(statements, table))
-        self.steps = count_steps(self._selection.pools, recipe.optimiser)
+        self._selection = Selection(recipe, table, _told(statements))
+        self.steps = count_steps(self._selection.pools, recipe.optimiser, processes=engine.world)
         self.is_validated = self._selection.is_validated
         self._model, self._processor = build_start(recipe, [*statements.all_sentences, *prompts.values()])
         self._objective = ContrastiveObjective(self.model, recipe.loss, recipe.optimiser, recipe.memory)
-        # Other towers hold parameters that take no part, such as DINOv2's mask token.
-        self.all_used = self.model.config.vision_config.model_type == "vit"
+        self.all_used = uses_every_parameter(self.model.config)
         texts = TextInputs(self._processor, engine.device)
         images = load_images(recipe, table, self._selection, engine, cache, progress)
         sentences = statements.all_sentences
@@ -121,11 +122,31 @@ class ContrastiveTask:
         save_folder(parts, folder.weights, card=card, dtype=self._recipe.save_dtype)
 
 
-def _build_statements(recipe: Recipe, table: PairTable) -> Statements:
+def uses_every_parameter(config: CARZeroConfig) -> bool:
+    """Whether every parameter gets a gradient at every step, so that processes need not search for those that do not.
+
+    Other towers than ViT hold parameters that take no part, such as DINOv2's mask token; a cosine reads no local
+    features, and layers behind the one that is read are computed for nothing.
+    """
+    is_whole = config.vision_feature_layer is None
+    return config.vision_config.model_type == "vit" and config.alignment == "simr" and is_whole
+
+
+def _build_statements(recipe: Recipe, table: PairTable) -> ReportStatements | FindingStatements:
     """Where the sentences come from: the recipe's findings, or the table's reports."""
     mirrors = recipe.pixels.flip > 0
     if recipe.sentences is not None:
-        return FindingStatements(recipe.sentences, table.present, table.absent, mirrors=mirrors)
+        labelled = FindingStatements(recipe.sentences, table.present, table.absent, mirrors=mirrors)
+        _check_spelling([*labelled.findings, *recipe.all_judged], table)
+        if not labelled.told.any():
+            raise TableError(
+                describe(
+                    "The table knows none of the recipe's findings",
+                    got=sorted(_named(table))[:10],
+                    expected=f"some of {', '.join(labelled.findings[:10])} in its columns present and absent",
+                )
+            )
+        return labelled
     statements = ReportStatements(table.sentences, recipe.reports, mirrors=mirrors)
     if not statements.all_sentences:
         raise TableError(
@@ -137,11 +158,39 @@ def _build_statements(recipe: Recipe, table: PairTable) -> Statements:
     return statements
 
 
-def _told(statements: Statements, table: PairTable) -> Any:
+def _named(table: PairTable) -> set[str]:
+    """Every finding that the table names."""
+    return {name for row in (*table.present, *table.absent) for name in row}
+
+
+def _check_spelling(findings: Sequence[str], table: PairTable) -> None:
+    """A finding that a table does not name may be left out of it on purpose, but not one that it spells otherwise.
+
+    Raises:
+        ConfigurationError: there is such a finding.
+    """
+    named = _named(table)
+    folded = {name.casefold(): name for name in named}
+    for finding in findings:
+        near = (
+            difflib.get_close_matches(finding.casefold(), folded, n=1, cutoff=_ONE_WORD) if finding not in named else []
+        )
+        if near:
+            raise ConfigurationError(
+                describe(
+                    "The recipe names a finding that the table spells otherwise",
+                    got=finding,
+                    expected=folded[near[0]],
+                    then="write it in the recipe as in the table's columns present and absent",
+                )
+            )
+
+
+def _told(statements: ReportStatements | FindingStatements) -> Any:
     """(N,) bool: the rows of which the statements have something to say."""
     if isinstance(statements, ReportStatements):
         return np.array([bool(pool) for pool in statements.pools], dtype=bool)
-    return np.ones(len(table), dtype=bool)
+    return statements.told
 
 
 def _prompts(recipe: Recipe) -> dict[str, str]:

@@ -152,7 +152,14 @@ class Engine:
     def _choose_device(self, device: str | None) -> torch.device:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            chosen = torch.device("meta")  # no device of that name
+        if chosen.type not in ("cpu", "cuda"):
+            raise ConfigurationError(
+                describe("There is no such device for training", got=device, expected="cpu, cuda, or cuda:1")
+            )
         if chosen.type == "cuda":
             if not torch.cuda.is_available():
                 raise ConfigurationError(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carzero.data.atomic import replace_when_done
+from carzero.data.atomic import remove_leftovers, replace_when_done
 from carzero.errors import ImageError, TableError, describe
 from carzero.pixels import Geometry, load_radiograph
 from carzero.training.engine import Engine
@@ -51,6 +51,7 @@ def save_films(
         TableError: pictures cannot be read; the first five are named with the reason.
         RunError: the file cannot be written, for example on a full disk.
     """
+    remove_leftovers(folder)  # features of frozen towers lie there too
     file = folder / f"films-{_fingerprint(paths, resize_px)}.u8"
     if file.is_file() and file.stat().st_size == len(paths) * resize_px**2:
         return file
@@ -78,7 +79,8 @@ class Films:
 
     def load(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Squares of some rows of the table: (I, resize_px, resize_px) uint8."""
-        return torch.from_numpy(np.stack([self._squares[self._numbers[int(row)]] for row in rows]))
+        places = [self._numbers[int(row)] for row in rows]  # none, where a process has no share of a batch
+        return torch.from_numpy(self._squares[np.array(places, dtype=np.int64)])
 
 
 def share_films(

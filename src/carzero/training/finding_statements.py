@@ -77,6 +77,11 @@ class FindingStatements:
             )
 
     @property
+    def told(self) -> NDArray[np.bool_]:
+        """(N,) the rows of which some finding is known."""
+        return np.asarray((~np.isnan(self.labels)).any(axis=1))
+
+    @property
     def all_sentences(self) -> list[str]:
         """Every sentence that can occur, each once."""
         every = [s for pool in (self.present, self.absent) for sentences in pool.values() for s in sentences]

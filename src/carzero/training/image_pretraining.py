@@ -29,12 +29,12 @@ _MASKS, _VALIDATION_MASKS = 6, 7  # purposes of random numbers
 
 def pretrain_image(
     recipe: ImagePretrainRecipe,
-    table_path: Path,
-    out: Path,
+    table_path: str | Path,
+    out: str | Path,
     *,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     device: str | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -62,9 +62,11 @@ def pretrain_image(
     table = load_pairs(table_path, columns=columns, needs="images")
 
     def build(engine: Engine) -> PretrainingTask:
-        return _build_task(recipe, table, engine, cache or out / "cache", progress)
+        return _build_task(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
 
-    return run_task(build, recipe, table_path, out, resume=resume, device=device, report=report)
+    return run_task(
+        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
+    )
 
 
 class MaskedImages:

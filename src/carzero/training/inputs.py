@@ -106,6 +106,7 @@ class ImageInputs:
             if version.sum() >= _NEARLY_ALL * len(trained):
                 version[trained] = True
         seen[0, validated] = True
+        seen[0, trained[:1]] |= not seen[0].any()  # one at least, that tells the size of the features
         return [np.flatnonzero(version) for version in seen]
 
     def freeze(
@@ -133,8 +134,11 @@ class ImageInputs:
 
         file = self._feature_file(folder, tower, 0, seen[0])
         plain = FrozenView.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
-        numbers = range(1, len(seen))
-        self._frozen = [plain, *(self._freeze_variation(encode, trained, seen[n], folder, tower, n) for n in numbers)]
+        # A version that no step draws is never asked for; the plain one holds its place.
+        self._frozen = [
+            self._freeze_variation(encode, trained, rows, folder, tower, number) if number and len(rows) else plain
+            for number, rows in enumerate(seen)
+        ]
 
     def plain_pixels(self, rows: NDArray[np.int64]) -> Tensor:
         """Pixel values of images as they are, whether or not a frozen tower has seen them."""
@@ -171,6 +175,7 @@ class ImageInputs:
 
     def _load_frozen(self, rows: NDArray[np.int64], versions: NDArray[np.int64]) -> ImageFeatures:
         parts = [self._frozen[int(v)].load(rows[i : i + 1]) for i, v in enumerate(versions)]
+        parts = parts or [self._frozen[0].load(rows)]  # a process without a share of the batch
         pooled, local = (torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local"))
         return ImageFeatures(pooled.to(self._device), local.to(self._device), self._frozen[0].grid)
 

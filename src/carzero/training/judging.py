@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carzero.data.pairs import PairTable
-from carzero.errors import RunError, describe
+from carzero.errors import ConfigurationError, RunError, describe
 from carzero.training.batch_loading import BatchLoader
+from carzero.training.gathering import count_processes
 from carzero.training.inputs import ImageInputs, TextInputs
 from carzero.training.objective import ContrastiveObjective
 from carzero.training.recipe import Recipe
 from carzero.training.report_statements import ReportStatements
 from carzero.training.selection import Selection
 from carzero.training.statements import Statements, to_label_matrix
-from carzero.training.validation import drop_unknown, mean_auroc, recall_of_reports, score_rows
+from carzero.training.validation import RECALL_AT, drop_unknown, mean_auroc, recall_of_reports, score_rows
 
 __all__ = ["Judge"]
 
@@ -36,6 +38,9 @@ class Judge:
         images: the run's images.
         texts: the run's texts.
         loader: of validation batches.
+
+    Raises:
+        ConfigurationError: what chooses the best weights cannot be measured on the validation rows.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Judge:
     ) -> None:
         self._recipe, self._table, self._selection, self._statements = recipe, table, selection, statements
         self._prompts, self._images, self._texts, self._loader = prompts, images, texts, loader
+        self._check_measure()
 
     def validate(self, objective: ContrastiveObjective) -> dict[str, Any]:
         """Loss, AUROC of judged findings by source, recall@10 of reports: what the validation rows can tell."""
@@ -62,8 +68,9 @@ class Judge:
             rows = self._selection.validated.get(name, np.empty(0, np.int64))
             if findings and len(rows):
                 found[name or "auroc"] = self._judge_findings(objective, rows, findings)
-        if macros := [value["macro"] for value in found.values() if isinstance(value, dict)]:
-            found["auroc_mean"] = float(np.mean(macros))
+        macros = [value["macro"] for value in found.values() if isinstance(value, dict)]
+        if known_macros := [macro for macro in macros if not math.isnan(macro)]:
+            found["auroc_mean"] = float(np.mean(known_macros))
         if isinstance(self._statements, ReportStatements):
             found["recall_at_10"] = self._judge_retrieval(objective, self._statements)
         return drop_unknown(found)
@@ -98,7 +105,7 @@ class Judge:
         losses = [
             float(objective(self._loader.load_plain(batch, number)))
             for number, batch in enumerate(batches)
-            if len(batch) >= 2
+            if len(batch) >= max(2, count_processes())
         ]
         return float(np.mean(losses)) if losses else None
 
@@ -109,8 +116,44 @@ class Judge:
         asked = [self._prompts[finding] for finding in findings]
         return mean_auroc(truth, score_rows(objective, self._images, self._texts, rows, asked), findings)
 
-    def _judge_retrieval(self, objective: ContrastiveObjective, statements: ReportStatements) -> float:
-        rows = np.concatenate(self._trained_sources())[:_RETRIEVED_REPORTS]
+    def _list_reports(self, statements: ReportStatements) -> tuple[NDArray[np.int64], list[str], list[str]]:
+        """Validation rows, the report of each, and the distinct ones."""
+        rows = np.concatenate([np.empty(0, np.int64), *self._trained_sources()])[:_RETRIEVED_REPORTS]
         owners = [". ".join(statements.pools[row]) for row in rows]
-        reports = list(dict.fromkeys(owners))
+        return rows, owners, list(dict.fromkeys(owners))
+
+    def _check_measure(self) -> None:
+        """What chooses the best weights can be known before the first step.
+
+        Raises:
+            ConfigurationError: it can not be measured on the validation rows.
+        """
+        recipe = self._recipe
+        if recipe.keep != "best" and recipe.optimiser.early_stop is None:
+            return
+        lacking = None
+        if recipe.best_by == "recall" and isinstance(self._statements, ReportStatements):
+            count = len(self._list_reports(self._statements)[2])
+            lacking = f"{count} distinct reports" if count <= RECALL_AT else None
+        if recipe.best_by == "auroc" and not any(map(self._has_both, self._selection.judged)):
+            lacking = f"one value only of {', '.join(recipe.all_judged)}"
+        if lacking:
+            raise ConfigurationError(
+                describe(
+                    f"The validation rows cannot tell which weights are best by {recipe.best_by}",
+                    got=lacking,
+                    expected="findings with both values, or more than ten reports",
+                    then="choose another best_by, or a larger validation part",
+                )
+            )
+
+    def _has_both(self, source: str) -> bool:
+        rows = self._selection.validated.get(source, np.empty(0, np.int64))
+        truth = to_label_matrix(self._table.present, self._table.absent, self._selection.judged[source])[rows]
+        return bool(((truth == 1).any(axis=0) & (truth == 0).any(axis=0)).any())
+
+    def _judge_retrieval(self, objective: ContrastiveObjective, statements: ReportStatements) -> float:
+        rows, owners, reports = self._list_reports(statements)
+        if len(reports) <= RECALL_AT:
+            return math.nan
         return recall_of_reports(score_rows(objective, self._images, self._texts, rows, reports), owners, reports)

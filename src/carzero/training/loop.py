@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -121,12 +122,12 @@ class TrainingLoop:
         self._average = AveragedModel(task.objective, options.average)
         self._judge = self._average.model
         if engine.is_sharded:  # a sharded model cannot be asked part by part: a whole copy is judged and saved
-            self._judge = AveragedModel(task.objective, 0.5).model
+            self._judge = AveragedModel(task.objective, 0.5).model.to(engine.device)
         self._average.model.to(engine.device)
         self._module = engine.prepare(task.objective, all_used=task.all_used)
         self._optimiser = build_optimiser(task.model, options)
         self._schedule = Schedule(options, task.steps)
-        self._state: dict[str, Any] = {"step": 0, "kept": {}, "waited": 0}
+        self._state: dict[str, Any] = {"step": 0, "kept": {}, "best": {}, "waited": 0}
 
     def run(self, checkpoint_folder: Path, *, resume: bool) -> dict[str, Any]:
         """Trains to the end, and returns the log record of the weights that were kept.
@@ -156,7 +157,7 @@ class TrainingLoop:
                 if stopping or self._is_due(plan, self._recipe.checkpoint_every):
                     self._save_state(checkpoint_folder)
                 if stopping and plan.step < self._task.steps:
-                    raise InterruptedRunError(plan.step, request.signal or 0)
+                    raise InterruptedRunError(plan.step, request.signal or signal.SIGTERM)  # or another process got it
 
     def _step(self, plan: StepPlan) -> dict[str, Any]:
         set_training_mode(self._task.model, train_batch_norm=self._task.train_batch_norm)
@@ -200,14 +201,13 @@ class TrainingLoop:
             self._report(record)
 
     def _is_to_keep(self, record: dict[str, Any], *, last: bool) -> bool:
-        if self._recipe.keep == "last" or not self._task.is_validated:
-            return last
-        if "validation" not in record:
-            return False
-        kept = self._state["kept"]
-        better = self._task.is_better(record["validation"], kept["validation"] if kept else {})
-        self._state["waited"] = 0 if better else self._state["waited"] + 1
-        return better
+        keeps_last = self._recipe.keep == "last" or not self._task.is_validated
+        better = False
+        if "validation" in record and not (keeps_last and self._recipe.optimiser.early_stop is None):
+            better = self._task.is_better(record["validation"], self._state["best"])
+            self._state["waited"] = 0 if better else self._state["waited"] + 1
+            self._state["best"] = record["validation"] if better else self._state["best"]
+        return last or self._is_stopped_early() if keeps_last else better
 
     @torch.no_grad()
     def _validate(self) -> dict[str, Any]:
@@ -259,6 +259,6 @@ def _check_finite(value: float, what: str) -> None:
                 f"{what} is not finite",
                 got=value,
                 expected="a number",
-                then="lower optimiser.lr or take precision: float32; the last checkpoint is as it was",
+                then="lower optimiser.lr or take precision: float32, and start anew in another folder",
             )
         )

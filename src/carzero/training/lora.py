@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from carzero.errors import MissingExtraError, describe
+from carzero.errors import ConfigurationError, MissingExtraError, describe
 from carzero.model import CARZeroModel
 from carzero.training.sections import LoraSection
 
@@ -19,6 +19,7 @@ def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
 
     Raises:
         MissingExtraError: peft is not installed.
+        ConfigurationError: `targets` matches no layer.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -36,7 +37,16 @@ def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
             lora_dropout=options.dropout,
             target_modules=options.targets or "all-linear",
         )
-        inject_adapter_in_model(config, tower)
+        try:
+            inject_adapter_in_model(config, tower)
+        except ValueError as error:
+            raise ConfigurationError(
+                describe(
+                    f"No adapter could be put into the {name} tower",
+                    got=f"model.lora.targets: {options.targets} ({str(error).splitlines()[0]})",
+                    expected="a regular expression over whole names of the tower's linear layers",
+                )
+            ) from error
 
 
 def merge_adapters(model: CARZeroModel) -> CARZeroModel:

@@ -37,6 +37,7 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.model = model
         self._loss, self._options, self._memory = loss, options, memory
+        self._sharded = memory.sharding == "fsdp2"
 
     def forward(self, batch: StepBatch) -> Tensor:
         """The loss of the whole batch; in every process the same number."""
@@ -44,7 +45,8 @@ class ContrastiveObjective(nn.Module):
 
     def align(self, batch: StepBatch) -> AlignmentOutput:
         """Scores of all processes' images against all processes' texts."""
-        most = [-(-count // count_processes()) for count in batch.match.shape]
+        # Where parameters are sharded, all processes must compute as many blocks.
+        most = [-(-count // count_processes()) if self._sharded else 0 for count in batch.match.shape]
         images, texts = self.encode_images(batch.images, most[0]), self.encode_texts(batch.texts, most[1])
         alignment, tile = self.model.alignment, self._memory.tile_pairs
         with self._autocast(images.pooled.device, self._options.alignment_precision):

@@ -42,14 +42,26 @@ class StepPlan:
     rows: NDArray[np.int64]
 
 
-def count_steps(pools: Mapping[str, Pool], options: OptimiserSection, things: str = "images") -> int:
+def count_steps(
+    pools: Mapping[str, Pool], options: OptimiserSection, things: str = "images", *, processes: int = 1
+) -> int:
     """How many steps the run has; `things` is what a row is, for messages.
 
     Raises:
         TableError: a pool has fewer rows than a batch.
-        ConfigurationError: epochs are asked of several pools, which have no common epoch.
+        ConfigurationError: a batch is smaller than the number of processes, or epochs are asked of several pools, which
+            have no common epoch.
     """
     sizes = _sizes(options)
+    if min(sizes.values()) < processes:
+        raise ConfigurationError(
+            describe(
+                "A batch cannot be shared among the processes",
+                got=f"batch_size {min(sizes.values())}, {processes} processes",
+                expected=f"{things} for each of them",
+                then="raise optimiser.batch_size, or start fewer processes",
+            )
+        )
     for name, pool in pools.items():
         if len(pool.rows) < max(sizes.values()):
             raise TableError(

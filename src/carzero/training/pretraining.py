@@ -129,11 +129,11 @@ class PretrainingTask:
         self._recipe, self._objective, self._data = recipe, objective, data
         self._pools, self._validated = {"": Pool(trained)}, validated
         self.things = data.things
-        self.steps = count_steps(self._pools, recipe.optimiser, data.things)
+        self.steps = count_steps(self._pools, recipe.optimiser, data.things, processes=engine.world)
         self.is_validated = len(validated) > 0
         # Other architectures may hold parameters that take no part.
         self.all_used = self.model.config.model_type in ("vit_mae", "bert")
-        self._check(engine.world)
+        self._check()
         spare_memory(self.model, recipe.memory)
 
     @property
@@ -191,16 +191,7 @@ class PretrainingTask:
         size = self._recipe.optimiser.batch_size
         return size if isinstance(size, int) else min(size.values())
 
-    def _check(self, processes: int) -> None:
-        if self._batch_size() < processes:
-            raise ConfigurationError(
-                describe(
-                    "A batch cannot be shared among the processes",
-                    got=f"batch_size {self._batch_size()}, {processes} processes",
-                    expected=f"{self.things} for each of them",
-                    then="raise optimiser.batch_size, or start fewer processes",
-                )
-            )
+    def _check(self) -> None:
         if self._recipe.keep == "best" and not self.is_validated:
             raise ConfigurationError(
                 describe(

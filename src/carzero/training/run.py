@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def run_task(
     data: Path,
     out: Path,
     *,
+    columns: Mapping[str, str] | None,
     resume: bool,
     device: str | None,
     report: Callable[[dict[str, Any]], None],
@@ -37,6 +38,7 @@ def run_task(
         build: makes the task, once the run's folder is taken.
         recipe: of the run.
         data: the file that is learned from; the run is bound to its content.
+        columns: names that it uses for our columns.
         out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
         resume: go on with the run in `out`.
         device: see `Engine`.
@@ -50,20 +52,26 @@ def run_task(
         held.callback(engine.close)
         folder = None
         if engine.is_main:
-            description = _describe_run(recipe, data, engine.world)
+            description = _describe_run(recipe, data, columns, engine.world)
             folder = held.enter_context(closing(RunFolder(out, description, resume=resume)))
         return TrainingLoop(build(engine), recipe, engine, folder, report).run(out / "checkpoints", resume=resume)
 
 
-def _describe_run(recipe: RunSection, data: Path, processes: int) -> dict[str, Any]:
+def _describe_run(recipe: RunSection, data: Path, columns: Mapping[str, str] | None, processes: int) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "table": {"path": str(data), "sha256": _hash_file(data)},
+        "table": {"path": str(data), "sha256": _hash_file(data), "columns": dict(columns or {})},
         "processes": processes,
         "software": {"carzero": __version__, "torch": str(torch.__version__)},
     }
 
 
 def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file; of a folder of parts, over names and contents of its files."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        whole.update(f"{part.relative_to(path)} {_hash_file(part)}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest()

@@ -9,14 +9,15 @@ from typing import Any, TextIO
 
 import yaml
 
-from carzero.data.atomic import replace_when_done
+from carzero.data.atomic import remove_leftovers, replace_when_done
 from carzero.errors import RunError, describe
 from carzero.training.room import room_for
 
 __all__ = ["RunFolder"]
 
-# What may differ between a run and its resumption, because no weight depends on it.
-_FREE = ("log", "keep_checkpoints", "checkpoint_every")
+# What may differ between a run and its resumption: no weight depends on it, but for what other processes draw in
+# dropout and how they round. A table is known by its content.
+_FREE = ("recipe.log", "recipe.keep_checkpoints", "recipe.checkpoint_every", "table.path", "processes")
 # What a run leaves that failed before its first step, for example by a wrong table: it may begin anew.
 _BEFORE_STEPS = {".lock", "run.yaml", "cache"}
 
@@ -47,6 +48,8 @@ class RunFolder:
         with room_for("The run's folder", path, "run the same command again"):
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
+            for folder in (path, self.checkpoints):
+                remove_leftovers(folder)
             if not resume:
                 with replace_when_done(path / "run.yaml") as file:
                     file.write_text(yaml.safe_dump(self._description, sort_keys=False), encoding="utf-8")
@@ -80,7 +83,7 @@ class RunFolder:
     def _check(self, resume: bool) -> None:
         stored = self.path / "run.yaml"
         if not resume:
-            if self.path.exists() and (not self.path.is_dir() or {e.name for e in self.path.iterdir()} - _BEFORE_STEPS):
+            if self.path.exists() and (not self.path.is_dir() or not all(map(_is_before_steps, self.path.iterdir()))):
                 raise RunError(
                     describe(
                         "The output folder exists already",
@@ -100,7 +103,7 @@ class RunFolder:
                 )
             )
         before, now = yaml.safe_load(stored.read_text(encoding="utf-8")), self._description
-        changed = [name for name in _differences(before, now) if name.removeprefix("recipe.") not in _FREE]
+        changed = [name for name in _differences(before, now) if name not in _FREE]
         if changed:
             raise RunError(
                 describe(
@@ -126,6 +129,10 @@ class RunFolder:
                 )
             ) from error
         return lock
+
+
+def _is_before_steps(file: Path) -> bool:
+    return file.name in _BEFORE_STEPS or file.name.startswith(".run.yaml.")  # the latter where its writer was killed
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

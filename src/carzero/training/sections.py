@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "LoraSection",
@@ -21,6 +22,25 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def _check_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return pattern
+
+
+def _check_span(span: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < span[0] <= span[1]:
+        raise ValueError("a range needs two numbers above 0, the smaller one first")
+    return span
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+Span = Annotated[tuple[float, float], AfterValidator(_check_span)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -65,7 +85,7 @@ class LoraSection(Section):
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=16.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: str | None = None
+    targets: Pattern | None = None
 
 
 class ModelSection(Section):
@@ -75,7 +95,7 @@ class ModelSection(Section):
     vision: VisionStart = VisionStart()
     text: TextStart = TextStart()
     fields: dict[str, Any] = Field(default_factory=dict)
-    frozen: list[str] = Field(default_factory=list)  # regular expressions over parameter names
+    frozen: list[Pattern] = Field(default_factory=list)  # regular expressions over parameter names
     batch_norm: Literal["frozen", "trained"] = "frozen"
     lora: LoraSection | None = None
 
@@ -92,11 +112,17 @@ class PixelSection(Section):
     image_std: float = Field(default=0.2449, gt=0)
     rotation_degrees: float = Field(default=10.0, ge=0)
     shift: float = Field(default=0.05, ge=0, lt=1)
-    scale: tuple[float, float] = (0.9, 1.1)
-    contrast: tuple[float, float] = (0.8, 1.2)
-    brightness: tuple[float, float] = (0.85, 1.15)
+    scale: Span = (0.9, 1.1)
+    contrast: Span = (0.8, 1.2)
+    brightness: Span = (0.85, 1.15)
     flip: float = Field(default=0.0, ge=0, le=1)
     versions: int = Field(default=8, ge=0)  # variations of each image, where a frozen tower is run beforehand
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> PixelSection:
+        if self.crop_px > self.resize_px:
+            raise ValueError(f"crop_px {self.crop_px} does not fit into resize_px {self.resize_px}: raise both")
+        return self
 
 
 class ReportSection(Section):
@@ -146,7 +172,7 @@ class OptimiserSection(Section):
     lr_vision: float | None = Field(default=None, gt=0)
     lr_text: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     factor: float = Field(default=0.5, gt=0, lt=1)

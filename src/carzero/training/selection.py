@@ -80,5 +80,10 @@ class Selection:
         lacking = [name for name, findings in self.judged.items() if findings and not len(self.validated[name])]
         if lacking:
             raise ConfigurationError(
-                describe("Findings are to be judged on sources without validation rows", got=lacking)
+                describe(
+                    "Findings are to be judged where no validation rows are",
+                    got=[name or "the table" for name in lacking],
+                    expected='rows of split "val"',
+                    then="give the table such rows, or take `judged` out of the recipe",
+                )
             )

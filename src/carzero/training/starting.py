@@ -35,7 +35,7 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
         sentences: every sentence of the run, so that a reduced vocabulary keeps their pieces.
 
     Raises:
-        ConfigurationError: the towers and the alignment do not fit each other.
+        ConfigurationError: the towers and the alignment do not fit each other, or nothing is left to be trained.
         MissingExtraError: a start needs a package that is not installed.
     """
     seed_torch(recipe.seed)
@@ -47,6 +47,10 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
     freeze(model, recipe.model.frozen)
     if recipe.model.lora is not None:
         add_adapters(model, recipe.model.lora)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigurationError(
+            describe("Nothing is left to be trained", got=f"model.frozen: {recipe.model.frozen}", expected="less of it")
+        )
     for tower in (model.vision_model, model.text_model):
         spare_memory(tower, recipe.memory)
     return model, processor
@@ -62,9 +66,23 @@ def _build_from_towers(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZer
     for tower, start in ((model.vision_model, vision), (model.text_model, text)):
         if start is not None:
             copy_weights(tower, start)
-    model.set_continuations(continuation_pieces(tokenizer))
+    _set_continuations(model, tokenizer)
     fields: dict[str, Any] = {name: getattr(recipe.pixels, name) for name in _PIXEL_FIELDS}
     return model, build_processor(tokenizer, max_text_length=config.max_text_length, **fields)
+
+
+def _set_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    try:
+        model.set_continuations(continuation_pieces(tokenizer))
+    except ValueError as error:
+        raise ConfigurationError(
+            describe(
+                "The tokenizer is not that of the text tower",
+                got=str(error),
+                expected="as many entries as the tower has embeddings",
+                then="correct model.text.tokenizer",
+            )
+        ) from error
 
 
 def _check_pixels(recipe: Recipe, processor: CARZeroProcessor) -> None:
@@ -106,13 +124,41 @@ def freeze(model: CARZeroModel, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
+def _load(name: str, source: str, reads: str) -> PreTrainedModel:
+    tower = load_tower(source)
+    if tower.main_input_name != reads:
+        raise ConfigurationError(
+            describe(
+                f"The weights of model.{name}.start are no {name} tower",
+                got=f"{source}, a {tower.config.model_type} that reads {tower.main_input_name}",
+                expected=f"one that reads {reads}",
+                then="correct the path",
+            )
+        )
+    return tower
+
+
+def _refuse(tower: str, start: str, **fields: Any) -> None:
+    """Fields that a start cannot heed are refused, not passed over."""
+    if given := [name for name, value in fields.items() if value]:
+        raise ConfigurationError(
+            describe(
+                f"model.{tower} starts from {start}, which comes as it is",
+                got=", ".join(f"model.{tower}.{name}" for name in given),
+                expected="no such field beside it",
+                then="remove the field, or choose another start; docs/training.md says which fields go with which",
+            )
+        )
+
+
 def _vision(start: VisionStart, crop_px: int) -> tuple[PreTrainedConfig, PreTrainedModel | None]:
     if start.start == "efficientnet-lite0":
         model = load_efficientnet_lite0(**start.config)
         return model.config, model
     if start.start == "random":
         return build_config(start.config, "vit", image_size=crop_px), None
-    tower = load_tower(start.start)
+    _refuse("vision", start.start, config=start.config)
+    tower = _load("vision", start.start, "pixel_values")
     return fit_positions(tower.config, tower, crop_px)
 
 
@@ -120,8 +166,10 @@ def _text(
     start: TextStart, cleaned: Sequence[str]
 ) -> tuple[PreTrainedConfig, PreTrainedModel | None, PreTrainedTokenizerBase]:
     if start.start == "minilm":
+        _refuse("text", start.start, config=start.config, tokenizer=start.tokenizer)
         model, tokenizer = load_minilm(layers=start.layers, vocabulary=start.vocabulary, texts=cleaned)
         return model.config, model, tokenizer
+    _refuse("text", start.start, layers=start.layers, vocabulary=start.vocabulary)
     if start.tokenizer is None:
         raise ConfigurationError(
             describe(
@@ -131,5 +179,6 @@ def _text(
     tokenizer = load_tokenizer(start.tokenizer)
     if start.start == "random":
         return build_config({"vocab_size": len(tokenizer), **start.config}, "bert"), None, tokenizer
-    tower = load_tower(start.start)
+    _refuse("text", start.start, config=start.config)
+    tower = _load("text", start.start, "input_ids")
     return tower.config, tower, tokenizer

@@ -25,14 +25,23 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a request while the block runs; a second SIGINT stops at once."""
+    """Turns SIGINT and SIGTERM into a request while the block runs; a second SIGINT stops at once.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came twice; one that follows a SIGTERM is the first of its kind.
+    """
     request = StopRequest()
+    interrupted = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if request and number == signal.SIGINT:
-            signal.default_int_handler(number, frame)
-        request.signal = number
+        nonlocal interrupted
+        if request.signal is None:
+            request.signal = number
+        if number == signal.SIGINT:
+            if interrupted:
+                signal.default_int_handler(number, frame)
+            interrupted = True
 
     try:
         for number in before:

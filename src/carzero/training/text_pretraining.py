@@ -31,8 +31,8 @@ _MASKS, _VALIDATION_MASKS = 6, 7  # purposes of random numbers
 
 def pretrain_text(
     recipe: TextPretrainRecipe,
-    table_path: Path,
-    out: Path,
+    table_path: str | Path,
+    out: str | Path,
     *,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
@@ -76,7 +76,9 @@ def pretrain_text(
     def build(engine: Engine) -> PretrainingTask:
         return _build_task(recipe, trained, validated, engine)
 
-    return run_task(build, recipe, table_path, out, resume=resume, device=device, report=report)
+    return run_task(
+        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
+    )
 
 
 class MaskedTexts:

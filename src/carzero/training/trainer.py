@@ -17,12 +17,12 @@ __all__ = ["train"]
 
 def train(
     recipe: Recipe,
-    table_path: Path,
-    out: Path,
+    table_path: str | Path,
+    out: str | Path,
     *,
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     device: str | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -48,6 +48,8 @@ def train(
     table = load_pairs(table_path, columns=columns)
 
     def build(engine: Engine) -> ContrastiveTask:
-        return ContrastiveTask(recipe, table, engine, cache or out / "cache", progress)
+        return ContrastiveTask(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
 
-    return run_task(build, recipe, table_path, out, resume=resume, device=device, report=report)
+    return run_task(
+        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
+    )

@@ -18,11 +18,11 @@ from carzero.training.gathering import gather
 from carzero.training.inputs import ImageInputs, TextInputs
 from carzero.training.objective import ContrastiveObjective
 
-__all__ = ["auroc", "drop_unknown", "mean_auroc", "recall_of_reports", "score_rows"]
+__all__ = ["RECALL_AT", "auroc", "drop_unknown", "mean_auroc", "recall_of_reports", "score_rows"]
 
 _BATCH = 32
 _TILE_PAIRS = 4096
-_RECALL_AT = 10
+RECALL_AT = 10
 
 
 def auroc(truth: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
@@ -47,7 +47,8 @@ def auroc(truth: NDArray[np.floating], scores: NDArray[np.floating]) -> float:
 def mean_auroc(truth: NDArray[np.floating], scores: NDArray[np.floating], names: Sequence[str]) -> dict[str, float]:
     """AUROC by finding and their mean under "macro"; `truth` and `scores` are (N, findings)."""
     each = {name: auroc(truth[:, index], scores[:, index]) for index, name in enumerate(names)}
-    return {**each, "macro": float(np.nanmean(list(each.values())))}
+    known = [value for value in each.values() if not math.isnan(value)]
+    return {**each, "macro": float(np.mean(known)) if known else math.nan}
 
 
 def drop_unknown(found: dict[str, Any]) -> dict[str, Any]:
@@ -90,10 +91,10 @@ def recall_of_reports(scores: NDArray[np.floating], owners: Sequence[str], repor
         owners: (I,) text of each image's report.
         reports: (T,) distinct texts.
     """
-    if len(reports) <= _RECALL_AT:
+    if len(reports) <= RECALL_AT:
         return math.nan
     match = np.array([[owner == report for report in reports] for owner in owners])
-    return float(np.nanmean(hits_at_k(scores, match, _RECALL_AT)))
+    return float(np.nanmean(hits_at_k(scores, match, RECALL_AT)))
 
 
 def _score(objective: ContrastiveObjective, images: ImageFeatures, texts: TextFeatures) -> Tensor:

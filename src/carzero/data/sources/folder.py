@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ _SHARED = "report.txt"
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 NO_REPORT, BAD_REPORT = "pictures without a report", "reports that cannot be read"
 NO_WORDS, NO_PICTURE = "reports that say nothing of the picture", "reports without a picture"
+BAD_NAME = "pictures whose names are not UTF-8"
 
 
 def import_folder(
@@ -30,7 +32,8 @@ def import_folder(
     """Makes rows of a folder, one a picture, in the order of their names; hidden files are left out.
 
     The report of `a.png` is `a.txt` beside it; where there is none, `report.txt` in the same folder serves all pictures
-    in it, which then are one study.
+    in it. Pictures of one report are one study: `folder` for `folder/report.txt`, `folder/a` for `folder/a.png` and
+    `folder/a.jpg`. No table can hold a name that is not UTF-8; such a picture is left out.
 
     Args:
         root: the folder.
@@ -53,14 +56,21 @@ def import_folder(
     result = ImportReport()
     result.found["pictures"] = len(pictures)
     used: set[Path] = set()
+    read: set[Path] = set()  # not that of a picture left out for its name
+    serving = Counter(picture.with_suffix(".txt") for picture in pictures)
     for number, picture in enumerate(pictures, start=1):
-        beside = picture.with_suffix(".txt")
+        beside, name = picture.with_suffix(".txt"), picture.relative_to(root)
         report = next((path for path in (beside, picture.with_name(_SHARED)) if path in reports), None)
-        if report is None:
-            result.miss(NO_REPORT, str(picture.relative_to(root)))
-        elif text := _read(report, root, result, known=report in used):
-            study = "" if report == beside else report.parent.relative_to(root).as_posix()
-            result.rows.append(_build(picture.relative_to(root), root, text, study, patient_from, shares))
+        if not _is_utf8(name):
+            result.miss(BAD_NAME, str(name))
+        elif report is None:
+            result.miss(NO_REPORT, str(name))
+        else:
+            if text := _read(report, root, result, known=report in read):
+                alone = report == beside and serving[beside] == 1
+                study = "" if alone else (name.with_suffix("") if report == beside else name.parent).as_posix()
+                result.rows.append(_build(name, root, text, study, patient_from, shares))
+            read.add(report)
         used.update([report] if report else [])
         advance(number, len(pictures))
     for path in sorted(reports - used):
@@ -83,6 +93,14 @@ def _list_files(root: Path) -> tuple[list[Path], set[Path]]:
 
 def _is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read(report: Path, root: Path, result: ImportReport, *, known: bool) -> str:

@@ -33,8 +33,8 @@ class ImportReport:
     missing: dict[str, list[str]] = field(default_factory=dict)
 
     def miss(self, reason: str, name: str) -> None:
-        """Records that something is not there."""
-        self.missing.setdefault(reason, []).append(name)
+        """Records that something is not there; what UTF-8 cannot say of a file's name is shown by its number."""
+        self.missing.setdefault(reason, []).append(name.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def to_dict(self) -> dict[str, Any]:
         """Counts and everything that is missing, as plain values; without the rows."""
