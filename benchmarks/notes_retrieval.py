@@ -138,7 +138,7 @@ def run(
     kept = train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file())
     minutes = round((time.monotonic() - started) / 60, 1)
     found = Retrieval.measure(out / "weights", pairs[pairs["split"] == held_out])
-    return found, {"step": kept["step"], "minutes": minutes, "validation": kept["validation"]}
+    return found, {"step": kept["step"], "minutes": minutes, "validation": kept.get("validation")}
 
 
 def main() -> None:

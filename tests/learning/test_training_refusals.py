@@ -61,6 +61,7 @@ def refuse(tmp_path: Path, table: Path, recipe: dict[str, Any], changes: dict[st
     ("changes", "said"),
     [
         ({"pixels.crop_px": 64}, "crop_px 64 does not fit into resize_px 32"),
+        ({"pixels.crop_px": 30}, "a multiple of 8"),
         ({"pixels.scale": [0, 1]}, "above 0"),
         ({"pixels.contrast": [1.2, 0.8]}, "smaller one first"),
         ({"optimiser.betas": [1.5, 2]}, "optimiser.betas"),

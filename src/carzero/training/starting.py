@@ -59,6 +59,7 @@ def build_start(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel,
 def _build_from_towers(recipe: Recipe, sentences: Sequence[str]) -> tuple[CARZeroModel, CARZeroProcessor]:
     vision_config, vision = _vision(recipe.model.vision, recipe.pixels.crop_px)
     text_config, text, tokenizer = _text(recipe.model.text, [clean_text(sentence) for sentence in sentences])
+    _check_patches(vision_config, recipe.pixels.crop_px)
     for tower_config in (vision_config, text_config):
         tower_config.name_or_path = ""  # a path on this machine must not travel with the weights
     config = CARZeroConfig(vision_config=vision_config, text_config=text_config, **recipe.model.fields)
@@ -83,6 +84,19 @@ def _set_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) 
                 then="correct model.text.tokenizer",
             )
         ) from error
+
+
+def _check_patches(config: PreTrainedConfig, crop_px: int) -> None:
+    """A ViT would pass over the pixels of the last rows and columns without a word."""
+    patch = getattr(config, "patch_size", None)
+    if isinstance(patch, int) and crop_px % patch:
+        raise ConfigurationError(
+            describe(
+                "The crop is no whole number of the image tower's patches",
+                got=f"pixels.crop_px: {crop_px}, patches of {patch}",
+                expected=f"a multiple of {patch}",
+            )
+        )
 
 
 def _check_pixels(recipe: Recipe, processor: CARZeroProcessor) -> None:
