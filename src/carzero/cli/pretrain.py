@@ -51,6 +51,7 @@ def image(
             report=progress.add_record,
             progress=progress.count_pictures,
         ),
+        resume=resume,
     )
 
 
@@ -82,4 +83,5 @@ def text(
         lambda progress: pretrain_text(
             checked, table, out, resume=resume, columns=named, device=device, report=progress.add_record
         ),
+        resume=resume,
     )

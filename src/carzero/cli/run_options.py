@@ -30,17 +30,23 @@ Cache = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")]
 
 
-def show_run(out: Path, run: Callable[[TrainingProgress], dict[str, Any]]) -> None:
+def show_run(out: Path, run: Callable[[TrainingProgress], dict[str, Any]], *, resume: bool) -> None:
     """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
 
     Args:
         out: folder of the run.
         run: does it, and returns that record.
+        resume: whether it goes on with the run in `out`.
     """
+    from carzero.training.checkpoints import latest_checkpoint, step_of
     from carzero.training.loop import InterruptedRunError
 
     quiet_libraries()
     with TrainingProgress() as progress:
+        if resume and (latest := latest_checkpoint(out / "checkpoints")):
+            progress.say(f"Goes on from step {step_of(latest)}.")
+        elif resume and (out / "run.yaml").is_file():
+            progress.say("Begins at step 1: no checkpoint of the run is there.")
         try:
             kept = run(progress)
         except InterruptedRunError as stopped:
@@ -48,4 +54,4 @@ def show_run(out: Path, run: Callable[[TrainingProgress], dict[str, Any]]) -> No
             raise typer.Exit(128 + stopped.signal_number) from stopped
     if progress.is_main:
         sys.stdout.write(json.dumps(kept, indent=2) + "\n")
-        progress.say(f"Wrote {out / 'weights'}.")
+        progress.say(f"The weights are in {out / 'weights'}.")

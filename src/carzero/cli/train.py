@@ -49,4 +49,5 @@ def train(
             report=progress.add_record,
             progress=progress.count_pictures,
         ),
+        resume=resume,
     )

@@ -104,7 +104,7 @@ def validate_pairs(
     doubts = [(row, doubt) for row, doubt in [*doubts, *repeated] if row not in gone]
     if leaking:
         warnings.append(
-            f"Pictures that stand in another split too: {len(leaking)}. A run on this table would test on them."
+            f"Pictures that stand in another split too: {len(leaking)}; left out, or a run would test on what it learns."
         )
     return PairValidation(_drop(report, {**broken, **leaking}), sorted(doubts), pictures=True, warnings=warnings)
 

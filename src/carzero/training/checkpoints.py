@@ -12,7 +12,7 @@ from carzero.data.atomic import replace_when_done
 from carzero.errors import RunError, describe
 from carzero.training.room import room_for
 
-__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["latest_checkpoint", "load_checkpoint", "save_checkpoint", "step_of"]
 
 _PARTS = {"module", "optimiser", "scaler", "loop", "schedule", "average"}
 _NAME = re.compile(r"step-(\d{8})\.pt")
@@ -38,6 +38,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, or None."""
     found = _checkpoints(folder)
     return found[-1] if found else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

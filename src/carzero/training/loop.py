@@ -244,7 +244,7 @@ class TrainingLoop:
         self._engine.load_state_dict(self._module, self._optimiser, state)
         self._schedule.load_state_dict(state["schedule"])
         self._average.load_state_dict(state["average"])
-        self._state = state["loop"]
+        self._state |= state["loop"]
 
 
 def _check_finite(value: float, what: str) -> None:
