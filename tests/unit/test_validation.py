@@ -84,9 +84,7 @@ def test_each_row_is_kept_or_dropped_for_a_reason(jobs: int, table: Path) -> Non
     assert found.doubts[0] == (9, "The same picture stands in row 2 too.")
     assert found.doubts[1][0] == 12
     assert "small" in found.doubts[1][1]
-    assert found.warnings == [
-        "Pictures that stand in another split too: 1; left out, or a run would test on what it learns."
-    ]
+    assert found.warnings == ["Pictures that stand in another split too, and are left out: 1."]
     assert [done for done, _, _ in steps] == list(range(1, 10))
     assert steps[-1] == (9, 3, 9)
 

@@ -103,9 +103,7 @@ def validate_pairs(
     gone = {report.rows[number] for number in leaking}
     doubts = [(row, doubt) for row, doubt in [*doubts, *repeated] if row not in gone]
     if leaking:
-        warnings.append(
-            f"Pictures that stand in another split too: {len(leaking)}; left out, or a run would test on what it learns."
-        )
+        warnings.append(f"Pictures that stand in another split too, and are left out: {len(leaking)}.")
     return PairValidation(_drop(report, {**broken, **leaking}), sorted(doubts), pictures=True, warnings=warnings)
 
 
