@@ -49,6 +49,20 @@ def test_two_processes_are_one(sharding: str, alignment: str, files: Path) -> No
         assert float((together["updated"][name].double() - value.double()).abs().max()) <= TOLERANCE, name
 
 
+def test_one_process_says_what_is_wrong_and_the_other_that_it_is_alone(tmp_path: Path) -> None:
+    table = save_reports_table(tmp_path / "pairs.jsonl", 8)
+    file = save_recipe(tmp_path / "recipe.yaml", tiny_recipe())
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    with pytest.raises(AssertionError) as failed:
+        torchrun(*train_command(file, table, tmp_path / "taken")[1:])
+    said = str(failed.value)
+    assert "The output folder exists already" in said
+    assert "Another process of the run has ended" in said
+    assert "gathering.py" not in said
+    assert "engine.py" not in said
+
+
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_torchrun_trains_as_one_process_does(sharding: str, tmp_path: Path) -> None:
     table = save_reports_table(tmp_path / "pairs.jsonl", 8)

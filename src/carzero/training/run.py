@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 
 from carzero import __version__
+from carzero.errors import RunError, describe
 from carzero.training.engine import Engine
 from carzero.training.loop import Task, TrainingLoop
 from carzero.training.recipe import RunSection
@@ -45,16 +47,39 @@ def run_task(
         report: called in the main process with every log record.
 
     Raises:
-        RunError: the run cannot start, go on or be resumed; `InterruptedRunError` if it was asked to stop.
+        RunError: the run cannot start, go on or be resumed, or another process of it has ended;
+            `InterruptedRunError` if it was asked to stop.
     """
     with ExitStack() as held:
         engine = Engine(recipe.optimiser, recipe.memory.sharding, device)
         held.callback(engine.close)
+        held.enter_context(_name_lost_processes())
         folder = None
         if engine.is_main:
             description = _describe_run(recipe, data, columns, engine.world)
             folder = held.enter_context(closing(RunFolder(out, description, resume=resume)))
         return TrainingLoop(build(engine), recipe, engine, folder, report).run(out / "checkpoints", resume=resume)
+
+
+@contextmanager
+def _name_lost_processes() -> Iterator[None]:
+    """What a process meets when another one has ended is that one's fault, and told as such.
+
+    Raises:
+        RunError: in place of the errors of gloo and NCCL.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise RunError(
+            describe(
+                "Another process of the run has ended",
+                got=str(error).splitlines()[0],
+                then="look for its message, mend the cause, and run the same command with --resume",
+            )
+        ) from error
 
 
 def _describe_run(recipe: RunSection, data: Path, columns: Mapping[str, str] | None, processes: int) -> dict[str, Any]:
