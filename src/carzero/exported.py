@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from carzero.data.hashes import hash_file
 from carzero.errors import WeightsError, describe
 
 __all__ = [
@@ -180,8 +181,7 @@ def check_files(folder: str | Path, manifest: ExportManifest) -> None:
         path = Path(folder) / name
         if path.is_symlink() or not path.is_file():
             raise _refuse(path, "a link" if path.is_symlink() else "no such file")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = hash_file(path)
         if found != expected:
             raise _refuse(path, f"SHA-256 {found[:12]}..., the manifest says {expected[:12]}...")
 

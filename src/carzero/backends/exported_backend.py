@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ Arrays = dict[str, NDArray[Any]]
 _PAIRS_AT_ONCE = 8192  # pictures x prompts; half a gigabyte at the released model's width
 
 
-class ExportedBackend:
+class ExportedBackend(ABC):
     """Scores by the graphs of an exported folder, on the CPU.
 
     Args:
@@ -84,8 +85,9 @@ class ExportedBackend:
         tensors = [torch.from_numpy(np.array(array)) for array in computed]
         return [tensor[:, bank.texts] for tensor in tensors] if baked else tensors
 
+    @abstractmethod
     def _load(self, graph: str) -> Graph:
-        raise NotImplementedError
+        """Opens a graph of the folder in the engine."""
 
     def _find_baked(self, prompt_set: PromptSet) -> Tensor:
         """Numbers of prompts among those that are baked in: (prompts,) int64.

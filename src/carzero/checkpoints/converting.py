@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 import carzero
 from carzero.checkpoints.reading import ReleasedCheckpoint, read_released_checkpoint
 from carzero.checkpoints.report import ConversionReport
+from carzero.data.hashes import hash_file
 from carzero.data.new_folder import NewFolder
 from carzero.errors import CheckpointError, describe
 from carzero.model import CARZeroModel
@@ -101,12 +101,10 @@ def _processor_for(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> C
 def _report(
     source: Path, released: ReleasedCheckpoint, conversion: Conversion, *, out: Path, tokenizer: str, lenient: bool
 ) -> ConversionReport:
-    with source.open("rb") as file:
-        sha256 = file_digest(file, "sha256").hexdigest()
     return ConversionReport(
         source=source.name,
         source_bytes=source.stat().st_size,
-        source_sha256=sha256,
+        source_sha256=hash_file(source),
         tokenizer=Path(tokenizer).name if Path(tokenizer).exists() else tokenizer,
         out=str(out),
         epoch=released.epoch,

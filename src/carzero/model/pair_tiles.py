@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 __all__ = ["Grid", "score_in_tiles"]
 
@@ -67,7 +68,7 @@ class _Tiles(torch.autograd.Function):
         grids = _to_grids(tensors[: -len(names)])
         ctx.scorer, ctx.names, ctx.sizes, ctx.device = scorer, names, sizes, grids[0].queries.device
         ctx.autocast = _autocast_state(ctx.device)
-        ctx.random = _random_state(ctx.device)
+        ctx.random = torch.get_rng_state(), *get_device_states(*tensors)
         ctx.save_for_backward(*tensors)
         return tuple(_score_grid(scorer, grid, size) for grid, size in zip(grids, sizes, strict=True))
 
@@ -81,7 +82,7 @@ class _Tiles(torch.autograd.Function):
         named = dict(zip(ctx.names, parameters, strict=True))
         found: list[Tensor | None] = []
         # Tiles come in the same order as in the forward pass, so they draw the same random numbers.
-        with _random_numbers_from(ctx.random, ctx.device), torch.enable_grad():
+        with _random_numbers_from(ctx.random, ctx.device.type), torch.enable_grad():
             for number, (grid, size) in enumerate(zip(_to_grids(saved[:count]), ctx.sizes, strict=True)):
                 asked, *need = wanted[number * len(grid) : (number + 1) * len(grid)]
                 whole = grid._replace(queries=_leaf(grid.queries, asked))
@@ -140,18 +141,11 @@ def _autocast_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _random_state(device: torch.device) -> Tensor:
-    return torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
-
-
 @contextmanager
-def _random_numbers_from(state: Tensor, device: torch.device) -> Iterator[None]:
+def _random_numbers_from(earlier: tuple[Tensor, list[int], list[Tensor]], kind: str) -> Iterator[None]:
     """Draws as at an earlier time, and goes on afterwards as if nothing had been drawn."""
-    if device.type == "cpu":
-        with torch.random.fork_rng([]):
-            torch.set_rng_state(state)
-            yield
-        return
-    with torch.random.fork_rng([device], device_type=device.type):
-        torch.get_device_module(device).set_rng_state(state, device)
+    state, devices, states = earlier
+    with torch.random.fork_rng(devices, device_type=kind):
+        torch.set_rng_state(state)
+        set_device_states(devices, states, device_type=kind)
         yield

@@ -64,9 +64,7 @@ def pretrain_image(
     def build(engine: Engine) -> PretrainingTask:
         return _build_task(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
 
-    return run_task(
-        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)
 
 
 class MaskedImages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import distributed as dist
 
 from carzero import __version__
+from carzero.data.hashes import hash_table
 from carzero.errors import RunError, describe
 from carzero.training.engine import Engine
 from carzero.training.loop import Task, TrainingLoop
@@ -24,8 +24,8 @@ __all__ = ["run_task"]
 def run_task(
     build: Callable[[Engine], Task],
     recipe: RunSection,
-    data: Path,
-    out: Path,
+    data: str | Path,
+    out: str | Path,
     *,
     columns: Mapping[str, str] | None,
     resume: bool,
@@ -50,6 +50,7 @@ def run_task(
         RunError: the run cannot start, go on or be resumed, or another process of it has ended;
             `InterruptedRunError` if it was asked to stop.
     """
+    data, out = Path(data), Path(out)
     with ExitStack() as held:
         engine = Engine(recipe.optimiser, recipe.memory.sharding, device)
         held.callback(engine.close)
@@ -85,18 +86,7 @@ def _name_lost_processes() -> Iterator[None]:
 def _describe_run(recipe: RunSection, data: Path, columns: Mapping[str, str] | None, processes: int) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
-        "table": {"path": str(data), "sha256": _hash_file(data), "columns": dict(columns or {})},
+        "table": {"path": str(data), "sha256": hash_table(data), "columns": dict(columns or {})},
         "processes": processes,
         "software": {"carzero": __version__, "torch": str(torch.__version__)},
     }
-
-
-def _hash_file(path: Path) -> str:
-    """SHA-256 of a file; of a folder of parts, over names and contents of its files."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    whole = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        whole.update(f"{part.relative_to(path)} {_hash_file(part)}\n".encode(errors="surrogateescape"))
-    return whole.hexdigest()

@@ -76,9 +76,7 @@ def pretrain_text(
     def build(engine: Engine) -> PretrainingTask:
         return _build_task(recipe, trained, validated, engine)
 
-    return run_task(
-        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)
 
 
 class MaskedTexts:

@@ -50,6 +50,4 @@ def train(
     def build(engine: Engine) -> ContrastiveTask:
         return ContrastiveTask(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
 
-    return run_task(
-        build, recipe, Path(table_path), Path(out), columns=columns, resume=resume, device=device, report=report
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)
