@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from carzero.model import AlignmentOutput, CARZeroConfig, ImageFeatures, TextFeatures
-from carzero.model.alignment import SimilarityAlignment
+from carzero.model.alignment.simr import SimilarityAlignment
 from carzero.model.loss import pairwise_loss
 
 WIDTH, PATCHES, WORDS = 768, 196, 97

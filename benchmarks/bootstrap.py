@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from carzero.evaluation.intervals import bootstrap
+from carzero.metrics.bootstrap import bootstrap
 
 
 def build_set(images: int, findings: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

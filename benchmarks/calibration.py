@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from carzero.evaluation.abnormality import score_abnormality, to_abnormal
-from carzero.evaluation.calibration import fit_calibration
-from carzero.evaluation.intervals import BootstrapInterval, bootstrap
+from carzero.metrics.bootstrap import BootstrapInterval, bootstrap
+from carzero.metrics.calibration import fit_calibration, score_abnormality, to_abnormal
 
 
 def load(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -23,8 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.checkpoint_files import save_released
-from tests.released import FIXTURES, load_meta, released_state_dict
+from tests.support.checkpoint_files import save_released
+from tests.support.released import FIXTURES, load_meta, released_state_dict
 
 FULL_DEPTH = 12
 REPEATED = ("img_encoder.model.blocks.", "text_encoder.model.encoder.layer.")

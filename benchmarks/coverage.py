@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import expit, ndtri
 
-from carzero.evaluation.delong import delong_interval, delong_test
-from carzero.evaluation.intervals import bootstrap, to_interval
-from carzero.evaluation.metrics import auprc, average_precision
-from carzero.evaluation.score_interval import newcombe_interval
-from carzero.evaluation.table import evaluate
+from carzero.metrics.bootstrap import bootstrap
+from carzero.metrics.classification import auprc, average_precision
+from carzero.metrics.delong import delong_interval, delong_test
+from carzero.metrics.newcombe import newcombe_interval
+from carzero.metrics.sampling import to_interval
+from carzero.metrics.table import evaluate
 
 Interval = tuple[float, float]
 Trial = Iterator[tuple[str, Interval, float]]

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from carzero.training.finding_statements import to_sentences
-from carzero.training.recipe import load_recipe
-from carzero.training.trainer import train
+from carzero.training.batches.statements import to_sentences
+from carzero.training.recipes import load_recipe
+from carzero.training.run import train
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes" / "demo"))

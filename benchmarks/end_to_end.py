@@ -26,12 +26,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from carzero.data.images import ImageItem
-from carzero.image_loading import Readers
-from carzero.outputs import FailedImage
-from carzero.pixels import load_radiograph
+from carzero.images import load_radiograph
+from carzero.images.loading import Readers
+from carzero.inference.classifier import ZeroShotClassifier
 from carzero.prompts import load_prompt_set
-from carzero.zeroshot import ZeroShotClassifier
+from carzero.records import FailedImage, ImageItem
 
 SIDE_PX = 1024
 DISTINCT = 16
@@ -126,7 +125,7 @@ def time_files(classifier: ZeroShotClassifier, bank: Any, images: int, paths: li
 
 def time_reading(paths: list[Path]) -> float:
     """Milliseconds of one core for reading a file down to the model's crop."""
-    from carzero.data.picture_reading import read_picture
+    from carzero.images.loading import read_picture
 
     spent = []
     for path in paths * 3:

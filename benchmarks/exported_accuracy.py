@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from carzero.data.images import ImageItem, list_images
-from carzero.exporting import DTYPES, ExportRun
-from carzero.outputs import ScoredImage
+from carzero.export import DTYPES, ExportRun
+from carzero.images.listing import list_images
+from carzero.inference.classifier import ZeroShotClassifier
 from carzero.prompts import PromptSet, resolve_prompts
-from carzero.training.validation import auroc
-from carzero.zeroshot import ZeroShotClassifier
+from carzero.records import ImageItem, ScoredImage
+from carzero.training.tasks.validation import auroc
 
 
 def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype: str) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from carzero.backends import load_backend
+from carzero.inference.backends import load_backend
 from carzero.prompts import PromptSet, resolve_prompts
-from carzero.weights import load_processor
+from carzero.weights.source import load_processor
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from convert_full_size import full_size_parameters
 
 from carzero.model import CARZeroModel
-from carzero.model.conversion import translate_released
-from carzero.processing import CARZeroProcessor, build_processor, continuation_pieces
-from carzero.tokenizing import load_tokenizer
-from tests.released import FIXTURES, released_state_dict
+from carzero.processing import CARZeroProcessor, build_processor
+from carzero.text.tokenizers import continuation_pieces, load_tokenizer
+from carzero.weights.released.key_map import translate_released
+from tests.support.released import FIXTURES, released_state_dict
 
 
 def build_full_size() -> tuple[CARZeroModel, CARZeroProcessor]:

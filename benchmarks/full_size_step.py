@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from carzero.model import CARZeroConfig, CARZeroModel
-from carzero.training.batch import StepBatch, Tokens
-from carzero.training.engine import Engine
-from carzero.training.objective import ContrastiveObjective
+from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.distributed import Engine
 from carzero.training.optimiser import build_optimiser
-from carzero.training.sections import LossSection, MemorySection, OptimiserSection
+from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
+from carzero.training.tasks.objective import ContrastiveObjective
 
 
 def main() -> None:

@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 
 from carzero.cli.options import parse_changes
-from carzero.evaluation.retrieval import chance_at_k, hits_at_k
+from carzero.inference.classifier import ZeroShotClassifier
+from carzero.metrics.retrieval import chance_at_k, hits_at_k
 from carzero.reports.sections import split_sentences
-from carzero.text_cleaning import clean_text
-from carzero.training.recipe import Recipe, load_recipe
-from carzero.training.trainer import train
-from carzero.zeroshot import ZeroShotClassifier
+from carzero.text.cleaning import clean_text
+from carzero.training.recipes import Recipe, load_recipe
+from carzero.training.run import train
 
 ROUNDS, K = 1000, 10
 VALIDATION_SHARE = 0.15

@@ -19,13 +19,13 @@ import pandas as pd
 import torch
 from full_size import build_full_size, describe_machine
 
-from carzero.backends import TorchBackend
+from carzero.images import load_radiograph
+from carzero.inference.backends import TorchBackend
 from carzero.model import CARZeroModel
-from carzero.pixels import load_radiograph
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import load_prompt_set
-from carzero.training.validation import auroc
-from carzero.weights import load_model, load_processor
+from carzero.training.tasks.validation import auroc
+from carzero.weights.source import load_model, load_processor
 
 BATCH = 16
 

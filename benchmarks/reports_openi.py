@@ -25,9 +25,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import yaml
 
+from carzero.reports.agreement import compare_truth, macro_f1
 from carzero.reports.rules import RuleAligner
 from carzero.reports.schema import AlignedReport
-from carzero.reports.truth import compare_truth, macro_f1
 
 HALVES = ("development", "held-out", "all")
 SIDES = frozenset({"left", "right", "bilateral"})

@@ -23,8 +23,8 @@ import torch
 from full_size import build_full_size, describe_machine
 from released_scoring import IMAGES_PER_ENCODING, align_one_by_one, encode_texts
 
-from carzero.backends import TorchBackend
-from carzero.model.scoring import SimilarityScorer
+from carzero.inference.backends import TorchBackend
+from carzero.model.alignment.simr_scoring import SimilarityScorer
 from carzero.prompts import PromptSet, load_prompt_set
 
 SETS = ("chestxray14", "padchest192")

@@ -13,13 +13,13 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # several 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 if TYPE_CHECKING:
-    from carzero.zeroshot import ZeroShotClassifier
+    from carzero.inference.classifier import ZeroShotClassifier
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights for `--weights`: ViT and BERT, SimR."""
-    from tests.tiny import save_tiny_weights
+    from tests.support.tiny import save_tiny_weights
 
     return save_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny")
 
@@ -27,7 +27,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Seven synthetic films."""
-    from tests.tiny import save_films
+    from tests.support.tiny import save_films
 
     return save_films(tmp_path_factory.mktemp("films"), 7)
 
@@ -35,7 +35,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def classifier(tiny_weights: Path) -> ZeroShotClassifier:
     """The door to prediction with the tiny weights, on the CPU."""
-    from carzero.zeroshot import ZeroShotClassifier
+    from carzero.inference.classifier import ZeroShotClassifier
 
     return ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu", dtype="float32")
 

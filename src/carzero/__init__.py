@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from carzero._version import __version__
 
 _HOMES = {
     "CARZeroConfig": "carzero.model",
@@ -20,23 +20,23 @@ _HOMES = {
     "CARZeroImageProcessor": "carzero.processing",
     "CARZeroModel": "carzero.model",
     "CARZeroProcessor": "carzero.processing",
-    "Geometry": "carzero.pixels",
+    "Geometry": "carzero.images",
     "PromptSet": "carzero.prompts",
-    "Radiograph": "carzero.outputs",
-    "ZeroShotClassifier": "carzero.zeroshot",
-    "example_film": "carzero.weights",
-    "load_radiograph": "carzero.pixels",
+    "Radiograph": "carzero.records",
+    "ZeroShotClassifier": "carzero.inference.classifier",
+    "example_film": "carzero.weights.source",
+    "load_radiograph": "carzero.images",
 }
 
 if TYPE_CHECKING:
     from carzero.errors import CARZeroError
+    from carzero.images import Geometry, load_radiograph
+    from carzero.inference.classifier import ZeroShotClassifier
     from carzero.model import CARZeroConfig, CARZeroModel
-    from carzero.outputs import Radiograph
-    from carzero.pixels import Geometry, load_radiograph
     from carzero.processing import CARZeroImageProcessor, CARZeroProcessor
     from carzero.prompts import PromptSet
-    from carzero.weights import example_film
-    from carzero.zeroshot import ZeroShotClassifier
+    from carzero.records import Radiograph
+    from carzero.weights.source import example_film
 
 __all__ = [
     "CARZeroConfig",

@@ -13,13 +13,14 @@ from typing import Any
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from carzero.backends import TorchBackend
+from carzero.images.loading import read_image
+from carzero.inference.backends import TorchBackend
+from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroModel
-from carzero.processing import read_image
-from carzero.prompt_bank import PromptBank
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 
 __all__ = ["TASK", "ZeroShotCXRPipeline"]
+
 
 TASK = "zero-shot-cxr-classification"
 

@@ -12,21 +12,14 @@ from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTra
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from carzero.data.picture_reading import read_image, to_levels
+from carzero.images import Geometry
+from carzero.images.loading import read_image, to_levels
 from carzero.model import CARZeroConfig
-from carzero.outputs import Radiograph
-from carzero.pixels import Geometry
-from carzero.text_cleaning import clean_text
-from carzero.tokenizing import continuation_pieces, load_tokenizer
+from carzero.records import Radiograph
+from carzero.text.cleaning import clean_text
 
-__all__ = [
-    "CARZeroImageProcessor",
-    "CARZeroProcessor",
-    "build_processor",
-    "continuation_pieces",
-    "load_tokenizer",
-    "read_image",
-]
+__all__ = ["CARZeroImageProcessor", "CARZeroProcessor", "build_processor"]
+
 
 ImageLike = "str | Path | np.ndarray | Image | Radiograph"
 
@@ -145,4 +138,5 @@ def _as_list(images: Any) -> list[Any]:
 
 
 AutoImageProcessor.register(CARZeroConfig, slow_image_processor_class=CARZeroImageProcessor, exist_ok=True)
+
 AutoProcessor.register(CARZeroConfig, CARZeroProcessor, exist_ok=True)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.benchmarks.catalogue import PROTOCOLS
-from tests.commands import carzero, in_process
-from tests.official import nih_entries, nih_list
-from tests.tiny import save_films
+from carzero.datasets.catalogue import PROTOCOLS
+from tests.support.commands import carzero, in_process
+from tests.support.official import nih_entries, nih_list
+from tests.support.tiny import save_films
 
 NIH = PROTOCOLS["chestxray14"]
 FILMS = 24

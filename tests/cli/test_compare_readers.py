@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.data.hashes import hash_file
-from carzero.data.reader_study import load_reader_study
+from carzero.core.hashing import hash_file
 from carzero.errors import TableError
-from tests.commands import carzero, in_process, rows_of
+from carzero.evaluation.reader_study import load_reader_study
+from tests.support.commands import carzero, in_process, rows_of
 
 LABELS = ["Atelectasis", "Edema"]
 N = 60

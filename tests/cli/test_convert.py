@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carzero.cli.main import run
-from tests.checkpoint_files import save_released, tiny_state_dict, tiny_vocabulary, write_archive
+from tests.support.checkpoint_files import save_released, tiny_state_dict, tiny_vocabulary, write_archive
 
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 

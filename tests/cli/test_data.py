@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from carzero.data.pairs import load_pairs
-from tests.releases import openi_report, save_mimic, save_tgz
-from tests.unit.pixels_files import encode, film
+from tests.support.image_files import encode, film
+from tests.support.releases import openi_report, save_mimic, save_tgz
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 PATIENCE_S = 120

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.evaluation import metrics
-from tests.commands import carzero, in_process, rows_of
+from carzero.metrics import classification as metrics
+from tests.support.commands import carzero, in_process, rows_of
 
 LABELS = ["edema", "pleural effusion"]
 FAST = ("--bootstrap", 30)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import in_process
-from tests.exports import remember_graphs
+from tests.support.commands import in_process
+from tests.support.exports import remember_graphs
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(package, reason=f"needs the package {package} (extra test)")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from carzero.cli.ground import read_prompts
-from carzero.data.maps import load_map
-from tests.commands import carzero, in_process
+from carzero.inference.heatmaps import load_map
+from tests.support.commands import carzero, in_process
 
 
 def test_sentences_json_and_files(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from tests.released import FIXTURES
-from tests.unit.pixels_files import dicom, film
+from tests.support.image_files import dicom, film
+from tests.support.released import FIXTURES
 
 PICTURE = FIXTURES / "images" / "img0.png"
 REFUSED = {

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from carzero.data.scores import KEY_COLUMNS, load_scores
-from tests.tiny import save_films
+from carzero.inference.score_table import KEY_COLUMNS, load_scores
+from tests.support.tiny import save_films
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 LABELS = "pneumonia,pleural effusion"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from carzero.data.score_folder import open_score_folder
-from carzero.data.scores import KEY_COLUMNS
-from tests.commands import in_process, rows_of
+from carzero.inference.ray.score_folder import open_score_folder
+from carzero.inference.score_table import KEY_COLUMNS
+from tests.support.commands import in_process, rows_of
 
 ASK = ["--labels", "edema"]
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from carzero.prompts import PromptSet, load_prompt_set
-from tests.commands import in_process
+from tests.support.commands import in_process
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 PATIENCE_S = 120

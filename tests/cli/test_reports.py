@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands import in_process
-from tests.stub_server import Fault, Request, StubServer, faithful_answer, running_stub
+from tests.support.commands import in_process
+from tests.support.stub_server import Fault, Request, StubServer, faithful_answer, running_stub
 
 KEY = "sk-secret-of-the-user"
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "CARZERO_API_KEY": KEY}
@@ -210,7 +210,7 @@ class Program:
     def __init__(self, log: Path) -> None:
         self.log = log
         log.touch()
-        command = [sys.executable, "-m", "tests.stub_server", str(log), "0.02"]
+        command = [sys.executable, "-m", "tests.support.stub_server", str(log), "0.02"]
         root = Path(__file__).parents[2]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=ENVIRONMENT)
         assert self.process.stdout is not None

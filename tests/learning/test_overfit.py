@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from carzero.errors import RunError
-from carzero.training.recipe import load_recipe
-from carzero.training.trainer import train
-from carzero.zeroshot import ZeroShotClassifier
-from tests.runs import (
+from carzero.inference.classifier import ZeroShotClassifier
+from carzero.training.recipes import load_recipe
+from carzero.training.run import train
+from tests.support.runs import (
     EFFUSION,
     FINDINGS,
     IMAGES,

@@ -15,17 +15,16 @@ from transformers import AutoModel, AutoTokenizer
 
 from carzero.errors import RunError
 from carzero.processing import CARZeroImageProcessor
-from carzero.training.films import read_square
-from carzero.training.image_pretraining import pretrain_image
-from carzero.training.pretrain_recipes import ImagePretrainRecipe, TextPretrainRecipe
-from carzero.training.recipe import load_recipe, load_schema
-from carzero.training.text_pretraining import pretrain_text
-from carzero.training.trainer import train
-from carzero.weights import load_model
+from carzero.training.batches.image_cache import read_square
+from carzero.training.recipes import ImagePretrainRecipe, TextPretrainRecipe, load_recipe, load_schema
+from carzero.training.run import train
+from carzero.training.tasks.masked_image import pretrain_image
+from carzero.training.tasks.masked_text import pretrain_text
+from carzero.weights.source import load_model
 from tests.learning.test_resume import stop_at
-from tests.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
-from tests.runs import read_log, save_recipe, save_reports_table, tiny_recipe
-from tests.tiny import save_films
+from tests.support.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
+from tests.support.runs import read_log, save_recipe, save_reports_table, tiny_recipe
+from tests.support.tiny import save_films
 
 STEPS = 16
 # Everything that draws random numbers or carries a state is on.

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from carzero.training.recipe import load_recipe
-from carzero.training.trainer import train
-from tests.released import FIXTURES
-from tests.runs import read_log, save_findings_table, save_reports_table
+from carzero.training.recipes import load_recipe
+from carzero.training.run import train
+from tests.support.released import FIXTURES
+from tests.support.runs import read_log, save_findings_table, save_reports_table
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 _TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

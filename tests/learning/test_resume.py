@@ -14,14 +14,21 @@ import pytest
 from safetensors.torch import load_file
 
 from carzero.errors import RunError
-from carzero.training.checkpoints import latest_checkpoint
-from carzero.training.films import save_films
-from carzero.training.recipe import load_recipe
-from carzero.training.run_folder import RunFolder
-from carzero.training.stopping import stop_on_signals
-from carzero.training.trainer import train
-from tests.runs import IMAGES, read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
-from tests.unit.test_tables import leave_behind
+from carzero.training.batches.image_cache import save_films
+from carzero.training.loop import stop_on_signals
+from carzero.training.recipes import load_recipe
+from carzero.training.run import train
+from carzero.training.run_folder import RunFolder, latest_checkpoint
+from tests.core.test_tables import leave_behind
+from tests.support.runs import (
+    IMAGES,
+    read_log,
+    run_command,
+    save_recipe,
+    save_reports_table,
+    tiny_recipe,
+    train_command,
+)
 
 STEPS = 24
 

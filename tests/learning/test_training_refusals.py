@@ -13,13 +13,13 @@ import torch
 from transformers import BertConfig, BertModel
 
 from carzero.errors import ConfigurationError, RunError, TableError
-from carzero.training.contrastive_task import uses_every_parameter
-from carzero.training.films import Films
-from carzero.training.inputs import ImageInputs
-from carzero.training.recipe import load_recipe
-from carzero.training.sections import PixelSection
-from carzero.training.trainer import train
-from tests.runs import (
+from carzero.training.batches.image_cache import Films
+from carzero.training.batches.inputs import ImageInputs
+from carzero.training.recipe_sections import PixelSection
+from carzero.training.recipes import load_recipe
+from carzero.training.run import train
+from carzero.training.tasks.contrastive import uses_every_parameter
+from tests.support.runs import (
     FINDINGS,
     TOWER,
     read_log,
@@ -28,7 +28,7 @@ from tests.runs import (
     save_reports_table,
     tiny_recipe,
 )
-from tests.tiny import tiny_config
+from tests.support.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")

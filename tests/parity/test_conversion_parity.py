@@ -13,8 +13,8 @@ import torch
 
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
-from tests.checkpoint_files import save_released
-from tests.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
+from tests.support.checkpoint_files import save_released
+from tests.support.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
 TOLERANCE = {"text_local": 2e-5}
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from carzero.model.conversion import Conversion, translate_released
-from carzero.model.scoring import build_scorer, count_words
-from tests.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
+from carzero.model.alignment import build_scorer
+from carzero.model.alignment.simr_scoring import count_words
+from carzero.weights.released.key_map import Conversion, translate_released
+from tests.support.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
 TOLERANCE = {"text_local": 2e-5}
 

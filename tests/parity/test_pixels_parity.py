@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.pixels.geometry import Geometry
-from carzero.pixels.reading import load_radiograph
+from carzero.images.geometry import Geometry
+from carzero.images.reading import load_radiograph
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MEAN, STD = 0.4978, 0.2449

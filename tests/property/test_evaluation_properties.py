@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carzero.evaluation import metrics
-from carzero.evaluation.delong import delong_interval
-from carzero.evaluation.intervals import bootstrap
-from carzero.evaluation.labels import UndefinedMetricWarning
-from carzero.evaluation.table import evaluate
+from carzero.metrics import classification as metrics
+from carzero.metrics.bootstrap import bootstrap
+from carzero.metrics.delong import delong_interval
+from carzero.metrics.labels import UndefinedMetricWarning
+from carzero.metrics.table import evaluate
 
 RANKING = (metrics.auroc, metrics.auprc, metrics.average_precision)
 EXACT = 1e-12

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carzero.pixels.geometry import Geometry
+from carzero.images.geometry import Geometry
 
 
 @st.composite

@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from carzero import Radiograph, ZeroShotClassifier, load_radiograph
-from carzero.data.images import ImageItem
-from carzero.data.scores import KEY_COLUMNS
 from carzero.errors import ConfigurationError, PromptError, TableError, UnreadableImageError, WeightsError
-from carzero.model.scoring import SimilarityScorer
-from carzero.outputs import FailedImage, ScoredImage
+from carzero.inference.score_table import KEY_COLUMNS
+from carzero.model.alignment.simr_scoring import SimilarityScorer
 from carzero.prompts import PromptSet
-from tests.tiny import MAX_TEXT, logits_of
+from carzero.records import FailedImage, ImageItem, ScoredImage
+from tests.support.tiny import MAX_TEXT, logits_of
 
 LABELS = ["pneumonia", "pleural effusion", "edema", "cardiomegaly", "no finding"]
 TOLERANCE = 1e-5
@@ -82,7 +81,7 @@ def test_order_and_number_of_labels_change_no_score(
 def test_more_prompts_than_fit_at_once_change_no_score(
     classifier: ZeroShotClassifier, films: list[Path], table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carzero.prompt_bank._TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("carzero.inference.prompt_bank._TEXTS_AT_ONCE", 2)
     assert near(matrix(classifier.predict(films, labels=LABELS)), matrix(table))
 
 

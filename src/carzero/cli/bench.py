@@ -37,8 +37,8 @@ def bench(
     Takes under a minute with the demo weights on two cores, some minutes with --full-size. Leave the machine alone
     meanwhile.
     """
-    from carzero.precision import check_dtype
     from carzero.speed import SpeedRun
+    from carzero.weights.precision import check_dtype
 
     if full_size and weights != "demo":
         raise typer.BadParameter("and --weights exclude each other.", param_hint="--full-size")

@@ -23,9 +23,11 @@ from carzero.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.benchmarks.runner import BenchmarkResult
+    from carzero.evaluation.benchmark.classification import BenchmarkResult
+
 
 _SHOWN = {"classification": ("auroc", "AUROC"), "pointing": ("pointing", "hits / trials")}
+
 _SHOWN_FAILURES = 50
 
 
@@ -78,8 +80,8 @@ def benchmark(
 
     Exit code 0: done; 1: some pictures could not be read and are left out (listed on stderr); 2: wrong use.
     """
-    from carzero.benchmarks.benchmark_run import EVERY, BenchmarkRun
-    from carzero.precision import check_dtype
+    from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
+    from carzero.weights.precision import check_dtype
 
     name, *more = arguments
     run = BenchmarkRun(

@@ -12,7 +12,8 @@ import typer
 from carzero.cli.console import show_notes, split_names, stderr_console, stdout_console
 
 if TYPE_CHECKING:
-    from carzero.evaluation.calibration import Calibration
+    from carzero.metrics.calibration import Calibration
+
 
 app = typer.Typer(
     help="Fit probabilities and thresholds on one set, and apply them to another.",
@@ -55,8 +56,8 @@ def fit(
 
     It holds for pictures like these, scored by the same weights with the same prompts; all that is kept in the file.
     """
-    from carzero.calibration_run import CalibrationRun
-    from carzero.data.calibrations import save_calibration
+    from carzero.evaluation.calibrate import CalibrationRun
+    from carzero.evaluation.calibration_file import save_calibration
 
     if out.suffix.lower() != ".json" or not out.parent.is_dir():
         raise typer.BadParameter(f"expected a .json file in a folder that exists, got {out}.", param_hint="--out")
@@ -97,10 +98,10 @@ def apply(
     ] = False,
 ) -> None:
     """Adds `prob:<label>` to a score table; the manifest says on what the probabilities were fitted."""
-    from carzero.calibration_run import apply_calibration
-    from carzero.data.calibrations import load_calibration
-    from carzero.data.score_matrix import load_score_matrix
-    from carzero.data.scores import check_score_path, save_scores
+    from carzero.evaluation.calibrate import apply_calibration
+    from carzero.evaluation.calibration_file import load_calibration
+    from carzero.evaluation.score_matrix import load_score_matrix
+    from carzero.inference.score_table import check_score_path, save_scores
 
     check_score_path(out)
     fitted, matrix = load_calibration(calibration), load_score_matrix(scores)
@@ -115,7 +116,7 @@ def _table(calibration: Calibration) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from carzero.evaluation.calibration import ABNORMAL
+    from carzero.metrics.calibration import ABNORMAL
 
     rules = list(calibration.thresholds)
     table = Table(box=box.SIMPLE_HEAD, caption=calibration.describe(), caption_justify="left")

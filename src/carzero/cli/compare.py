@@ -13,8 +13,8 @@ from carzero.cli.evaluate import show_result, to_cell
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from carzero.benchmarks.readers import ReaderRun
-    from carzero.evaluation.rows import MetricRow
+    from carzero.evaluation.readers import ReaderRun
+    from carzero.metrics.rows import MetricRow
 
 
 def compare(
@@ -61,9 +61,9 @@ def compare(
 
     With --readers, compares models with radiologists instead: is a reader's point below a model's ROC curve?
     """
-    from carzero.benchmarks.readers import ReaderRun
-    from carzero.comparison_run import ComparisonRun
-    from carzero.data.results import check_result_path
+    from carzero.evaluation.compare import ComparisonRun
+    from carzero.evaluation.readers import ReaderRun
+    from carzero.evaluation.results import check_result_path
 
     if out is not None:
         check_result_path(out)
@@ -151,7 +151,7 @@ def _reader_table(rows: Sequence[MetricRow]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from carzero.evaluation.readers import AT_SPECIFICITY
+    from carzero.metrics.readers import AT_SPECIFICITY
 
     cells: dict[tuple[str, str], MetricRow] = {}
     for row in rows:

@@ -14,7 +14,7 @@ from carzero.cli.console import quiet_libraries, stderr_console, stdout_console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.checkpoints import ConversionReport
+    from carzero.weights.released import ConversionReport
 
 
 def convert(
@@ -38,7 +38,7 @@ def convert(
 
     Every tensor that is left out is listed with the reason; OUT/conversion.json names each one.
     """
-    from carzero.checkpoints import convert_checkpoint
+    from carzero.weights.released import convert_checkpoint
 
     quiet_libraries()
     report = convert_checkpoint(checkpoint, out, tokenizer=tokenizer, lenient=lenient, overwrite=overwrite)

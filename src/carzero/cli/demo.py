@@ -20,10 +20,10 @@ def demo(
 
     A research demonstration, not for clinical use.
     """
-    from carzero.data.images import list_images
+    from carzero.images.listing import list_images
+    from carzero.inference.scoring import ScoringRun
     from carzero.prompts import PromptSet
-    from carzero.scoring_run import ScoringRun
-    from carzero.weights import example_film
+    from carzero.weights.source import example_film
 
     quiet_libraries()
     run = ScoringRun(list_images([example_film()]), PromptSet.from_labels(DEMO_LABELS), overlay=out)

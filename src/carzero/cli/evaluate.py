@@ -14,10 +14,12 @@ from carzero.cli.console import show_notes, show_rounds, split_names, stderr_con
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from carzero.evaluation.rows import MetricRow
-    from carzero.evaluation_run import EvaluationResult
+    from carzero.evaluation.evaluate import EvaluationResult
+    from carzero.metrics.rows import MetricRow
+
 
 _COLUMNS = 3  # of figures in one table: an ordinary terminal holds no more
+
 _HEADINGS = {"average_precision": "avg precision", "expected_calibration_error": "calibration error"}
 
 
@@ -76,8 +78,8 @@ def evaluate(
     Pictures are matched by image id. If either table has pictures that the other lacks, nothing is computed and the
     numbers are named. Unknown labels are left out, never read as absent.
     """
-    from carzero.data.results import check_result_path
-    from carzero.evaluation_run import EvaluationRun
+    from carzero.evaluation.evaluate import EvaluationRun
+    from carzero.evaluation.results import check_result_path
 
     if out is not None:
         check_result_path(out)
@@ -108,7 +110,7 @@ def evaluate(
 
 def show_result(result: EvaluationResult, tables: Sequence[Any], *, out: Path | None, as_json: bool) -> None:
     """Prints JSON, or tables if nothing is written; writes the files; notes go to stderr."""
-    from carzero.data.results import save_results, to_payload
+    from carzero.evaluation.results import save_results, to_payload
 
     if as_json:
         sys.stdout.write(json.dumps(to_payload(result.rows, result.manifest), indent=2) + "\n")
@@ -147,7 +149,7 @@ def _parse_bands(given: Sequence[str]) -> dict[str, list[float]]:
 
 def _tables(rows: Sequence[MetricRow]) -> list[Any]:
     """Tables of all pictures by what metrics read; then the macro averages of groups and their differences."""
-    from carzero.evaluation.metrics import METRICS
+    from carzero.metrics.classification import METRICS
 
     first: dict[tuple[str, str, str], MetricRow] = {}
     for row in rows:  # rows by bootstrap come before those by DeLong; where there are few positives, Newcombe's hold
@@ -176,7 +178,7 @@ def _tables(rows: Sequence[MetricRow]) -> list[Any]:
 
 def _split(metrics: Sequence[str]) -> list[list[str]]:
     """Metrics that read the same thing, as many as fit side by side."""
-    from carzero.evaluation.metrics import METRICS
+    from carzero.metrics.classification import METRICS
 
     kinds = dict.fromkeys(METRICS[metric].reads for metric in metrics)
     alike = [[metric for metric in metrics if METRICS[metric].reads == reads] for reads in kinds]

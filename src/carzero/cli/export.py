@@ -14,7 +14,7 @@ from carzero.cli.console import EXIT_FAILURES, print_some, quiet_libraries, stde
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.exporting import ExportResult
+    from carzero.export import ExportResult
 
 
 def export(
@@ -53,8 +53,8 @@ def export(
 
     Exit code 0: done; 1: done, but some calibration films could not be read (listed on stderr); 2: wrong use.
     """
-    from carzero.data.images import list_images
-    from carzero.exporting import ExportRun
+    from carzero.export import ExportRun
+    from carzero.images.listing import list_images
     from carzero.prompts import PromptSet, resolve_prompts
 
     run = ExportRun(

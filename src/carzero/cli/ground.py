@@ -21,7 +21,7 @@ from carzero.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.grounding_run import GroundingResult
+    from carzero.inference.grounding import GroundingResult
     from carzero.prompts import PromptSet
 
 
@@ -71,8 +71,8 @@ def ground(
 
     Exit code 0: all done; 1: some pictures failed (listed on stderr); 2: wrong use.
     """
-    from carzero.data.images import list_images
-    from carzero.grounding_run import GroundingRun
+    from carzero.images.listing import list_images
+    from carzero.inference.grounding import GroundingRun
 
     items, prompt_set = list_images(images), read_prompts(labels, prompts, template)
     quiet_libraries()

@@ -19,7 +19,6 @@ from carzero.cli import (
     export,
     ground,
     predict,
-    pretrain,
     prompts,
     reports,
     train,
@@ -34,26 +33,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 app.command("predict")(predict.predict)
+
 app.command("ground")(ground.ground)
+
 app.command("benchmark")(benchmark.benchmark)
+
 app.command("bench")(bench.bench)
+
 app.command("demo")(demo.demo)
+
 app.command("convert")(convert.convert)
+
 app.command("export")(export.export)
+
 app.command("train")(train.train)
-app.add_typer(pretrain.app, name="pretrain")
+
+app.add_typer(train.pretrain_app, name="pretrain")
+
 app.add_typer(data.app, name="data")
+
 app.add_typer(prompts.app)
+
 app.add_typer(reports.app, name="reports")
+
 app.command("evaluate")(evaluate.evaluate)
+
 app.add_typer(calibrate.app, name="calibrate")
+
 app.command("compare")(compare.compare)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from carzero import __version__
+        from carzero._version import __version__
 
         typer.echo(__version__)
         raise typer.Exit

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from carzero.parallel.run import ParallelResult, ParallelRun
-    from carzero.scoring_run import RunResult, ScoringRun
+    from carzero.inference.ray.run import ParallelResult, ParallelRun
+    from carzero.inference.scoring import ScoringRun
+    from carzero.inference.scoring_result import RunResult
+
 
 _SHOWN = 50
 
@@ -113,9 +115,9 @@ def predict(
 
     Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
     """
-    from carzero.data.images import list_images
-    from carzero.precision import check_dtype
-    from carzero.scoring_run import RunResult
+    from carzero.images.listing import list_images
+    from carzero.inference.scoring_result import RunResult
+    from carzero.weights.precision import check_dtype
 
     if pool not in ("mean", "max"):
         raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
@@ -157,7 +159,7 @@ def _build_run(
     if engine == "local":
         if workers is not None or address is not None:
             raise typer.BadParameter("belongs to --engine ray.", param_hint="--workers, --address")
-        from carzero.scoring_run import ScoringRun
+        from carzero.inference.scoring import ScoringRun
 
         return ScoringRun(**settings, out=out, overlay=overlay, readers=readers)
     if engine != "ray":
@@ -168,13 +170,13 @@ def _build_run(
         raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--overlay")
     if readers is not None:
         raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--readers")
-    from carzero.parallel.run import ParallelRun
+    from carzero.inference.ray.run import ParallelRun
 
     return ParallelRun(**settings, out=out, workers=workers, address=address)
 
 
 def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:
-    from carzero.prompt_bank_files import load_bank_prompts
+    from carzero.inference.prompt_bank import load_bank_prompts
     from carzero.prompts import PromptSet, resolve_prompts
 
     bank = _find_bank(prompts)
@@ -186,7 +188,7 @@ def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) 
 
 def _find_bank(prompts: str | None) -> Path | None:
     """The folder of prompts already encoded that --prompts names, or None; a name of the library comes first."""
-    from carzero.prompt_bank_files import is_bank
+    from carzero.inference.prompt_bank import is_bank
     from carzero.prompts import list_prompt_sets
 
     if prompts is None or not is_bank(prompts) or prompts in {record.name for record in list_prompt_sets()}:

@@ -12,19 +12,59 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
-from carzero.cli.prompts_encode import encode
 
 if TYPE_CHECKING:
     from carzero.prompts import LintFinding, PromptSet
+
+
+def encode(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Write the bank into this folder.")],
+    variant: Annotated[str | None, typer.Option(help="Wording of a library set: paper, pairs or synonyms.")] = None,
+    weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bank that lies there.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="The precision that will score, as in `carzero predict`.")] = "auto",
+) -> None:
+    """Encodes a set once for many runs; `carzero predict --prompts FOLDER` then starts without the text tower's work.
+
+    A bank belongs to weights, precision and package version, and is refused by runs with others.
+
+    Exit code 0: written; 2: wrong use.
+    """
+    from carzero.prompts import resolve_prompts
+    from carzero.weights.precision import check_dtype
+
+    prompt_set = resolve_prompts(name, variant)
+    check_dtype(dtype)
+    quiet_libraries()
+    from carzero.inference.classifier import ZeroShotClassifier
+
+    classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
+    bank = classifier.encode_prompts(prompt_set)
+    classifier.save_prompts(bank, out, overwrite=overwrite)
+    prompts = sum(len(prompts) for _, prompts in prompt_set)
+    stderr_console().print(
+        f"Wrote {prompts} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.", markup=False
+    )
+
 
 app = typer.Typer(
     name="prompts",
     help="Label sets of the public test sets, and prompt files: list, show, check, make, encode.",
     no_args_is_help=True,
 )
+
 app.command("encode")(encode)
 
+
 _NAME_OR_FILE = typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
+
 _VARIANT = typer.Option(help="Wording of a library set: paper, pairs or synonyms.")
 
 
@@ -120,8 +160,8 @@ def _load(name: str, variant: str | None) -> PromptSet:
 
 
 def _read_labels(labels: list[str] | None, source: Path | None, column: str | None) -> list[str]:
-    from carzero.data.label_lists import load_labels
     from carzero.errors import PromptError, describe
+    from carzero.prompts.prompt_file import load_labels
 
     if (not labels) == (source is None):
         raise PromptError(
@@ -142,7 +182,7 @@ def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
 
     if weights is None:
         return lint(prompt_set)
-    from carzero.weights import load_processor
+    from carzero.weights.source import load_processor
 
     quiet_libraries()
     processor = load_processor(weights)

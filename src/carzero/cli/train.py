@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from carzero.cli.options import parse_changes, parse_columns
-from carzero.cli.run_options import Cache, Changes, Columns, Device, Out, RecipeFile, Resume, show_run
+from carzero.cli.options import (
+    Cache,
+    Changes,
+    Columns,
+    Device,
+    Out,
+    RecipeFile,
+    Resume,
+    parse_changes,
+    parse_columns,
+    show_run,
+)
 
 
 def train(
@@ -32,8 +42,8 @@ def train(
 
     Progress goes to stderr and OUT/log.jsonl, the record of the step that was kept to stdout as JSON.
     """
-    from carzero.training.recipe import load_recipe
-    from carzero.training.trainer import train as run_training
+    from carzero.training.recipes import load_recipe
+    from carzero.training.run import train as run_training
 
     checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns or [])
     show_run(
@@ -48,6 +58,81 @@ def train(
             device=device,
             report=progress.add_record,
             progress=progress.count_pictures,
+        ),
+        resume=resume,
+    )
+
+
+pretrain_app = typer.Typer(
+    help="One tower alone, before `carzero train`: films by masked autoencoding, sentences by masked words.",
+    no_args_is_help=True,
+)
+
+
+@pretrain_app.command("image")
+def image(
+    recipe: RecipeFile,
+    table: Annotated[Path, typer.Option(help="Table of images; of words it needs none. See docs/data.md.")],
+    out: Out,
+    changes: Changes = None,
+    columns: Columns = None,
+    resume: Resume = False,
+    cache: Cache = None,
+    device: Device = None,
+) -> None:
+    """Pretrains the image tower: most of a film is hidden and painted from the rest (masked autoencoder).
+
+    OUT/weights is then a ViT for `model.vision.start` of a recipe. Interruption, --resume, torchrun and what is printed
+    are as for `carzero train`.
+    """
+    from carzero.training.recipes import ImagePretrainRecipe, load_schema
+    from carzero.training.tasks.masked_image import pretrain_image
+
+    checked = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or []))
+    named = parse_columns(columns or [])
+    show_run(
+        out,
+        lambda progress: pretrain_image(
+            checked,
+            table,
+            out,
+            resume=resume,
+            columns=named,
+            cache=cache,
+            device=device,
+            report=progress.add_record,
+            progress=progress.count_pictures,
+        ),
+        resume=resume,
+    )
+
+
+@pretrain_app.command("text")
+def text(
+    recipe: RecipeFile,
+    table: Annotated[
+        Path, typer.Option(help="Table with sentences or reports, images or not; or a .txt file, a sentence a line.")
+    ],
+    out: Out,
+    changes: Changes = None,
+    columns: Columns = None,
+    resume: Resume = False,
+    device: Device = None,
+) -> None:
+    """Pretrains the text tower: some words of a sentence are hidden and guessed from the rest (masked language model).
+
+    OUT/weights is then a BERT with its tokenizer, for `model.text.start` and `model.text.tokenizer` of a recipe.
+    Interruption, --resume, torchrun and what is printed are as for `carzero train`.
+    """
+    from carzero.training.recipes import TextPretrainRecipe, load_schema
+    from carzero.training.tasks.masked_text import pretrain_text
+
+    checked = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or []))
+    named = parse_columns(columns or [])
+    show_run(
+        out,
+        lambda progress: pretrain_text(
+            checked, table, out, resume=resume, columns=named, device=device, report=progress.add_record
         ),
         resume=resume,
     )

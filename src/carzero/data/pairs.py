@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from carzero.data.cells import Cells
-from carzero.data.pair_checks import PairProblem, find_problems
-from carzero.data.report_text import select_sentences
-from carzero.data.tables import load_table
+from carzero.core.columns import Cells
+from carzero.core.tables import load_table
 from carzero.errors import TableError, describe
+from carzero.reports.report_text import select_sentences
 from carzero.reports.sections import split_sentences
 
-__all__ = ["PAIR_COLUMNS", "DroppedRow", "Needs", "PairReport", "PairTable", "inspect_pairs", "load_pairs"]
+__all__ = [
+    "PAIR_COLUMNS",
+    "SPLITS",
+    "DroppedRow",
+    "Needs",
+    "PairProblem",
+    "PairReport",
+    "PairTable",
+    "find_problems",
+    "inspect_pairs",
+    "load_pairs",
+    "load_sentences",
+]
+
 
 # What a run reads of its rows: pictures with text or findings, pictures alone, or text alone.
 Needs = Literal["pairs", "images", "texts"]
+
 
 PAIR_COLUMNS = (
     *("image", "path", "sentences", "text", "impression", "findings", "present", "absent"),
     *("split", "patient_id", "study_id", "view", "source"),
 )
+
 _IMAGES = ("image", "path")
+
 _TEXTS = ("sentences", "text", "impression", "findings")
+
 _WORDS = (*_TEXTS, "present", "absent")
+
 _LACK = {"pairs": "a picture or without text and findings", "images": "a picture", "texts": "text"}
+
 _WANTED = {"pairs": "a picture and sentences, text or findings", "images": "a picture", "texts": "sentences or text"}
+
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
@@ -218,3 +238,145 @@ def _reason_to_drop(table: PairTable, number: int, name: str, needs: Needs) -> D
         lacking = "there is neither text nor a finding" if needs == "pairs" else "there is no text"
         return DroppedRow(number + 1, name, "no-text", lacking)
     return None
+
+
+SPLITS = ("train", "val", "test")
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PairProblem:
+    """One kind of fault, with all its cases.
+
+    Attributes:
+        kind: "unknown-split", "contradiction", "image-twice", "patient-leakage" or "study-leakage".
+        message: the fault in words, with up to five cases.
+        cases: every case: what it is (a split, a picture, a patient), and the rows it stands in, from 1.
+    """
+
+    kind: str
+    message: str
+    cases: list[tuple[str, list[int]]]
+
+
+def find_problems(table: PairTable, rows: Sequence[int], path: Path) -> list[PairProblem]:
+    """Returns what is wrong with a table, each kind once.
+
+    A patient id belongs to its source; an unknown one ("") never leaks. A study id belongs to its patient, as releases
+    number studies by patient too; so studies are compared where the patient is unknown.
+
+    Args:
+        table: the rows that would be trained on.
+        rows: (len(table),) their numbers in the file, for messages.
+        path: the file, for messages.
+    """
+    known_patients = [number for number, patient in enumerate(table.patients) if patient]
+    loose_studies = [n for n, study in enumerate(table.studies) if study and not table.patients[n]]
+    patients = {n: _key(table.sources[n], table.patients[n]) for n in known_patients}
+    studies = {n: _key(table.sources[n], table.studies[n]) for n in loose_studies}
+    found = [
+        (
+            "unknown-split",
+            _group((split, row) for split, row in zip(table.splits, rows, strict=True) if split not in SPLITS),
+            "unknown splits",
+            ("train, val or test", "correct the column split"),
+        ),
+        (
+            "contradiction",
+            _group((name, rows[n]) for n in range(len(table)) for name in table.present[n] if name in table.absent[n]),
+            "findings both present and absent",
+            ("each finding in one of the two columns, or in none", ""),
+        ),
+        (
+            "image-twice",
+            _repeated((name, row) for name, row in zip(table.images, rows, strict=True) if name),
+            "pictures named more than once",
+            ("one row a picture", "join the rows' sentences"),
+        ),
+        (
+            "patient-leakage",
+            _leaking(patients, table.splits, rows),
+            "patients in more than one split",
+            ("each patient in one split", "assign splits by patient"),
+        ),
+        (
+            "study-leakage",
+            _leaking(studies, table.splits, rows),
+            "studies in more than one split",
+            ("each study in one split", "assign splits by patient, or by study where no patient is known"),
+        ),
+    ]
+    return [
+        PairProblem(kind, _message(f"{path} has {what} ({len(cases)})", cases, *advice), cases)
+        for kind, cases, what, advice in found
+        if cases
+    ]
+
+
+def _message(what: str, cases: list[tuple[str, list[int]]], expected: str, then: str) -> str:
+    shown = [f"{name!r} (rows {', '.join(map(str, rows[:_SHOWN]))})" for name, rows in cases[:_SHOWN]]
+    more = f" and {len(cases) - _SHOWN} more" if len(cases) > _SHOWN else ""
+    return describe(f"{what}: {', '.join(shown)}{more}", expected=expected, then=then)
+
+
+def _key(source: str, name: str) -> str:
+    return f"{source}/{name}" if source else name
+
+
+def _group(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for name, row in pairs:
+        groups[name].append(row)
+    return list(groups.items())
+
+
+def _repeated(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    return [(name, rows) for name, rows in _group(pairs) if len(rows) > 1]
+
+
+def _leaking(names: dict[int, str], splits: Sequence[str], rows: Sequence[int]) -> list[tuple[str, list[int]]]:
+    """Names in several splits, each with the first row of each split."""
+    first: dict[str, dict[Hashable, int]] = defaultdict(dict)
+    for number, name in names.items():
+        first[name].setdefault(splits[number], rows[number])
+    return [(name, list(by_split.values())) for name, by_split in first.items() if len(by_split) > 1]
+
+
+def load_sentences(path: str | Path, *, columns: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+    """Reads sentences as written.
+
+    Args:
+        path: a table as for `load_pairs`, which needs no pictures; or a .txt file in UTF-8 with one sentence a line,
+            all of them for training.
+        columns: of a table, see `load_pairs`.
+
+    Returns:
+        split to its sentences, in the order of the file; only splits that have any.
+
+    Raises:
+        TableError: the file cannot be read or holds no sentence, or a patient stands in several splits.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".txt":
+        return {"train": _load_lines(path, columns)}
+    table = load_pairs(path, columns=columns, needs="texts")
+    found: dict[str, list[str]] = {}
+    for split, sentences in zip(table.splits, table.sentences, strict=True):
+        found.setdefault(split, []).extend(sentences)
+    return found
+
+
+def _load_lines(path: Path, columns: Mapping[str, str] | None) -> list[str]:
+    if columns:
+        raise TableError(describe("A text file has no columns", got=sorted(columns), then="leave out --column"))
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [stripped for line in file if (stripped := line.strip())]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TableError(
+            describe(f"{path} cannot be read", got=str(error), expected="a text file in UTF-8, one sentence a line")
+        ) from error
+    if not lines:
+        raise TableError(describe(f"{path} holds no sentence", expected="one sentence a line"))
+    return lines

@@ -11,6 +11,7 @@ from carzero.errors import ConfigurationError, describe
 
 __all__ = ["CARZeroConfig"]
 
+
 # What transformers itself writes into a config.json or passes through a constructor beside declared fields.
 _HOUSEKEEPING = frozenset(
     {

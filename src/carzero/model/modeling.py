@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
-from carzero.model.alignment import CosineAlignment, build_alignment
+from carzero.model.alignment import build_alignment
+from carzero.model.alignment.cosine import CosineAlignment
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
 from carzero.model.loss import contrastive_loss, pairwise_loss

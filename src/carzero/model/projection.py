@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 __all__ = ["FeatureProjection", "build_projection"]
 
+
 _FLOOR = 1e-6
 
 

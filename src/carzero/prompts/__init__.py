@@ -1,10 +1,9 @@
 """Prompts: what is asked, under which name."""
 
-from carzero.prompts.label_entry import Code, LabelEntry
 from carzero.prompts.library import LibraryRecord, list_prompt_sets, load_prompt_set, resolve_prompts
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
-from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, PromptSet
+from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, Code, LabelEntry, PromptSet
 
 __all__ = [
     "DEFAULT_TEMPLATE",

@@ -19,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from carzero.errors import PromptError, describe
-from carzero.prompts.label_entry import LabelEntry, read_record
-from carzero.prompts.prompt_set import PromptSet
+from carzero.prompts.prompt_set import LabelEntry, PromptSet, read_record
 
 __all__ = ["VARIANTS", "LibraryRecord", "list_prompt_sets", "load_prompt_set", "resolve_prompts"]
+
 
 VARIANTS = {
     "paper": "the prompts released with the paper, exactly",
     "pairs": "one sentence that affirms and one that denies each finding",
     "synonyms": "the same for every name of the finding",
 }
+
 _FINDINGS = "findings"
+
 _COLLECTIONS = ("chestxray14", "chexpert", "padchest", "chestxdet10", "openi", "vindr")
 
 

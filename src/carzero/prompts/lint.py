@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from carzero.errors import describe
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.lint_labels import lint_denials, lint_duplicates, lint_names, lint_near_duplicates, lint_sides
-from carzero.prompts.lint_tokens import lint_length, lint_tokens
-from carzero.prompts.lint_wording import lint_wording
+from carzero.prompts.lint_wording import lint_length, lint_tokens, lint_wording
 from carzero.prompts.prompt_set import PromptSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["lint"]
+
 
 _RELEASED_LENGTH = 97
 

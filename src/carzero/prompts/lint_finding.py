@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 __all__ = ["RULES", "LintFinding", "Severity"]
 
+
 Severity = Literal["error", "warning", "note"]
+
 
 RULES = {
     "duplicate": "two prompts are the same once cleaned",

@@ -14,9 +14,12 @@ from carzero.reports.schema import Presence
 
 __all__ = ["Assertion", "assert_presence"]
 
+
 Assertion = Presence | Literal["skipped"]
 
+
 _NEXT_ONLY = 6  # words that may stand between a word such as "possible" and what it doubts
+
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
 
 

@@ -8,17 +8,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from carzero.reports.phrases import expand_phrase, pluralise
-from carzero.reports.vocabulary import Vocabulary, load_vocabulary, read_package_text, read_package_yaml
+from carzero.reports.vocabulary import (
+    Vocabulary,
+    expand_phrase,
+    load_vocabulary,
+    pluralise,
+    read_package_text,
+    read_package_yaml,
+)
 
 __all__ = ["Lexicon", "Mark", "Place", "lexicon_sha256", "load_language", "load_lexicon", "load_words", "tokenize"]
+
 
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
 # no text makes the search slow.
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z]+[0-9]*|_+|[,;:/?()]")
+
 _NOT = re.compile("(?<=[a-z])n['\u2019]t(?![a-z])")
+
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.
 _NEVER_INNER = frozenset({"lungs", "interstitium"})
+
 _END = ""  # the key in the tree under which a phrase's meanings stand
 
 

@@ -12,9 +12,8 @@ from carzero.reports.attributes import Attribution, attribute
 from carzero.reports.clauses import Clause, cut_clauses
 from carzero.reports.lexicon import load_lexicon, tokenize
 from carzero.reports.pairing import pair_marks
-from carzero.reports.schema import AlignedReport, Presence, ReportFinding
+from carzero.reports.schema import AlignedReport, Presence, ReportFinding, aligned_sentences
 from carzero.reports.sections import described_spans
-from carzero.reports.sentences import aligned_sentences
 from carzero.reports.vocabulary import load_vocabulary
 
 __all__ = ["RuleAligner", "find_findings"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carzero.core.system import describe_machine
 from carzero.errors import ConfigurationError, describe
-from carzero.image_loading import Readers
-from carzero.speed.machine import describe_machine
+from carzero.images.loading import Readers
 from carzero.speed.timing import SpeedRow, summarise, time_in_turns
 
 __all__ = ["NOTES", "SpeedResult", "SpeedRun"]
+
 
 NOTES = (
     "The image tower is timed bare, on tensors in memory; scoring is the tower, the alignment with prompts encoded "
@@ -23,7 +24,9 @@ NOTES = (
     "files lie in the system's cache.",
     "End to end: PNG files in, scores out, as `carzero predict` does it; reading runs beside scoring.",
 )
+
 _READ_ITEMS = 8
+
 _UNSTEADY = 2  # times that the fastest turn exceeds the slowest on a machine left alone: seldom
 
 
@@ -98,9 +101,15 @@ class SpeedRun:
         Raises:
             CARZeroError: weights, device, precision or number of prompts that cannot be had.
         """
-        from carzero.speed.models import FULL_SIZE, build_prompts, load_classifiers
-        from carzero.speed.pictures import write_films
-        from carzero.speed.tasks import device_of, list_reading, list_scoring
+        from carzero.speed.tasks import (
+            FULL_SIZE,
+            build_prompts,
+            device_of,
+            list_reading,
+            list_scoring,
+            load_classifiers,
+            write_films,
+        )
 
         prompt_sets = {count: build_prompts(count) for count in self.prompts}
         classifiers = load_classifiers(self.weights, self.dtypes, self.device)

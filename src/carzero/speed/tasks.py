@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
-from carzero.backends import TorchBackend
-from carzero.data.images import ImageItem
-from carzero.image_loading import Readers, load_ahead
-from carzero.processing import read_image
-from carzero.prompt_bank import PromptBank
-from carzero.prompts import PromptSet
+from carzero.errors import PromptError, describe
+from carzero.images import load_radiograph
+from carzero.images.loading import Readers, load_ahead, read_image
+from carzero.inference.backends import TorchBackend
+from carzero.inference.classifier import ZeroShotClassifier
+from carzero.inference.prompt_bank import PromptBank
+from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.processing import build_processor
+from carzero.prompts import PromptSet, load_prompt_set
+from carzero.records import ImageItem
 from carzero.speed.timing import Task
-from carzero.zeroshot import ZeroShotClassifier
+from carzero.text.tokenizers import continuation_pieces
+from carzero.weights.precision import choose_device, has_fast_bfloat16, to_torch_dtype
+from carzero.weights.source import DEMO, example_film, load_processor
 
-__all__ = ["device_of", "list_reading", "list_scoring"]
+__all__ = [
+    "FORMATS",
+    "FULL_SIZE",
+    "build_prompts",
+    "device_of",
+    "list_dtypes",
+    "list_reading",
+    "list_scoring",
+    "load_classifiers",
+    "write_films",
+]
 
 
 def list_reading(
@@ -107,3 +128,135 @@ def _predict(
 
 def _exhaust(results: Iterable[object]) -> None:
     deque(results, maxlen=0)
+
+
+FULL_SIZE = "random weights of the paper's size"
+
+_PLACES = ("", " in the left lung", " in the right lung", " in both lungs")
+
+
+def list_dtypes(device: str | None) -> list[str]:
+    """The precisions that are worth timing with torch: float32, and those that the device has in hardware."""
+    kind = choose_device(device).type
+    return [
+        "float32",
+        *(["bfloat16"] if has_fast_bfloat16(device) else []),
+        *(["float16"] if kind == "cuda" else []),
+    ]
+
+
+def load_classifiers(weights: str | None, dtypes: Sequence[str], device: str | None) -> list[ZeroShotClassifier]:
+    """Loads the weights once for each precision.
+
+    Args:
+        weights: their name; None makes a ViT-B/16, a BERT-base and four alignment layers of random numbers in memory.
+        dtypes: precisions, or none to time what there is: all of `list_dtypes`, or the one of exported weights.
+        device: where to compute; None takes a GPU if there is one.
+    """
+    if weights is None:
+        return _build_full_size(dtypes or list_dtypes(device), device)
+    if dtypes:
+        return [ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype) for dtype in dtypes]
+    first = ZeroShotClassifier.from_pretrained(weights, device=device)
+    if not isinstance(first.backend, TorchBackend):
+        return [first]
+    others = {
+        dtype: ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
+        for dtype in list_dtypes(device)
+        if dtype != first.dtype
+    }
+    return [(others | {first.dtype: first})[dtype] for dtype in list_dtypes(device)]
+
+
+def build_prompts(count: int) -> PromptSet:
+    """So many prompts of usual length, one a label: PadChest's labels, then the same at places of the chest.
+
+    Raises:
+        PromptError: fewer than one, or more than there are.
+    """
+    labels = [f"{label}{place}" for place in _PLACES for label in load_prompt_set("padchest192").labels]
+    if not 1 <= count <= len(labels):
+        raise PromptError(
+            describe("So many prompts cannot be timed", got=count, expected=f"a number from 1 to {len(labels)}")
+        )
+    return PromptSet.from_labels(labels[:count])
+
+
+def _build_full_size(dtypes: Sequence[str], device: str | None) -> list[ZeroShotClassifier]:
+    tokenizer = load_processor(DEMO).tokenizer
+    config = CARZeroConfig(text_config={"model_type": "bert", "vocab_size": len(tokenizer)})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CARZeroModel(config)
+    model.set_continuations(continuation_pieces(tokenizer))
+    processor = build_processor(tokenizer, max_text_length=config.max_text_length)
+    return [
+        ZeroShotClassifier(TorchBackend(copy.deepcopy(model), device=device, dtype=to_torch_dtype(dtype)), processor)
+        for dtype in dtypes
+    ]
+
+
+FORMATS = ("PNG", "JPEG", "DICOM")
+
+_SIDE_PX = 1024
+
+_BITS = 12
+
+
+def write_films(folder: Path, count: int) -> dict[str, list[ImageItem]]:
+    """Writes the bundled film in each format, `count` files each, with a longer side of 1,024 px.
+
+    Args:
+        folder: an empty one.
+        count: files of each format; they are equal, and read from the system's cache.
+
+    Returns:
+        items by format: 8-bit PNG, 8-bit JPEG of quality 95, and 12-bit DICOM, uncompressed.
+    """
+    grey = _load_film()
+    writers = {"PNG": _write_png, "JPEG": _write_jpeg, "DICOM": _write_dicom}
+    items: dict[str, list[ImageItem]] = {}
+    for name in FORMATS:
+        paths = [folder / f"film_{number}.{name.lower()}" for number in range(count)]
+        writers[name](paths[0], grey)
+        for path in paths[1:]:
+            path.write_bytes(paths[0].read_bytes())
+        items[name] = [ImageItem(path.name, str(path), str(path)) for path in paths]
+    return items
+
+
+def _load_film() -> NDArray[np.float32]:
+    """(height, width) grey levels in [0, 255]."""
+    film = Image.fromarray(load_radiograph(example_film()).pixels)
+    scale = _SIDE_PX / max(film.size)
+    size = (round(film.width * scale), round(film.height * scale))
+    return np.asarray(film.resize(size, Image.Resampling.BOX), dtype=np.float32)
+
+
+def _write_png(path: Path, grey: NDArray[np.float32]) -> None:
+    Image.fromarray(grey.round().astype(np.uint8)).save(path, format="PNG")
+
+
+def _write_jpeg(path: Path, grey: NDArray[np.float32]) -> None:
+    Image.fromarray(grey.round().astype(np.uint8)).save(path, format="JPEG", quality=95)
+
+
+def _write_dicom(path: Path, grey: NDArray[np.float32]) -> None:
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = ComputedRadiographyImageStorage, generate_uid()
+    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "CR", "CHEST", "PA"
+    data.Rows, data.Columns = grey.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, _BITS, _BITS - 1
+    data.WindowCenter, data.WindowWidth = 2 ** (_BITS - 1), 2**_BITS
+    data.PixelData = (grey * ((2**_BITS - 1) / 255)).round().astype("<u2").tobytes()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    data.save_as(path, enforce_file_format=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = ["SpeedRow", "Task", "summarise", "time_in_turns"]
 
+
 Clock = Callable[[], float]
 
 

@@ -6,26 +6,67 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from carzero.errors import ConfigurationError, RunError, describe
-from carzero.training.averaging import AveragedModel
-from carzero.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from carzero.training.curves import Curves
-from carzero.training.engine import Engine
-from carzero.training.optimiser import Schedule, build_optimiser, set_training_mode
-from carzero.training.plan import StepPlan
+from carzero.training.batches.sampler import StepPlan
+from carzero.training.distributed import Engine
+from carzero.training.optimiser import AveragedModel, Schedule, build_optimiser, set_training_mode
 from carzero.training.randomness import seed_torch
-from carzero.training.recipe import RunSection
-from carzero.training.run_folder import RunFolder
-from carzero.training.stopping import stop_on_signals
+from carzero.training.recipes import RunSection
+from carzero.training.run_folder import RunFolder, latest_checkpoint, load_checkpoint, save_checkpoint
+from carzero.training.trackers import Curves
 
-__all__ = ["InterruptedRunError", "Task", "TrainingLoop"]
+__all__ = ["InterruptedRunError", "StopRequest", "Task", "TrainingLoop", "stop_on_signals"]
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop.
+
+    Attributes:
+        signal: number of the first signal, or None.
+    """
+
+    signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turns SIGINT and SIGTERM into a request while the block runs; a second SIGINT stops at once.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came twice; one that follows a SIGTERM is the first of its kind.
+    """
+    request = StopRequest()
+    interrupted = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        if request.signal is None:
+            request.signal = number
+        if number == signal.SIGINT:
+            if interrupted:
+                signal.default_int_handler(number, frame)
+            interrupted = True
+
+    try:
+        for number in before:
+            signal.signal(number, ask)
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 _DROPOUT = 9  # purpose of random numbers
 

@@ -10,6 +10,7 @@ import torch
 
 __all__ = ["generator_for", "seed_torch", "torch_generator_for"]
 
+
 _BITS = 63
 
 

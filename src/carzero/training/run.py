@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from carzero import __version__
-from carzero.data.hashes import hash_table
+from carzero._version import __version__
+from carzero.core.hashing import hash_table
+from carzero.data.pairs import load_pairs
 from carzero.errors import RunError, describe
-from carzero.training.engine import Engine
+from carzero.training.distributed import Engine
 from carzero.training.loop import Task, TrainingLoop
-from carzero.training.recipe import RunSection
+from carzero.training.recipes import Recipe, RunSection
 from carzero.training.run_folder import RunFolder
+from carzero.training.tasks.contrastive import ContrastiveTask
 
-__all__ = ["run_task"]
+__all__ = ["run_task", "train"]
 
 
 def run_task(
@@ -90,3 +92,41 @@ def _describe_run(recipe: RunSection, data: Path, columns: Mapping[str, str] | N
         "processes": processes,
         "software": {"carzero": __version__, "torch": str(torch.__version__)},
     }
+
+
+def train(
+    recipe: Recipe,
+    table_path: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    columns: Mapping[str, str] | None = None,
+    cache: str | Path | None = None,
+    device: str | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> dict[str, Any]:
+    """Trains, and returns the log record of the weights that were kept. Under torchrun every process calls it.
+
+    Args:
+        recipe: what is trained, and how.
+        table_path: the training table, see `carzero.data.pairs`.
+        out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
+        resume: go on with the run in `out`.
+        columns: names that the table uses for our columns.
+        cache: folder for read pictures and features of frozen towers, to be shared between runs.
+        device: see `Engine`.
+        report: called in the main process with every log record.
+        progress: called in the main process with pictures read, and their number.
+
+    Raises:
+        TableError: the table is wrong, or has fewer training images than a batch.
+        ConfigurationError: the recipe's parts do not fit each other.
+        RunError: the run cannot start, go on or be resumed; `InterruptedRunError` if it was asked to stop.
+    """
+    table = load_pairs(table_path, columns=columns)
+
+    def build(engine: Engine) -> ContrastiveTask:
+        return ContrastiveTask(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
+
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)

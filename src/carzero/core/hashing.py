@@ -1,0 +1,45 @@
+"""Hashes that tell whether two results rest on the same files, pictures and words."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from carzero.core.tables import list_parts
+
+__all__ = ["hash_file", "hash_files", "hash_table", "hash_texts", "to_file_name"]
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(files: Iterable[Path], root: Path) -> str:
+    """SHA-256 of files by their names below `root` and their contents, in the order given."""
+    return hash_texts(f"{file.relative_to(root).as_posix()} {hash_file(file)}" for file in files)
+
+
+def hash_table(path: Path) -> str:
+    """SHA-256 of a table that `load_table` reads: of its file, or of the parts in its folder."""
+    return hash_files(list_parts(path), path) if path.is_dir() else hash_file(path)
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in their order, each closed by a newline."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+_NAME_LIMIT = 80
+
+
+def to_file_name(text: str) -> str:
+    """The text as a file name; one that had to be changed or cut carries a hash, so that no two texts share a name."""
+    plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")[:_NAME_LIMIT]
+    return plain if plain == text.replace(" ", "_") else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

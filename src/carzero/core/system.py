@@ -1,0 +1,85 @@
+"""What a speed depends on beside the program: processor, its instructions for short numbers, GPU, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+__all__ = ["describe_machine", "list_features"]
+
+
+# Flags of Linux that decide how fast matrices are multiplied, and what people call them.
+_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI (int8)",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX int8",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "ARM BF16",
+    "i8mm": "ARM int8",
+}
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """The machine as plain values.
+
+    Args:
+        device: where scores are computed, as torch names it.
+
+    Returns:
+        `processor`, `cores` (that this process may use), `threads` (torch's), `features`, `memory_gib` (None where it
+        cannot be told), `device`, `gpu` (its name, or None), and versions.
+    """
+    import torch
+    import transformers
+
+    from carzero._version import __version__
+
+    text = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.is_file() else ""
+    return {
+        "processor": _read_field(text, "model name") or platform.processor() or platform.machine(),
+        "cores": count_cores(),
+        "threads": torch.get_num_threads(),
+        "features": list_features(text) or [torch.backends.cpu.get_cpu_capability()],
+        "memory_gib": _memory_gib(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "carzero": __version__,
+    }
+
+
+def list_features(cpuinfo: str) -> list[str]:
+    """Names the instructions that matter here, from the text of /proc/cpuinfo; none where it states no flags."""
+    flags = set((_read_field(cpuinfo, "flags") or _read_field(cpuinfo, "Features")).split())
+    return [name for flag, name in _FEATURES.items() if flag in flags]
+
+
+def _read_field(cpuinfo: str, name: str) -> str:
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def count_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):  # not told by this system
+        return None

@@ -1,0 +1,311 @@
+"""Reading tables, whatever their format, with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.errors import TableError, describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "FOLDER_MANIFEST",
+    "check_output",
+    "list_parts",
+    "load_json",
+    "load_json_table",
+    "load_table",
+    "load_table_pieces",
+    "write_pieces",
+]
+
+
+def load_json_table(path: Path) -> pd.DataFrame:
+    """Reads .jsonl (an object a line; empty lines count for nothing) or .json (a list of objects, or columns by name).
+
+    Returns:
+        Columns of Python's own values in the order in which they first occur, None where a row has none.
+
+    Raises:
+        ValueError: the file is no JSON, or no table; OSError if it cannot be read.
+    """
+    import pandas as pd
+
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            if path.suffix.lower() == ".jsonl":
+                return _build_table(json.loads(line) for line in file if line.strip())
+            content = json.load(file)
+        except RecursionError as error:
+            raise ValueError("values that are nested too deeply") from error
+    if isinstance(content, dict):
+        return pd.DataFrame({name: _build_column(content[name]) for name in content}).reset_index(drop=True)
+    return _build_table(iter(content) if isinstance(content, list) else iter([content]))
+
+
+def _build_table(rows: Iterator[Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"row {count + 1} is no object with a value for each column")
+        for name, value in row.items():
+            _fill(columns.setdefault(name, []), count).append(value)
+        count += 1
+    series = {name: pd.Series(_fill(values, count), dtype=object) for name, values in columns.items()}
+    return pd.DataFrame(series, index=pd.RangeIndex(count))
+
+
+def _build_column(values: Any) -> pd.Series:
+    import pandas as pd
+
+    if not isinstance(values, list | dict):
+        raise ValueError("an object that holds neither rows nor columns")
+    if isinstance(values, list):
+        return pd.Series(values, dtype=object)
+    return pd.Series(list(values.values()), index=list(values), dtype=object)
+
+
+def _fill(values: list[Any], count: int) -> list[Any]:
+    values.extend([None] * (count - len(values)))
+    return values
+
+
+# Readers of partitioned tables pass over names that begin with "_", and so do we.
+FOLDER_MANIFEST = "_manifest.json"
+
+
+# Keys that may look like numbers: "007" and "1.20" must come back as they were written.
+_TEXT_COLUMNS = ("image_id", "patient_id", "path", "image", "image_path", "file", "study_uid", "series_uid", "sop_uid")
+
+
+def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads a table: .csv, .tsv, .jsonl, .json (a list of records) or .parquet, with plain strings kept as strings.
+
+    Args:
+        path: the file; or a folder of Parquet parts, which are joined in the order of their names.
+        as_text: True makes no number, date or truth value of any text, and no float of a whole number beside a missing
+            one; False does so except in columns of keys.
+        keys: further columns of texts that may look like numbers.
+
+    Raises:
+        TableError: the file is missing, of another suffix, or broken; the folder holds no parts, or unfinished ones.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if path.is_dir():
+        _check_finished(path)
+        return pd.concat([load_table(part, as_text=as_text, keys=keys) for part in list_parts(path)], ignore_index=True)
+    texts = dict.fromkeys((*_TEXT_COLUMNS, *keys), str)
+    delimited: Any = str if as_text else texts
+    exact: Any = {"dtype_backend": "numpy_nullable"} if as_text else {}
+    readers = {
+        ".csv": lambda: pd.read_csv(path, dtype=delimited),
+        ".tsv": lambda: pd.read_csv(path, sep="\t", dtype=delimited),
+        ".jsonl": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
+        ".json": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
+        ".parquet": lambda: pd.read_parquet(path, **exact),
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise TableError(describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}"))
+    with _named_errors(path):
+        return _checked(reader(), path)
+
+
+def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
+    """Reads a table as tables of at most so many rows below each other; other than .csv and .parquet comes as one.
+
+    Raises:
+        TableError: as for `load_table`; a broken row only when its piece is reached.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        with _named_errors(path), pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), chunksize=rows) as pieces:
+            for piece in pieces:
+                yield _checked(piece, path)
+    elif suffix == ".parquet":
+        import pyarrow.parquet
+
+        with _named_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows):
+                yield batch.to_pandas()
+    else:
+        yield load_table(path)
+
+
+def _load_typed_json(path: Path, texts: Mapping[str, type]) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.read_json(path, lines=path.suffix.lower() == ".jsonl", dtype=dict(texts))
+    # Where a key is missing, pandas makes floats of the others before it makes texts of them.
+    if gaps := [name for name in texts if name in frame and frame[name].isna().any()]:
+        written = load_json_table(path)
+        for name in gaps:
+            frame[name] = written[name].map(str, na_action="ignore").astype("str").to_numpy()
+    return frame
+
+
+def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if path.suffix.lower() in (".csv", ".tsv") and not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes a row's surplus first cells for an index, and so moves every value one column on.
+        raise ValueError("rows of more cells than the header")
+    return frame
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    import pandas as pd
+
+    try:
+        yield
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(
+            describe(
+                f"The table {path} cannot be read",
+                got=(str(error).splitlines() or [type(error).__name__])[0],
+                expected=f"a {path.suffix} table",
+                then="check the file",
+            )
+        ) from error
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The Parquet files of a partitioned table, sorted by name; names that begin with "_" or "." are no parts.
+
+    Raises:
+        TableError: there are none.
+    """
+    parts = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith(("_", ".")))
+    if not parts:
+        raise TableError(
+            describe("This folder is no table", got=str(folder), expected="Parquet parts in it (*.parquet)")
+        )
+    return parts
+
+
+def _check_finished(folder: Path) -> None:
+    """Refuses the folder of a run that says of itself that parts are missing."""
+    try:
+        manifest = json.loads((folder / FOLDER_MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise TableError(
+            describe(f"{folder / FOLDER_MANIFEST} cannot be read", got=str(error), then="restore it, or delete it")
+        ) from error
+    if isinstance(manifest, dict) and manifest.get("complete") is False:
+        raise TableError(
+            describe(f"{folder} holds an unfinished run", then="finish it with --resume; what is missing has no score")
+        )
+
+
+def check_output(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuses a file that could not be written, before any work is done.
+
+    Raises:
+        TableError: unknown suffix, or the folder does not exist.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise TableError(
+            describe(
+                "The output's format is unknown", got=str(path), expected=f"a name ending in {', '.join(suffixes)}"
+            )
+        )
+    if not path.parent.is_dir():
+        raise TableError(
+            describe("The output's folder does not exist", got=str(path.parent), then="create it, or name another")
+        )
+
+
+_LIMIT_BYTES = 1 << 28
+
+
+def load_json(path: str | Path) -> Any:
+    """Reads a JSON file of at most 256 MiB.
+
+    Raises:
+        TableError: the file is missing, too large, too deeply nested or no JSON.
+    """
+    path = Path(path)
+    try:
+        if (size := path.stat().st_size) > _LIMIT_BYTES:
+            raise TableError(describe(f"{path} is too large", got=f"{size} bytes", expected=f"at most {_LIMIT_BYTES}"))
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(
+            describe(
+                f"{path} cannot be read as JSON",
+                got=(str(error).splitlines() or [type(error).__name__])[0],
+                then="check the file",
+            )
+        ) from error
+
+
+_JSON_ROWS = 256
+
+
+def write_pieces(pieces: Iterable[pd.DataFrame], path: Path, suffix: str) -> None:
+    """Writes tables of equal columns below each other.
+
+    Args:
+        pieces: at least one table, which may have no rows.
+        path: the file, written from its beginning.
+        suffix: .parquet, .csv or .json (a list of records, one a line), in small letters.
+    """
+    writers = {".parquet": _write_parquet, ".csv": _write_csv, ".json": _write_json}
+    writers[suffix](pieces, path)
+
+
+def _write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    writer = None
+    try:
+        for piece in pieces:
+            if writer is None:
+                fields = [
+                    (name, pyarrow.string() if kind.kind == "O" else pyarrow.from_numpy_dtype(kind))
+                    for name, kind in piece.dtypes.items()
+                ]
+                schema = pyarrow.schema(fields)
+                writer = pyarrow.parquet.ParquetWriter(path, schema)
+            writer.write_table(pyarrow.Table.from_pandas(piece, schema=schema, preserve_index=False))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_csv(pieces: Iterable[pd.DataFrame], path: Path) -> None:
+    for number, piece in enumerate(pieces):
+        piece.to_csv(path, index=False, header=number == 0, mode="w" if number == 0 else "a")
+
+
+def _write_json(pieces: Iterable[pd.DataFrame], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        between = "[\n"
+        for piece in pieces:
+            for begin in range(0, len(piece), _JSON_ROWS):  # its text takes much memory
+                rows = piece.iloc[begin : begin + _JSON_ROWS]
+                lines = rows.to_json(orient="records", lines=True, double_precision=9).rstrip("\n")
+                file.write(between + lines.replace("\n", ",\n"))
+                between = ",\n"
+        file.write("]\n" if between == ",\n" else "[]\n")

@@ -1,0 +1,119 @@
+"""Reading many pictures for no other end than to know that they can be read, in several processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
+
+__all__ = ["Advance", "PictureCheck", "check_picture", "check_pictures"]
+
+
+Advance = Callable[[int, int, int], None]
+
+_AHEAD = 4  # pictures that wait for each process
+
+_LIMIT_S = 300.0  # for one picture
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCheck:
+    """What became of one picture.
+
+    Attributes:
+        kind: "" if it can be trained on, else "missing-file", "unreadable-picture" or "unsuitable-picture".
+        reason: why not, in words.
+        digest: hash of its grey levels and shape: equal for equal pictures, whatever their files' format.
+        doubts: what is odd about it, each a full sentence.
+    """
+
+    kind: str
+    reason: str = ""
+    digest: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+Check = Callable[[str], PictureCheck]
+
+
+def check_picture(path: str) -> PictureCheck:
+    """Reads one picture as the trainer would."""
+    import numpy as np
+
+    from carzero.errors import ImageError, UnsuitableImageError
+    from carzero.images import load_radiograph
+
+    try:
+        if not Path(path).exists():
+            return PictureCheck("missing-file", "there is no such file")
+        radiograph = load_radiograph(path)
+    except ImageError as error:
+        kind = "unsuitable-picture" if isinstance(error, UnsuitableImageError) else "unreadable-picture"
+        return PictureCheck(kind, str(error).removeprefix(f"{path}: "))
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        return PictureCheck("unreadable-picture", f"the file cannot be reached: {error.strerror}")
+    except MemoryError:
+        return PictureCheck("unreadable-picture", "there is not enough memory to read it")
+    levels = np.rint(radiograph.pixels).astype(np.uint8)  # as the model sees them
+    digest = hashlib.blake2b(repr(levels.shape).encode() + levels.tobytes(), digest_size=16).hexdigest()
+    return PictureCheck("", digest=digest, doubts=radiograph.warnings)
+
+
+def check_pictures(
+    paths: Sequence[str],
+    *,
+    jobs: int = 1,
+    advance: Advance = lambda done, failed, total: None,
+    check: Check = check_picture,
+) -> list[PictureCheck]:
+    """Reads pictures; the results are in the order of `paths`, whatever the number of processes.
+
+    A file that brings its reader down (a crash inside a decoder, no memory left) or keeps it busy for five minutes is
+    reported as unreadable, and the rest is read all the same.
+
+    Args:
+        paths: picture files.
+        jobs: processes; 1 reads here, and so does any number on Windows.
+        advance: called with the numbers of pictures done, failed and in all, after each.
+        check: what reads one picture; importable by name, as processes find it so.
+    """
+    checks: dict[int, PictureCheck] = {}
+    failed = 0
+    jobs = min(jobs, len(paths)) if CAN_ISOLATE else 1
+    for number, found in _read_in_processes(paths, jobs, check) if jobs > 1 else _read_here(paths, check):
+        checks[number] = found
+        failed += bool(found.kind)
+        advance(len(checks), failed, len(paths))
+    return [checks[number] for number in range(len(paths))]
+
+
+def _read_here(paths: Sequence[str], check: Check) -> Iterator[tuple[int, PictureCheck]]:
+    for number, path in enumerate(paths):
+        yield number, check(path)
+
+
+def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterator[tuple[int, PictureCheck]]:
+    remaining = iter(range(len(paths)))
+    waiting: dict[Future[PictureCheck], int] = {}
+    with WorkerPool(check, jobs, limit_s=_LIMIT_S) as pool:
+        while True:
+            for number in islice(remaining, _AHEAD * jobs - len(waiting)):
+                waiting[pool.submit(paths[number])] = number
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(future), _to_check(future)
+
+
+def _to_check(future: Future[PictureCheck]) -> PictureCheck:
+    try:
+        return future.result()
+    except WorkerCrashedError:
+        return PictureCheck("unreadable-picture", "its reader crashed: the file is broken, or too large")
+    except WorkerHungError as error:
+        return PictureCheck("unreadable-picture", f"its reader hung: {error}")

@@ -1,0 +1,196 @@
+"""What a public test set is to the runner: names in order, a reader of its files, and what one should know about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.errors import ConfigurationError, TableError, describe
+
+if TYPE_CHECKING:
+    from carzero.images.boxes import BoxTable
+
+__all__ = [
+    "Advance",
+    "ImportReport",
+    "LabelledImages",
+    "Protocol",
+    "assign_split",
+    "build_row",
+    "check_shares",
+    "file_name",
+    "stem",
+    "to_matrix",
+]
+
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledImages:
+    """The labels of a test set, as read from its files.
+
+    Attributes:
+        images: ids in the files' order; unique.
+        matrix: (I, C) float32, 1 where the finding is present, 0 where it is absent, in the protocol's class order.
+        groups: what is resampled as a whole: the patient of each picture, or the nearest thing that the files tell.
+        unit: what `groups` are: "patient", "study", "report" or "image".
+        sources: the files that were read.
+        boxes: where the files hold boxes.
+    """
+
+    images: tuple[str, ...]
+    matrix: NDArray[np.float32]
+    groups: tuple[str, ...]
+    unit: str
+    sources: tuple[Path, ...]
+    boxes: BoxTable | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.matrix) == len(self.groups):
+            raise ValueError(f"rows differ: {len(self.images)}, {len(self.matrix)}, {len(self.groups)}.")
+        doubled = [name for name, count in Counter(self.images).items() if count > 1]
+        if doubled:
+            raise TableError(
+                describe("The label files list pictures more than once", got=doubled[:5], expected="each picture once")
+            )
+
+    @property
+    def units(self) -> str:
+        """What groups are, as a plural."""
+        return {"study": "studies"}.get(self.unit, f"{self.unit}s")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How one public test set is evaluated.
+
+    Attributes:
+        name: as typed: "chestxray14".
+        title: as printed: "ChestXray14".
+        prompts: name of the prompt set in the library whose "paper" wording was released.
+        labels: classes in the released order.
+        images: how many pictures the published figures rest on.
+        load: reads label files in any of their official forms.
+        label_files: patterns of the label files' names, for finding them beside the pictures.
+        to_id: a picture's path or name as an id of this set.
+        quirks: what one should know before comparing figures; full sentences.
+        orders: other column orders of released score files: number of columns to the classes (None is left out).
+        no_findings: classes that describe no finding; the report adds a mean without them.
+    """
+
+    name: str
+    title: str
+    prompts: str
+    labels: tuple[str, ...]
+    images: int
+    load: Callable[[Sequence[Path]], LabelledImages]
+    label_files: tuple[str, ...]
+    to_id: Callable[[str], str]
+    quirks: tuple[str, ...]
+    orders: Mapping[int, tuple[str | None, ...]] = field(default_factory=dict)
+    no_findings: frozenset[str] = frozenset()
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, whichever slashes it has."""
+    return PurePosixPath(path.replace("\\", "/")).name
+
+
+def stem(image_id: str) -> str:
+    """An id without the suffix of a picture, so that a set converted to another format is still found."""
+    suffix = PurePosixPath(image_id).suffix
+    return image_id.removesuffix(suffix) if suffix.lower() in _PICTURES else image_id
+
+
+def to_matrix(labels: Sequence[str], found: Sequence[set[str]]) -> NDArray[np.float32]:
+    """Returns (I, C): 1 where a picture's set of findings holds the class."""
+    columns = {label: column for column, label in enumerate(labels)}
+    matrix = np.zeros((len(found), len(labels)), dtype=np.float32)
+    for row, names in enumerate(found):
+        for name in names:
+            if name in columns:
+                matrix[row, columns[name]] = 1
+    return matrix
+
+
+Advance = Callable[[int, int], None]
+
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import found.
+
+    Attributes:
+        rows: the table's rows; `image` is an absolute path.
+        found: counts of what the release holds, in words, in the order of reading.
+        left_out: counts of what was not asked for, such as other views.
+        missing: what should be there and is not, or cannot be read: reason to names.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    found: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, list[str]] = field(default_factory=dict)
+
+    def miss(self, reason: str, name: str) -> None:
+        """Records that something is not there; what UTF-8 cannot say of a file's name is shown by its number."""
+        self.missing.setdefault(reason, []).append(name.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and everything that is missing, as plain values; without the rows."""
+        return {
+            "rows": len(self.rows),
+            "patients": len({row["patient_id"] for row in self.rows if row["patient_id"]}),
+            "studies": len({(row["patient_id"], row["study_id"]) for row in self.rows if row["study_id"]}),
+            "splits": dict(Counter(row["split"] for row in self.rows)),
+            "views": dict(Counter(row["view"] for row in self.rows).most_common()),
+            "found": dict(self.found),
+            "left_out": dict(self.left_out),
+            "missing": self.missing,
+        }
+
+
+def build_row(image: str, *, split: str, patient: str, source: str, **values: str) -> dict[str, str]:
+    """One row of a table. `values`: `study_id`, `view`, and the columns of words."""
+    keys = {"study_id": values.pop("study_id", ""), "view": values.pop("view", "")}
+    return {"image": image, **values, "split": split, "patient_id": patient, **keys, "source": source}
+
+
+def check_shares(shares: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the shares of train, val and test.
+
+    Raises:
+        ConfigurationError: not three numbers from 0 that add up to 1.
+    """
+    if len(shares) != len(_SPLITS) or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigurationError(
+            describe("The shares of the splits do not fit", got=list(shares), expected="three from 0 that add up to 1")
+        )
+    return (shares[0], shares[1], shares[2])
+
+
+def assign_split(key: str, shares: Sequence[float]) -> str:
+    """Returns the split of a key: the same on every machine, in any order, whatever else the table holds.
+
+    The first 8 bytes of the key's SHA-256, read as a fraction of their range, fall into the part of [0, 1) that belongs
+    to train, val or test, in this order. So the parts have the asked shares on average only.
+
+    Args:
+        key: what must stay together: a patient, or a study where the patient is not known.
+        shares: of train, val and test; they add up to 1.
+    """
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    if place < shares[0]:
+        return "train"
+    return "val" if place < shares[0] + shares[1] or shares[2] == 0 else "test"

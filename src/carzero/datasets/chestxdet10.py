@@ -1,0 +1,56 @@
+"""ChestX-Det10: ten findings with boxes on 542 test pictures taken from ChestXray14.
+
+File: `test.json`, a list of `{"file_name", "syms", "boxes"}`; a picture has a finding if it has a box of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from carzero.datasets.base import LabelledImages, Protocol, file_name
+from carzero.errors import TableError, describe
+from carzero.images.boxes import load_chestxdet
+
+__all__ = ["LABELS", "PROTOCOL", "load_labels"]
+
+
+LABELS = (
+    *("Atelectasis", "Calcification", "Consolidation", "Effusion", "Emphysema"),
+    *("Fibrosis", "Fracture", "Mass", "Nodule", "Pneumothorax"),
+)
+
+
+def load_labels(files: Sequence[Path]) -> LabelledImages:
+    """Reads label matrix and boxes.
+
+    Raises:
+        TableError: another number of files, another form, or a finding that the set does not have.
+    """
+    if len(files) != 1:
+        raise TableError(
+            describe("ChestX-Det10 needs one label file", got=[p.name for p in files], expected="test.json")
+        )
+    boxes = load_chestxdet(files[0])
+    if strange := sorted(set(boxes.labels) - set(LABELS)):
+        raise TableError(
+            describe(f"{files[0]} names findings that ChestX-Det10 does not", got=strange, expected=str(LABELS))
+        )
+    return LabelledImages(boxes.images, boxes.to_labels(LABELS), boxes.images, "image", (files[0],), boxes)
+
+
+PROTOCOL = Protocol(
+    name="chestxdet10",
+    title="ChestX-Det10",
+    prompts="chestxdet10",
+    labels=LABELS,
+    images=542,
+    load=load_labels,
+    label_files=("test.json",),
+    to_id=file_name,
+    quirks=(
+        "The pictures come from ChestXray14 under new numbers, so patients are not known and intervals resample "
+        "pictures; they are a little too narrow if a patient has several.",
+        "Pictures without any box are negatives of every class.",
+    ),
+)

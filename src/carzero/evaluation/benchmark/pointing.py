@@ -1,0 +1,333 @@
+"""The grounding task of a set with boxes, from end to end: maps (made here, or from a file), figures, the record."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from carzero.core.journal import Journal
+from carzero.datasets.base import LabelledImages, Protocol
+from carzero.datasets.files import find_images
+from carzero.errors import ConfigurationError, TableError, describe
+from carzero.evaluation.benchmark.classification import (
+    BenchmarkResult,
+    Progress,
+    Statistics,
+    build_manifest,
+    hash_source,
+    no_progress,
+    refuse_missing,
+    to_records,
+)
+from carzero.evaluation.benchmark.pointing_metrics import BOX_SHARE, build_rows, measure_maps
+from carzero.inference.grounding import BOX_RULE, DEMO_DOUBT
+from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
+from carzero.metrics.boxes import Boxes
+from carzero.prompts import PromptSet
+from carzero.records import FailedImage, ImageItem, ScoredImage
+from carzero.weights.precision import resolve_dtype
+from carzero.weights.source import DEMO, hash_weights, load_preprocessing
+
+if TYPE_CHECKING:
+    from carzero.inference.classifier import ZeroShotClassifier
+
+__all__ = ["MAPS_FILE", "MappedImages", "map_images", "point_images", "point_maps"]
+
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedImages:
+    """Maps of the pictures that could be read, and the others with their reasons."""
+
+    table: MapTable
+    failures: list[dict[str, str]]
+
+
+def map_images(
+    items: list[ImageItem],
+    prompt_set: PromptSet,
+    *,
+    weights: str,
+    journal: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    batch_size: int = 16,
+    device: str | None = None,
+    dtype: str = "float32",
+    advance: Advance = lambda done, failed: None,
+) -> MappedImages:
+    """Makes the maps of every finding in every picture.
+
+    Args:
+        items: the pictures.
+        prompt_set: what is asked.
+        weights: as `load_model` takes them.
+        journal: keeps finished pictures; left in place until the caller has saved the table and removes it.
+        resume: go on with the journal.
+        overwrite: start anew although there is one.
+        batch_size: pictures in one pass.
+        device: where to compute.
+        dtype: precision to compute in.
+        advance: called with the numbers of pictures done and failed.
+
+    Raises:
+        TableError: a journal is in the way, or no picture could be read.
+    """
+    from carzero._version import __version__
+
+    settings: dict[str, Any] = {
+        "carzero_version": __version__,
+        "weights_sha256": hash_weights(weights),
+        "preprocessing": load_preprocessing(weights),
+        "dtype": resolve_dtype(dtype, weights, device),
+        "prompts_sha256": prompt_set.hash,
+    }
+    book = _open(journal, settings, resume, overwrite)
+    rows = {} if book is None else dict(book.rows)
+    rows = {
+        item.image_id: rows[item.image_id] for item in items if "reason" not in rows.get(item.image_id, {"reason": 1})
+    }
+    remaining = [item for item in items if item.image_id not in rows]
+    failed = 0
+    for batch in _stream(remaining, prompt_set, weights, batch_size, device, settings["dtype"]):
+        if book is not None:
+            book.append(batch)
+        rows.update({row["image_id"]: row for row in batch})
+        failed += sum("reason" in row for row in batch)
+        advance(len(rows), failed)
+    ordered = [rows[item.image_id] for item in items]
+    failures = [{key: row[key] for key in ("image_id", "path", "reason")} for row in ordered if "reason" in row]
+    return MappedImages(_to_table(ordered, prompt_set, {"weights": weights, **settings}), failures)
+
+
+def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> Journal | None:
+    if path is None:
+        return None
+    if path.exists() and resume and not overwrite:
+        return Journal.resume(path, settings)
+    if path.exists() and not overwrite:
+        raise TableError(
+            describe(
+                f"An interrupted run is waiting in {path}",
+                then="go on with --resume, or start anew with --overwrite",
+            )
+        )
+    return Journal.start(path, settings)
+
+
+def _stream(
+    items: list[ImageItem], prompt_set: PromptSet, weights: str, batch_size: int, device: str | None, dtype: str
+) -> Iterable[list[dict[str, Any]]]:
+    if not items:
+        return
+    # torch is loaded here and not above, so that a run with nothing left to do ends at once.
+    from carzero.inference.classifier import ZeroShotClassifier
+
+    classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
+    results = classifier.stream(items, classifier.encode_prompts(prompt_set), batch_size=batch_size, need_maps=True)
+    while batch := list(itertools.islice(results, batch_size)):
+        yield [_to_row(classifier, result) for result in batch]
+
+
+def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -> dict[str, Any]:
+    if isinstance(result, FailedImage) or result.maps is None or result.radiograph is None:
+        reason = result.reason if isinstance(result, FailedImage) else "no map was made"
+        return {"image_id": result.image_id, "path": result.path, "reason": reason}
+    geometry = classifier.processor.image_processor.geometry(result.radiograph)
+    return {
+        "image_id": result.image_id,
+        "path": result.path,
+        "size": [geometry.height, geometry.width],
+        "logits": result.logits.tolist(),
+        "grids": result.maps.tolist(),
+    }
+
+
+def _to_table(rows: list[dict[str, Any]], prompt_set: PromptSet, provenance: Mapping[str, Any]) -> MapTable:
+    good = [row for row in rows if "reason" not in row]
+    if not good:
+        raise TableError(
+            describe(f"None of {len(rows)} pictures could be read", got=rows[0]["reason"] if rows else "no pictures")
+        )
+    return MapTable(
+        tuple(row["image_id"] for row in good),
+        tuple(prompt_set.labels),
+        np.array([row["grids"] for row in good], dtype=np.float32),
+        np.array([row["logits"] for row in good], dtype=np.float32),
+        np.array([row["size"] for row in good], dtype=np.int64),
+        resize_px=int(provenance["preprocessing"]["resize_px"]),
+        crop_px=int(provenance["preprocessing"]["crop_px"]),
+        provenance=provenance,
+    )
+
+
+MAPS_FILE = "maps.npz"
+
+
+def point_maps(
+    protocol: Protocol,
+    labels: Sequence[Path],
+    maps: Path,
+    *,
+    allow_missing: bool = False,
+    statistics: Statistics | None = None,
+) -> BenchmarkResult:
+    """Evaluates maps from a file of `point_images`.
+
+    Args:
+        protocol: of a set with boxes.
+        labels: its label files.
+        maps: the file.
+        allow_missing: evaluate what is there although pictures of the set have no map.
+        statistics: of the intervals.
+
+    Raises:
+        CARZeroError: the set has no boxes, or a file does not fit.
+    """
+    labelled = _load(protocol, labels)
+    about = {"maps": {"form": "table of maps", "file": maps.name, "sha256": hash_source(maps)}}
+    return _evaluate(protocol, labelled, load_map_table(maps), about, allow_missing, statistics or Statistics())
+
+
+def point_images(
+    protocol: Protocol,
+    labels: Sequence[Path],
+    images: Path,
+    *,
+    weights: str,
+    out: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    batch_size: int = 16,
+    device: str | None = None,
+    dtype: str = "float32",
+    allow_missing: bool = False,
+    statistics: Statistics | None = None,
+    progress: Progress = no_progress,
+) -> BenchmarkResult:
+    """Finds the set's pictures, maps every finding in each, and evaluates; arguments as in `benchmark_images`.
+
+    The maps are kept in `out` as maps.npz, on which `point_maps` gives the same figures again.
+
+    Raises:
+        CARZeroError: the set has no boxes, pictures are missing, or settings that cannot work.
+    """
+    from carzero.prompts import load_prompt_set
+
+    labelled = _load(protocol, labels)
+    found = find_images(images, labelled.images, protocol.to_id)
+    refuse_missing(found, labelled, images, allow_missing)
+    prompt_set = load_prompt_set(protocol.prompts, "paper")
+    journal = None if out is None else out / f"{MAPS_FILE}.journal"
+    with progress(len(found.items)) as advance:
+        mapped = map_images(
+            found.items,
+            prompt_set,
+            weights=weights,
+            journal=journal,
+            resume=resume,
+            overwrite=overwrite,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            advance=advance,
+        )
+    if out is not None and journal is not None:
+        save_map_table(mapped.table, out / MAPS_FILE)
+        journal.unlink(missing_ok=True)
+    about = {
+        "maps": {"form": "made here"},
+        "prompts": {label: list(prompts) for label, prompts in prompt_set},
+        "failures": [{key: failure[key] for key in ("image_id", "reason")} for failure in mapped.failures],
+    }
+    result = _evaluate(protocol, labelled, mapped.table, about, True, statistics or Statistics())
+    return BenchmarkResult(protocol, result.rows, result.manifest, None, mapped.failures)
+
+
+def _load(protocol: Protocol, labels: Sequence[Path]) -> LabelledImages:
+    labelled = protocol.load(labels)
+    if labelled.boxes is None:
+        raise ConfigurationError(
+            describe(
+                f"{protocol.title} has no boxes, so nothing can be pointed at",
+                got="--task pointing",
+                expected="a set with boxes, such as chestxdet10",
+            )
+        )
+    return labelled
+
+
+def _evaluate(
+    protocol: Protocol,
+    labelled: LabelledImages,
+    table: MapTable,
+    about: Mapping[str, Any],
+    allow_missing: bool,
+    statistics: Statistics,
+) -> BenchmarkResult:
+    chosen, kept, missing = _align(protocol, labelled, table, allow_missing)
+    groups = [labelled.groups[index] for index in kept]
+    truths = Boxes(*labelled.boxes.to_arrays(chosen.images, protocol.labels))  # type: ignore[union-attr]
+    rows = build_rows(
+        measure_maps(chosen, truths),
+        protocol.labels,
+        dataset=protocol.name,
+        groups=None if labelled.unit == "image" else groups,
+        rounds=statistics.rounds,
+        seed=statistics.seed,
+    )
+    manifest = build_manifest(
+        protocol,
+        labelled,
+        chosen.images,
+        task="pointing",
+        scores={
+            **about,
+            **_describe_maps(table),
+            "box_rule": BOX_RULE.format(share=BOX_SHARE),
+            "unused_maps": len(table.images) - len(kept),
+        },
+        missing=missing,
+        settings={
+            "intervals": f"95 %: Wilson for a class, else bootstrap over whole {labelled.units}",
+            "rounds": statistics.rounds,
+            "seed": statistics.seed,
+        },
+    )
+    if table.provenance.get("weights_sha256") == hash_weights(DEMO):
+        manifest["notes"].insert(0, DEMO_DOUBT)
+    return BenchmarkResult(protocol, to_records(rows, protocol, labelled), manifest)
+
+
+def _describe_maps(table: MapTable) -> dict[str, Any]:
+    """Weights, prompts and preprocessing of maps; None where the file does not state them."""
+    return {key: table.provenance.get(key) for key in ("weights", "weights_sha256", "preprocessing", "prompts_sha256")}
+
+
+def _align(
+    protocol: Protocol, labelled: LabelledImages, table: MapTable, allow_missing: bool
+) -> tuple[MapTable, list[int], list[str]]:
+    """Maps of the set's pictures in the set's order, their rows in the set, and the pictures without a map."""
+    if lacking := [label for label in protocol.labels if label not in table.labels]:
+        raise TableError(describe(f"The maps lack findings of {protocol.title}", got=lacking))
+    places = {protocol.to_id(name): row for row, name in enumerate(table.images)}
+    kept = [index for index, name in enumerate(labelled.images) if name in places]
+    missing = [name for name in labelled.images if name not in places]
+    if not kept or (missing and not allow_missing):
+        raise TableError(
+            describe(
+                f"{len(missing)} of {len(labelled.images)} labelled pictures have no map",
+                got=missing[:3],
+                expected="a map for each",
+                then="give --allow-missing to evaluate the rest" if kept else "check that these maps are of this set",
+            )
+        )
+    chosen = table.select([places[labelled.images[index]] for index in kept], protocol.labels)
+    return chosen, kept, missing

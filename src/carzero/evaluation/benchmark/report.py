@@ -1,0 +1,230 @@
+"""The report of a benchmark: one HTML file that needs nothing else, every text in it escaped."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from carzero.core.atomic import replace_when_done
+from carzero.datasets.published import SOURCE, list_published
+from carzero.evaluation.benchmark.classification import BenchmarkResult
+from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
+
+__all__ = ["build_report", "save_result"]
+
+
+_CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
+p.sub, figcaption, td.faint { color: #616e7c; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { padding: .22rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e7eb; }
+th { border-bottom: 2px solid #9aa5b1; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+tr.average td { font-weight: 600; } figure { margin: 1.5rem 0; } img { max-width: 100%; }
+.wide { overflow-x: auto; } pre { background: #f5f7fa; padding: 1rem; overflow-x: auto; font-size: 12px; }
+.note { background: #fff8e6; border-left: 4px solid #f0b429; padding: .5rem 1rem; }
+""".strip()
+
+_TITLES = {
+    "classification": "zero-shot classification",
+    "pointing": "grounding (pointing game)",
+}
+
+_COLUMNS = {
+    "classification": (("auroc", "AUROC"), ("auprc", "AUPRC"), ("average_precision", "av. precision")),
+    "pointing": (("pointing", "pointing"), ("iou", "IoU"), ("dice", "Dice"), ("cnr", "CNR"), ("ap@0.3", "AP at 0.3")),
+}
+
+# Heading of an interval, and what its rows' method says.
+_SPANS = {
+    "classification": (
+        ("95 % bootstrap", "bootstrap"),
+        ("95 % DeLong", "DeLong"),
+        ("95 % Newcombe", "Newcombe"),
+    ),
+    "pointing": (("95 % interval", ""),),
+}
+
+_CAPTIONS = {
+    "forest": "Value and 95 % interval of each class (positives/pictures; hits/trials in the pointing game).",
+    "roc": "ROC curve of each class.",
+    "precision_recall": "Precision-recall curve of each class; the baseline is the share of positives.",
+    "reliability": "Probabilities against what came true, in ten bins of equal width.",
+}
+
+
+def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
+    """Returns the report as HTML.
+
+    Args:
+        result: of the benchmark.
+        figures: SVG by name.
+    """
+    manifest, protocol = result.manifest, result.protocol
+    task = manifest["task"]
+    title = f"{protocol.title}: {_TITLES[task]}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{escape(_describe_run(manifest))}</p>',
+        '<p class="note">Research software, not for clinical use. Scores are raw logits; they rank pictures within a '
+        "class and are no probabilities unless a calibration is stated.</p>",
+        "<h2>Result</h2>",
+        _build_table(result, task),
+        _build_published(task, protocol.name),
+        _build_control(result) if task == "pointing" else "",
+        "<h2>What to know before comparing</h2>",
+        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in manifest["notes"]) + "</ul>",
+        *(_build_figure(name, svg) for name, svg in figures.items()),
+        _build_failures(result.failures),
+        "<h2>Record</h2><details><summary>manifest.json</summary>",
+        f"<pre>{escape(json.dumps(manifest, indent=2, ensure_ascii=False))}</pre></details>",
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f"<style>\n{_CSS}\n</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _describe_run(manifest: Mapping[str, Any]) -> str:
+    weights = manifest.get("weights") or "weights not stated by the score file"
+    hashed = f" ({manifest['weights_sha256'][:12]})" if manifest.get("weights_sha256") else ""
+    return (
+        f"{manifest['images']} pictures; {weights}{hashed}; carzero {manifest['carzero_version']}; {manifest['date']}. "
+        f"Intervals: {manifest['intervals']}."
+    )
+
+
+def _build_table(result: BenchmarkResult, task: str) -> str:
+    """One line a class and average: for each metric its value and intervals, and the published value of the first."""
+    columns = _COLUMNS[task]
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in result.rows:
+        if row["group"] == "all":
+            found.setdefault((row["label"], row["metric"]), []).append(row)
+    names = list(dict.fromkeys(label for label, metric in found if metric == columns[0][0]))
+    counted = ("hits", "trials") if task == "pointing" else ("positives", "pictures")
+    spans = _SPANS[task]
+    head = [
+        "",
+        *counted,
+        columns[0][1],
+        *(title for title, _ in spans),
+        "published",
+        *(title for _, title in columns[1:]),
+    ]
+    lines = []
+    for name in names:
+        first = found[name, columns[0][0]][0]
+        cells = [name, str(first["n_pos"]), str(first["n"])]
+        cells.append("-" if first["value"] is None else f"{first['value']:.4f}")
+        for _, made in spans:
+            rows = [row for row in found[name, columns[0][0]] if made in row["method"]]
+            cells.append(_write_span(rows[0]) if rows else "")
+        cells.append("" if first["published"] is None else f"{first['published']:.3f}")
+        cells += [_write_value(found.get((name, metric), [])) for metric, _ in columns[1:]]
+        kind = "" if name in result.protocol.labels else ' class="average"'
+        lines.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    few = "; Newcombe's where few patients have a positive: there the others hold less often than they say"
+    few = few if task == "classification" else ""
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return (
+        f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n'
+        + "\n".join(lines)
+        + f'\n</tbody></table></div>\n<p class="sub">In brackets 95 % intervals{few}. Published: {escape(SOURCE)}.</p>'
+    )
+
+
+def _write_value(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows or rows[0]["value"] is None:
+        return "-"
+    span = "" if rows[0]["ci_low"] is None else f" ({_write_span(rows[0])})"
+    return f"{rows[0]['value']:.3f}{span}"
+
+
+def _write_span(row: Mapping[str, Any]) -> str:
+    return "-" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+
+
+def _build_published(task: str, dataset: str) -> str:
+    listed = list_published("pointing" if task == "pointing" else "auroc", dataset)
+    if not listed:
+        return ""
+    models = "; ".join(f"{label} {model} {value:.3f}" for label, model, value in listed)
+    return f'<p class="sub">Printed by papers: {escape(models)}.</p>'
+
+
+def _build_control(result: BenchmarkResult) -> str:
+    """How high maps peak with and without the finding."""
+    names = ("peak_present", "peak_absent", "peak_auroc")
+    found = {(row["label"], row["metric"]): row["value"] for row in result.rows}
+    lines = []
+    for label in (*result.protocol.labels, "macro"):
+        cells = ["-" if (value := found[label, name]) is None else f"{value:.3f}" for name in names]
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (label, *cells)) + "</tr>")
+    return (
+        "<h2>Control: does a map peak higher where the finding is there?</h2>"
+        "<table><thead><tr><th></th><th>peak, present</th><th>peak, absent</th><th>AUROC of the peak</th></tr></thead>"
+        "<tbody>\n" + "\n".join(lines) + '\n</tbody></table>\n<p class="sub">Peak: median over pictures of the '
+        "highest cell over the map's mean cell. An AUROC of 0.5 says that the height of a peak tells nothing about "
+        "presence.</p>"
+    )
+
+
+def _build_figure(name: str, svg: bytes) -> str:
+    data = base64.b64encode(svg).decode("ascii")
+    caption = escape(_CAPTIONS[name])
+    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _build_failures(failures: Sequence[Mapping[str, str]]) -> str:
+    if not failures:
+        return ""
+    items = "".join(f"<li>{escape(each['image_id'])}: {escape(each['reason'])}</li>" for each in failures[:50])
+    more = f"<li>and {len(failures) - 50} more</li>" if len(failures) > 50 else ""
+    return f"<h2>{len(failures)} pictures were not scored</h2><ul>{items}{more}</ul>"
+
+
+def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
+    """Writes metrics.csv, metrics.json (as `--json` prints), manifest.json, a PNG for each figure, and report.html.
+
+    Args:
+        result: of the benchmark.
+        out: an existing folder.
+
+    Returns:
+        the files, the report last.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    metric = "pointing" if result.manifest["task"] == "pointing" else "auroc"
+    figures = draw_figures(result.protocol.labels, result.rows, result.aligned, metric)
+    svg = {name: to_svg(figure) for name, figure in figures.items()}
+    contents = {
+        "metrics.csv": _to_csv(result).encode(),
+        "metrics.json": (json.dumps(result.to_dict(), indent=2) + "\n").encode(),
+        "manifest.json": (json.dumps(result.manifest, indent=2) + "\n").encode(),
+        **{f"{name}.png": to_png(figure) for name, figure in figures.items()},
+        "report.html": build_report(result, svg).encode(),
+    }
+    for name, content in contents.items():
+        with replace_when_done(out / name) as target:
+            target.write_bytes(content)
+    return [out / name for name in contents]
+
+
+def _to_csv(result: BenchmarkResult) -> str:
+    """The tidy table; what is undefined stays empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(result.rows[0]))
+    writer.writeheader()
+    writer.writerows(result.rows)
+    return text.getvalue()

@@ -1,0 +1,154 @@
+"""A benchmark as it is asked for: one set or all, from pictures or from scores, with or without a folder to fill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carzero.datasets.base import Protocol
+from carzero.datasets.catalogue import PROTOCOLS
+from carzero.datasets.files import find_label_files
+from carzero.errors import ConfigurationError, TableError, describe
+from carzero.evaluation.benchmark.classification import (
+    BenchmarkResult,
+    Progress,
+    Statistics,
+    benchmark_images,
+    benchmark_scores,
+    no_progress,
+)
+from carzero.evaluation.benchmark.plots import check_drawing
+from carzero.evaluation.benchmark.pointing import point_images, point_maps
+from carzero.evaluation.benchmark.report import save_result
+
+__all__ = ["EVERY", "BenchmarkRun"]
+
+
+EVERY = "all"
+
+_TASKS = ("classification", "pointing")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRun:
+    """The settings of one benchmark; see `carzero benchmark --help` for each."""
+
+    name: str
+    labels: Sequence[Path] = ()
+    images: Path | None = None
+    scores: Path | None = None
+    image_list: Path | None = None
+    weights: str = "demo"
+    task: str = "classification"
+    out: Path | None = None
+    allow_missing: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    rounds: int = 1000
+    seed: int = 0
+    batch_size: int = 16
+    device: str | None = None
+    dtype: str = "float32"
+
+    def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
+        """Evaluates, and writes what is asked for: one result a set.
+
+        Args:
+            progress: called with the number of pictures of each set; a context that yields `advance(done, failed)`.
+
+        Raises:
+            CARZeroError: settings that cannot work, or files that do not fit.
+        """
+        self._check()
+        if self.name != EVERY:
+            return [self._run(PROTOCOLS[self.name], self.images, self.out, progress)]
+        folder = self.images or Path()
+        there = [protocol for name, protocol in PROTOCOLS.items() if (folder / name).is_dir()]
+        if not there:
+            expected = f"folders named {', '.join(PROTOCOLS)}"
+            raise TableError(describe("No set has a folder here", got=str(folder), expected=expected))
+        return [
+            self._run(each, folder / each.name, None if self.out is None else self.out / each.name, progress)
+            for each in there
+        ]
+
+    def left_out(self) -> list[str]:
+        """Sets that "all" does not run because they have no folder."""
+        return [name for name in PROTOCOLS if self.name == EVERY and not ((self.images or Path()) / name).is_dir()]
+
+    def _check(self) -> None:
+        if self.name not in (*PROTOCOLS, EVERY):
+            expected = f"{', '.join(PROTOCOLS)} or {EVERY}"
+            raise ConfigurationError(describe("There is no such test set", got=self.name, expected=expected))
+        if self.task not in _TASKS:
+            raise ConfigurationError(describe("There is no such task", got=self.task, expected=" or ".join(_TASKS)))
+        if (self.images is None) == (self.scores is None):
+            raise ConfigurationError(
+                describe("A benchmark needs pictures or scores", expected="either --images or --scores")
+            )
+        if self.image_list is not None and self.scores is None:
+            raise ConfigurationError(describe("--image-list says what rows of scores are", then="leave it out"))
+        if self.resume and self.out is None:
+            raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
+        if self.scores is not None and not self.labels and self.name != EVERY:
+            raise ConfigurationError(describe("Scores need labels beside them", then="name the files with --labels"))
+        if self.name == EVERY and (self.images is None or self.labels or self.task != "classification"):
+            raise ConfigurationError(
+                describe(
+                    "All sets at once are classified from pictures", expected="--images alone, a folder for each set"
+                )
+            )
+        if self.out is not None:
+            check_drawing()
+
+    def _run(self, protocol: Protocol, images: Path | None, out: Path | None, progress: Progress) -> BenchmarkResult:
+        if out is not None:
+            _make_folder(out)
+        statistics = Statistics(self.rounds, self.seed)
+        if self.scores is not None:
+            result = self._from_scores(protocol, self.scores, statistics)
+        else:
+            result = self._from_images(protocol, images or Path(), out, statistics, progress)
+        if out is not None:
+            save_result(result, out)
+        return result
+
+    def _from_scores(self, protocol: Protocol, scores: Path, statistics: Statistics) -> BenchmarkResult:
+        if self.task == "pointing":
+            return point_maps(protocol, self.labels, scores, allow_missing=self.allow_missing, statistics=statistics)
+        return benchmark_scores(
+            protocol,
+            self.labels,
+            scores,
+            image_list=self.image_list,
+            allow_missing=self.allow_missing,
+            statistics=statistics,
+        )
+
+    def _from_images(
+        self, protocol: Protocol, images: Path, out: Path | None, statistics: Statistics, progress: Progress
+    ) -> BenchmarkResult:
+        run = point_images if self.task == "pointing" else benchmark_images
+        return run(
+            protocol,
+            self.labels or find_label_files(images, protocol),
+            images,
+            weights=self.weights,
+            out=out,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            allow_missing=self.allow_missing,
+            statistics=statistics,
+            progress=progress,
+        )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TableError(describe("The output folder cannot be made", got=str(error))) from error

@@ -1,0 +1,248 @@
+"""Scores from a file: this package's table, keyed by picture, or the released form, whose rows follow a list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.core.tables import load_table
+from carzero.datasets.base import LabelledImages, Protocol, stem
+from carzero.errors import TableError, describe
+from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Aligned", "ScoreFile", "align_scores", "load_image_list", "load_score_file", "to_score_file"]
+
+
+_LIST_COLUMNS = ("image", "Path", "path", "image_id", "file_name", "Image Index", "ImageID")
+
+_KEPT = ("carzero_version", "weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool", "calibration")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreFile:
+    """Scores as a file holds them.
+
+    Attributes:
+        images: ids, unique.
+        scores: (I, C) raw scores in the protocol's class order.
+        form: "score table" or "released logits".
+        probabilities: (I, C) calibrated, NaN in columns without; None where the file has none.
+        provenance: what the side-car manifest says of weights, prompts and preprocessing; empty where there is none.
+    """
+
+    images: tuple[str, ...]
+    scores: NDArray[np.float64]
+    form: str
+    probabilities: NDArray[np.float64] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """Truth and scores of the same pictures in the same rows, in the order of the label files.
+
+    Attributes:
+        images: ids.
+        truth: (I, C) labels.
+        scores: (I, C).
+        probabilities: (I, C) or None.
+        groups: (I,) patients, or what stands for them.
+        missing: pictures of the set without a score.
+        unused: scored pictures that are not of the set.
+    """
+
+    images: tuple[str, ...]
+    truth: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    probabilities: NDArray[np.float64] | None
+    groups: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: int
+
+
+def load_score_file(path: Path, protocol: Protocol, image_list: Path | None = None) -> ScoreFile:
+    """Reads scores in either form.
+
+    Args:
+        path: a table of `carzero predict` (it has a column `image_id`), or a table of scores alone with the columns
+            "0", "1", ... or the classes' names.
+        protocol: gives the classes and the form of ids.
+        image_list: what the rows of the released form are; refused beside a table that says so itself.
+
+    Raises:
+        TableError: classes are missing, a score is no number, pictures repeat, or rows and list differ in number.
+    """
+    frame = load_table(path)
+    if "image_id" in frame.columns:
+        if image_list is not None:
+            raise TableError(
+                describe(f"{path} names its pictures itself", got=str(image_list), then="leave --image-list out")
+            )
+        return to_score_file(load_score_matrix(path), protocol)
+    if image_list is None:
+        raise TableError(
+            describe(
+                f"{path} does not say which picture a row belongs to",
+                got=f"{len(frame)} rows without a column image_id",
+                expected="the list of pictures that its rows follow",
+                then="name it with --image-list",
+            )
+        )
+    images = load_image_list(image_list, protocol)
+    if len(images) != len(frame):
+        raise TableError(
+            describe(
+                f"{path} and {image_list} do not belong together",
+                got=f"{len(frame)} rows of scores and {len(images)} pictures",
+                expected="equal numbers",
+                then="find the list that the scores were made from",
+            )
+        )
+    return ScoreFile(images, _to_numbers(frame, _released_columns(frame, protocol, path), str(path)), "released logits")
+
+
+def to_score_file(matrix: ScoreMatrix, protocol: Protocol) -> ScoreFile:
+    """Takes a table of `carzero predict` as scores of this set.
+
+    Args:
+        matrix: the table; it has a logit for each class of the set.
+        protocol: gives the classes and the form of ids.
+
+    Raises:
+        TableError: as in `load_score_file`.
+    """
+    lacking = [label for label in protocol.labels if f"logit:{label}" not in matrix.frame.columns]
+    if lacking:
+        raise TableError(
+            describe(
+                f"{matrix.source} lacks scores of {len(lacking)} of {len(protocol.labels)} classes",
+                got=lacking[:5],
+                expected=f"a column logit:<class> for each class of {protocol.title}",
+                then=f"score with --prompts {protocol.prompts}",
+            )
+        )
+    columns = [matrix.labels.index(label) for label in protocol.labels]
+    probabilities = None if matrix.probabilities is None else matrix.probabilities[:, columns]
+    if probabilities is not None and ((probabilities < 0) | (probabilities > 1)).any():
+        raise TableError(
+            describe(f"{matrix.source} has columns prob: outside 0 to 1", expected="calibrated probabilities")
+        )
+    return ScoreFile(
+        images=_unique([protocol.to_id(name) for name in matrix.ids], matrix.source),
+        scores=matrix.values[:, columns],
+        form="score table",
+        probabilities=probabilities,
+        provenance={key: value for key, value in matrix.manifest.items() if key in _KEPT},
+    )
+
+
+def load_image_list(path: Path, protocol: Protocol) -> tuple[str, ...]:
+    """Reads ids from a list: a table with a column of paths, or text with a path a line (what follows it is ignored).
+
+    Raises:
+        TableError: unreadable, without such a column, or with repetitions.
+    """
+    if path.suffix.lower() == ".txt":
+        try:
+            names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise TableError(describe(f"The list {path} cannot be read", got=str(error))) from error
+    else:
+        frame = load_table(path)
+        column = next((name for name in _LIST_COLUMNS if name in frame.columns), None)
+        if column is None:
+            raise TableError(
+                describe(f"{path} names no pictures", got=list(frame.columns)[:8], expected="a column image or Path")
+            )
+        names = [str(name) for name in frame[column]]
+    return _unique([protocol.to_id(name) for name in names], str(path))
+
+
+def align_scores(labelled: LabelledImages, scored: ScoreFile, *, allow_missing: bool = False) -> Aligned:
+    """Joins labels and scores by picture, never by row.
+
+    Args:
+        labelled: the set.
+        scored: the scores; pictures that the set does not have are left out and counted.
+        allow_missing: evaluate what is there although pictures of the set have no score.
+
+    Raises:
+        TableError: pictures have no score and that is not allowed, or nothing is left.
+    """
+    rows = {name: row for row, name in enumerate(scored.images)}
+    shared = Counter(map(stem, scored.images))
+    loose = {stem(name): row for name, row in rows.items() if shared[stem(name)] == 1}
+    found = [rows.get(name, loose.get(stem(name))) for name in labelled.images]
+    missing = tuple(name for name, row in zip(labelled.images, found, strict=True) if row is None)
+    kept = [index for index, row in enumerate(found) if row is not None]
+    if not kept or (missing and not allow_missing):
+        raise TableError(
+            describe(
+                f"{len(missing)} of {len(labelled.images)} labelled pictures have no score",
+                got=list(missing[:3]),
+                expected=f"a score for each (the table has {len(scored.images)} pictures, {len(kept)} of this set)",
+                then="give --allow-missing to evaluate the rest" if kept else "check that these scores are of this set",
+            )
+        )
+    order = [row for row in found if row is not None]
+    return Aligned(
+        images=tuple(labelled.images[index] for index in kept),
+        truth=labelled.matrix[kept].astype(np.float64),
+        scores=scored.scores[order],
+        probabilities=None if scored.probabilities is None else scored.probabilities[order],
+        groups=tuple(labelled.groups[index] for index in kept),
+        missing=missing,
+        unused=len(scored.images) - len(set(order)),
+    )
+
+
+def _released_columns(frame: pd.DataFrame, protocol: Protocol, path: Path) -> list[str]:
+    """Names of the columns in class order: numbers as the released code writes them, or the classes' own names."""
+    names = [str(name) for name in frame.columns]
+    frame.columns = names
+    if set(protocol.labels) <= set(names):
+        return list(protocol.labels)
+    orders = {len(protocol.labels): protocol.labels, **protocol.orders}
+    order = orders.get(len(names))
+    if order is None or names != [str(number) for number in range(len(names))]:
+        raise TableError(
+            describe(
+                f"The columns of {path} are not the classes of {protocol.title}",
+                got=[*names[:5], f"({len(names)} columns)"],
+                expected=f'"0" to "{len(protocol.labels) - 1}", or {", ".join(protocol.labels[:3])}, ...',
+            )
+        )
+    return [name for name, label in zip(names, order, strict=True) if label is not None]
+
+
+def _to_numbers(frame: pd.DataFrame, columns: Sequence[str], name: str) -> NDArray[np.float64]:
+    try:
+        values = frame[list(columns)].to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TableError(describe(f"{name} holds scores that are no numbers", got=str(error))) from error
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        raise TableError(
+            describe(
+                f"{name} holds {len(wrong)} scores that are missing or infinite",
+                got=f"row {wrong[0][0] + 1}, column {columns[wrong[0][1]]}",
+                expected="a number for each picture and class",
+            )
+        )
+    return values
+
+
+def _unique(names: Sequence[str], source: str) -> tuple[str, ...]:
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise TableError(describe(f"{source} names pictures more than once", got=doubled[:5], expected="each once"))
+    return tuple(names)

@@ -1,0 +1,221 @@
+"""Calibrations from files: fitted to a score table and its truth, applied to another score table."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
+from carzero.evaluation.calibration_file import hash_calibration
+from carzero.evaluation.joined import LabelledScores, join_truth
+from carzero.evaluation.score_matrix import ScoreMatrix, as_score_matrix
+from carzero.evaluation.truth import Truth, to_truth
+from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
+from carzero.metrics.calibrators import CalibrationMethod
+from carzero.metrics.labels import UncertainPolicy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CalibrationRun", "apply_calibration", "check_calibration"]
+
+
+# What scores depend on, as a scoring run's manifest states it; prompts are compared label by label.
+ORIGIN = ("weights_sha256", "preprocessing", "pool")
+
+
+@dataclass(slots=True)
+class CalibrationRun:
+    """The settings of one fit; see `carzero calibrate fit --help` for each."""
+
+    scores: Any
+    truth: Any
+    method: CalibrationMethod = "platt"
+    truth_id: str | None = None
+    labels: Sequence[str] | None = None
+    uncertain: UncertainPolicy = "drop"
+    allow_missing: bool = False
+    pairs: bool = False
+    rules: Sequence[str] = ("youden", "f1")
+    abnormal: bool = False
+    no_finding: str = ""
+    pool: AbnormalityPool = "logsumexp"
+    name: str = ""
+
+    def execute(self) -> Calibration:
+        """Joins and fits.
+
+        Raises:
+            CARZeroError: files that cannot be read or do not belong together, or nothing that could be fitted.
+        """
+        matrix = as_score_matrix(self.scores).to_logits()
+        matrix = matrix.to_pairs() if self.pairs else matrix
+        truth = to_truth(self.truth, id_column=self.truth_id)
+        joined = join_truth(
+            matrix, truth, labels=self.labels, uncertain=self.uncertain, allow_missing=self.allow_missing
+        )
+        with refuse_settings("The calibration cannot be fitted"):
+            fitted = fit_calibration(
+                joined.truth,
+                joined.scores,
+                joined.labels,
+                self.method,
+                score_kind=matrix.score_kind,
+                provenance=self._provenance(matrix, truth, joined),
+                rules=self.rules,
+            )
+            if self.abnormal:
+                fitted = add_abnormality(
+                    fitted, joined.truth, joined.scores, joined.labels, no_finding=self.no_finding, pool=self.pool
+                )
+        if not fitted.labels:
+            raise TableError(
+                describe(
+                    "No label can be calibrated",
+                    got=dict(fitted.left_out),
+                    expected="positives and negatives of at least one label",
+                )
+            )
+        return fitted
+
+    def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: LabelledScores) -> dict[str, Any]:
+        from carzero._version import __version__
+
+        return {
+            "fitted_on": self.name or f"{Path(truth.source).name} ({len(joined.ids)} pictures)",
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "carzero_version": __version__,
+            "scores": matrix.source,
+            "scores_sha256": matrix.sha256,
+            "truth": truth.source,
+            "truth_sha256": truth.sha256,
+            **joined.account,
+            "weights": matrix.manifest.get("weights"),
+            **{name: matrix.manifest.get(name) for name in (*ORIGIN, "prompts_sha256", "prompts")},
+        }
+
+
+def apply_calibration(
+    calibration: Calibration, matrix: ScoreMatrix, *, source: Path | None = None, force: bool = False
+) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """Adds probabilities to a score table.
+
+    Args:
+        calibration: to apply.
+        matrix: the score table.
+        source: the calibration's file, for the manifest.
+        force: go on although it was fitted on scores of other weights, prompts or preprocessing.
+
+    Returns:
+        the table with `prob:<label>` behind the logits (and `prob:abnormal`, if that was fitted), in place of any
+        there before; the manifest, which names the calibration; and notes. Labels that were not calibrated get no
+        probability.
+
+    Raises:
+        ConfigurationError: it was fitted on other scores, and `force` is not given.
+        TableError: none of its labels is scored.
+    """
+    pairs = calibration.score_kind == "logit_difference"
+    scores = matrix.to_pairs() if pairs else matrix.to_logits()
+    labels = [label for label in scores.labels if label in calibration.labels]
+    if not labels:
+        raise TableError(
+            describe(
+                "None of the calibration's labels is scored",
+                got=list(scores.labels),
+                expected=str([*calibration.labels]),
+            )
+        )
+    notes = _check(calibration, scores, labels, force)
+    columns = [scores.labels.index(label) for label in labels]
+    probabilities = dict(zip(labels, calibration.apply(scores.values[:, columns], labels).T, strict=True))
+    if calibration.abnormality is not None:
+        try:
+            probabilities[ABNORMAL] = calibration.apply_abnormality(scores.values, scores.labels)
+        except ValueError as error:
+            notes.append(f"No prob:{ABNORMAL}: {error}")
+    notes += _describe_labels(calibration, scores, labels)
+    frame = matrix.frame.drop(columns=[name for name in matrix.frame.columns if name.startswith("prob:")])
+    place = max(index for index, name in enumerate(frame.columns) if name.startswith("logit:")) + 1
+    for shift, (label, values) in enumerate(probabilities.items()):
+        frame.insert(place + shift, f"prob:{label}", values)
+    manifest = {**matrix.manifest, "calibration": _describe(calibration, source, list(probabilities), forced=force)}
+    return frame, manifest, notes
+
+
+def _check(calibration: Calibration, scores: ScoreMatrix, labels: Sequence[str], force: bool) -> list[str]:
+    try:
+        return check_calibration(calibration, scores, labels)
+    except ConfigurationError as error:
+        if not force:
+            raise
+        return [f"Forced: {error}"]
+
+
+def _describe_labels(calibration: Calibration, scores: ScoreMatrix, labels: Sequence[str]) -> list[str]:
+    left = [label for label in scores.labels if label not in calibration.labels]
+    notes = [f"No probability for {', '.join(left)}: not in the calibration."] if left else []
+    outside = {}
+    for label in labels:
+        own, values = calibration.labels[label], scores.values[:, scores.labels.index(label)]
+        outside[label] = int(((values < own.low) | (values > own.high)).sum())
+    if total := sum(outside.values()):
+        most = max(outside, key=lambda label: outside[label])
+        notes.append(
+            f"{total} of {len(labels) * len(scores.ids)} scores lie beyond those the calibration was fitted on; most "
+            f"of one label are {outside[most]}, of {most}."
+        )
+    return notes
+
+
+def _describe(calibration: Calibration, source: Path | None, labels: list[str], *, forced: bool) -> dict[str, Any]:
+    return {
+        "description": calibration.describe(),
+        "file": None if source is None else str(source),
+        "sha256_but_date": hash_calibration(calibration),
+        "score_kind": calibration.score_kind,
+        "labels": labels,
+        "fitted": {label: {"n": each.n, "n_pos": each.n_pos} for label, each in calibration.labels.items()},
+        "provenance": {name: value for name, value in calibration.provenance.items() if name != "prompts"},
+        "forced": forced,
+    }
+
+
+def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Sequence[str]) -> list[str]:
+    """Refuses a calibration of other scores.
+
+    Args:
+        calibration: with its provenance.
+        matrix: scores it is to be used on.
+        labels: that it is used for.
+
+    Returns:
+        notes on what could not be checked.
+
+    Raises:
+        ConfigurationError: it was fitted on scores of another kind, of other weights, preprocessing or prompts.
+    """
+    own, other = calibration.provenance, matrix.manifest
+    differing = [name for name in ORIGIN if None not in (own.get(name), other.get(name)) and own[name] != other[name]]
+    differing += [f"prompts of {label}" for label in labels if _asks_otherwise(own, other, label)]
+    if calibration.score_kind != matrix.score_kind:
+        differing.append("score_kind")
+    if differing:
+        raise ConfigurationError(
+            describe(
+                "The calibration was fitted on other scores",
+                got=f"another {', '.join(differing)}",
+                expected=f"scores made as those of {own.get('scores', 'its score table')}",
+                then="fit one on scores of these weights and prompts",
+            )
+        )
+    unknown = [name for name in ("weights_sha256", "prompts") if None in (own.get(name), other.get(name))]
+    return [f"Whether calibration and scores share {' and '.join(unknown)} is unknown."] if unknown else []
+
+
+def _asks_otherwise(own: Any, other: Any, label: str) -> bool:
+    first, second = (own.get("prompts") or {}).get(label), (other.get("prompts") or {}).get(label)
+    return first is not None and second is not None and first != second

@@ -1,0 +1,107 @@
+"""Calibrations as files: JSON, checked on the way in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from carzero.core.atomic import replace_when_done
+from carzero.core.hashing import hash_texts
+from carzero.errors import ConfigurationError, describe
+from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration, ScoreKind
+from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration
+
+__all__ = ["hash_calibration", "load_calibration", "save_calibration"]
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _LabelRecord(_Section):
+    method: CalibrationMethod
+    parameters: dict[str, Number | list[Number]]
+    n: Annotated[int, Field(ge=1)]
+    n_pos: Annotated[int, Field(ge=0)]
+    low: Number
+    high: Number
+
+    def to_map(self) -> LabelCalibration:
+        return LabelCalibration(**self.model_dump())
+
+
+class _AbnormalityRecord(_Section):
+    findings: tuple[str, ...]
+    no_finding: str
+    pool: AbnormalityPool
+    calibration: _LabelRecord
+
+
+class _Record(_Section):
+    carzero_calibration: Literal[1]
+    labels: dict[str, _LabelRecord]
+    score_kind: ScoreKind
+    provenance: dict[str, Any]
+    left_out: dict[str, str]
+    thresholds: dict[str, dict[str, Number]]
+    abnormality: _AbnormalityRecord | None
+
+
+def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Writes a calibration as JSON, whole or not at all."""
+    record = {"carzero_calibration": 1, **calibration.to_record()}
+    with replace_when_done(path) as target:
+        target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def hash_calibration(calibration: Calibration) -> str:
+    """SHA-256 of all that a calibration says but its date: the same when fitted again on the same files."""
+    record = calibration.to_record()
+    record["provenance"] = {name: value for name, value in record["provenance"].items() if name != "date"}
+    return hash_texts([json.dumps(record, sort_keys=True)])
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Reads a calibration back.
+
+    Raises:
+        ConfigurationError: the file is missing, or no calibration of this format.
+    """
+    try:
+        record = _Record.model_validate_json(path.read_bytes())
+        return _to_calibration(record)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            describe(
+                f"{path} is no calibration",
+                got=_first_problem(error),
+                expected="a file that `carzero calibrate fit` wrote",
+            )
+        ) from error
+
+
+def _to_calibration(record: _Record) -> Calibration:
+    own = record.abnormality
+    return Calibration(
+        labels={label: each.to_map() for label, each in record.labels.items()},
+        score_kind=record.score_kind,
+        provenance=record.provenance,
+        left_out=record.left_out,
+        thresholds=record.thresholds,
+        abnormality=None
+        if own is None
+        else Abnormality(own.findings, own.no_finding, own.pool, own.calibration.to_map()),
+    )
+
+
+def _first_problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error)

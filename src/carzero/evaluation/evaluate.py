@@ -1,0 +1,227 @@
+"""An evaluation from files: scores and truth in, a result table and a manifest out."""
+
+from __future__ import annotations
+
+import datetime
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from carzero.errors import ConfigurationError, describe, refuse_settings
+from carzero.evaluation.calibrate import check_calibration
+from carzero.evaluation.calibration_file import load_calibration
+from carzero.evaluation.joined import LabelledScores, join_truth
+from carzero.evaluation.score_matrix import ScoreMatrix, as_score_matrix, describe_probabilities
+from carzero.evaluation.truth import Truth, to_truth
+from carzero.metrics.calibration import ABNORMAL
+from carzero.metrics.groups import list_label_sets
+from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
+from carzero.metrics.rows import MetricRow
+from carzero.metrics.table import evaluate
+from carzero.metrics.thresholds import Thresholds, choose_thresholds
+
+__all__ = ["EvaluationResult", "EvaluationRun", "describe_scores", "describe_sources", "find_patients"]
+
+
+Advance = Callable[[int, int], None]
+
+PATIENT_COLUMNS = ("patient_id", "patientid", "PatientID", "Patient ID")
+
+# What a scoring run's manifest says of where scores come from.
+_ORIGIN = ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        rows: the table.
+        manifest: where the figures come from; equal files and settings give an equal one, but for `date`.
+        notes: what a reader should know, each a sentence.
+    """
+
+    rows: list[MetricRow]
+    manifest: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class EvaluationRun:
+    """The settings of one evaluation; see `carzero evaluate --help` for each.
+
+    `scores` may be a path, a pandas table or a `ScoreMatrix`; `truth` a path, a pandas table, a torchxrayvision-style
+    data set (see `data.truth.to_truth`) or a `Truth`.
+    """
+
+    scores: Any
+    truth: Any
+    truth_id: str | None = None
+    labels: Sequence[str] | None = None
+    groups: Sequence[str] = ()
+    bands: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    patient: str | None = None
+    uncertain: UncertainPolicy = "drop"
+    allow_missing: bool = False
+    pairs: bool = False
+    threshold_from: Path | None = None
+    threshold_same: bool = False
+    threshold_rule: str = "youden"
+    long_tail: bool = False
+    rounds: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+    dataset: str = ""
+
+    def execute(self, advance: Advance | None = None) -> EvaluationResult:
+        """Joins and evaluates.
+
+        Args:
+            advance: called with bootstrap rounds done and all rounds.
+
+        Raises:
+            CARZeroError: files that cannot be read or do not belong together.
+        """
+        if self.threshold_from is not None and self.threshold_same:
+            raise ConfigurationError(
+                describe("Thresholds come from one set", then="give --threshold-from or --threshold-same, not both")
+            )
+        matrix = as_score_matrix(self.scores)
+        matrix = matrix.to_pairs() if self.pairs else matrix
+        truth = to_truth(self.truth, id_column=self.truth_id)
+        joined = join_truth(
+            matrix, truth, labels=self.labels, uncertain=self.uncertain, allow_missing=self.allow_missing
+        )
+        patient, notes = find_patients(joined, self.patient)
+        groups = {column: joined.read_groups(column, self.bands.get(column)) for column in self.groups}
+        with refuse_settings("The scores cannot be evaluated"), warnings.catch_warnings(record=True) as undefined:
+            warnings.simplefilter("always", UndefinedMetricWarning)
+            thresholds, threshold_notes = self._thresholds(matrix, joined)
+            probability_note, probability_notes = _describe_probabilities(matrix, joined)
+            rows = evaluate(
+                joined.scores,
+                joined.truth,
+                joined.labels,
+                dataset=self.dataset or Path(truth.source).stem,
+                patients=joined.read_keys(patient) if patient else None,
+                groups=groups,
+                label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else None,
+                thresholds=thresholds,
+                probabilities=joined.probabilities,
+                probability_note=probability_note,
+                alone=(ABNORMAL,),
+                rounds=self.rounds,
+                seed=self.seed,
+                confidence=self.confidence,
+                advance=advance,
+            )
+        notes += (
+            threshold_notes + probability_notes + _describe_groups(groups) + [str(each.message) for each in undefined]
+        )
+        manifest = {
+            **describe_sources([matrix], truth, joined),
+            "settings": self._settings(patient, thresholds),
+            "notes": notes,
+        }
+        return EvaluationResult(rows, manifest, notes)
+
+    def _thresholds(self, matrix: ScoreMatrix, joined: LabelledScores) -> tuple[Thresholds | None, list[str]]:
+        if self.threshold_same:
+            values = choose_thresholds(joined.truth, joined.scores, self.threshold_rule)
+            note = "Thresholds were chosen on the set they are tested on: figures at them are optimistic."
+            return Thresholds(values, self.threshold_rule, "the same set", same_set=True), [note]
+        if self.threshold_from is None:
+            return None, []
+        calibration = load_calibration(self.threshold_from)
+        notes = check_calibration(calibration, matrix, joined.labels)
+        same = calibration.provenance.get("images_sha256") == joined.account["images_sha256"]
+        chosen = calibration.thresholds.get(self.threshold_rule)
+        if chosen is None:
+            raise ConfigurationError(
+                describe(
+                    f"{self.threshold_from} has no thresholds by this rule",
+                    got=self.threshold_rule,
+                    expected=", ".join(calibration.thresholds),
+                    then="fit again with --rule",
+                )
+            )
+        if same:
+            notes.append("The thresholds were chosen on these very pictures: figures at them are optimistic.")
+        values = np.array([chosen.get(label, np.nan) for label in joined.labels])
+        source = str(calibration.provenance.get("fitted_on", self.threshold_from.name))
+        return Thresholds(values, self.threshold_rule, source, same_set=same), notes
+
+    def _settings(self, patient: str | None, thresholds: Thresholds | None) -> dict[str, Any]:
+        return {
+            "patient": patient,
+            "groups": list(self.groups),
+            "bands": {column: list(edges) for column, edges in self.bands.items()},
+            "uncertain": self.uncertain,
+            "pairs": self.pairs,
+            "thresholds": thresholds.method if thresholds else None,
+            "long_tail": self.long_tail,
+            "rounds": self.rounds,
+            "seed": self.seed,
+            "confidence": self.confidence,
+        }
+
+
+def find_patients(joined: LabelledScores, wanted: str | None) -> tuple[str | None, list[str]]:
+    """The column of patients: the one wanted, else a usual name that is there; and a note on what that means."""
+    column = wanted or next((name for name in PATIENT_COLUMNS if name in joined.metadata.columns), None)
+    if column is None:
+        return None, [
+            "There are no patient ids: every picture counts as a patient. If patients have several, intervals are too "
+            "narrow; name the column with --patient."
+        ]
+    return column, []
+
+
+def describe_scores(matrix: ScoreMatrix) -> dict[str, Any]:
+    """What a score table is and where it comes from, for a manifest; null where its own does not say."""
+    return {
+        "file": matrix.source,
+        "sha256": matrix.sha256,
+        "score_kind": matrix.score_kind,
+        **{name: matrix.manifest.get(name) for name in _ORIGIN},
+        "calibration": matrix.manifest.get("calibration"),
+    }
+
+
+def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: LabelledScores) -> dict[str, Any]:
+    """What figures rest on, for a manifest."""
+    from carzero._version import __version__
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "carzero_version": __version__,
+        "scores": [describe_scores(matrix) for matrix in matrices],
+        "truth": {"file": truth.source, "sha256": truth.sha256, "id_column": truth.id_column},
+        "labels": list(joined.labels),
+        "account": joined.account,
+    }
+
+
+def _describe_probabilities(matrix: ScoreMatrix, joined: LabelledScores) -> tuple[str, list[str]]:
+    """What probabilities are, for the column `method`, and a note where they were fitted on these very pictures."""
+    if matrix.probabilities is None:
+        return "", []
+    description = describe_probabilities(matrix.manifest)
+    fitted_on = (matrix.manifest.get("calibration") or {}).get("provenance", {})
+    if fitted_on.get("images_sha256") != joined.account["images_sha256"]:
+        return description, []
+    return f"{description}, the same set (optimistic)", [
+        "The probabilities were fitted on these very pictures: Brier score and calibration error are optimistic."
+    ]
+
+
+def _describe_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"{unknown} of {len(texts)} pictures have no {column} and are in none of its groups."
+        for column, texts in groups.items()
+        if (unknown := sum(not text for text in texts))
+    ]

@@ -1,0 +1,232 @@
+"""Scores and truth brought together by key: never by row number, and never with a gap filled by zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.core.hashing import hash_texts
+from carzero.errors import TableError, describe, refuse_settings
+from carzero.evaluation.score_matrix import ScoreMatrix
+from carzero.evaluation.truth import UNCERTAIN, Truth, match_labels
+from carzero.metrics.calibration import ABNORMAL, NO_FINDING, to_abnormal
+from carzero.metrics.groups import to_bands
+from carzero.metrics.labels import UncertainPolicy, resolve_uncertain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LabelledScores", "join_truth"]
+
+
+Floats = NDArray[np.float64]
+
+_SHOWN = 3
+
+_MOST_GROUPS = 30
+
+# Labels that follow from the others where truth has no column for them, and whether they mean a finding.
+_DERIVED = {ABNORMAL: True, NO_FINDING: False}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledScores:
+    """Pictures with scores and truth, sorted by image id, so that the order of the files decides nothing.
+
+    Attributes:
+        ids: (N,) sorted.
+        labels: (C,).
+        scores: (N, C) what orders pictures.
+        probabilities: (N, C) or None.
+        truth: (N, C) of 1, 0, NaN.
+        metadata: one row a picture in this order: the columns of truth, then those of the score table that it lacks.
+        account: numbers of what was joined, left out and resolved, for the manifest.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    scores: Floats
+    probabilities: Floats | None
+    truth: Floats
+    metadata: pd.DataFrame
+    account: dict[str, Any]
+
+    def read_keys(self, column: str) -> NDArray[np.str_]:
+        """A column of keys, such as patient ids, as texts.
+
+        Raises:
+            TableError: there is no such column, or a picture has none.
+        """
+        cells = self._column(column)
+        if cells.isna().any() or (cells.astype(str) == "").any():
+            raise TableError(
+                describe(
+                    f"The column {column} has no value for some pictures",
+                    got=f"{int((cells.isna() | (cells.astype(str) == '')).sum())} of {len(cells)} without one",
+                    expected="a patient for each picture",
+                    then="fill the gaps, or draw pictures by themselves with --patient image_id",
+                )
+            )
+        return cells.astype(str).to_numpy(dtype=str)
+
+    def read_groups(self, column: str, bands: Sequence[float] | None = None) -> list[str]:
+        """A column of metadata as texts, "" where unknown; numbers are cut into bands where edges are given.
+
+        Raises:
+            TableError: there is no such column, or it has more values than make groups.
+        """
+        import pandas as pd
+
+        cells = self._column(column)
+        if bands:
+            numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            with refuse_settings(f"The column {column} cannot be cut"):
+                return to_bands(numbers, bands)
+        texts = ["" if pd.isna(cell) else str(cell).strip() for cell in cells]
+        count = len(set(texts) - {""})
+        if not 0 < count <= _MOST_GROUPS:
+            raise TableError(
+                describe(
+                    f"The column {column} makes no groups",
+                    got=f"{count} different values",
+                    expected=f"1 to {_MOST_GROUPS}",
+                    then=f"cut numbers into bands, as in --bands {column}=18,40,60,80",
+                )
+            )
+        return texts
+
+    def _column(self, name: str) -> pd.Series:
+        if name not in self.metadata.columns:
+            raise TableError(
+                describe(
+                    f"There is no column {name}",
+                    got=[str(column) for column in self.metadata.columns[:20]],
+                    expected=f"{name} in the truth or the score table",
+                )
+            )
+        return self.metadata[name]
+
+
+def join_truth(
+    scores: ScoreMatrix,
+    truth: Truth,
+    *,
+    labels: Sequence[str] | None = None,
+    uncertain: UncertainPolicy = "drop",
+    allow_missing: bool = False,
+) -> LabelledScores:
+    """Joins scores and truth by image id.
+
+    Args:
+        scores: what was scored.
+        truth: what is known. A label's column has its name, but for case, spaces and underscores.
+        labels: findings to keep; by default all that are scored. Where truth has no column "abnormal" or
+            "no finding", these follow from all findings that are scored and in truth: any is there, or all are absent.
+        uncertain: what -1 becomes.
+        allow_missing: go on with the pictures that both have.
+
+    Raises:
+        TableError: pictures are missing on either side, or labels are, or nothing is left.
+    """
+    kept = _choose_labels(scores, truth, labels)
+    both = sorted({*scores.ids} & {*truth.ids})
+    account = _count(scores, truth, both)
+    if not both or ((account["unscored"] or account["unlabelled"]) and not allow_missing):
+        raise _mismatch(scores, truth, account)
+    taken, known = _rows_of(both, scores.ids), _rows_of(both, truth.ids)
+    needed = kept if all(kept.values()) else {**_columns_of(scores, truth), **kept}
+    given = {label: truth.values([column])[known, 0] for label, column in needed.items() if column}
+    with refuse_settings("Scores and truth cannot be joined"):
+        values = {label: resolve_uncertain(each, uncertain, uncertain=UNCERTAIN) for label, each in given.items()}
+    resolved = _derive(values, kept)
+    columns = [scores.labels.index(label) for label in kept]
+    account |= {
+        "uncertain_labels": sum(int((given[label] == UNCERTAIN).sum()) for label in kept if kept[label]),
+        "uncertain_policy": uncertain,
+        "unknown_labels": int(np.isnan(resolved).sum()),
+        "derived_labels": [label for label, column in kept.items() if not column],
+        "matched_columns": {label: column for label, column in kept.items() if column not in (label, "")},
+        "images_sha256": hash_texts(both),
+    }
+    own = [
+        name for name in scores.frame.columns if name not in truth.frame and not name.startswith(("logit:", "prob:"))
+    ]
+    metadata = truth.frame.iloc[known].reset_index(drop=True)
+    metadata = metadata.join(scores.frame[own].iloc[taken].reset_index(drop=True))
+    probabilities = None if scores.probabilities is None else scores.probabilities[np.ix_(taken, columns)]
+    return LabelledScores(
+        tuple(both), tuple(kept), scores.values[np.ix_(taken, columns)], probabilities, resolved, metadata, account
+    )
+
+
+def _choose_labels(scores: ScoreMatrix, truth: Truth, wanted: Sequence[str] | None) -> dict[str, str]:
+    """Column of truth for each label to keep; "" for one that is derived."""
+    labels = list(scores.labels if wanted is None else dict.fromkeys(wanted))
+    if unscored := [label for label in labels if label not in scores.labels]:
+        raise TableError(
+            describe(
+                f"{scores.source} has no scores for some labels", got=unscored, expected=", ".join(scores.labels[:20])
+            )
+        )
+    found = _columns_of(scores, truth)
+    if any(label not in _DERIVED for label in found):
+        found |= {label: "" for label in labels if label in _DERIVED and label not in found}
+    if absent := [label for label in labels if label not in found]:
+        raise TableError(
+            describe(
+                f"{truth.source} has no column for {len(absent)} of {len(labels)} labels",
+                got=absent[:10],
+                expected="one for each label that is scored",
+                then="name those to keep with --labels",
+            )
+        )
+    return {label: found[label] for label in labels}
+
+
+def _columns_of(scores: ScoreMatrix, truth: Truth) -> dict[str, str]:
+    """Truth's column of each label that is scored, where there is one."""
+    return match_labels(scores.labels, list(truth.frame.columns))
+
+
+def _derive(values: dict[str, Floats], kept: dict[str, str]) -> Floats:
+    """(N, labels to keep): truth as it is, and what follows from all findings that are scored and in truth."""
+    derived = [label for label, column in kept.items() if not column]
+    if derived:
+        findings = np.column_stack([each for label, each in values.items() if label not in _DERIVED])
+        abnormal = to_abnormal(findings)
+        values = values | {label: abnormal if _DERIVED[label] else 1 - abnormal for label in derived}
+    return np.column_stack([values[label] for label in kept])
+
+
+def _rows_of(ids: Sequence[str], order: Sequence[str]) -> list[int]:
+    rows = {image_id: row for row, image_id in enumerate(order)}
+    return [rows[image_id] for image_id in ids]
+
+
+def _count(scores: ScoreMatrix, truth: Truth, both: Sequence[str]) -> dict[str, Any]:
+    return {
+        "images": len(both),
+        "unscored": len(truth.ids) - len(both),
+        "unlabelled": len(scores.ids) - len(both),
+    }
+
+
+def _mismatch(scores: ScoreMatrix, truth: Truth, account: dict[str, Any]) -> TableError:
+    unscored = sorted({*truth.ids} - {*scores.ids})[:_SHOWN]
+    unlabelled = sorted({*scores.ids} - {*truth.ids})[:_SHOWN]
+    failed = len(scores.manifest.get("failures", []))
+    return TableError(
+        describe(
+            f"Scores and truth name different pictures: {account['images']} are in both, {account['unscored']} have "
+            f"truth but no score (such as {unscored}), {account['unlabelled']} a score but no truth (such as "
+            f"{unlabelled})" + (f"; {failed} pictures failed when they were scored" if failed else ""),
+            expected=f"image_id of {scores.source} equal to {truth.id_column} of {truth.source}",
+            then="name another key with --truth-id, or go on with those in both by --allow-missing"
+            if account["images"]
+            else "name another key with --truth-id",
+        )
+    )

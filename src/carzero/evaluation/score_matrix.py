@@ -1,0 +1,186 @@
+"""Scores as a matrix with names on both sides, read from a score table and its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.core.hashing import hash_table
+from carzero.core.run_record import manifest_path
+from carzero.core.tables import load_table
+from carzero.errors import TableError, describe
+from carzero.metrics.calibration import ScoreKind
+from carzero.metrics.groups import to_differences
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ScoreMatrix", "as_score_matrix", "describe_probabilities", "load_score_matrix", "to_score_matrix"]
+
+
+Floats = NDArray[np.float64]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreMatrix:
+    """Scores of pictures for labels.
+
+    Attributes:
+        ids: (N,) image ids, each once.
+        labels: (C,) with a logit, or with a probability only.
+        values: (N, C) what orders pictures: logits, or the probability where a label has no logit.
+        probabilities: (N, C) calibrated probabilities, NaN in columns without; None where there are none at all.
+        score_kind: "logit", or "logit_difference" after `to_pairs`.
+        frame: the whole table, for metadata such as `view`.
+        source: file name.
+        sha256: of the file, or "".
+        manifest: of the scoring run, or empty.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    values: Floats
+    probabilities: Floats | None
+    score_kind: ScoreKind
+    frame: pd.DataFrame
+    source: str
+    sha256: str
+    manifest: dict[str, Any]
+
+    def to_pairs(self) -> ScoreMatrix:
+        """Positive minus negative prompt for labels that have both; the other labels, and probabilities, are dropped.
+
+        Raises:
+            TableError: there are no pairs.
+        """
+        try:
+            values, labels = to_differences(self.values, self.labels)
+        except ValueError as error:
+            raise TableError(
+                describe(f"{self.source} has no pairs", got=list(self.labels), expected='such as "edema", "no edema"')
+            ) from error
+        return replace(self, labels=tuple(labels), values=values, probabilities=None, score_kind="logit_difference")
+
+    def to_logits(self) -> ScoreMatrix:
+        """Without labels that have a probability only, such as "abnormal".
+
+        Raises:
+            TableError: no label has a logit.
+        """
+        columns = [c for c, label in enumerate(self.labels) if f"logit:{label}" in self.frame.columns]
+        if not columns:
+            raise TableError(describe(f"{self.source} holds no logits", got=list(self.labels)))
+        return replace(
+            self,
+            labels=tuple(self.labels[c] for c in columns),
+            values=self.values[:, columns],
+            probabilities=None if self.probabilities is None else self.probabilities[:, columns],
+        )
+
+    def keep(self, ids: Collection[str]) -> ScoreMatrix:
+        """The rows of these pictures, in the order they have here."""
+        rows = [row for row, image_id in enumerate(self.ids) if image_id in ids]
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            values=self.values[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+            frame=self.frame.iloc[rows],
+        )
+
+
+def as_score_matrix(scores: Any) -> ScoreMatrix:
+    """Takes scores as a caller has them: a path, a pandas table, or a `ScoreMatrix`, which is returned as it is."""
+    if isinstance(scores, ScoreMatrix):
+        return scores
+    return load_score_matrix(Path(scores)) if isinstance(scores, str | Path) else to_score_matrix(scores)
+
+
+def describe_probabilities(manifest: Mapping[str, Any]) -> str:
+    """What a score table's probabilities are, by its manifest, for the column `method`."""
+    return str((manifest.get("calibration") or {}).get("description", "probability of unknown origin"))
+
+
+def load_score_matrix(path: Path) -> ScoreMatrix:
+    """Reads a score table (.parquet, .csv, .json, or a folder of Parquet parts) and the manifest beside it.
+
+    Raises:
+        TableError: no such table, no `image_id`, no scores, a doubled key, or a score that is no number.
+    """
+    frame, side_car = load_table(path), manifest_path(path)
+    manifest: dict[str, Any] = {}
+    if side_car.exists():
+        try:
+            manifest = dict(json.loads(side_car.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise TableError(describe(f"{side_car} is no manifest", then="delete it, or restore it")) from error
+    return to_score_matrix(frame, source=str(path), sha256=hash_table(path), manifest=manifest)
+
+
+def to_score_matrix(
+    frame: pd.DataFrame, *, source: str = "the score table", sha256: str = "", manifest: dict[str, Any] | None = None
+) -> ScoreMatrix:
+    """Takes a pandas table such as `ZeroShotClassifier.predict` returns; see `load_score_matrix`."""
+    if "image_id" not in frame.columns:
+        raise TableError(
+            describe(
+                f"{source} has no column image_id",
+                got=[str(name) for name in frame.columns[:20]],
+                expected="a table of `carzero predict`",
+            )
+        )
+    logits = [name.removeprefix("logit:") for name in frame.columns if name.startswith("logit:")]
+    calibrated = [name.removeprefix("prob:") for name in frame.columns if name.startswith("prob:")]
+    labels = list(dict.fromkeys(logits + calibrated))
+    if not labels:
+        raise TableError(
+            describe(
+                f"{source} holds no scores",
+                got=[str(name) for name in frame.columns[:20]],
+                expected="columns `logit:<label>`",
+            )
+        )
+    ids = frame["image_id"].astype(str)
+    if len(doubled := ids[ids.duplicated()].unique()):
+        raise TableError(describe(f"{source} repeats {len(doubled)} image ids", got=sorted(doubled)[:_SHOWN]))
+    probabilities = None
+    if calibrated:
+        columns = [_read(frame, f"prob:{label}", source) if label in calibrated else None for label in labels]
+        probabilities = np.column_stack([np.full(len(frame), np.nan) if each is None else each for each in columns])
+    values = [_read(frame, f"{'logit' if label in logits else 'prob'}:{label}", source) for label in labels]
+    return ScoreMatrix(
+        tuple(ids),
+        tuple(labels),
+        np.column_stack(values),
+        probabilities,
+        "logit",
+        frame,
+        source,
+        sha256,
+        manifest or {},
+    )
+
+
+def _read(frame: pd.DataFrame, column: str, source: str) -> Floats:
+    import pandas as pd
+
+    numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    strange = np.flatnonzero(~np.isfinite(numbers))
+    if len(strange):
+        raise TableError(
+            describe(
+                f"{source}: {len(strange)} of {len(numbers)} values of {column} are no numbers",
+                got=frame[column].iloc[int(strange[0])],
+                expected="a finite number for every picture",
+                then="leave out pictures that were not scored",
+            )
+        )
+    return np.asarray(numbers)

@@ -1,0 +1,176 @@
+"""Truth: what is known of each picture, from a labelled table or a torchxrayvision-style data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.core.hashing import hash_table, hash_texts
+from carzero.core.tables import load_table
+from carzero.errors import TableError, describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["UNCERTAIN", "Truth", "match_labels", "to_truth"]
+
+
+UNCERTAIN = -1.0
+
+# Names of the key in tables that people have: ours, then those of NIH, PadChest, CheXpert, MIMIC-CXR, Open-i, SIIM.
+ID_COLUMNS = ("image_id", "Image Index", "ImageID", "Path", "dicom_id", "imageid", "ImageId")
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """A table of pictures and what is known of them.
+
+    Attributes:
+        frame: one row a picture: findings and metadata, as they were read.
+        ids: (N,) key of each row, each once.
+        id_column: where the keys were found.
+        source: file name, or the kind of object.
+        sha256: of the file, or of keys and labels.
+    """
+
+    frame: pd.DataFrame
+    ids: tuple[str, ...]
+    id_column: str
+    source: str
+    sha256: str
+
+    def values(self, columns: Sequence[str]) -> NDArray[np.float64]:
+        """(N, len(columns)) of 1, 0, -1 (uncertain) and NaN (blank: unknown).
+
+        Raises:
+            TableError: a cell holds something else.
+        """
+        return np.column_stack([self._read(column) for column in columns])
+
+    def _read(self, column: str) -> NDArray[np.float64]:
+        import pandas as pd
+
+        cells = self.frame[column]
+        if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
+            cells = cells.map(lambda cell: cell.strip() or None if isinstance(cell, str) else cell)
+            cells = cells.replace({"True": 1, "true": 1, "False": 0, "false": 0})
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        strange = (np.isnan(numbers) & cells.notna().to_numpy()) | ~np.isin(numbers, (1, 0, UNCERTAIN)) & ~np.isnan(
+            numbers
+        )
+        if strange.any():
+            row = int(np.flatnonzero(strange)[0])
+            raise TableError(
+                describe(
+                    f"{self.source}: the column {column} is no finding (row {self.ids[row]}, one of {strange.sum()})",
+                    got=self.frame[column].iloc[row],
+                    expected="1, 0, -1 (uncertain) or blank (unknown)",
+                    then="name the findings with --labels",
+                )
+            )
+        return np.asarray(numbers)
+
+
+def to_truth(source: Any, *, id_column: str | None = None) -> Truth:
+    """Reads truth from what a user has.
+
+    Args:
+        source: a `Truth`; a table's path; a pandas table; or a torchxrayvision-style data set: `.pathologies` (C,),
+            `.labels` (N, C) of 1, 0, NaN, and `.csv`, a pandas table of N rows that holds the key.
+        id_column: the column with each picture's key; by default the first of `ID_COLUMNS` that is there.
+
+    Raises:
+        TableError: no such file, no key column, or a key that is empty or doubled.
+    """
+    import pandas as pd
+
+    if isinstance(source, Truth):
+        return source
+    if isinstance(source, str | Path):
+        keys = [*ID_COLUMNS, *([id_column] if id_column else [])]
+        frame, name, sha256 = load_table(source, keys=keys), str(source), hash_table(Path(source))
+    elif isinstance(source, pd.DataFrame):
+        frame, name, sha256 = source, "a pandas table", ""
+    else:
+        frame, name, sha256 = _to_frame(source), type(source).__name__, ""
+    frame = frame.rename(columns=str)
+    column = _find_id_column(frame, id_column, name)
+    ids = _read_ids(frame[column], name)
+    frame = frame.reset_index(drop=True)
+    return Truth(frame, ids, column, name, sha256 or hash_texts([frame.to_csv(index=False)]))
+
+
+def match_labels(labels: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """Column of each label: of the same name, else of the same name but for case, spaces and underscores.
+
+    Labels without a column are left out.
+    """
+    loose = {_plain(column): column for column in reversed(columns)}
+    found = {label: label if label in columns else loose.get(_plain(label)) for label in labels}
+    return {label: column for label, column in found.items() if column is not None}
+
+
+def _plain(name: str) -> str:
+    return " ".join(str(name).lower().replace("_", " ").split())
+
+
+def _to_frame(dataset: Any) -> pd.DataFrame:
+    """Findings and metadata of a torchxrayvision-style data set in one table."""
+    import pandas as pd
+
+    lacking = [name for name in ("pathologies", "labels", "csv") if not hasattr(dataset, name)]
+    if lacking:
+        raise TableError(
+            describe(
+                "This is no truth",
+                got=type(dataset).__name__,
+                expected="a path, a pandas table, or a data set with .pathologies, .labels and .csv",
+            )
+        )
+    names, labels = [str(name) for name in dataset.pathologies], np.asarray(dataset.labels, dtype=np.float64)
+    if labels.shape != (len(dataset.csv), len(names)):
+        raise TableError(
+            describe("The data set's labels do not fit", got=labels.shape, expected=f"{(len(dataset.csv), len(names))}")
+        )
+    rest: pd.DataFrame = dataset.csv.reset_index(drop=True)
+    rest = rest.drop(columns=[name for name in names if name in rest.columns])
+    return pd.concat([rest, pd.DataFrame(labels, columns=names)], axis=1)
+
+
+def _find_id_column(frame: pd.DataFrame, wanted: str | None, name: str) -> str:
+    known = [column for column in ((wanted,) if wanted else ID_COLUMNS) if column in frame.columns]
+    if not known:
+        raise TableError(
+            describe(
+                f"{name} has no column with each picture's key",
+                got=list(frame.columns[:20]),
+                expected=wanted or f"one of {', '.join(ID_COLUMNS)}",
+                then="name the column with --truth-id",
+            )
+        )
+    return str(known[0])
+
+
+def _read_ids(cells: pd.Series, name: str) -> tuple[str, ...]:
+    empty = cells.isna() | (cells.astype(str).str.strip() == "")
+    if empty.any():
+        raise TableError(describe(f"{name} has rows without a key", got=f"{int(empty.sum())} of {len(cells)} rows"))
+    ids = cells.astype(str)
+    doubled = ids[ids.duplicated()].unique()
+    if len(doubled):
+        raise TableError(
+            describe(
+                f"{name} repeats {len(doubled)} keys",
+                got=sorted(doubled)[:_SHOWN],
+                expected="one row for each picture",
+                then="remove the repetitions, or name another column with --truth-id",
+            )
+        )
+    return tuple(ids)

@@ -1,0 +1,16 @@
+"""Files to grey arrays, and the one transform to and from original pixels."""
+
+from carzero.images.area_resize import resize_area
+from carzero.images.geometry import Geometry
+from carzero.images.overlay import draw_overlay, save_overlay
+from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
+
+__all__ = [
+    "Geometry",
+    "draw_overlay",
+    "load_radiograph",
+    "read_radiograph",
+    "resize_area",
+    "save_overlay",
+    "to_radiograph",
+]

@@ -1,0 +1,281 @@
+"""What a picture must be to be scored at all, and what is only worth a warning.
+
+Broken pictures are refused for good; readable pictures of the wrong thing are refused unless forced, and a forced
+one carries the refusal as a warning, so that a doubtful score never looks like a plain one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe
+
+__all__ = [
+    "MAX_PIXELS",
+    "as_unreadable",
+    "check_grey_levels",
+    "check_size",
+    "doubts_about_header",
+    "doubts_about_picture",
+    "find_view",
+    "refuse_unless_forced",
+    "too_large",
+    "unreadable",
+]
+
+
+# Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
+MAX_PIXELS = 80_000_000
+
+_SHORT_SIDE_PX = 200
+
+_ASPECT_RATIO = 2.0
+
+_FEW_LEVELS = 32
+
+_SAMPLED = 16  # every sixteenth row and column
+
+
+def unreadable(source: str, what: str, *, got: object, expected: str, then: str) -> UnreadableImageError:
+    """Returns the error for a picture that no option makes readable; the caller raises it."""
+    return UnreadableImageError(describe(f"{_label(source)}{what}", got=got, expected=expected, then=then))
+
+
+def too_large(got: str, source: str) -> UnreadableImageError:
+    """Returns the error for a picture of a size no radiograph has; the caller raises it."""
+    return unreadable(
+        source,
+        "the picture claims to be too large",
+        got=got,
+        expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+        then="check that the file is a radiograph, and shrink it if it is",
+    )
+
+
+@contextmanager
+def as_unreadable(kind: str, source: str) -> Iterator[None]:
+    """Turns whatever a decoder raises about a file's content into an `UnreadableImageError` with the cause chained.
+
+    Args:
+        kind: the format for the message, for example "PNG".
+        source: name of the picture for the message.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever their C code reports
+        raise unreadable(
+            source,
+            f"the {kind} file is broken or truncated",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a complete {kind} file",
+            then="copy or export the file again",
+        ) from error
+
+
+def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, force: bool) -> str:
+    """Returns the refusal as a warning sentence when forced.
+
+    Args:
+        what: what is unsuitable, as the start of a sentence.
+        got: the value that shows it.
+        expected: what a suitable picture would have.
+        source: name of the picture for the message.
+        force: True scores the picture all the same.
+
+    Raises:
+        UnsuitableImageError: not forced.
+    """
+    if force:
+        return f"Scored by force: {what[0].lower()}{what[1:]} ({got!r}), expected {expected}."
+    raise UnsuitableImageError(
+        describe(
+            f"{_label(source)}{what}",
+            got=got,
+            expected=expected,
+            then="leave this picture out, or score it all the same with force=True (--force)",
+        )
+    )
+
+
+def check_size(height: int, width: int, source: str) -> None:
+    """Refuses pictures without pixels and pictures no radiograph can be, before they are decoded.
+
+    Raises:
+        UnreadableImageError: a side is 0, or there are more than `MAX_PIXELS` pixels.
+    """
+    if height < 1 or width < 1:
+        raise unreadable(
+            source,
+            "the picture has no pixels",
+            got=f"{height} x {width}",
+            expected="at least one row and one column",
+            then="export the picture again",
+        )
+    if height * width > MAX_PIXELS:
+        raise too_large(f"{height} x {width} pixels", source)
+
+
+def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
+    """Refuses a picture that shows nothing.
+
+    Raises:
+        UnreadableImageError: all pixels have the same grey level.
+    """
+    level = float(pixels.flat[0])
+    if not np.any(pixels != pixels.flat[0]):
+        raise unreadable(
+            source,
+            "the picture is constant",
+            got=f"grey level {level:g} everywhere",
+            expected="a radiograph",
+            then="export the picture again; a failed export often leaves a black one",
+        )
+
+
+def doubts_about_picture(pixels: NDArray[np.float32]) -> list[str]:
+    """Returns a sentence for each oddity of the grey levels or the format; empty for a plain chest radiograph.
+
+    Args:
+        pixels: (height, width) float32 in [0, 255].
+    """
+    height, width = pixels.shape
+    doubts = []
+    if min(height, width) < _SHORT_SIDE_PX:
+        doubts.append(f"The picture is small ({height} x {width} pixels); fine findings are lost below 224 pixels.")
+    if max(height, width) > _ASPECT_RATIO * min(height, width):
+        doubts.append(f"The picture is unusually long for a chest radiograph ({height} x {width} pixels).")
+    levels = _count_levels(pixels[::_SAMPLED, ::_SAMPLED])
+    if levels < _FEW_LEVELS and (levels := _count_levels(pixels)) < _FEW_LEVELS:  # a sample's levels are a lower bound
+        doubts.append(f"The picture has only {levels} grey levels; its range may have been cut when it was saved.")
+    return doubts
+
+
+def _count_levels(pixels: NDArray[np.float32]) -> int:
+    """Returns how many whole grey levels the pixels round to."""
+    return int(np.count_nonzero(np.bincount(np.rint(pixels).astype(np.uint8).ravel(), minlength=256)))
+
+
+def _label(source: str) -> str:
+    """Returns the prefix that names the picture in a message."""
+    return f"{source}: " if source else ""
+
+
+_RADIOGRAPHY = {"CR", "DX", "RG"}
+
+_UNCERTAIN_MODALITY = {"", "OT", "SC", "XR"}
+
+_CHEST = re.compile(r"CHEST|THORA|TORAX|TÓRAX|LUNG|PULMO|PECHO|POITRINE|\bCXR\b|^RIB|\bRIBS?\b|HEART|STERNUM", re.I)
+
+_ELSEWHERE = re.compile(
+    r"ABDOM|ANKLE|\bARM\b|BLADDER|BRAIN|BREAST|CALCAN|CLAVIC|COCCYX|COLON|DENTAL|ELBOW|EXTREMIT|\bFACE\b|FACIAL|FEMUR"
+    r"|FIBULA|FINGER|\bFOOT|\bFEET|FOREARM|\bHANDS?\b|\bHEAD\b|\bHEEL|\bHIPS?\b|HUMERUS|\bJAW\b|KIDNEY|KNEE|\bLEGS?\b"
+    r"|LIVER|LUMBAR|MANDIB|MAXILL|MAMMO|NASAL|\bNECK\b|\bNOSE\b|ORBIT|PATELL|PELVI|RADIUS|SACR|SCAPUL|SHOULDER|SINUS"
+    r"|SKULL|[CLTS]-?SPINE|\bSPINE\b|STOMACH|THIGH|THUMB|TIBIA|\bTOES?\b|TOOTH|TEETH|ULNA|WRIST|ZYGOMA",
+    re.I,
+)
+
+_TEXTS = (
+    "StudyDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "RequestedProcedureDescription",
+    "PerformedProcedureStepDescription",
+)
+
+_LATERAL = re.compile(r"\bLAT(ERAL)?\b", re.I)
+
+_FRONTAL = {"PA": re.compile(r"\bPA\b|POSTERO-?ANTERIOR", re.I), "AP": re.compile(r"\bAP\b|ANTERO-?POSTERIOR", re.I)}
+
+_VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
+
+
+def doubts_about_header(header: Dataset, *, source: str, force: bool) -> list[str]:
+    """Returns sentences about what makes the picture doubtful as a frontal chest radiograph.
+
+    Raises:
+        UnsuitableImageError: another modality or another part of the body, not forced.
+    """
+    return [
+        *_modality_doubts(_text(header, "Modality").upper(), source=source, force=force),
+        *_body_part_doubts(header, source=source, force=force),
+    ]
+
+
+def find_view(header: Dataset) -> str:
+    """Returns "PA", "AP", "LATERAL" or "", from the view position, the view code, the orientation or the description.
+
+    The orientation tells lateral from frontal only; a description counts only if it names a single view.
+    """
+    stated = _VIEWS.get(_text(header, "ViewPosition").upper(), "")
+    stated = stated or _view_in(_meaning(header, "ViewCodeSequence"))
+    if stated:
+        return stated
+    orientation = _text(header, "PatientOrientation").upper()
+    if re.match(r"\W*[AP]\W+F", orientation):
+        return "LATERAL"
+    return _view_in(_text(header, "SeriesDescription"))
+
+
+def _modality_doubts(modality: str, *, source: str, force: bool) -> list[str]:
+    """Returns a doubt where the modality leaves open whether this is a radiograph."""
+    if modality in _RADIOGRAPHY:
+        return []
+    if modality in _UNCERTAIN_MODALITY:
+        return [f"The modality {modality or '(none stated)'} does not say that this is a radiograph."]
+    return [
+        refuse_unless_forced(
+            "The modality is not radiography",
+            got=modality,
+            expected="CR, DX or RG",
+            source=source,
+            force=force,
+        )
+    ]
+
+
+def _body_part_doubts(header: Dataset, *, source: str, force: bool) -> list[str]:
+    """Returns a doubt where the header names something else than the chest."""
+    stated = _text(header, "BodyPartExamined")
+    texts = [stated] if stated else [_meaning(header, "AnatomicRegionSequence"), *(_text(header, t) for t in _TEXTS)]
+    if any(_CHEST.search(text) for text in texts):
+        return []
+    elsewhere = next((text for text in texts if _ELSEWHERE.search(text.replace("_", " "))), "")
+    if elsewhere:
+        return [
+            refuse_unless_forced(
+                "The header names another part of the body than the chest",
+                got=elsewhere,
+                expected="CHEST",
+                source=source,
+                force=force,
+            )
+        ]
+    return [f"The body part {stated!r} is not known to be the chest."] if stated else []
+
+
+def _view_in(text: str) -> str:
+    """Returns the one view that a text names, or ""."""
+    named = [view for view, pattern in _FRONTAL.items() if pattern.search(text.replace("_", " "))]
+    named += ["LATERAL"] if _LATERAL.search(text.replace("_", " ")) else []
+    return named[0] if len(named) == 1 else ""
+
+
+def _meaning(header: Dataset, sequence: str) -> str:
+    """Returns the code meaning of a sequence's first item, or ""."""
+    items: Any = header.get(sequence) or []
+    return _text(items[0], "CodeMeaning") if len(items) else ""
+
+
+def _text(header: Dataset, name: str) -> str:
+    """Returns an element as text without surrounding blanks, or ""."""
+    value = header.get(name)
+    return "" if value is None else str(value).strip()

@@ -1,0 +1,147 @@
+"""Lists of pictures: what a user names (files, folders, tables, arrays) becomes items with unique ids."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from carzero.errors import TableError, describe
+from carzero.records import ImageItem
+
+__all__ = ["list_arrays", "list_images"]
+
+
+_TABLES = frozenset({".csv", ".tsv", ".parquet"})
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})
+
+_PATH_COLUMNS = ("path", "image", "image_path", "file")
+
+
+def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
+    """Lists the pictures that files, folders and tables name, in a stable order.
+
+    A folder stands for the pictures in it and below it, by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom .dic .ima or
+    none), hidden files left out, sorted by name; their ids are paths relative to the folder. A table (.csv .tsv
+    .parquet) has a column `path` (or `image`, `image_path`, `file`), relative to the table's folder, and may have
+    `image_id`. A file given by itself is taken whatever its suffix; its id is its name. Files that share an id get
+    their whole paths as ids.
+
+    Raises:
+        TableError: a source does not exist, a table lacks its columns, an id is empty or doubled, or nothing is left.
+    """
+    items: list[ImageItem] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            items += _list_folder(path)
+        elif path.suffix.lower() in _TABLES and path.is_file():
+            items += _list_table(path)
+        elif path.exists():
+            items.append(ImageItem(path.name, str(path), str(path)))
+        else:
+            raise TableError(
+                describe("There is no such file or folder", got=str(source), expected="a picture, a folder or a table")
+            )
+    if not items:
+        raise TableError(
+            describe(
+                "No pictures are found",
+                got=[str(source) for source in sources],
+                expected=f"files ending in {' '.join(sorted(_PICTURES - {''}))}, or without suffix",
+                then="name the files themselves to have them read whatever their suffix",
+            )
+        )
+    return _make_unique(items)
+
+
+def list_arrays(images: Any) -> list[ImageItem]:
+    """Lists pictures that a caller holds: one or a sequence of paths, arrays, PIL images or radiographs.
+
+    Raises:
+        TableError: a path is given twice.
+    """
+    given: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
+    items = []
+    for index, image in enumerate(given):
+        source = str(image) if isinstance(image, str | Path) else str(getattr(image, "source", "") or "")
+        items.append(ImageItem(Path(source).name if source else f"image_{index}", source, image))
+    return _make_unique(items)
+
+
+def _list_folder(folder: Path) -> list[ImageItem]:
+    # Of a million pictures each string counts, and so does each Path object: there is one string for a path.
+    prefix = "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118
+    paths = (path.removeprefix(os.path.join(os.curdir, "")) for path in _walk(str(folder)))  # noqa: PTH118
+    return [ImageItem(path.removeprefix(prefix).replace(os.sep, "/"), path, path) for path in paths]
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of the pictures in a folder and below it, by suffix, in the order of their parts; nothing hidden."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise TableError(
+            describe(
+                f"The folder {folder} cannot be listed", got=str(error), then="make it readable, or move it elsewhere"
+            )
+        ) from error
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in _PICTURES and entry.is_file():  # noqa: PTH122
+            yield entry.path
+
+
+def _list_table(table: Path) -> list[ImageItem]:
+    from carzero.core.tables import load_table
+
+    frame = load_table(table)
+    column = next((name for name in _PATH_COLUMNS if name in frame.columns), None)
+    if column is None:
+        raise TableError(
+            describe(
+                f"{table} has no column that names pictures",
+                got=list(frame.columns),
+                expected=f"one of {', '.join(_PATH_COLUMNS)}",
+                then="rename the column",
+            )
+        )
+    named = frame["image_id"] if "image_id" in frame.columns else frame[column]
+    items = []
+    for row, (name, value) in enumerate(zip(named, frame[column], strict=True), start=1):
+        if not isinstance(value, str) or not value or not isinstance(name, str | int) or str(name) == "":
+            raise TableError(
+                describe(f"Row {row} of {table} names no picture", got=[name, value], expected="a path and an id")
+            )
+        path = str(table.parent / value)
+        items.append(ImageItem(str(name), path, path))
+    doubled = sorted(name for name, count in Counter(item.image_id for item in items).items() if count > 1)
+    if doubled and "image_id" in frame.columns:  # the user's own keys are never replaced by paths
+        raise TableError(
+            describe(f"{table} repeats values of image_id", got=doubled[:5], expected="one row for each image_id")
+        )
+    return items
+
+
+def _make_unique(items: list[ImageItem]) -> list[ImageItem]:
+    if len({item.image_id for item in items}) == len(items):
+        return items
+    counts = Counter(item.image_id for item in items)
+    unique = [replace(item, image_id=item.path) if counts[item.image_id] > 1 and item.path else item for item in items]
+    doubled = [image_id for image_id, count in Counter(item.image_id for item in unique).items() if count > 1]
+    if doubled:
+        raise TableError(
+            describe(
+                "Pictures are given more than once",
+                got=doubled[:5],
+                expected="each picture once",
+                then="remove the repetitions",
+            )
+        )
+    return unique

@@ -1,0 +1,208 @@
+"""Score maps drawn over radiographs, for eyes.
+
+The film stays readable: heat is transparent where the map is low, a thin line follows half of the map's range, a
+cross marks the peak, and whatever the model has not seen is darkened and hatched, never coloured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["draw_overlay", "save_overlay"]
+
+
+_Picture = NDArray[np.float32]
+
+_Box = Sequence[float]
+
+
+# Anchors of the perceptually even map "inferno" (Smith and van der Walt, CC0), from a quarter of it upwards: its dark
+# start would only be a shadow on a radiograph.
+_ANCHORS = np.array(
+    [(87, 16, 110), (137, 34, 106), (188, 55, 84), (227, 89, 51), (249, 142, 9), (249, 203, 53), (252, 255, 164)],
+    dtype=np.float32,
+)
+
+_STRENGTH = 0.72  # opacity of the hottest place
+
+_VISIBLE_FROM, _FULL_FROM = 0.25, 0.95  # shares of the map's range
+
+_GROUND, _INK, _FAINT = (16, 18, 22), (236, 239, 244), (139, 147, 160)
+
+_BOX_INK, _CROSS_INK = (94, 214, 255), (255, 255, 255)
+
+_MARGIN_PX, _BAR_PX, _BAR_COLUMN_PX = 16, 14, 84
+
+_UNSEEN_LABEL = "hatched: not seen by the model"
+
+
+def draw_overlay(
+    pixels: NDArray[Any],
+    scores: NDArray[Any],
+    *,
+    title: str = "",
+    subtitle: str = "",
+    peak: tuple[float, float] | None = None,
+    boxes: Sequence[_Box] = (),
+    value_range: tuple[float, float] | None = None,
+    long_side_px: int = 900,
+) -> Image.Image:
+    """Returns a radiograph with its score map over it, a caption and a colour bar.
+
+    Args:
+        pixels: (H, W) grey levels in [0, 255].
+        scores: (H, W) map in the same frame, as `Geometry.map_to_original` returns it; NaN where the model saw nothing.
+        title: first caption line, usually the finding.
+        subtitle: second caption line, usually the score.
+        peak: (x, y) in original pixels, marked with a cross; outside the picture it is left out.
+        boxes: xyxy in original pixels, drawn as outlines.
+        value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
+        long_side_px: length of the film's longer side in the result.
+
+    Returns:
+        An RGB image: the film at the stated size, plus margins.
+
+    Raises:
+        ValueError: picture and map differ in shape, or the map has no number in it.
+    """
+    if pixels.ndim != 2 or pixels.shape != scores.shape:
+        raise ValueError(f"picture and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
+    if not np.isfinite(scores).any():
+        raise ValueError("the map has no finite value; nothing can be drawn.")
+    low, high = value_range or (float(np.nanmin(scores)), float(np.nanmax(scores)))
+    zoom = long_side_px / max(pixels.shape)
+    size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
+    film, unseen, heat = _scale(pixels, size), _scale(np.isnan(scores), size) > 0.5, _heat(scores, low, high, size)
+    picture = Image.fromarray(_blend(film, heat, unseen))
+    draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        _draw_box(draw, [float(edge) * zoom for edge in box])
+    if peak is not None and 0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0]:
+        _draw_cross(draw, peak[0] * zoom, peak[1] * zoom)
+    return _frame(picture, title, subtitle, (low, high), has_unseen=bool(unseen.any()))
+
+
+def save_overlay(path: str | os.PathLike[str], pixels: NDArray[Any], scores: NDArray[Any], **options: Any) -> Path:
+    """Writes the overlay as a picture file and returns its path; options are those of `draw_overlay`."""
+    file = Path(path)
+    draw_overlay(pixels, scores, **options).save(file)
+    return file
+
+
+def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Picture:
+    """Returns values at (width, height), averaged when smaller and smooth when larger."""
+    shrinks = size[0] < values.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    scaled = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32)).resize(size, method)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def _heat(scores: NDArray[Any], low: float, high: float, size: tuple[int, int]) -> _Picture:
+    """Returns the map's place in its range, 0 to 1, at (width, height); 0 where the model saw nothing."""
+    if high <= low:
+        return np.zeros(size[::-1], dtype=np.float32)
+    return np.clip(_scale((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
+
+
+def _blend(film: _Picture, heat: _Picture, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns (H, W, 3) uint8: film under heat, hatched where unseen, with a line at half of the range."""
+    opacity = np.clip((heat - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
+    opacity = _STRENGTH * opacity * opacity * (3 - 2 * opacity)
+    opacity[unseen] = 0
+    colours = film[..., None] * (1 - opacity[..., None]) + _colours(heat) * opacity[..., None]
+    inside = (heat >= 0.5) & ~unseen
+    outer, inner = _grow(inside) & ~inside, inside & _grow(~inside)
+    colours[outer & ~unseen] *= 0.45  # a dark edge keeps the light line visible on bone
+    colours[inner] = 0.3 * colours[inner] + 0.7 * 255
+    rows, columns = np.indices(film.shape)
+    hatch = unseen & ((rows + columns) % 14 < 2)
+    colours[unseen] = colours[unseen] * 0.4 + 6
+    colours[hatch] += 34
+    return np.asarray(np.clip(colours, 0, 255), dtype=np.uint8)
+
+
+def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Returns the mask with its four-neighbours."""
+    wide = np.pad(mask, 1)
+    return np.asarray(mask | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:])
+
+
+def _colours(heat: _Picture) -> _Picture:
+    """Returns RGB in [0, 255] along the colour map for values in [0, 1]."""
+    steps = np.linspace(0, 1, len(_ANCHORS))
+    return np.stack([np.interp(heat, steps, _ANCHORS[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, edges: list[float]) -> None:
+    """Draws one outline on a dark edge, so that it shows on bone and on air."""
+    left, top, right, bottom = min(edges[0::2]), min(edges[1::2]), max(edges[0::2]), max(edges[1::2])
+    draw.rectangle((left, top, right, bottom), outline=_GROUND, width=4)
+    draw.rectangle((left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)), outline=_BOX_INK, width=2)
+
+
+def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
+    """Draws an open cross, whose middle stays visible."""
+    for ink, width in ((_GROUND, 5), (_CROSS_INK, 2)):
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            draw.line((x + 5 * dx, y + 5 * dy, x + 15 * dx, y + 15 * dy), fill=ink, width=width)
+
+
+def _frame(
+    picture: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], *, has_unseen: bool
+) -> Image.Image:
+    """Returns the picture with caption above, colour bar at the right and legend below."""
+    caption_px = _MARGIN_PX + 30 * bool(title) + 24 * bool(subtitle)
+    legend_px = 34 if has_unseen else _MARGIN_PX
+    width = picture.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
+    canvas = Image.new("RGB", (width, caption_px + picture.height + legend_px), _GROUND)
+    canvas.paste(picture, (_MARGIN_PX, caption_px))
+    draw = ImageDraw.Draw(canvas)
+    room = width - 2 * _MARGIN_PX
+    if title:
+        _write(draw, (_MARGIN_PX, 10), title, size=22, ink=_INK, room_px=room)
+    if subtitle:
+        _write(draw, (_MARGIN_PX, 10 + 30 * bool(title)), subtitle, size=16, ink=_FAINT, room_px=room)
+    if has_unseen:
+        _write(draw, (_MARGIN_PX, caption_px + picture.height + 9), _UNSEEN_LABEL, size=14, ink=_FAINT, room_px=room)
+    _draw_bar(canvas, _MARGIN_PX * 2 + picture.width, caption_px, min(picture.height, 320), value_range)
+    return canvas
+
+
+def _draw_bar(canvas: Image.Image, left: int, top: int, height: int, value_range: tuple[float, float]) -> None:
+    """Draws the colour bar as the heat looks on mid grey, with the range's ends."""
+    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], _BAR_PX, axis=1)
+    film = np.full_like(ramp, 72)
+    canvas.paste(Image.fromarray(_blend(film, ramp, np.zeros(ramp.shape, dtype=bool))), (left, top))
+    draw = ImageDraw.Draw(canvas)
+    low, high = value_range
+    for share in (1.0, 0.5, 0.0):
+        y = top + (1 - share) * (height - 1)
+        text_y = min(max(y - 8, top - 2), top + height - 15)
+        value = f"{low + share * (high - low):.3g}"
+        _write(draw, (left + _BAR_PX + 6, text_y), value, size=13, ink=_FAINT, room_px=_BAR_COLUMN_PX)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    text: str,
+    *,
+    size: int,
+    ink: tuple[int, int, int],
+    room_px: float,
+) -> None:
+    """Writes one line, cut with an ellipsis where it would leave the picture."""
+    font = ImageFont.load_default(size)
+    line = " ".join(text.split())
+    while len(line) > 1 and draw.textlength(line, font=font) > room_px:
+        line = line.rstrip("…")[:-1] + "…"
+    draw.text(at, line, fill=ink, font=font)

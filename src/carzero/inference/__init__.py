@@ -1,0 +1,1 @@
+"""Inference: images and prompts in, scores and attention maps out."""

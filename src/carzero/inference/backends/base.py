@@ -1,0 +1,54 @@
+"""What prediction asks of an engine: prompts encoded once, then pictures scored against them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from carzero.inference.prompt_bank import PromptBank
+from carzero.processing import CARZeroProcessor
+from carzero.prompts import PromptSet
+
+__all__ = ["Backend", "PairScores"]
+
+
+class PairScores(NamedTuple):
+    """Scores of a batch of pictures.
+
+    Attributes:
+        scores: (I, prompts) float32 on the CPU, raw logits.
+        maps: (I, prompts, h, w) float32 on the CPU, where each prompt looks; None unless asked for.
+    """
+
+    scores: Tensor
+    maps: Tensor | None
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """An engine with the weights in it.
+
+    Attributes:
+        name: of the engine, such as "torch".
+        dtype: precision it computes in: "float32", "bfloat16", "float16" or "int8".
+    """
+
+    name: str
+    dtype: str
+
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+        """Encodes prompts, once for all pictures; only this backend need understand the bank's `texts`.
+
+        Raises:
+            PromptError: a prompt is longer than the model reads.
+        """
+
+    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+        """Scores pictures.
+
+        Args:
+            pixel_values: (I, 3, h, w) float32 on the CPU, as the processor makes them.
+            bank: from `encode_prompts` of a backend with the same weights.
+            need_maps: also return maps.
+        """

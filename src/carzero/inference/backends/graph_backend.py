@@ -1,0 +1,158 @@
+"""Exported weights as a backend: the graphs of a folder, in ONNX Runtime or OpenVINO, without the torch model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from carzero.errors import PromptError, describe
+from carzero.inference.backends.base import PairScores
+from carzero.inference.backends.graphs import Graph, load_onnx_graph, load_openvino_graph
+from carzero.inference.prompt_bank import PromptBank, token_batches
+from carzero.processing import CARZeroProcessor
+from carzero.prompts import PromptSet
+from carzero.weights.export_manifest import (
+    GRAPH_SUFFIXES,
+    PROMPTS_GRAPH,
+    SCORING_GRAPH,
+    ExportManifest,
+    check_files,
+    load_manifest,
+)
+
+__all__ = ["ExportedBackend", "OnnxBackend", "OpenVINOBackend", "load_exported", "open_exported"]
+
+
+Arrays = dict[str, NDArray[Any]]
+
+_PAIRS_AT_ONCE = 8192  # pictures x prompts; half a gigabyte at the released model's width
+
+
+class ExportedBackend(ABC):
+    """Scores by the graphs of an exported folder, on the CPU.
+
+    Args:
+        folder: the folder.
+        manifest: what it holds.
+    """
+
+    name: str = ""  # each engine's own
+
+    def __init__(self, folder: Path, manifest: ExportManifest) -> None:
+        self.manifest = manifest
+        self.dtype: str = manifest.dtype
+        self._folder = folder
+        # What a user waits for anyway is loaded at once, so that an unusable folder is refused before any picture.
+        self._scoring = self._load(SCORING_GRAPH)
+
+    @cached_property
+    def _prompts(self) -> Graph:
+        return self._load(PROMPTS_GRAPH)
+
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+        """Encodes prompts; see `Backend.encode_prompts`. Where prompts are baked in, `texts` are their numbers.
+
+        Raises:
+            PromptError: a prompt is longer than the model reads, or none of those that are baked in.
+        """
+        if self.manifest.prompts is not None:
+            return PromptBank.of(prompt_set, self._find_baked(prompt_set))
+        batches = list(token_batches(processor, prompt_set))
+        longest = max(int(mask.sum(dim=1).max()) for _, mask in batches)
+        parts = [self._encode(ids, mask, longest) for ids, mask in batches]
+        texts = {
+            tensor.name: np.concatenate(arrays, axis=tensor.prompts_axis)
+            for tensor, arrays in zip(self.manifest.prompt_tensors, zip(*parts, strict=True), strict=True)
+        }
+        return PromptBank.of(prompt_set, texts)
+
+    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+        """Scores pictures, so many at once that their pairs with the prompts stay few; see `Backend.score`."""
+        at_once = max(1, _PAIRS_AT_ONCE // len(bank.owner))
+        parts = [self._score(pictures, bank, need_maps) for pictures in pixel_values.split(at_once)]
+        scores, *maps = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return PairScores(scores, maps[0] if need_maps else None)
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor, longest: int) -> list[NDArray[np.float32]]:
+        """The prompts' tensors, their memories as long as the longest of all texts has tokens."""
+        inputs: Arrays = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        if any(tensor.tokens_axis is not None for tensor in self.manifest.prompt_tensors):
+            inputs["positions"] = np.arange(longest)
+        return self._prompts.run(inputs, [tensor.name for tensor in self.manifest.prompt_tensors])
+
+    def _score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool) -> list[Tensor]:
+        baked = self.manifest.prompts is not None
+        inputs: Arrays = {"pixel_values": pixel_values.numpy()} | ({} if baked else bank.texts)
+        computed = self._scoring.run(inputs, ["logits", "maps"] if need_maps else ["logits"])
+        tensors = [torch.from_numpy(np.array(array)) for array in computed]
+        return [tensor[:, bank.texts] for tensor in tensors] if baked else tensors
+
+    @abstractmethod
+    def _load(self, graph: str) -> Graph:
+        """Opens a graph of the folder in the engine."""
+
+    def _find_baked(self, prompt_set: PromptSet) -> Tensor:
+        """Numbers of prompts among those that are baked in: (prompts,) int64.
+
+        Raises:
+            PromptError: one is not among them.
+        """
+        baked = [prompt for prompts in (self.manifest.prompts or {}).values() for prompt in prompts]
+        numbers = {prompt: number for number, prompt in enumerate(baked)}
+        asked = [prompt for _, prompts in prompt_set for prompt in prompts]
+        unknown = [prompt for prompt in asked if prompt not in numbers]
+        if unknown:
+            raise PromptError(
+                describe(
+                    "These weights were exported with their prompts baked in, and this is none of them",
+                    got=unknown[0],
+                    expected=f"some of {baked}"[:300],
+                    then="ask those, or export the weights again without --prompts",
+                )
+            )
+        return torch.tensor([numbers[prompt] for prompt in asked])
+
+
+class OnnxBackend(ExportedBackend):
+    """Exported weights in ONNX Runtime."""
+
+    name = "onnx"
+
+    def _load(self, graph: str) -> Graph:
+        return load_onnx_graph(self._folder / (graph + GRAPH_SUFFIXES[self.name][0]))
+
+
+class OpenVINOBackend(ExportedBackend):
+    """Exported weights in OpenVINO."""
+
+    name = "openvino"
+
+    def _load(self, graph: str) -> Graph:
+        # Prompts are encoded once, and their errors go into every score.
+        dtype = "float32" if graph == PROMPTS_GRAPH else self.dtype
+        return load_openvino_graph(self._folder / (graph + GRAPH_SUFFIXES[self.name][0]), dtype)
+
+
+def load_exported(folder: str | Path) -> ExportedBackend:
+    """Loads an exported folder into the engine that its manifest names.
+
+    Raises:
+        WeightsError: the folder is not as `carzero export` wrote it.
+        MissingExtraError: the engine is not installed.
+        ConfigurationError: this machine does not compute in the folder's precision.
+    """
+    manifest = load_manifest(folder)
+    check_files(folder, manifest)
+    return open_exported(Path(folder), manifest)
+
+
+def open_exported(folder: Path, manifest: ExportManifest) -> ExportedBackend:
+    """Loads graphs whose files are known to be those of the manifest; raises as `load_exported`."""
+    return {"onnx": OnnxBackend, "openvino": OpenVINOBackend}[manifest.engine](folder, manifest)

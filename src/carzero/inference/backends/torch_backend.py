@@ -1,0 +1,61 @@
+"""The torch model as a backend: the one place where it is put into eval mode and run without gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from carzero.inference.backends.base import PairScores
+from carzero.inference.prompt_bank import PromptBank, encode_prompts
+from carzero.model import CARZeroModel
+from carzero.model.alignment import build_scorer
+from carzero.processing import CARZeroProcessor
+from carzero.prompts import PromptSet
+from carzero.weights.precision import choose_device, dtype_name
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend:
+    """Scores by torch, on the CPU or a GPU.
+
+    Args:
+        model: the model; it is put into eval mode and moved.
+        device: where to compute; None takes a GPU if there is one.
+        dtype: precision to compute in; None keeps the model's.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        model: CARZeroModel,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.model: CARZeroModel = model.eval().to(self.device, dtype or model.dtype)
+        self.dtype = dtype_name(self.model.dtype)
+        self._scorer = build_scorer(self.model.alignment)
+
+    @torch.inference_mode()
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+        """Encodes prompts; see `Backend.encode_prompts`."""
+        return encode_prompts(self.model, processor, prompt_set)
+
+    @torch.inference_mode()
+    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+        """Scores pictures; see `Backend.score`."""
+        images = self.model.encode_images(self._to_device(pixel_values))
+        scores, maps = self._scorer.score(images, bank.texts, need_maps)
+        return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
+
+    def _to_device(self, pixel_values: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            pixel_values = pixel_values.pin_memory()
+        return pixel_values.to(self.device, non_blocking=True).to(self.model.dtype)
+
+
+def _to_host(values: Tensor) -> Tensor:
+    return values.float().cpu()

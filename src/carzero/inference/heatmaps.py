@@ -1,0 +1,219 @@
+"""Score maps as files: in the picture's own pixels, with the model's grid and the way between the two.
+
+A .npz holds `heatmap` (H, W) float32, NaN where the model saw nothing; `grid` (h, w) float32, the model's own cells;
+and `affine` (2, 3), which takes (column, row, 1) of the grid, cell edges at whole numbers, to (x, y) in the picture.
+
+A .png holds 16 bit: 0 is unseen, 1 to 65535 the range from `low` to `high`. A .json of the same name states these two,
+`grid` and `affine`.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from carzero.core.atomic import replace_when_done
+from carzero.core.tables import load_json
+from carzero.errors import TableError, describe
+from carzero.images import Geometry
+
+__all__ = [
+    "DAMAGED_ARCHIVE",
+    "MAP_FORMATS",
+    "MapTable",
+    "ScoreMap",
+    "load_map",
+    "load_map_table",
+    "save_map",
+    "save_map_table",
+]
+
+
+MAP_FORMATS = ("npz", "png")
+
+# What numpy lets through of a damaged .npz, besides OSError and ValueError.
+DAMAGED_ARCHIVE = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+_LEVELS = 65534
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreMap:
+    """One map.
+
+    Attributes:
+        heatmap: (H, W) float32 in the picture's pixels, NaN where the model saw nothing.
+        grid: (h, w) float32, the model's own cells.
+        affine: (2, 3) float64, grid to picture.
+    """
+
+    heatmap: NDArray[np.float32]
+    grid: NDArray[np.float32]
+    affine: NDArray[np.float64]
+
+    @classmethod
+    def from_grid(cls, grid: NDArray[Any], geometry: Geometry) -> ScoreMap:
+        """Carries the model's cells to the picture's own pixels."""
+        height, width = grid.shape
+        cell = np.diag([geometry.crop_px / width, geometry.crop_px / height, 1.0])
+        affine = np.array(geometry.affine) @ cell
+        return cls(geometry.map_to_original(grid), np.asarray(grid, dtype=np.float32), affine)
+
+
+def save_map(score_map: ScoreMap, path: Path) -> None:
+    """Writes a map as .npz or .png, by suffix.
+
+    Raises:
+        TableError: another suffix.
+    """
+    if path.suffix == ".npz":
+        with replace_when_done(path) as target, target.open("wb") as file:
+            np.savez_compressed(file, heatmap=score_map.heatmap, grid=score_map.grid, affine=score_map.affine)
+        return
+    if path.suffix != ".png":
+        raise TableError(describe("The map's format is unknown", got=str(path), expected="a name in .npz or .png"))
+    low, high = float(np.nanmin(score_map.heatmap)), float(np.nanmax(score_map.heatmap))
+    share = (score_map.heatmap.astype(np.float64) - low) / ((high - low) or 1)
+    levels = np.where(np.isfinite(share), np.rint(np.nan_to_num(share) * _LEVELS) + 1, 0).astype(np.uint16)
+    with replace_when_done(path) as target:
+        Image.fromarray(levels).save(target, format="PNG")
+    content = {
+        "low": low,
+        "high": high,
+        "value": f"low + (level - 1) / {_LEVELS} * (high - low); level 0 is unseen",
+        "affine": score_map.affine.tolist(),
+        "grid": score_map.grid.tolist(),
+    }
+    with replace_when_done(path.with_suffix(".json")) as target:
+        target.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def load_map(path: Path) -> ScoreMap:
+    """Reads a map of `save_map` back; a .png within half of one of its 65534 steps.
+
+    Raises:
+        TableError: missing, broken or of another form.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return ScoreMap(arrays["heatmap"], arrays["grid"], arrays["affine"])
+        about = load_json(path.with_suffix(".json"))
+        with Image.open(path) as picture:
+            levels = np.asarray(picture)
+        values = about["low"] + (levels.astype(np.float64) - 1) / _LEVELS * (about["high"] - about["low"])
+        heatmap = np.where(levels > 0, values, np.nan).astype(np.float32)
+        return ScoreMap(heatmap, np.array(about["grid"], dtype=np.float32), np.array(about["affine"]))
+    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(
+            describe(f"{path} is no map", got=str(error).splitlines()[0], expected="a file of `carzero ground`")
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapTable:
+    """Maps of pictures and findings.
+
+    Attributes:
+        images: (I,) ids.
+        labels: (C,) findings.
+        grids: (I, C, h, w) float32, the model's cells.
+        logits: (I, C) float32 raw scores.
+        sizes: (I, 2) height and width of each picture, in px.
+        resize_px: as in `Geometry`.
+        crop_px: as in `Geometry`.
+        provenance: plain values that say where the maps came from: weights and their hash, prompts, preprocessing.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...]
+    grids: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+    resize_px: int
+    crop_px: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.images), len(self.labels))
+        if self.grids.ndim != 4 or self.grids.shape[:2] != shape or self.logits.shape != shape:
+            raise ValueError(f"maps must be (I, C, h, w) for {shape}; got {self.grids.shape} and {self.logits.shape}.")
+        if self.sizes.shape != (shape[0], 2):
+            raise ValueError(f"sizes must be (I, 2); got {self.sizes.shape}.")
+        if not np.isfinite(self.grids).all():
+            raise ValueError("maps must be finite; got NaN or infinity in them.")
+
+    def geometry(self, row: int) -> Geometry:
+        """The transform between one picture's own pixels and the model's."""
+        height, width = self.sizes[row]
+        return Geometry.fit(height, width, resize_px=self.resize_px, crop_px=self.crop_px)
+
+    def select(self, rows: Sequence[int], labels: Sequence[str]) -> MapTable:
+        """The same maps of some pictures and findings, in the order given."""
+        columns = [self.labels.index(label) for label in labels]
+        chosen = np.asarray(rows, dtype=np.intp)
+        return MapTable(
+            tuple(self.images[row] for row in chosen),
+            tuple(labels),
+            self.grids[chosen][:, columns],
+            self.logits[chosen][:, columns],
+            self.sizes[chosen],
+            self.resize_px,
+            self.crop_px,
+            self.provenance,
+        )
+
+
+def save_map_table(table: MapTable, path: Path) -> None:
+    """Writes a table as .npz."""
+    with replace_when_done(path) as target, target.open("wb") as file:
+        np.savez_compressed(
+            file,
+            images=np.array(table.images, dtype=np.str_),
+            labels=np.array(table.labels, dtype=np.str_),
+            grids=table.grids,
+            logits=table.logits,
+            sizes=table.sizes,
+            resize_px=table.resize_px,
+            crop_px=table.crop_px,
+            provenance=np.array(json.dumps(dict(table.provenance)), dtype=np.str_),
+        )
+
+
+def load_map_table(path: Path) -> MapTable:
+    """Reads a table of `save_map_table` back.
+
+    Raises:
+        TableError: missing, broken or of another form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return MapTable(
+                tuple(map(str, arrays["images"])),
+                tuple(map(str, arrays["labels"])),
+                arrays["grids"],
+                arrays["logits"],
+                arrays["sizes"],
+                int(arrays["resize_px"]),
+                int(arrays["crop_px"]),
+                dict(json.loads(str(arrays["provenance"]))),
+            )
+    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(
+            describe(
+                f"{path} is no table of maps",
+                got=(str(error).splitlines() or [type(error).__name__])[0],
+                expected="maps.npz of `carzero benchmark --task pointing`",
+            )
+        ) from error

@@ -1,0 +1,261 @@
+"""The prompt bank: everything that depends on the prompts alone, encoded once and asked by every image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from carzero.core.atomic import replace_when_done
+from carzero.errors import PromptError, describe
+from carzero.model import CARZeroModel, TextFeatures
+from carzero.model.alignment import build_scorer
+from carzero.model.alignment.simr_scoring import count_words
+from carzero.processing import CARZeroProcessor
+from carzero.prompts import PromptSet
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "BankKey",
+    "Pool",
+    "PromptBank",
+    "encode_prompts",
+    "is_bank",
+    "load_bank",
+    "load_bank_prompts",
+    "save_bank",
+    "token_batches",
+]
+
+
+Pool = Literal["mean", "max"]
+
+_TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBank:
+    """Encoded prompts.
+
+    Attributes:
+        prompt_set: labels and prompts.
+        texts: what the backend that encoded them keeps of all prompts, flattened in order.
+        owner: (prompts,) int64 on the CPU, the label that each prompt belongs to.
+    """
+
+    prompt_set: PromptSet
+    texts: Any
+    owner: torch.Tensor
+
+    @classmethod
+    def of(cls, prompt_set: PromptSet, texts: Any) -> PromptBank:
+        """Joins prompts and what was made of them."""
+        owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
+        return cls(prompt_set, texts, torch.tensor(owner))
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in order."""
+        return self.prompt_set.labels
+
+    def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
+        """Joins what belongs to one label: (I, prompts, ...) to (I, labels, ...).
+
+        Raises:
+            ValueError: `how` is neither "mean" nor "max".
+        """
+        if how not in ("mean", "max"):
+            raise ValueError(f'pool must be "mean" or "max"; got {how!r}.')
+        groups = [values[:, self.owner == index] for index in range(len(self.labels))]
+        return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
+
+
+def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+    """Encodes a prompt set on the model's device; `texts` is what the scorer of its alignment prepares.
+
+    Raises:
+        PromptError: a prompt is longer than the model reads.
+    """
+    parts = [
+        model.raw_text_features(ids.to(model.device), mask.to(model.device))
+        for ids, mask in token_batches(processor, prompt_set)
+    ]
+    raw = TextFeatures.join(parts)
+    prepared = build_scorer(model.alignment).prepare(model.project_texts(raw), count_words(raw.local))
+    return PromptBank.of(prompt_set, prepared)
+
+
+def token_batches(processor: CARZeroProcessor, prompt_set: PromptSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Tokenises all prompts in order, some dozens at once: `input_ids` and `attention_mask`, each (T, W).
+
+    Raises:
+        PromptError: a prompt is longer than the model reads.
+    """
+    texts = [prompt for _, prompts in prompt_set for prompt in prompts]
+    for text in texts:
+        _check_length(processor, text)
+    tokens = processor.tokenize(texts)
+    yield from zip(
+        tokens["input_ids"].split(_TEXTS_AT_ONCE), tokens["attention_mask"].split(_TEXTS_AT_ONCE), strict=True
+    )
+
+
+def _check_length(processor: CARZeroProcessor, text: str) -> None:
+    count = processor.count_tokens(text)
+    if count > processor.max_text_length:
+        raise PromptError(
+            describe(
+                f"A prompt has {count} tokens, more than the model reads",
+                got=text,
+                expected=f"at most {processor.max_text_length} tokens",
+                then="ask in fewer words, or split it into several prompts",
+            )
+        )
+
+
+_RECORD, _TENSORS = "bank.json", "bank.safetensors"
+
+_KEY = "key"  # of the tensors' own header, so that record and tensors of two banks cannot be mixed
+
+
+@dataclass(frozen=True, slots=True)
+class BankKey:
+    """What encoded prompts depend on, beside the prompts.
+
+    Attributes:
+        weights_sha256: hash of the weights that encoded them.
+        backend: engine that encoded them.
+        dtype: precision they are kept in.
+        carzero_version: of the package that wrote them.
+    """
+
+    weights_sha256: str
+    backend: str
+    dtype: str
+    carzero_version: str
+
+
+def is_bank(path: str | Path) -> bool:
+    """Whether a path is a folder that `save_bank` wrote."""
+    return (Path(path) / _RECORD).is_file()
+
+
+def save_bank(bank: PromptBank, folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
+    """Writes a bank into a folder: `bank.json`, which tells what is asked and by which weights, and `bank.safetensors`.
+
+    Raises:
+        PromptError: the folder holds a bank already, cannot be written, or the weights have no hash.
+    """
+    from safetensors.torch import save_file
+
+    if not key.weights_sha256:
+        raise PromptError(
+            describe("A model made in memory has no hash to keep a bank by", then="save the weights, and load them")
+        )
+    if is_bank(folder) and not overwrite:
+        raise PromptError(describe(f"{folder} holds a prompt bank already", then="choose another, or --overwrite"))
+    record = {**asdict(key), "prompts_sha256": bank.prompt_set.hash}
+    tensors = {
+        f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
+        for number, group in enumerate(bank.texts)
+        for name, tensor in group._asdict().items()
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replace_when_done(folder / _TENSORS) as path:
+            save_file(tensors, path, {_KEY: json.dumps(record)})
+        with replace_when_done(folder / _RECORD) as path:
+            path.write_text(json.dumps({**record, "prompts": bank.prompt_set.to_mapping()}, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise PromptError(describe("The prompt bank cannot be written", got=str(error))) from error
+
+
+def load_bank_prompts(folder: str | Path) -> PromptSet:
+    """Reads what a bank asks; torch is not needed for it.
+
+    Raises:
+        PromptError: the folder holds no bank, or its record was changed.
+    """
+    return _read_record(Path(folder))[1]
+
+
+def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank:
+    """Reads a bank.
+
+    Args:
+        folder: where `save_bank` wrote it.
+        key: of the weights that are to use it.
+        device: where its tensors go.
+
+    Raises:
+        PromptError: the folder holds no bank, or one of other weights, prompts, precision or package version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    record, prompt_set = _read_record(Path(folder))
+    _check_key(Path(folder), record, {**asdict(key), "prompts_sha256": prompt_set.hash})
+    try:
+        with safe_open(Path(folder) / _TENSORS, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(Path(folder), str(error)) from error
+    if header != {name: record[name] for name in header} or not header:
+        raise _damaged(Path(folder), "tensors and record are of two banks")
+    return PromptBank.of(prompt_set, _to_groups(Path(folder), tensors))
+
+
+def _read_record(folder: Path) -> tuple[Mapping[str, Any], PromptSet]:
+    try:
+        record = dict(json.loads((folder / _RECORD).read_bytes()))
+        prompt_set = PromptSet.from_mapping(record["prompts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, str(error)) from error
+    if record.get("prompts_sha256") != prompt_set.hash:
+        raise _damaged(folder, "its prompts were changed")
+    return record, prompt_set
+
+
+def _check_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if differing:
+        raise PromptError(
+            describe(
+                f"The prompt bank {folder} is stale: it was made by other weights or in another way",
+                got={name: found.get(name) for name in differing},
+                expected=str({name: wanted[name] for name in differing}),
+                then="make it again with `carzero prompts encode`, with the --weights and --dtype of this run",
+            )
+        )
+
+
+def _to_groups(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, ...]:
+    from carzero.model.alignment.cosine import CosineTexts
+    from carzero.model.alignment.simr_scoring import SimilarityTexts
+
+    kinds = {kind.__name__: kind for kind in (SimilarityTexts, CosineTexts)}
+    groups: dict[int, tuple[Any, dict[str, torch.Tensor]]] = {}
+    try:
+        for name, tensor in tensors.items():
+            number, kind, field = name.split(".")
+            groups.setdefault(int(number), (kinds[kind], {}))[1][field] = tensor
+        return tuple(kind(**fields) for _, (kind, fields) in sorted(groups.items()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"unknown tensors ({error})") from error
+
+
+def _damaged(folder: Path, why: str) -> PromptError:
+    return PromptError(
+        describe(
+            f"{folder} is no whole prompt bank",
+            got=why,
+            expected=f"{_RECORD} and {_TENSORS} as `carzero prompts encode` writes them",
+            then="make it again with `carzero prompts encode`",
+        )
+    )

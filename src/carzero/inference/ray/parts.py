@@ -1,0 +1,178 @@
+"""Scoring one part: fast, and picture by picture where a worker has died on it before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.errors import RunError, describe
+from carzero.images.loading import Readers
+from carzero.inference.ray.notes import PartNotes
+from carzero.inference.ray.score_folder import ScoreFolder, find_score_folder
+from carzero.inference.score_table import score_row
+from carzero.prompts import PromptSet
+from carzero.records import FailedImage, ImageItem, ScoredImage
+from carzero.weights.source import hash_weights
+
+if TYPE_CHECKING:
+    from carzero.inference.classifier import ZeroShotClassifier
+
+__all__ = ["PartJob", "PartResult", "PartScorer"]
+
+
+_DEATHS = 2  # of workers on one picture by itself, after which the picture counts as a failure
+
+
+@dataclass(frozen=True, slots=True)
+class PartJob:
+    """What every worker is told.
+
+    Attributes:
+        out: folder of the run, an absolute path that every worker sees.
+        run: hash of the run.
+        prompt_set: what is asked.
+        weights: their name.
+        weights_sha256: their hash where the run was started; a worker with others refuses to work.
+        version: of CARZero where the run was started, likewise.
+        dtype: precision to compute in.
+        device: where to compute; None takes a GPU if the worker has one.
+        pool: how the logits of a label's prompts become one.
+        batch_size: pictures in one pass.
+        force: also score readable pictures that are no chest radiographs.
+        bank: folder of the prompts already encoded, an absolute path that every worker sees; None encodes them.
+    """
+
+    out: Path
+    run: str
+    prompt_set: PromptSet
+    weights: str
+    weights_sha256: str
+    version: str
+    dtype: str = "float32"
+    device: str | None = None
+    pool: Any = "mean"
+    batch_size: int = 16
+    force: bool = False
+    bank: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartResult:
+    """How a part went: pictures scored, pictures failed, and how often work on it was cut short before."""
+
+    number: int
+    scored: int
+    failed: int
+    repeated: int
+
+
+class PartScorer:
+    """A worker's state: weights loaded once, prompts encoded once, then part after part.
+
+    Args:
+        job: what to do.
+        classifier: with the job's weights; None loads them.
+        readers: read the pictures; None reads them in threads.
+
+    Raises:
+        RunError: this worker has other weights or another version than the run.
+        TableError: this worker does not see the run's folder.
+    """
+
+    def __init__(
+        self, job: PartJob, classifier: ZeroShotClassifier | None = None, readers: Readers | None = None
+    ) -> None:
+        _check_equal(job)
+        self.job = job
+        self.readers = readers
+        self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.prompt_set.labels)
+        self.classifier = classifier or _load_classifier(job)
+        if job.bank is None:
+            self.bank = self.classifier.encode_prompts(job.prompt_set)
+        else:
+            self.bank = self.classifier.load_prompts(job.bank)
+
+    def score(self, number: int, items: Sequence[ImageItem]) -> PartResult:
+        """Scores what a part lacks, and writes it.
+
+        Args:
+            number: of the part.
+            items: all its pictures.
+        """
+        notes = PartNotes(self.folder.attempts_path(number))
+        has_died = notes.attempts > 0
+        known = {row["image_id"]: row for row in self.folder.load_rows(number)} | notes.rows
+        notes.begin_part()
+        missing = [item for item in items if item.image_id not in known]
+        rows = self._score_singly(missing, notes) if has_died else self._score_together(missing)
+        known.update({row["image_id"]: row for row in rows})
+        ordered = [known[item.image_id] for item in items]
+        scored = [row for row in ordered if "reason" not in row]
+        failed = [row for row in ordered if "reason" in row]
+        self.folder.save_part(number, scored, failed)
+        notes.remove()
+        return PartResult(number, len(scored), len(failed), notes.attempts - 1)
+
+    def _score_together(self, items: Sequence[ImageItem]) -> Iterator[dict[str, Any]]:
+        results = self.classifier.stream(
+            items,
+            self.bank,
+            pool=self.job.pool,
+            batch_size=self.job.batch_size,
+            force=self.job.force,
+            readers=self.readers,
+            in_order=False,
+        )
+        return (self._to_row(result) for result in results)
+
+    def _score_singly(self, items: Sequence[ImageItem], notes: PartNotes) -> Iterator[dict[str, Any]]:
+        """Says before each picture that it is on, so that a picture that ends the process is found, and given up."""
+        for item in items:
+            deaths = notes.deaths[item.image_id]
+            if deaths < _DEATHS:
+                notes.begin_picture(item.image_id)
+                row = next(self._score_together([item]))
+            else:
+                row = _give_up(item, deaths)
+            notes.finish_picture(row)
+            yield row
+
+    def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, Any]:
+        if isinstance(result, FailedImage):
+            return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
+        return score_row(result, self.job.prompt_set.labels)
+
+
+def _load_classifier(job: PartJob) -> ZeroShotClassifier:
+    from carzero.inference.classifier import ZeroShotClassifier
+
+    return ZeroShotClassifier.from_pretrained(
+        job.weights, device=job.device, dtype=getattr(__import__("torch"), job.dtype)
+    )
+
+
+def _give_up(item: ImageItem, deaths: int) -> dict[str, Any]:
+    reason = describe(
+        f"{item.path}: the worker's process ended each time it scored this picture",
+        got=f"{deaths} processes",
+        then="look at the file, or score it by itself; --resume tries it again",
+    )
+    return {"image_id": item.image_id, "path": item.path, "reason": reason}
+
+
+def _check_equal(job: PartJob) -> None:
+    from carzero._version import __version__
+
+    found = {"version": __version__, "weights_sha256": hash_weights(job.weights)}
+    wanted = {"version": job.version, "weights_sha256": job.weights_sha256}
+    if found != wanted:
+        raise RunError(
+            describe(
+                "A worker would compute other scores than the machine that started the run",
+                got=found,
+                expected=str(wanted),
+                then="install the same version and copy the same weights everywhere",
+            )
+        )

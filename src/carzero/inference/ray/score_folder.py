@@ -1,0 +1,237 @@
+"""A score table in parts: a folder that many workers fill, that says which run it belongs to, and that can be resumed.
+
+    scores/
+      part-00000.parquet ...        rows as `carzero predict` writes them, in the order of the inputs
+      _failures/part-00000.parquet  image_id, path and reason of pictures that were not scored; where there are some
+      _attempts/                    notes on parts under work; gone when the run is complete
+      _manifest.json                what the scores depend on; "complete" is false while parts may be missing
+
+Readers of Parquet folders (pandas, Arrow, Spark) pass over names that begin with "_".
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.core.atomic import replace_when_done
+from carzero.core.hashing import hash_texts
+from carzero.core.run_record import check_same_run
+from carzero.core.tables import FOLDER_MANIFEST, load_table
+from carzero.errors import TableError, describe
+from carzero.inference.score_table import score_schema, to_frame, to_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ScoreFolder", "find_score_folder", "open_score_folder"]
+
+
+_FAILURES, _ATTEMPTS = "_failures", "_attempts"
+
+_FAILURE_COLUMNS = ("image_id", "path", "reason")
+
+_RUN = "carzero_run"  # in the manifest, and in each part's own metadata, so that a stray part is known by itself
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: the folder.
+        run: hash of what the scores depend on and of the list of pictures; every part carries it.
+        labels: findings, in the order of the columns.
+    """
+
+    path: Path
+    run: str
+    labels: tuple[str, ...]
+
+    def part_path(self, number: int) -> Path:
+        """The scored rows of a part; the file is there once the part is finished."""
+        return self.path / f"part-{number:05d}.parquet"
+
+    def failures_path(self, number: int) -> Path:
+        """The failures of a finished part, if it has any."""
+        return self.path / _FAILURES / f"part-{number:05d}.parquet"
+
+    def attempts_path(self, number: int) -> Path:
+        """Notes of workers that have begun this part and not finished it."""
+        return self.path / _ATTEMPTS / f"part-{number:05d}.jsonl"
+
+    def save_part(self, number: int, rows: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a finished part.
+
+        Failures go first: whoever dies between the two leaves a part that lacks rows, which a resumed run tries again.
+
+        Args:
+            number: of the part.
+            rows: scored rows, see `score_row`; there may be none.
+            failures: `image_id`, `path` and `reason`.
+        """
+        import pyarrow as pa
+
+        if failures:
+            schema = pa.schema([(name, pa.string()) for name in _FAILURE_COLUMNS])
+            self._write(self.failures_path(number), pa.Table.from_pylist(list(failures), schema=schema))
+        else:
+            self.failures_path(number).unlink(missing_ok=True)
+        table = pa.Table.from_pandas(
+            to_frame(rows, self.labels), schema=score_schema(self.labels), preserve_index=False
+        )
+        self._write(self.part_path(number), table)
+
+    def count_rows(self, number: int) -> int | None:
+        """Scored rows of a part, read from the file's foot; None where the part is not finished.
+
+        Raises:
+            TableError: the file is broken, or a part of another run.
+        """
+        import pyarrow.parquet as pq
+
+        path = self.part_path(number)
+        if not path.exists():
+            return None
+        try:
+            foot = pq.read_metadata(path)
+        except (OSError, ValueError) as error:
+            raise TableError(
+                describe(f"{path} cannot be read", got=str(error).splitlines()[0], then="delete it and resume the run")
+            ) from error
+        run = (foot.metadata or {}).get(_RUN.encode(), b"").decode()
+        if run != self.run:
+            raise TableError(
+                describe(f"{path} is a part of another run", got=run, expected=self.run, then="move it elsewhere")
+            )
+        return int(foot.num_rows)
+
+    def load_rows(self, number: int) -> list[dict[str, Any]]:
+        """The scored rows of a part; none where it is not finished."""
+        return [] if self.count_rows(number) is None else to_rows(load_table(self.part_path(number)))
+
+    def load_failures(self, parts: int) -> list[dict[str, str]]:
+        """The failures of all parts, in the order of the inputs."""
+        paths = (self.failures_path(number) for number in range(parts))
+        return [row for path in paths if path.exists() for row in to_rows(load_table(path))]
+
+    def save_manifest(self, manifest: Mapping[str, Any], *, complete: bool) -> None:
+        """Writes the manifest, in place of an older one when it is whole."""
+        content = {"complete": complete, _RUN: self.run, **manifest}
+        with replace_when_done(self.path / FOLDER_MANIFEST) as target:
+            target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Declares the run complete."""
+        shutil.rmtree(self.path / _ATTEMPTS, ignore_errors=True)
+        self.save_manifest(manifest, complete=True)
+
+    def clear(self) -> None:
+        """Deletes what a run has written, and nothing else; the manifest last."""
+        for path in self.path.glob("part-*.parquet"):
+            path.unlink()
+        for name in (_FAILURES, _ATTEMPTS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / FOLDER_MANIFEST).unlink()
+
+    def _write(self, path: Path, table: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        path.parent.mkdir(exist_ok=True)
+        metadata = {**(table.schema.metadata or {}), _RUN.encode(): self.run.encode()}
+        with replace_when_done(path) as target:
+            pq.write_table(table.replace_schema_metadata(metadata), target)
+
+
+def open_score_folder(
+    path: Path, record: Mapping[str, Any], labels: Sequence[str], *, resume: bool, overwrite: bool
+) -> ScoreFolder:
+    """Makes the folder of a run, or opens it again.
+
+    Args:
+        path: the folder; its parent must exist.
+        record: what the scores depend on, and the list of pictures by its hash; plain values.
+        labels: findings.
+        resume: go on with what is there, if it is of the same run.
+        overwrite: delete what a run has left there and start anew.
+
+    Raises:
+        TableError: no folder can be made there; it holds a run and neither is asked for, another run, or other files.
+    """
+    record = json.loads(json.dumps(record))
+    folder = ScoreFolder(path, hash_texts([json.dumps(record, sort_keys=True)]), tuple(labels))
+    _make_folder(path)
+    found = _load_manifest(path)
+    if found is None:
+        _check_empty(path)
+    elif overwrite or [entry.name for entry in path.iterdir()] == [FOLDER_MANIFEST]:
+        folder.clear()  # a run that could not even begin has nothing to lose
+    elif resume:
+        check_same_run(path, {key: found.get(key) for key in record}, record)
+    else:
+        raise _occupied(path, complete=bool(found.get("complete")))
+    folder.save_manifest(record, complete=False)
+    return folder
+
+
+def find_score_folder(path: Path, run: str, labels: Sequence[str]) -> ScoreFolder:
+    """Opens the folder of a run as a worker, which may look from another machine.
+
+    Raises:
+        TableError: the folder is not to be seen from here, or is another run's.
+    """
+    found = _load_manifest(path)
+    if found is None or found.get(_RUN) != run:
+        raise TableError(
+            describe(
+                f"A worker does not see the run's folder {path}",
+                got="no folder of a run" if found is None else "another run's folder",
+                then="name an output on storage that all machines share under one path",
+            )
+        )
+    return ScoreFolder(path, run, tuple(labels))
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise TableError(
+            describe("The folder of scores cannot be made", got=str(error), then="name a folder whose parent exists")
+        ) from error
+
+
+def _load_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((path / FOLDER_MANIFEST).read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise TableError(
+            describe(f"{path / FOLDER_MANIFEST} is no manifest of a run", then="choose another output")
+        ) from error
+
+
+def _check_empty(path: Path) -> None:
+    if others := sorted(entry.name for entry in path.iterdir()):
+        raise TableError(
+            describe(
+                f"{path} holds files that are of no run",
+                got=others[:5],
+                expected="a new or empty folder",
+                then="name another",
+            )
+        )
+
+
+def _occupied(path: Path, *, complete: bool) -> TableError:
+    return TableError(
+        describe(
+            f"{path} holds {'the scores of a finished run' if complete else 'an unfinished run'}",
+            then="go on with --resume, start anew with --overwrite, or name another folder",
+        )
+    )

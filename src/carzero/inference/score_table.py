@@ -1,0 +1,178 @@
+"""The score table: one row a picture, names before numbers, and a manifest that says where the numbers came from."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from carzero.core.atomic import replace_when_done
+from carzero.core.run_record import save_manifest
+from carzero.core.tables import check_output, load_table, load_table_pieces, write_pieces
+from carzero.errors import TableError, describe
+from carzero.records import FailedImage, ScoredImage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = [
+    "KEY_COLUMNS",
+    "SCORE_SUFFIXES",
+    "check_score_path",
+    "load_score_pieces",
+    "load_scores",
+    "pack_frame",
+    "pack_result",
+    "rows_in_piece",
+    "save_score_pieces",
+    "save_scores",
+    "score_row",
+    "score_schema",
+    "to_frame",
+    "to_rows",
+    "unpack_rows",
+]
+
+
+KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
+
+SCORE_SUFFIXES = (".parquet", ".csv", ".json")
+
+_CELLS = 2**20  # scores in memory at once
+
+
+def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, Any]:
+    """One picture's row: key columns, `logit:<label>` per finding, `warnings`."""
+    row: dict[str, Any] = {name: getattr(image, name) for name in KEY_COLUMNS}
+    row.update({f"logit:{label}": float(logit) for label, logit in zip(labels, image.logits, strict=True)})
+    row["warnings"] = " ".join(image.warnings)
+    return row
+
+
+def to_frame(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+    """Rows as a table with the full set of columns, also where there are no rows. Logits are float32."""
+    import pandas as pd
+
+    columns = [*KEY_COLUMNS, *(f"logit:{label}" for label in labels), "warnings"]
+    frame = pd.DataFrame(list(rows), columns=columns)
+    kinds = {name: "float32" if name.startswith("logit:") else "object" for name in columns}
+    return frame.astype(kinds)
+
+
+def score_schema(labels: Sequence[str]) -> pa.Schema:
+    """The Arrow schema of the table of `to_frame`, which a part without rows has too."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in KEY_COLUMNS),
+            *((f"logit:{label}", pa.float32()) for label in labels),
+            ("warnings", pa.string()),
+        ]
+    )
+
+
+def check_score_path(path: Path) -> None:
+    """Refuses a file that could not be written, before any work is done.
+
+    Raises:
+        TableError: unknown suffix, or the folder does not exist.
+    """
+    check_output(path, SCORE_SUFFIXES)
+
+
+def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes table and manifest; each replaces an older file only when it is complete."""
+    save_score_pieces([frame], path)
+    save_manifest(manifest, path)
+
+
+def save_score_pieces(pieces: Iterable[pd.DataFrame], path: Path) -> None:
+    """Writes tables below each other as one, which replaces an older file only when it is complete."""
+    with replace_when_done(path) as target:
+        write_pieces(pieces, target, path.suffix.lower())
+
+
+def load_scores(path: Path) -> pd.DataFrame:
+    """Reads a table of `save_scores` back: the same columns, texts, float32 logits, and calibrated probabilities.
+
+    Raises:
+        TableError: the file is missing, broken or no score table.
+    """
+    return _as_scores(load_table(path), path)
+
+
+def load_score_pieces(path: Path, labels: int) -> Iterator[pd.DataFrame]:
+    """Reads a table of scores as tables of bounded size below each other; a .json file comes as one.
+
+    Args:
+        path: the file.
+        labels: scores in a row, about.
+
+    Raises:
+        TableError: as for `load_scores`.
+    """
+    for piece in load_table_pieces(path, rows_in_piece(labels)):
+        yield _as_scores(piece, path)
+
+
+def rows_in_piece(labels: int) -> int:
+    """Rows of a table that is held in memory at once."""
+    return max(1, _CELLS // max(1, labels))
+
+
+def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    lacking = [name for name in (*KEY_COLUMNS, "warnings") if name not in frame.columns]
+    if lacking:
+        raise TableError(describe(f"{path} is no score table", got=f"a table without {', '.join(lacking)}"))
+    logits = [name for name in frame.columns if name.startswith("logit:")]
+    calibrated = [name for name in frame.columns if name.startswith("prob:")]
+    texts = [*KEY_COLUMNS, "warnings"]
+    table = frame[[*KEY_COLUMNS, *logits, *calibrated, "warnings"]].reset_index(drop=True)
+    table[texts] = table[texts].astype(object).where(table[texts].notna(), "")
+    return table.astype({**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")})
+
+
+def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as plain values, the inverse of `to_frame`."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+_FLOAT = np.dtype("<f4")
+
+
+def pack_result(result: ScoredImage | FailedImage) -> dict[str, Any]:
+    """What a journal keeps of a picture: its keys and logits, or `reason` where it was not scored."""
+    if isinstance(result, FailedImage):
+        return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
+    keys = {name: getattr(result, name) for name in KEY_COLUMNS}
+    return {**keys, "warnings": " ".join(result.warnings), "logits": _pack(result.logits)}
+
+
+def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What a journal keeps of each row of a score table, the inverse of `unpack_rows`."""
+    logits = frame[[name for name in frame.columns if name.startswith("logit:")]].to_numpy(_FLOAT)
+    texts = frame[[*KEY_COLUMNS, "warnings"]].to_dict("records")
+    for row, values in zip(texts, logits, strict=True):
+        yield {**{str(name): value for name, value in row.items()}, "logits": _pack(values)}
+
+
+def unpack_rows(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+    """Rows of scored pictures as a table, as `carzero.inference.score_table.to_frame` makes it."""
+    import pandas as pd
+
+    logits = np.empty((len(rows), len(labels)), np.float32)
+    for row, target in zip(rows, logits, strict=True):
+        target[:] = np.frombuffer(base64.b64decode(row["logits"]), _FLOAT)
+    keys = pd.DataFrame({name: [row[name] for row in rows] for name in KEY_COLUMNS}, dtype=object)
+    scores = pd.DataFrame(logits, columns=[f"logit:{label}" for label in labels])
+    warnings = pd.DataFrame({"warnings": [row["warnings"] for row in rows]}, dtype=object)
+    return pd.concat([keys, scores, warnings], axis=1)
+
+
+def _pack(logits: Any) -> str:
+    return base64.b64encode(np.ascontiguousarray(logits, _FLOAT).tobytes()).decode("ascii")

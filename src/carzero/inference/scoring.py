@@ -1,0 +1,296 @@
+"""A scoring run over many pictures: journalled as it goes, so that it can be killed and resumed, then saved whole."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.core.hashing import to_file_name
+from carzero.core.journal import Journal
+from carzero.core.run_record import check_same_run, manifest_path, recorded_setting, save_manifest
+from carzero.errors import TableError, describe
+from carzero.images.loading import LIMIT_S, Readers
+from carzero.inference.score_table import (
+    check_score_path,
+    load_score_pieces,
+    pack_frame,
+    pack_result,
+    save_score_pieces,
+)
+from carzero.inference.scoring_result import LISTED_FAILURES, RunResult, ScoredRows, failures_path, save_failures
+from carzero.prompts import PromptSet
+from carzero.records import FailedImage, ImageItem, ScoredImage
+from carzero.weights.precision import resolve_dtype
+from carzero.weights.source import hash_weights, load_preprocessing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from carzero.inference.classifier import ZeroShotClassifier
+
+__all__ = ["ScoringRun", "scoring_settings"]
+
+
+def scoring_settings(
+    weights: str,
+    prompt_set: PromptSet,
+    *,
+    dtype: str,
+    device: str | None,
+    pool: str,
+    force: bool,
+    resumed: Path | None,
+) -> dict[str, Any]:
+    """What the scores of a run depend on, beside the pictures.
+
+    Args:
+        weights: their name.
+        prompt_set: what is asked.
+        dtype: precision asked for, see `carzero.weights.precision.DTYPES`.
+        device: where to compute; None takes a GPU if there is one.
+        pool: how the logits of a label's prompts become one.
+        force: whether pictures that are no chest radiographs are scored too.
+        resumed: output of the run that goes on, or None. Without a wish it keeps its precision, whatever this machine
+            would choose.
+
+    Returns:
+        plain values.
+
+    Raises:
+        WeightsError: the weights are not found.
+        ConfigurationError: an unknown precision or device.
+    """
+    from carzero._version import __version__
+
+    recorded = recorded_setting(resumed, "dtype") if resumed is not None and dtype == "auto" else None
+    return {
+        "carzero_version": __version__,
+        "weights_sha256": hash_weights(weights),
+        "preprocessing": load_preprocessing(weights),
+        "prompts_sha256": prompt_set.hash,
+        "dtype": str(recorded or resolve_dtype(dtype, weights, device)),
+        "pool": pool,
+        "force": force,
+    }
+
+
+Advance = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class ScoringRun:
+    """The settings of one run; see `carzero predict --help` for each."""
+
+    items: Sequence[ImageItem]
+    prompt_set: PromptSet
+    weights: str = "demo"
+    out: Path | None = None
+    overlay: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    force: bool = False
+    pool: Any = "mean"
+    batch_size: int = 16
+    device: str | None = None
+    dtype: str = "auto"
+    readers: int | None = None
+    read_limit_s: float = LIMIT_S
+    bank: Path | None = None
+    _overlays: list[Path] = field(default_factory=list)
+
+    def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
+        """Scores what is not scored yet, and saves the whole.
+
+        Rows wait in a file, in the order in which they are finished; the result has the order of the inputs.
+
+        Args:
+            advance: called with the numbers of pictures done and failed, after each batch.
+
+        Raises:
+            CARZeroError: settings that cannot work, or another run's journal in the way. Broken pictures are no
+                error here: they are listed in the result.
+        """
+        if self.out is not None:
+            check_score_path(self.out)
+        if self.resume and self.out is None:
+            raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
+        if self.overlay is not None:
+            _make_folder(self.overlay)
+        settings = scoring_settings(
+            self.weights,
+            self.prompt_set,
+            dtype=self.dtype,
+            device=self.device,
+            pool=self.pool,
+            force=self.force,
+            resumed=self.out if self.resume else None,
+        )
+        journal = self._open_journal(settings)
+        try:
+            self._score(journal, settings, advance)
+            return self._finish(journal, settings)
+        finally:
+            if self.out is not None:  # rows of a run without a table are read from the journal
+                journal.close()
+
+    def _score(self, journal: Journal, settings: dict[str, Any], advance: Advance) -> None:
+        known = {item.image_id for item in self.items if _is_scored(journal, item)}
+        if len(known) == len(self.items):
+            return
+        remaining = [item for item in self.items if item.image_id not in known]
+        failed, done = 0, len(known)
+        with closing(self._batches(remaining, settings["dtype"])) as batches:
+            for batch in batches:
+                journal.append([pack_result(result) for result in batch])
+                failed += sum(isinstance(result, FailedImage) for result in batch)
+                done += len(batch)
+                advance(done, failed)
+
+    def _batches(self, items: list[ImageItem], dtype: str) -> Generator[list[ScoredImage | FailedImage], None, None]:
+        with Readers(self.readers, isolated=True, limit_s=self.read_limit_s) as readers:  # they start beside torch
+            # torch is loaded here and not above, so that a run with nothing left to do ends at once.
+            from carzero.inference.classifier import ZeroShotClassifier
+
+            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
+            bank = classifier.load_prompts(self.bank) if self.bank else classifier.encode_prompts(self.prompt_set)
+            results = classifier.stream(
+                items,
+                bank,
+                pool=self.pool,
+                batch_size=self.batch_size,
+                force=self.force,
+                need_maps=self.overlay is not None,
+                readers=readers,
+                in_order=False,
+            )
+            drawn = self._drawn(classifier, results)
+            while batch := list(itertools.islice(drawn, self.batch_size)):
+                yield batch
+
+    def _drawn(
+        self, classifier: ZeroShotClassifier, results: Iterator[ScoredImage | FailedImage]
+    ) -> Iterator[ScoredImage | FailedImage]:
+        """Passes results on, with their overlays drawn where they are wanted."""
+        for result in results:
+            if self.overlay is not None and isinstance(result, ScoredImage):
+                self._overlays += _draw(classifier, result, self.prompt_set.labels, self.overlay)
+            yield result
+
+    def _open_journal(self, settings: dict[str, Any]) -> Journal:
+        if self.out is None:
+            return Journal.start(None, settings)
+        path = self.out.with_name(self.out.name + ".journal")
+        if self.resume and not self.overwrite:
+            if path.exists():
+                return Journal.resume(path, settings)
+            _check_finished(self.out, settings)
+            journal = Journal.start(path, settings)
+            try:
+                for piece in _load_finished(self.out, len(self.prompt_set.labels)):
+                    journal.append(pack_frame(piece))
+            except BaseException:
+                journal.remove()
+                raise
+            return journal
+        if path.exists() and not self.overwrite:
+            Journal(settings, path).close()  # says so where it is not interrupted at all, but at work
+            raise TableError(
+                describe(
+                    f"An interrupted run of {self.out} is waiting in {path.name}",
+                    then="go on with --resume, or start anew with --overwrite",
+                )
+            )
+        return Journal.start(path, settings)
+
+    def _finish(self, journal: Journal, settings: dict[str, Any]) -> RunResult:
+        rows = ScoredRows(self.items, journal, self.prompt_set.labels)
+        if self.out is not None:
+            save_score_pieces(rows.pieces(), self.out)
+            save_failures(rows.failures, self.out)
+        else:
+            for _ in rows.pieces():
+                pass
+        manifest = self._manifest(settings, rows)
+        if self.out is not None:
+            save_manifest(manifest, self.out)
+            journal.remove()
+        return RunResult(rows, self.out, manifest, self._overlays)
+
+    def _manifest(self, settings: dict[str, Any], rows: ScoredRows) -> dict[str, Any]:
+        manifest = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "weights": self.weights,
+            **settings,
+            "score_kind": "logit",
+            "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
+            "images": len(self.items),
+            "scored": rows.scored,
+            "failures": rows.failures[:LISTED_FAILURES],
+        }
+        if self.out is not None and len(rows.failures) > LISTED_FAILURES:
+            manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
+        return manifest
+
+
+def _is_scored(journal: Journal, item: ImageItem) -> bool:
+    """Whether a journal holds this picture's scores. Failures are retried.
+
+    A key alone is not enough: another folder may hold other pictures under the same names.
+    """
+    row = journal.rows.get(item.image_id)
+    return row is not None and "reason" not in row and row["path"] == item.path
+
+
+def _check_finished(out: Path, settings: dict[str, Any]) -> None:
+    """Refuses to go on with a finished table that another run has left.
+
+    Raises:
+        TableError: the table is of a run with other settings, or its manifest cannot be read.
+    """
+    side_car = manifest_path(out)
+    if not out.exists() or not side_car.exists():
+        return
+    try:
+        manifest = dict(json.loads(side_car.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise TableError(
+            describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
+        ) from error
+    check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
+
+
+def _load_finished(out: Path, labels: int) -> Iterator[pd.DataFrame]:
+    """The finished table that a run left, piece by piece; nothing where there is no table or nothing says whose."""
+    if out.exists() and manifest_path(out).exists():
+        yield from load_score_pieces(out, labels)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TableError(describe("The folder for overlays cannot be made", got=str(error))) from error
+
+
+def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str], folder: Path) -> list[Path]:
+    from carzero.images.overlay import save_overlay
+
+    paths = []
+    for grounding in classifier.to_groundings(image, labels):
+        path = folder / f"{to_file_name(image.image_id)}__{to_file_name(grounding.label)}.png"
+        save_overlay(
+            path,
+            image.radiograph.pixels,  # type: ignore[union-attr]
+            grounding.heatmap,
+            title=grounding.label,
+            subtitle=f"logit {grounding.logit:.2f}",
+            peak=grounding.peak,
+        )
+        paths.append(path)
+    return paths

@@ -1,0 +1,149 @@
+"""What a scoring run has produced: its rows stay in files, and are read piece by piece or when they are asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carzero.core.atomic import replace_when_done
+from carzero.core.journal import Journal
+from carzero.inference.score_table import load_score_pieces, rows_in_piece, to_rows, unpack_rows
+from carzero.records import ImageItem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LISTED_FAILURES", "RunResult", "ScoredRows", "failures_path", "save_failures"]
+
+
+LISTED_FAILURES = 1000  # in a manifest
+
+_KEPT_DOUBTS = 1000
+
+
+class ScoredRows:
+    """A journal's rows in the order of the inputs, and what is counted while they are read.
+
+    Args:
+        items: the pictures of the run.
+        journal: their rows, in any order.
+        labels: names of the scores.
+
+    Attributes:
+        scored: rows with scores.
+        failures: `image_id`, `path` and `reason` of every picture without.
+        doubts: (image_id, warnings) of the first thousand pictures that have some.
+    """
+
+    def __init__(self, items: Sequence[ImageItem], journal: Journal, labels: Sequence[str]) -> None:
+        self._items = items
+        self._journal = journal
+        self._labels = list(labels)
+        self.scored = 0
+        self.failures: list[dict[str, str]] = []
+        self.doubts: list[tuple[str, str]] = []
+
+    def pieces(self) -> Iterator[pd.DataFrame]:
+        """The rows with scores as tables of bounded size below each other; at least one, which may be empty."""
+        self.scored, self.failures, self.doubts = 0, [], []
+        rows: list[dict[str, Any]] = []
+        for row in self._rows():
+            rows.append(row)
+            if len(rows) == rows_in_piece(len(self._labels)):
+                yield unpack_rows(rows, self._labels)
+                rows = []
+        if rows or not self.scored:
+            yield unpack_rows(rows, self._labels)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for item in self._items:
+            row = self._journal.rows[item.image_id]
+            if "reason" in row:
+                self.failures.append(row)
+                continue
+            self.scored += 1
+            if row["warnings"] and len(self.doubts) < _KEPT_DOUBTS:
+                self.doubts.append((row["image_id"], row["warnings"]))
+            yield row
+
+
+class RunResult:
+    """What a run produced.
+
+    Args:
+        rows: the rows, which have been read once.
+        out: the table they were written to, or None.
+        manifest: where the numbers came from.
+        overlays: pictures drawn.
+
+    Attributes:
+        scored: pictures with scores.
+        failures: `image_id`, `path` and `reason` of every picture that was not scored.
+        doubts: (image_id, warnings) of pictures that were, the first thousand of them.
+        manifest: where the numbers came from.
+        overlays: pictures drawn by this run.
+    """
+
+    def __init__(self, rows: ScoredRows, out: Path | None, manifest: dict[str, Any], overlays: list[Path]) -> None:
+        self._rows = rows
+        self._out = out
+        self.scored = rows.scored
+        self.failures = rows.failures
+        self.doubts = rows.doubts
+        self.manifest = manifest
+        self.overlays = overlays
+
+    def pieces(self) -> Iterator[pd.DataFrame]:
+        """The table as tables of bounded size below each other; at least one, which may have no rows."""
+        if self._out is None:
+            yield from self._rows.pieces()
+        else:
+            yield from load_score_pieces(self._out, len(self.manifest["prompts"]))
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a scored picture, in the order of the inputs; see `ZeroShotClassifier.predict`. Read on first use."""
+        import pandas as pd
+
+        pieces = list(self.pieces())
+        return pieces[0] if len(pieces) == 1 else pd.concat(pieces, ignore_index=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "scores": to_rows(self.table),
+            "failures": self.failures,
+            "manifest": self.manifest,
+        }
+
+    def iterate_json(self) -> Iterator[str]:
+        """The text of `to_dict` as JSON, in parts, with a line for each picture."""
+        between = '{"scores": [\n'
+        for piece in self.pieces():
+            for row in to_rows(piece):
+                yield between + json.dumps(row)
+                between = ",\n"
+        yield "\n" if between == ",\n" else between
+        rest = {"failures": self.failures, "manifest": self.manifest}
+        yield "],\n" + json.dumps(rest, indent=2).removeprefix("{\n") + "\n"
+
+
+def failures_path(out: Path) -> Path:
+    """Where all failures of a run are listed whose manifest would grow too long."""
+    return out.with_name(out.name + ".failures.csv")
+
+
+def save_failures(failures: Sequence[dict[str, str]], out: Path) -> None:
+    """Lists failures beside the table `out` where they are too many for its manifest, and takes an older list away."""
+    path = failures_path(out)
+    if len(failures) <= LISTED_FAILURES:
+        path.unlink(missing_ok=True)
+        return
+    with replace_when_done(path) as target, target.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["image_id", "path", "reason"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(failures)

@@ -1,0 +1,110 @@
+"""A language model's answer: read as JSON and checked against its form; nothing in it is run or believed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from carzero.reports.schema import Laterality, Presence
+from carzero.structuring.answer_cache import KeptAnswer
+
+__all__ = ["REFUSALS", "Claim", "InvalidAnswerError", "build_schema", "read_claims"]
+
+
+# Why an answer as a whole is not accepted; the words are what a repeated question tells the model.
+REFUSALS = {
+    "too_large": "it was too long",
+    "cut_off": "it was cut off before its end",
+    "refused": "no answer was given",
+    "empty": "it was empty",
+    "not_json": "it was no JSON",
+    "wrong_schema": "it had not the required fields and values",
+    "unfaithful": "most of its sentences or findings are not in the report",
+    "incomplete": "it left out most sentences of the report that speak of findings",
+}
+
+_MAX_ANSWER_CHARS = 2**16
+
+_MAX_CLAIMS = 200
+
+_MAX_CHARS = {"sentence": 2000, "finding": 80, "location": 120, "severity": 40}
+
+_CHOICES = {"presence": get_args(Presence), "laterality": tuple(side or "none" for side in get_args(Laterality))}
+
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+
+_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+
+
+class InvalidAnswerError(ValueError):
+    """An answer that is not accepted; `reason` is a key of `REFUSALS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(REFUSALS[reason])
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A finding as the model gives it; see `ReportFinding`. The side is "none" where none is said."""
+
+    sentence: str
+    finding: str
+    presence: Presence
+    location: str
+    laterality: str
+    severity: str
+
+
+def build_schema() -> dict[str, Any]:
+    """The JSON schema of an answer, from the records' own types.
+
+    It keeps to what every server understands of JSON schema: it sets no lengths (`read_claims` does), and a side that
+    is not said is "none", because some servers refuse an empty choice.
+    """
+    fields: dict[str, dict[str, Any]] = {name: {"type": "string"} for name in Claim.__slots__}
+    for name, allowed in _CHOICES.items():
+        fields[name]["enum"] = list(allowed)
+    claim = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"findings": {"type": "array", "items": claim}},
+        "required": ["findings"],
+        "additionalProperties": False,
+    }
+
+
+def read_claims(answer: KeptAnswer) -> list[Claim]:
+    """Reads what a model claims: each entry with exactly the schema's fields, values of their type, choice and length.
+
+    A code fence around the JSON and a thought before it ("<think>...</think>") are looked through.
+
+    Raises:
+        InvalidAnswerError: the answer has a fault, is no JSON, or has another form.
+    """
+    if answer.fault:
+        raise InvalidAnswerError(answer.fault)
+    if len(answer.content) > _MAX_ANSWER_CHARS:
+        raise InvalidAnswerError("too_large")
+    content = _THOUGHT.sub("", answer.content, count=1)
+    fenced = _FENCED.fullmatch(content)
+    try:
+        value = json.loads(fenced[1] if fenced else content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidAnswerError("not_json") from error
+    entries = value.get("findings") if isinstance(value, dict) and value.keys() == {"findings"} else None
+    if not isinstance(entries, list) or len(entries) > _MAX_CLAIMS or not all(map(_has_form, entries)):
+        raise InvalidAnswerError("wrong_schema")
+    return [Claim(**entry) for entry in entries]
+
+
+def _has_form(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == set(Claim.__slots__)
+        and all(isinstance(value, str) for value in entry.values())
+        and all(len(entry[name]) <= limit for name, limit in _MAX_CHARS.items())
+        and all(entry[name] in allowed for name, allowed in _CHOICES.items())
+    )

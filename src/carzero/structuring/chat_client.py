@@ -1,0 +1,322 @@
+"""A client of OpenAI-compatible chat completions: one question in, one answer out, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from carzero.errors import ConfigurationError, LanguageModelError, MissingExtraError, describe
+from carzero.structuring.answer_cache import KeptAnswer
+from carzero.structuring.server import Server, is_passing, retry_after_s
+from carzero.structuring.usage import Tally
+
+__all__ = ["ANSWER_FORMS", "ChatClient", "RequestFailedError", "read_completion", "to_body"]
+
+
+# How a server may be asked for JSON of a form, the strictest first: OpenAI, vLLM, Ollama, LM Studio and llama.cpp's own
+# server know the first; llama-cpp-python's the second; the rest is for servers that constrain less or nothing.
+ANSWER_FORMS = ("json_schema", "json_object with schema", "json_object", "no response_format")
+
+
+def to_body(request: Mapping[str, Any], form: str, limit_field: str) -> dict[str, Any]:
+    """The body of a request for a chat completion.
+
+    Args:
+        request: `model`, `messages`, options, `max_tokens`, and the `schema` of the answer.
+        form: one of `ANSWER_FORMS`.
+        limit_field: "max_tokens", or "max_completion_tokens" as newer models of OpenAI call it.
+    """
+    body = {key: value for key, value in request.items() if key not in ("schema", "max_tokens")}
+    body[limit_field] = request["max_tokens"]
+    schema = request["schema"]
+    if form == "json_schema":
+        described = {"name": "report_findings", "strict": True, "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": described}
+    elif form == "json_object with schema":
+        body["response_format"] = {"type": "json_object", "schema": schema}
+    elif form == "json_object":
+        body["response_format"] = {"type": "json_object"}
+    return body
+
+
+def read_completion(body: bytes) -> KeptAnswer | None:
+    """The answer in a response's body, or None where the body is no chat completion."""
+    try:
+        response = json.loads(body)
+        choice = response["choices"][0]
+        content, refusal = (choice["message"].get(name) for name in ("content", "refusal"))
+        reason = choice.get("finish_reason")
+        usage = response.get("usage") or {}
+        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None
+    if refusal or reason == "content_filter":
+        return KeptAnswer("", "refused", *tokens)
+    if reason == "length":
+        return KeptAnswer("", "cut_off", *tokens)
+    if content is None or content == "":
+        return KeptAnswer("", "empty", *tokens)
+    # JSON can hold lone surrogates; UTF-8, in which answers are kept, cannot.
+    return KeptAnswer(content.encode("utf-8", "replace").decode(), "", *tokens) if isinstance(content, str) else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
+
+
+_MAX_BODY_BYTES = 2**20
+
+_CONNECT_S = 15.0
+
+_FEW_TRIES = 3
+
+_SHOWN = 300
+
+_KEY_REFUSED = frozenset({401, 403})
+
+_NOT_THERE = frozenset({404, 405})
+
+_MISTAKEN = frozenset({400, 422})
+
+_FAILURES = {
+    "TimeoutException": "timeout",
+    "TimeoutError": "timeout",
+    "ConnectError": "no_connection",
+    "RemoteProtocolError": "cut_connection",
+    "NetworkError": "cut_connection",
+}
+
+
+class RequestFailedError(Exception):
+    """A request failed in all its tries, or was refused for good; `reason` is a short name for the tally."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    reason: str
+    message: str
+    asked_wait_s: float = 0.0
+
+
+class ChatClient:
+    """Sends questions to one server. To be used as an asynchronous context manager.
+
+    Redirects are not followed, so a report goes to the server's own address and nowhere else. Proxies named in the
+    environment are used for https alone, where they see no text. Failures that may pass are tried again with growing
+    waits; a wait that the server asks for (Retry-After) holds back every request of this client.
+
+    Args:
+        server: where, which model, and how patiently.
+        tally: requests, retries and tokens are counted into it.
+        note: told, once, what the user should know of the server.
+        chance: source of the jitter.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+        ConfigurationError: the server's address is none.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        tally: Tally,
+        note: Callable[[str], None] = lambda message: None,
+        chance: random.Random | None = None,
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtraError(
+                describe("A language model needs httpx", then="install it with: pip install 'carzero[llm]'")
+            ) from error
+        self.server = server
+        self._tally = tally
+        self._note = note
+        self._chance = chance or random.Random()  # noqa: S311 (spreads waits; guards nothing)
+        self._form = 0
+        self._is_settled = self._has_replied = False
+        self._limit_field = "max_tokens"
+        self._not_before = 0.0
+        self._failures = (httpx.TransportError, httpx.DecodingError, TimeoutError)
+        headers = {"accept-encoding": "identity", "content-type": "application/json", "user-agent": "carzero"}
+        if server.api_key:
+            headers["authorization"] = f"Bearer {server.api_key}"
+        try:
+            self._endpoint = httpx.URL(server.endpoint)
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(
+                describe("The server's address cannot be used", got=server.endpoint, expected="a web address")
+            ) from error
+        self._http = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(server.timeout_s, connect=min(_CONNECT_S, server.timeout_s), pool=None),
+            follow_redirects=False,
+            trust_env=server.is_encrypted,
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def __aenter__(self) -> ChatClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def complete(self, request: Mapping[str, Any]) -> KeptAnswer:
+        """Asks for one completion.
+
+        Args:
+            request: `model`, `messages`, `temperature`, `seed`, `max_tokens`, and the `schema` of the answer.
+
+        Returns:
+            The answer's text, unread; or its fault.
+
+        Raises:
+            RequestFailedError: every try failed, or the server refuses this request for good.
+            LanguageModelError: no request to this server can succeed: wrong key, model or address.
+        """
+        for failures in itertools.count(1):
+            while (wait_s := self._not_before - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            outcome = await self._try(request)
+            if isinstance(outcome, KeptAnswer):
+                return outcome
+            if failures >= self._tries(outcome.reason):
+                raise RequestFailedError(outcome.reason, outcome.message)
+            self._tally.retries[outcome.reason] += 1
+            self._not_before = max(self._not_before, time.monotonic() + outcome.asked_wait_s)
+            await asyncio.sleep(self.server.retries.wait_s(failures, self._chance))
+        raise AssertionError("count() does not end")
+
+    def _tries(self, reason: str) -> int:
+        """Few for what repeating seldom mends: an answer that takes too long, a server that never was there."""
+        is_hopeless = reason == "timeout" or (reason == "no_connection" and not self._has_replied)
+        return min(self.server.retries.tries, _FEW_TRIES) if is_hopeless else self.server.retries.tries
+
+    async def _try(self, request: Mapping[str, Any]) -> KeptAnswer | _Problem:
+        try:
+            reply = await self._post_negotiated(request)
+        except self._failures as error:
+            kinds = [kind.__name__ for kind in type(error).__mro__]
+            reason = next((_FAILURES[kind] for kind in kinds if kind in _FAILURES), "broken_transfer")
+            return _Problem(reason, f"{reason.replace('_', ' ')} ({error or type(error).__name__})")
+        self._has_replied = True
+        if reply.status != 200:
+            self._refuse_for_good(reply)
+            message = f"status {reply.status}: {self._show(reply.body)}"
+            return _Problem(f"status_{reply.status}", message, retry_after_s(reply.headers))
+        answer = read_completion(reply.body) if reply.is_whole else KeptAnswer("", "too_large")
+        if answer is None:
+            return _Problem("no_completion", f"status 200 without a completion: {self._show(reply.body)}")
+        self._count_tokens(answer)
+        return answer
+
+    async def _post_negotiated(self, request: Mapping[str, Any]) -> _Reply:
+        """Sends the request; until a first one has succeeded, in weaker and weaker forms as the server refuses them."""
+        while True:
+            form, limit_field = self._form, self._limit_field
+            reply = await self._post(to_body(request, ANSWER_FORMS[form], limit_field))
+            if reply.status == 200:
+                self._settle(form)
+                return reply
+            if reply.status in _MISTAKEN and limit_field == "max_tokens" and b"max_completion_tokens" in reply.body:
+                self._limit_field = "max_completion_tokens"
+                continue
+            # llama-cpp-python's server answers 500 to a form that it does not know, and names the field.
+            is_form_refused = reply.status in _MISTAKEN or (reply.status >= 500 and b"response_format" in reply.body)
+            if not is_form_refused or (self._is_settled and form == self._form):
+                return reply
+            if form != self._form:
+                continue  # another request has gone on to the next form meanwhile
+            if form + 1 == len(ANSWER_FORMS):
+                self._form = 0  # not the form was at fault
+                return reply
+            self._form = form + 1
+
+    def _settle(self, form: int) -> None:
+        if self._is_settled:
+            return
+        self._is_settled = True
+        self._form = form
+        self._tally.answer_form = ANSWER_FORMS[form]
+        if form:
+            self._note(f"{self.server.host} does not know {ANSWER_FORMS[0]}; asked with {ANSWER_FORMS[form]} instead.")
+
+    async def _post(self, body: Mapping[str, Any]) -> _Reply:
+        self._tally.requests += 1
+        content = json.dumps(body).encode("ascii")
+        async with (
+            asyncio.timeout(self.server.timeout_s),  # httpx limits the wait for each piece, not for the whole
+            self._http.stream("POST", self._endpoint, content=content) as response,
+        ):
+            received = bytearray()
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if len(received) > _MAX_BODY_BYTES:
+                    return _Reply(response.status_code, response.headers, bytes(received[:_MAX_BODY_BYTES]), False)
+            return _Reply(response.status_code, response.headers, bytes(received), True)
+
+    def _refuse_for_good(self, reply: _Reply) -> None:
+        """Raises for what no further try can mend."""
+        shown = f"{reply.status}: {self._show(reply.body)}"
+        if reply.status in _KEY_REFUSED:
+            raise LanguageModelError(
+                describe(
+                    f"{self.server.host} refuses the key",
+                    got=shown,
+                    then="set the environment variable CARZERO_API_KEY (or OPENAI_API_KEY) to a valid key",
+                )
+            )
+        if 300 <= reply.status < 400:
+            raise LanguageModelError(
+                describe(
+                    f"{self.server.host} wants to send the reports elsewhere, which is not followed",
+                    got=self._show(reply.headers.get("location", "").encode()) or shown,
+                    then="give the right address with --base-url, if you trust it",
+                )
+            )
+        if reply.status in _NOT_THERE:
+            raise LanguageModelError(
+                describe(
+                    f"{self.server.endpoint} is not there, or has no model {self.server.model}",
+                    got=shown,
+                    expected="an OpenAI-compatible server",
+                    then="check --base-url (most end in /v1) and --model",
+                )
+            )
+        if b"insufficient_quota" in reply.body:
+            raise LanguageModelError(describe(f"The account at {self.server.host} has no quota left", got=shown))
+        if not is_passing(reply.status):
+            raise RequestFailedError("refused_by_server", f"status {shown}")
+
+    def _show(self, body: bytes) -> str:
+        """The beginning of what a server said, with the key taken out should it be repeated there."""
+        text = " ".join(body.decode("utf-8", "replace").split())
+        if self.server.api_key:
+            text = text.replace(self.server.api_key, "***")
+        return text[:_SHOWN]
+
+    def _count_tokens(self, answer: KeptAnswer) -> None:
+        self._tally.prompt_tokens += answer.prompt_tokens or 0
+        self._tally.completion_tokens += answer.completion_tokens or 0
+        self._tally.unpriced += answer.prompt_tokens is None or answer.completion_tokens is None

@@ -1,0 +1,1 @@
+"""Text: the released cleaning, tokenizers, left and right."""

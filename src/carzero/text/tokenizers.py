@@ -1,0 +1,157 @@
+"""Tokenizers: loading them from what people have, and which of their pieces continue a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from carzero.errors import ConfigurationError, WeightsError, describe
+
+__all__ = [
+    "build_wordpiece_tokenizer",
+    "continuation_pieces",
+    "learn_wordpieces",
+    "load_tokenizer",
+    "to_wordpiece_tokenizer",
+    "wrap_wordpiece",
+]
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer.
+
+    Args:
+        source: a folder with `tokenizer.json`; a folder with only a BERT `vocab.txt`; such a file itself; or a hub id.
+
+    Raises:
+        WeightsError: nothing there, or nothing that is a tokenizer.
+    """
+    path = Path(source)
+    if path.is_file():
+        return build_wordpiece_tokenizer(path)
+    if path.is_dir():
+        # transformers 5 ignores a bare vocab.txt and turns every word into [UNK], without an error.
+        if not (path / "tokenizer.json").is_file() and (path / "vocab.txt").is_file():
+            return build_wordpiece_tokenizer(path / "vocab.txt")
+        return _load_pretrained(str(path), local_files_only=True)
+    return _load_pretrained(str(source))
+
+
+def _load_pretrained(source: str, **options: Any) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            describe(
+                "No tokenizer could be loaded",
+                got=source,
+                expected="a folder with tokenizer.json or vocab.txt, a vocab.txt, or a hub id that can be reached",
+                then=f"check the path or the network (the loader said: {str(error).splitlines()[0]})",
+            )
+        ) from error
+
+
+def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> PreTrainedTokenizerFast:
+    """Builds a BERT tokenizer from a vocabulary file, one piece a line.
+
+    Args:
+        vocabulary: the file; it must hold [PAD], [UNK], [CLS], [SEP] and [MASK].
+        lowercase: lower-case words first. CARZero's cleaning already did, so it matters to other callers only.
+
+    Raises:
+        WeightsError: the file is no such vocabulary.
+    """
+    try:
+        pieces = vocabulary.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"The vocabulary {vocabulary} cannot be read as text: {error}.") from error
+    lacking = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if piece not in pieces]
+    if lacking:
+        raise WeightsError(
+            describe(
+                f"{vocabulary} is no BERT vocabulary",
+                got=f"a file without {', '.join(lacking)}",
+                expected="one word piece a line, special tokens included",
+                then="give the vocab.txt or tokenizer.json that belongs to the weights",
+            )
+        )
+    return to_wordpiece_tokenizer(pieces, lowercase=lowercase)
+
+
+def to_wordpiece_tokenizer(pieces: Sequence[str], *, lowercase: bool = True) -> PreTrainedTokenizerFast:
+    """Makes a BERT tokenizer of word pieces in the order of their ids, BERT's special tokens among them."""
+    from tokenizers import BertWordPieceTokenizer
+
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return wrap_wordpiece(
+        BertWordPieceTokenizer(vocab=vocabulary, lowercase=lowercase, strip_accents=lowercase)._tokenizer
+    )
+
+
+def wrap_wordpiece(backend: Any) -> PreTrainedTokenizerFast:
+    """Wraps a tokenizer of the `tokenizers` library with BERT's special tokens."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",  # noqa: S106 (a token of a vocabulary, not a password)
+        unk_token="[UNK]",  # noqa: S106
+        cls_token="[CLS]",  # noqa: S106
+        sep_token="[SEP]",  # noqa: S106
+        mask_token="[MASK]",  # noqa: S106
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Says which vocabulary entries continue the word before them.
+
+    Returns:
+        (vocabulary,) bool. WordPiece marks continuations ("##ing"); byte-pair and SentencePiece vocabularies mark
+        beginnings instead ("Ġword", "▁word"), and every unmarked piece that is no special token continues.
+    """
+    pieces = [str(tokenizer.convert_ids_to_tokens(index)) for index in range(len(tokenizer))]
+    special = set(tokenizer.all_special_tokens)
+    marker = next((mark for mark in ("Ġ", "▁") if any(piece.startswith(mark) for piece in pieces)), None)
+    if marker is None:
+        return torch.tensor([piece.startswith("##") for piece in pieces])
+    return torch.tensor([not piece.startswith(marker) and piece not in special for piece in pieces])
+
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's order: padding is 0
+
+_RAREST = 2  # a pair of pieces seen less often is not joined
+
+
+def learn_wordpieces(sentences: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Learns a BERT vocabulary; equal sentences give equal ids in every process.
+
+    Args:
+        sentences: cleaned.
+        size: most pieces; fewer come of few sentences.
+
+    Raises:
+        ConfigurationError: `size` does not even hold the single characters.
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    characters = sorted({character for sentence in sentences for character in sentence if not character.isspace()})
+    # The library numbers characters in the order of a hash that differs from run to run, unless they are given to it.
+    given = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    if size < len(given):
+        raise ConfigurationError(
+            describe(
+                "The vocabulary is too small for the characters of its texts",
+                got=size,
+                expected=f"{len(given)} or more",
+                then="raise text.vocabulary",
+            )
+        )
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.train_from_iterator(
+        sentences, vocab_size=size, min_frequency=_RAREST, special_tokens=given, show_progress=False
+    )
+    found = learner.get_vocab()
+    return to_wordpiece_tokenizer(sorted(found, key=found.__getitem__))

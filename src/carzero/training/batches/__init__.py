@@ -1,0 +1,1 @@
+"""Batches: from rows of a training table to what a step sees."""

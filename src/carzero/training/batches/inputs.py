@@ -1,0 +1,240 @@
+"""What a step is fed with: images and sentences, as pixels and tokens or as features of frozen towers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from carzero.model import ImageFeatures, TextFeatures
+from carzero.processing import CARZeroProcessor
+from carzero.training.batches.augment import Variation, augment, draw_variation, normalise
+from carzero.training.batches.feature_cache import FrozenTexts, FrozenView
+from carzero.training.batches.image_cache import Films
+from carzero.training.batches.sampler import StepPlan
+from carzero.training.randomness import generator_for, torch_generator_for
+from carzero.training.recipe_sections import PixelSection
+
+__all__ = ["ImageInputs", "StepBatch", "TextInputs", "Tokens", "Views"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Texts as the tower reads them: ids and mask, (T, W) each."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """What the objective gets.
+
+    Attributes:
+        images: this process's images: pixel values, or raw features of a frozen tower.
+        texts: this process's texts: tokens, or raw features of a frozen tower.
+        match: (I, T) bool, of all processes' images and texts: the text holds for the image.
+        known: (I, T) bool, False for pairs of which nothing is known; None: all are known.
+    """
+
+    images: Tensor | ImageFeatures
+    texts: Tokens | TextFeatures
+    match: Tensor
+    known: Tensor | None
+
+
+# Purposes of random numbers, so that no two draws of one step are the same.
+_VIEWS, _VERSIONS = 2, 3
+
+_NEARLY_ALL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Which images a step sees, and how.
+
+    Attributes:
+        rows: (I,) table rows.
+        mirrored: (I,) bool.
+        variation: of each image; None where frozen features are used.
+        versions: (I,) number of the frozen version of each image; None where images are varied now.
+    """
+
+    rows: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
+    variation: Variation | None = None
+    versions: NDArray[np.int64] | None = None
+
+    def select(self, part: slice) -> Views:
+        """Some of the images."""
+        return Views(
+            self.rows[part],
+            self.mirrored[part],
+            None if self.variation is None else self.variation.select(part),
+            None if self.versions is None else self.versions[part],
+        )
+
+
+class ImageInputs:
+    """Images of a run.
+
+    Args:
+        films: their squares.
+        pixels: sizes, mean and standard deviation, variation.
+        seed: of the variation.
+        device: where pixel values are made.
+    """
+
+    def __init__(self, films: Films, pixels: PixelSection, *, seed: int, device: torch.device) -> None:
+        self._films, self._pixels, self._seed, self._device = films, pixels, seed, device
+        self._mean, self._std = pixels.image_mean, pixels.image_std
+        self._frozen: list[FrozenView] = []
+
+    def choose(self, rows: NDArray[np.int64], step: int) -> Views:
+        """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""
+        if self._frozen:
+            versions = self._draw_versions(len(rows), step)
+            mirrored = [self._frozen[v].is_mirrored(rows[i : i + 1])[0] for i, v in enumerate(versions)]
+            return Views(rows, np.array(mirrored, dtype=bool), versions=versions)
+        variation = draw_variation(len(rows), self._pixels, torch_generator_for(self._seed, _VIEWS, step))
+        return Views(rows, variation.mirrored.numpy(), variation=variation)
+
+    def load(self, views: Views) -> Tensor | ImageFeatures:
+        """Pixel values (I, 3, crop_px, crop_px) of images as chosen, or their raw features from a frozen tower."""
+        if views.versions is not None:
+            return self._load_frozen(views.rows, views.versions)
+        if views.variation is None:
+            raise ValueError("These views were not chosen by `choose`.")
+        return self._vary(views.rows, views.variation)
+
+    def plain(self, rows: NDArray[np.int64]) -> Tensor | ImageFeatures:
+        """The same of images as they are: what the model sees outside training."""
+        return self._load_frozen(rows, np.zeros(len(rows), np.int64)) if self._frozen else self.plain_pixels(rows)
+
+    def find_seen(
+        self, plans: Iterable[StepPlan], trained: NDArray[np.int64], validated: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
+        """The rows that a run looks at in each version of a frozen tower's features, from 0: as they are.
+
+        A version that needs nearly all trained rows gets all of them, so that runs of other seeds can share its file.
+        """
+        seen = np.zeros((self._pixels.versions + 1, int(max(trained.max(), validated.max(initial=0))) + 1), dtype=bool)
+        for plan in plans:
+            seen[self._draw_versions(len(plan.rows), plan.step), plan.rows] = True
+        for version in seen:
+            if version.sum() >= _NEARLY_ALL * len(trained):
+                version[trained] = True
+        seen[0, validated] = True
+        seen[0, trained[:1]] |= not seen[0].any()  # one at least, that tells the size of the features
+        return [np.flatnonzero(version) for version in seen]
+
+    def freeze(
+        self,
+        encode: Callable[[Tensor], ImageFeatures],
+        trained: NDArray[np.int64],
+        seen: Sequence[NDArray[np.int64]],
+        folder: Path,
+        tower: str,
+    ) -> None:
+        """Runs a frozen tower beforehand on every image that the run will see: as it is, and in its variations.
+
+        The features lie in `folder` afterwards, and are read from there by a run that asks for the same.
+
+        Args:
+            encode: pixel values to raw features.
+            trained: rows that are varied, in ascending order.
+            seen: the rows of each version, as `find_seen` gives them.
+            folder: of the files.
+            tower: what tells the tower's features from another's.
+        """
+
+        def encode_plain(part: slice) -> ImageFeatures:
+            return encode(self.plain_pixels(seen[0][part]))
+
+        file = self._feature_file(folder, tower, 0, seen[0])
+        plain = FrozenView.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
+        # A version that no step draws is never asked for; the plain one holds its place.
+        self._frozen = [
+            self._freeze_variation(encode, trained, rows, folder, tower, number) if number and len(rows) else plain
+            for number, rows in enumerate(seen)
+        ]
+
+    def plain_pixels(self, rows: NDArray[np.int64]) -> Tensor:
+        """Pixel values of images as they are, whether or not a frozen tower has seen them."""
+        size = self._pixels.crop_px
+        start = round((self._pixels.resize_px - size) / 2)
+        squares = self._films.load(rows).to(self._device).float()
+        return normalise(squares[:, start : start + size, start : start + size], self._mean, self._std)
+
+    def _freeze_variation(
+        self,
+        encode: Callable[[Tensor], ImageFeatures],
+        trained: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        folder: Path,
+        tower: str,
+        number: int,
+    ) -> FrozenView:
+        # Not the run's seed: runs that differ by it alone share these files.
+        every = draw_variation(len(trained), self._pixels, torch_generator_for(0, _VERSIONS, number))
+        variation = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
+        return FrozenView.load_or_encode(
+            self._feature_file(folder, tower, number, rows),
+            lambda part: encode(self._vary(rows[part], variation.select(part))),
+            rows,
+            variation.mirrored.numpy(),
+        )
+
+    def _draw_versions(self, count: int, step: int) -> NDArray[np.int64]:
+        return generator_for(self._seed, _VIEWS, step).integers(0, self._pixels.versions + 1, count)
+
+    def _vary(self, rows: NDArray[np.int64], variation: Variation) -> Tensor:
+        grey = augment(self._films.load(rows).to(self._device).float(), self._pixels, variation)
+        return normalise(grey, self._mean, self._std)
+
+    def _load_frozen(self, rows: NDArray[np.int64], versions: NDArray[np.int64]) -> ImageFeatures:
+        parts = [self._frozen[int(v)].load(rows[i : i + 1]) for i, v in enumerate(versions)]
+        parts = parts or [self._frozen[0].load(rows)]  # a process without a share of the batch
+        pooled, local = (torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local"))
+        return ImageFeatures(pooled.to(self._device), local.to(self._device), self._frozen[0].grid)
+
+    def _feature_file(self, folder: Path, tower: str, version: int, rows: NDArray[np.int64]) -> Path:
+        """The name that features of a view have: a hash of everything that decides them."""
+        pixels = self._pixels.model_dump(mode="json", exclude={"versions"})
+        content = [tower, self._films.name, pixels, self._mean, self._std, version, rows.tolist()]
+        return folder / f"features-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.safetensors"
+
+
+class TextInputs:
+    """Sentences of a run, as tokens.
+
+    Args:
+        processor: of the model.
+        device: where tokens are put.
+    """
+
+    def __init__(self, processor: CARZeroProcessor, device: torch.device) -> None:
+        self._processor, self._device = processor, device
+        self._frozen: FrozenTexts | None = None
+
+    def load(self, texts: Sequence[str]) -> Tokens | TextFeatures:
+        """Token ids of texts, or their raw features from a frozen tower."""
+        if self._frozen is not None:
+            return self._frozen.load(texts)
+        return self.tokens(texts)
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Token ids and mask, (T, W) each."""
+        made = self._processor.tokenize(texts)
+        return Tokens(made["input_ids"].to(self._device), made["attention_mask"].to(self._device))
+
+    def freeze(self, encode: Callable[[Tokens], TextFeatures], sentences: Sequence[str]) -> None:
+        """Runs a frozen tower on every sentence beforehand."""
+        self._frozen = FrozenTexts(lambda texts: encode(self.tokens(texts)), sentences)

@@ -1,0 +1,216 @@
+"""Statements: which sentences a batch of images meets, and which of them hold for which image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carzero.errors import ConfigurationError, describe
+from carzero.text.cleaning import clean_text
+from carzero.text.laterality import is_lateral, mirror_sides
+from carzero.training.recipe_sections import ReportSection
+
+__all__ = ["FindingStatements", "ReportStatements", "SentenceBatch", "Statements", "to_label_matrix", "to_sentences"]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceBatch:
+    """Sentences of one step and what they say of its images.
+
+    Attributes:
+        texts: T sentences.
+        match: (I, T) bool, the sentence holds for the image.
+        known: (I, T) bool, False where nobody knows; such pairs are left out of the loss. None: all are known.
+    """
+
+    texts: list[str]
+    match: torch.Tensor
+    known: torch.Tensor | None = None
+
+    def fill(self, least: int) -> SentenceBatch:
+        """The same with at least so many texts, one for every process; what is added is left out of the loss."""
+        lacking = least - len(self.texts)
+        if lacking <= 0:
+            return self
+        none = torch.zeros(len(self.match), lacking, dtype=torch.bool)
+        known = torch.ones_like(self.match) if self.known is None else self.known
+        texts = [*self.texts, *self.texts[:1] * lacking]
+        return SentenceBatch(texts, torch.cat([self.match, none], dim=1), torch.cat([known, none], dim=1))
+
+
+class Statements(Protocol):
+    """Where a run's sentences come from: findings (`FindingStatements`) or reports (`ReportStatements`)."""
+
+    @property
+    def all_sentences(self) -> list[str]:
+        """Every sentence that can occur, each once."""
+        ...
+
+    def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
+        """Draws the sentences of one step.
+
+        Args:
+            rows: (I,) rows of the table.
+            mirrored: (I,) images whose left and right are exchanged.
+            random: source of every choice.
+        """
+        ...
+
+
+def to_label_matrix(
+    present: Sequence[Sequence[str]], absent: Sequence[Sequence[str]], findings: Sequence[str]
+) -> NDArray[np.float32]:
+    """Findings named row by row as a matrix (N, findings): 1 present, 0 absent, NaN unknown; others are left aside."""
+    position = {finding: column for column, finding in enumerate(findings)}
+    labels = np.full((len(present), len(findings)), np.nan, dtype=np.float32)
+    for row, pools in enumerate(zip(present, absent, strict=True)):
+        for names, value in zip(pools, (1.0, 0.0), strict=True):
+            for name in names:
+                if name in position:
+                    labels[row, position[name]] = value
+    return labels
+
+
+class ReportStatements:
+    """Sentences of each image's report.
+
+    Sentences are compared as the model reads them, cleaned: "No effusion." and "no effusion" are one.
+
+    Args:
+        sentences: of each row's report, as written; those that cleaning empties are left out.
+        options: see `ReportSection`.
+        mirrors: whether images may be mirrored.
+    """
+
+    def __init__(self, sentences: Sequence[Sequence[str]], options: ReportSection, *, mirrors: bool = False) -> None:
+        self._options = options
+        self._mirrors = mirrors
+        self.pools = [list(dict.fromkeys(filter(None, map(clean_text, pool)))) for pool in sentences]
+
+    @property
+    def all_sentences(self) -> list[str]:
+        """Every sentence that can occur, each once."""
+        every = dict.fromkeys(sentence for pool in self.pools for sentence in pool)
+        if self._mirrors:
+            every |= dict.fromkeys(mirror_sides(sentence) for sentence in list(every) if is_lateral(sentence))
+        return list(every)
+
+    def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
+        """Draws sentences; a mirrored image's have left and right exchanged."""
+        pools = [
+            [mirror_sides(sentence) for sentence in self.pools[row]] if flip else self.pools[row]
+            for row, flip in zip(rows, mirrored, strict=True)
+        ]
+        if self._options.per_image == "all":
+            texts = [sentence for pool in pools for sentence in pool]
+            owners = [owner for owner, pool in enumerate(pools) for _ in pool]
+        else:
+            texts = [pool[int(random.integers(len(pool)))] for pool in pools]
+            owners = list(range(len(pools)))
+        if not self._options.multi_positive:
+            match = np.zeros((len(pools), len(texts)), dtype=bool)
+            match[owners, np.arange(len(texts))] = True
+            return SentenceBatch(texts, torch.from_numpy(match))
+        texts = list(dict.fromkeys(texts))
+        held = [set(pool) for pool in pools]
+        holds = [[text in pool for text in texts] for pool in held]
+        return SentenceBatch(texts, torch.tensor(holds, dtype=torch.bool).reshape(len(pools), len(texts)))
+
+
+def to_sentences(
+    phrases: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Sentences for the presence and for the absence of each finding.
+
+    Args:
+        phrases: finding to a list of phrases, put into "There is {phrase}" and "There is no {phrase}"; or to whole
+            sentences, `{"present": [...], "absent": [...]}`, for findings that read otherwise.
+
+    Raises:
+        ConfigurationError: a finding has no sentence for presence.
+    """
+    present: dict[str, list[str]] = {}
+    absent: dict[str, list[str]] = {}
+    for finding, pool in phrases.items():
+        if isinstance(pool, Mapping):
+            present[finding], absent[finding] = list(pool.get("present", ())), list(pool.get("absent", ()))
+        else:
+            present[finding] = [f"There is {phrase}" for phrase in pool]
+            absent[finding] = [f"There is no {phrase}" for phrase in pool]
+        if not present[finding]:
+            raise ConfigurationError(
+                describe(f'The finding "{finding}" has no sentence', expected="at least one phrase or sentence")
+            )
+    return present, absent
+
+
+class FindingStatements:
+    """Sentences on what is labelled of each image.
+
+    Args:
+        phrases: see `to_sentences`.
+        present: findings that hold, row by row of the table.
+        absent: findings that are denied.
+        mirrors: whether images may be mirrored; sentences are shared between images, so none may then name a side.
+
+    Raises:
+        ConfigurationError: a finding without a sentence, or a sentence with a side among mirrored images.
+    """
+
+    def __init__(
+        self,
+        phrases: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
+        present: Sequence[Sequence[str]],
+        absent: Sequence[Sequence[str]],
+        *,
+        mirrors: bool = False,
+    ) -> None:
+        self.present, self.absent = to_sentences(phrases)
+        self.findings = list(phrases)
+        self.labels = to_label_matrix(present, absent, self.findings)
+        lateral = [sentence for sentence in self.all_sentences if is_lateral(sentence)]
+        if mirrors and lateral:
+            raise ConfigurationError(
+                describe(
+                    "Mirrored images are to meet sentences that name a side",
+                    got=lateral[:3],
+                    expected="pixels.flip: 0, or findings without a side",
+                )
+            )
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """(N,) the rows of which some finding is known."""
+        return np.asarray((~np.isnan(self.labels)).any(axis=1))
+
+    @property
+    def all_sentences(self) -> list[str]:
+        """Every sentence that can occur, each once."""
+        every = [s for pool in (self.present, self.absent) for sentences in pool.values() for s in sentences]
+        return list(dict.fromkeys(every))
+
+    def draw(
+        self,
+        rows: NDArray[np.int64],
+        mirrored: NDArray[np.bool_],
+        random: np.random.Generator,
+    ) -> SentenceBatch:
+        """Draws, for every finding that the batch knows of, one sentence for its presence and one for its absence."""
+        texts: list[str] = []
+        columns: list[NDArray[np.float32]] = []
+        for index, finding in enumerate(self.findings):
+            column = self.labels[rows, index]
+            if np.isnan(column).all():
+                continue
+            for pool, holds in ((self.present, 1.0), (self.absent, 0.0)):
+                if sentences := pool[finding]:
+                    texts.append(sentences[int(random.integers(len(sentences)))])
+                    columns.append(np.where(np.isnan(column), np.nan, column == holds))
+        verdicts = np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+        known = ~np.isnan(verdicts)
+        return SentenceBatch(texts, torch.from_numpy(np.nan_to_num(verdicts) == 1), torch.from_numpy(known))

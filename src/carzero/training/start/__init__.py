@@ -1,0 +1,1 @@
+"""Start: the model that a training run begins with."""

@@ -1,0 +1,1 @@
+"""Tasks: what one step of a training run computes."""

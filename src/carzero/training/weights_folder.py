@@ -1,0 +1,91 @@
+"""Weights as an ordinary folder for `from_pretrained`, with a model card; the old one stays until the new is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carzero.core.atomic import room_for
+
+__all__ = ["save_folder", "write_card"]
+
+
+def save_folder(parts: list[Any], folder: Path, *, card: str, dtype: str = "float32") -> None:
+    """Writes a folder of weights in place of an older one.
+
+    Args:
+        parts: a model and what belongs to it (processor or tokenizer), each with `save_pretrained`; the model first.
+        folder: where.
+        card: text of README.md.
+        dtype: precision of the saved weights.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; an older folder stays.
+    """
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    model, *others = parts
+    try:
+        with room_for("The weights", folder.parent):
+            _write(new, model, others, card, dtype)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_card(
+    title: str,
+    sections: dict[str, Any],
+    *,
+    what: str = "A CARZero for chest radiographs.",
+    library: str = "carzero",
+    pipeline: str | None = "zero-shot-image-classification",
+) -> str:
+    """A model card: what the weights are, from which data and recipe they come, and what they reached.
+
+    Args:
+        title: name of the weights.
+        sections: heading to text, or to values that are shown as JSON.
+        what: the weights in one sentence.
+        library: what loads them, as the hub calls it.
+        pipeline: what they do, as the hub calls it; None: nothing by themselves.
+    """
+    lines = ["---", f"library_name: {library}", *([f"pipeline_tag: {pipeline}"] if pipeline else []), "---"]
+    lines += [f"# {title}", "", f"{what} Research software, not for clinical use.", ""]
+    for heading, content in sections.items():
+        lines += [f"## {heading}", ""]
+        lines += [content, ""] if isinstance(content, str) else ["```json", json.dumps(content, indent=2), "```", ""]
+    return "\n".join(lines)
+
+
+def _write(folder: Path, model: Any, others: list[Any], card: str, dtype: str) -> None:
+    state = {name: _convert(tensor, getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    for part in others:
+        part.save_pretrained(folder)
+    _state_dtype(folder / "config.json", dtype)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    for file in folder.iterdir():  # the weights' writer keeps its file from other users
+        file.chmod(0o644)
+
+
+def _convert(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of its own on the CPU; indices and masks keep their kind."""
+    copied = tensor.detach().to("cpu", copy=True).contiguous()
+    return copied.to(dtype) if copied.is_floating_point() else copied
+
+
+def _state_dtype(config: Path, dtype: str) -> None:
+    """Says in config.json what the file holds, not what the model computed in."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content["dtype"] = dtype
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,170 @@
+"""Worker processes: what crashes or hangs costs the call in hand, and everything else goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess
+from carzero.errors import ConfigurationError, UnreadableImageError
+from carzero.images.loading import Readers, ReadPicture, load_ahead, read_picture
+from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
+
+FOREVER_S = 10_000.0
+
+
+def behave(how: str) -> tuple[str, int]:
+    """Stands for a decoder."""
+    if how == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "hang":
+        time.sleep(FOREVER_S)
+    if how == "refuse":
+        raise UnreadableImageError("it is broken")
+    if how == "print":
+        os.write(1, b"noise on stdout")
+    return how, os.getpid()
+
+
+def test_a_crash_or_a_hang_costs_its_own_call() -> None:
+    worker = WorkerProcess(behave)
+    first, process = worker.call("fine", limit_s=FOREVER_S)
+    assert (first, worker.call("print", limit_s=FOREVER_S)) == ("fine", ("print", process))
+    with pytest.raises(UnreadableImageError, match="it is broken"):
+        worker.call("refuse", limit_s=FOREVER_S)
+    assert worker.call("fine", limit_s=FOREVER_S) == ("fine", process), "an exception is an answer"
+    with pytest.raises(WorkerCrashedError, match="exit status -11"):
+        worker.call("crash", limit_s=FOREVER_S)
+    second = worker.call("fine", limit_s=FOREVER_S)[1]
+    with pytest.raises(WorkerHungError, match=r"no answer within 0\.2 s"):
+        worker.call("hang", limit_s=0.2)
+    assert len({process, second, worker.call("fine", limit_s=FOREVER_S)[1]}) == 3
+    worker.close()
+    with pytest.raises(WorkerCrashedError, match="closed"):
+        worker.call("fine", limit_s=FOREVER_S)
+
+
+def test_a_pool_ends_at_once_whatever_its_processes_do() -> None:
+    with WorkerPool(behave, 2, limit_s=FOREVER_S) as pool:
+        pool.submit("fine").result()
+        for _ in range(3):
+            pool.submit("hang")
+
+
+def test_an_interpreter_that_cannot_import_the_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ConfigurationError, match=r"ends before it has begun; got 'exit status 1'"):
+        WorkerProcess(behave).call("fine", limit_s=FOREVER_S)
+
+
+def test_processes_end_with_their_parent() -> None:
+    program = (
+        "import os, signal; from carzero.core.workers import WorkerProcess\n"
+        "from tests.core.test_workers import behave\n"
+        "print(WorkerProcess(behave).call('fine', limit_s=60)[1], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    # The pipe of stderr, which the child holds too, ends only when both have ended; else this waits for ever.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert int(done.stdout) > 0
+
+
+class ByHand(Readers):
+    """Readers whose pictures are finished by the test."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.begun: dict[str, Future[ReadPicture]] = {}
+
+    def read(self, item: ImageItem, **_: Any) -> Future[ReadPicture]:
+        self.begun[item.image_id] = Future()
+        return self.begun[item.image_id]
+
+    def finish(self, *names: str) -> None:
+        empty = Radiograph(np.empty((0, 0), np.float32))
+        for name in names:
+            self.begun[name].set_result(ReadPicture(empty, np.zeros((4, 4), np.uint8)))
+
+
+ITEMS = [ImageItem(f"{n}", f"/x/{n}.png", f"/x/{n}.png") for n in range(9)]
+
+
+def test_a_slow_picture_is_passed_once_enough_others_are_ready() -> None:
+    readers = ByHand(1)
+    loaded = load_ahead(ITEMS, readers, batch_size=1, resize_px=4, crop_px=4, in_order=False)
+    readers_ahead = ["0", "1", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish("1", "2"))
+        assert next(loaded).item.image_id == "1"
+    assert list(readers.begun) == readers_ahead, "no more than the room there is"
+    readers.finish("0")
+    assert next(loaded).item.image_id == "0", "what has come in time keeps its place"
+
+
+def test_order_is_kept_where_it_is_promised() -> None:
+    readers = ByHand(1)
+    loaded = load_ahead(ITEMS[:3], readers, batch_size=1, resize_px=4, crop_px=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish(*list(readers.begun)[::-1]))
+        assert [found.item.image_id for found in loaded] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_threads_and_processes_read_the_same(isolated: bool, films: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    sources: list[Any] = [*films[:3], tmp_path / "broken.png", tmp_path / "gone.png"]
+    items = [ImageItem(Path(path).name, str(path), str(path)) for path in sources]
+    items.append(ImageItem("array", "", np.arange(400, dtype=np.uint8).reshape(20, 20)))
+    with Readers(2, isolated=isolated) as readers:
+        found = list(load_ahead(items, readers, batch_size=2, resize_px=36, crop_px=32))
+    assert [isinstance(result, FailedImage) for result in found] == [False] * 3 + [True, True, False]
+    for item, result in zip(items, found, strict=True):
+        if isinstance(result, LoadedImage):
+            np.testing.assert_array_equal(result.levels, read_picture(item.image, 36, 32).levels)
+            assert result.radiograph.pixels.size == 0
+            assert result.item is item
+        else:
+            assert isinstance(result.error, UnreadableImageError)
+            assert item.path in result.reason
+
+
+def test_a_file_that_its_reader_does_not_survive_fails_alone(
+    films: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carzero.images.loading.read_picture", read_or_crash)
+    items = [ImageItem(name, f"/{name}", f"{films[0]}?{name}") for name in ("good", "crash", "fine", "hang", "last")]
+    with Readers(2, isolated=True, limit_s=FOREVER_S) as readers:
+        found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, resize_px=36, crop_px=32))
+    assert [result.reason if isinstance(result, FailedImage) else "" for result in found] == [
+        "",
+        "/crash: its reader crashed; got 'exit status -11'; expected a picture that its decoder gets through. "
+        "Export the picture again, or leave it out.",
+        "",
+        "",
+    ]
+    with Readers(1, isolated=True, limit_s=0.2) as readers:
+        (hung,) = load_ahead(items[3:4], readers, batch_size=1, resize_px=36, crop_px=32)
+    assert isinstance(hung, FailedImage)
+    assert hung.reason.startswith("/hang: its reader hung; got 'no answer within 0.2 s'")
+
+
+def read_or_crash(image: str, *arguments: Any) -> ReadPicture:
+    path, _, how = image.partition("?")
+    behave(how)
+    return read_picture(path, *arguments)
+
+
+def test_readers_must_be_some() -> None:
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        Readers(0)

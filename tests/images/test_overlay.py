@@ -1,0 +1,90 @@
+"""Overlays show heat where the map is high, nothing where it is low, and mark what was not seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pixels_files import film
+
+from carzero.images.geometry import Geometry
+from carzero.images.overlay import draw_overlay, save_overlay
+
+FILM = film(400, 300).astype(np.float32)
+GEOMETRY = Geometry.fit(400, 300)
+CELLS = np.zeros((14, 14))
+CELLS[9, 4] = 1
+SCORES = GEOMETRY.map_to_original(CELLS)
+LEFT, TOP = 16, 16  # margins without a caption
+ZOOM = 2
+
+
+def drawn(**options: object) -> np.ndarray:
+    """Returns the film's area of an overlay, at twice the film's size."""
+    image = draw_overlay(FILM, SCORES, long_side_px=800, **options)
+    return np.asarray(image)[TOP : TOP + 800, LEFT : LEFT + 600].astype(int)
+
+
+def colourfulness(picture: np.ndarray) -> np.ndarray:
+    return picture.max(axis=-1) - picture.min(axis=-1)
+
+
+def test_heat_lies_on_the_peak_and_nowhere_low() -> None:
+    colours = colourfulness(drawn())
+    x, y = (int(place * ZOOM) for place in GEOMETRY.peak_to_original(CELLS))
+    assert colours[y - 5 : y + 5, x - 5 : x + 5].min() > 60
+    assert colours[:150].max() == 0
+    assert colours[y, 0:40].max() == 0
+
+
+def test_unseen_margin_is_darker_and_hatched() -> None:
+    picture = drawn()
+    unseen = np.isnan(SCORES)
+    assert unseen[0].all()
+    assert not unseen[200, 150]
+    plain = np.asarray(draw_overlay(FILM, np.zeros_like(FILM), long_side_px=800))[TOP:, LEFT:].astype(int)
+    assert picture[4:20, :600].mean() < 0.8 * plain[4:20, :600].mean()
+    assert len(np.unique(picture[8, 100:140, 0])) > 2
+
+
+def test_low_heat_leaves_the_film_as_it_is() -> None:
+    image = np.asarray(draw_overlay(FILM, np.full_like(FILM, 0.3), long_side_px=400))[16:416, 16:316]
+    np.testing.assert_allclose(image[..., 0], FILM, atol=1)
+
+
+def test_peak_and_boxes_are_marked() -> None:
+    plain = drawn()
+    x, y = GEOMETRY.peak_to_original(CELLS)
+    assert (drawn(peak=(x, y)) != plain).any(axis=-1)[int(2 * y) - 18 : int(2 * y) + 18].any()
+    boxed = (drawn(boxes=[(50, 100, 120, 180)]) != plain).any(axis=-1)
+    rows, columns = np.flatnonzero(boxed.any(axis=1)), np.flatnonzero(boxed.any(axis=0))
+    assert (rows.min(), rows.max()) == pytest.approx((200, 360), abs=4)
+    assert (columns.min(), columns.max()) == pytest.approx((100, 240), abs=4)
+
+
+def test_peak_outside_the_picture_is_left_out() -> None:
+    np.testing.assert_array_equal(drawn(peak=(-3.0, 10.0)), drawn())
+
+
+def test_stated_range_sets_the_heat() -> None:
+    assert colourfulness(drawn(value_range=(0, 10))).max() == 0
+
+
+def test_captions_are_drawn_and_long_ones_cut() -> None:
+    bare, titled = draw_overlay(FILM, SCORES), draw_overlay(FILM, SCORES, title="Pneumonia", subtitle="score 1.2")
+    assert titled.height == bare.height + 54
+    assert titled.width == bare.width
+    long = np.asarray(draw_overlay(FILM, SCORES, title="finding " * 60))
+    assert long[:40, -16:].max() <= 30
+
+
+def test_saved_overlay_is_the_drawn_one(tmp_path: Path) -> None:
+    file = save_overlay(tmp_path / "o.png", FILM, SCORES, title="Nodule")
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(draw_overlay(FILM, SCORES, title="Nodule")))
+
+
+def test_wrong_use_is_named() -> None:
+    with pytest.raises(ValueError, match=r"one size; got \(400, 300\) and \(2, 2\)"):
+        draw_overlay(FILM, np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="no finite value"):
+        draw_overlay(FILM, np.full_like(FILM, np.nan))

@@ -1,0 +1,94 @@
+"""A grounding run: places in the picture's own pixels, files that say the same, and honest words about the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carzero.errors import ConfigurationError, TableError
+from carzero.images.boxes import load_coco
+from carzero.images.listing import list_images
+from carzero.inference.classifier import ZeroShotClassifier
+from carzero.inference.grounding import GroundingRun
+from carzero.inference.heatmaps import load_map
+from carzero.prompts import PromptSet
+from carzero.weights.source import DEMO, example_film
+
+ASKED = PromptSet.from_labels(["pneumonia", "pleural effusion"])
+
+
+def run(films: list[Path], weights: Path, **options: object) -> GroundingRun:
+    return GroundingRun(list_images(films), ASKED, weights=str(weights), device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_rows_agree_with_the_door_to_prediction(
+    films: list[Path], tiny_weights: Path, classifier: ZeroShotClassifier
+) -> None:
+    result = run(films[:2], tiny_weights).execute()
+    assert [(row["image_id"], row["label"]) for row in result.rows] == [
+        (film.name, label) for film in films[:2] for label in ASKED.labels
+    ]
+    for film in films[:2]:
+        for grounding in classifier.ground(film, prompts=ASKED):
+            (row,) = [row for row in result.rows if (row["image_id"], row["label"]) == (film.name, grounding.label)]
+            assert (row["peak"]["x"], row["peak"]["y"]) == pytest.approx(grounding.peak)
+            assert row["logit"] == pytest.approx(grounding.logit, abs=1e-5)
+            height, width = grounding.heatmap.shape
+            assert (row["height"], row["width"]) == (height, width)
+            assert row["contrast"] >= 1
+            box = row["box"]
+            assert 0 <= box["xmin"] < box["xmax"] <= width
+            assert 0 <= box["ymin"] < box["ymax"] <= height
+            top = np.unravel_index(int(np.nanargmax(grounding.heatmap)), (height, width))
+            assert box["ymin"] <= top[0] < box["ymax"]
+            assert box["xmin"] <= top[1] < box["xmax"]
+    assert result.manifest["warnings"] == []
+    assert run(films[:2], tiny_weights).execute().rows == result.rows
+    assert "lowest + 0.5 * (highest - lowest)" in result.manifest["box_rule"]
+
+
+@pytest.mark.parametrize("map_format", ["npz", "png"])
+def test_files_hold_what_the_rows_say(films: list[Path], tiny_weights: Path, tmp_path: Path, map_format: str) -> None:
+    out = tmp_path / "new" / "folder"
+    result = run(films[:1], tiny_weights, out=out, map_format=map_format).execute()
+    assert json.loads((out / "grounding.json").read_text()) == result.to_dict()
+    boxes = load_coco(out / "boxes.coco.json")
+    assert boxes.images == (films[0].name,)
+    for row, box in zip(result.rows, boxes.boxes, strict=True):
+        assert list(row["box"].values()) == pytest.approx(list(box.box))
+        assert (box.label, box.score) == (row["label"], pytest.approx(row["logit"]))
+        score_map = load_map(out / row["files"]["map"])
+        assert score_map.heatmap.shape == (row["height"], row["width"])
+        with Image.open(out / row["files"]["overlay"]) as picture:
+            assert picture.mode == "RGB"
+    assert boxes.sizes == {films[0].name: (result.rows[0]["height"], result.rows[0]["width"])}
+
+
+def test_broken_pictures_are_listed(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    counts: list[tuple[int, int]] = []
+    result = run([tmp_path / "broken.png", films[0]], tiny_weights).execute(lambda *done: counts.append(done))
+    assert [failure["image_id"] for failure in result.failures] == ["broken.png"]
+    assert len(result.rows) == 2
+    assert counts == [(1, 1), (2, 1)]
+
+
+def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="format is unknown"):
+        run(films[:1], tiny_weights, map_format="tif").execute()
+    with pytest.raises(ConfigurationError, match="no share"):
+        run(films[:1], tiny_weights, box_share=1.5).execute()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TableError, match="cannot be made"):
+        run(films[:1], tiny_weights, out=tmp_path / "file").execute()
+
+
+def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
+    asked = PromptSet.from_mapping({"There is pleural effusion": ["There is pleural effusion"]})
+    result = GroundingRun(list_images([example_film()]), asked, weights=DEMO, device="cpu").execute()
+    assert result.manifest["warnings"] == ["Maps of the demo weights are not to be trusted; see docs/demo-weights.md."]
+    assert result.rows[0]["width"] == 1841

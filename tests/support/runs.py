@@ -1,0 +1,100 @@
+"""Tiny training runs: recipes, tables and the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.released import FIXTURES
+from tests.support.tiny import save_films
+
+IMAGES = sorted((FIXTURES / "images").glob("*.png"))
+EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell
+TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def tiny_recipe(**changes: Any) -> dict[str, Any]:
+    """A recipe that trains in seconds; what `changes` names is replaced, whole sections at a time."""
+    recipe: dict[str, Any] = {
+        "name": "tiny",
+        "model": {
+            "vision": {"config": {**TOWER, "patch_size": 8}},
+            "text": {"config": TOWER, "tokenizer": str(FIXTURES / "vocab.txt")},
+            "fields": {
+                "max_text_length": 16,
+                "summed_text_layers": 1,
+                "decoder_layers": 1,
+                "decoder_heads": 2,
+                "decoder_ffn_dim": 64,
+                "score_head": "linear",
+                "dropout": 0.0,
+            },
+        },
+        "pixels": {"resize_px": 32, "crop_px": 32, "rotation_degrees": 0, "shift": 0, "scale": [1, 1]},
+        "optimiser": {"steps": 80, "batch_size": 6, "lr": 3.0e-3},
+        "evaluate_every": 40,
+    }
+    return {**recipe, **changes}
+
+
+FINDINGS = {
+    "sentences": {"effusion": ["pleural effusion"], "normal": {"present": ["There is no finding"]}},
+    "sources": {"films": {"share": 1, "judged": ["effusion", "normal"]}},
+    "loss": {"sigmoid": 0.5},
+    "best_by": "auroc",
+}
+
+
+def save_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(recipe)))
+    return path
+
+
+def save_findings_table(path: Path) -> Path:
+    """The fixtures' six pictures with labels, in training and validation."""
+    rows = ["image,source,split,patient_id,present,absent"]
+    for split in ("train", "val"):
+        folder = path.parent / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(IMAGES):
+            present, absent = ("effusion", "normal") if index in EFFUSION else ("normal", "effusion")
+            copied = folder / image.name
+            copied.write_bytes(image.read_bytes())
+            rows.append(f"{copied},films,{split},,{present},{absent}")
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def save_reports_table(path: Path, count: int = 16) -> Path:
+    """Synthetic films, each with a report of two sentences; every third also in validation."""
+    places = ["left upper lobe", "left lower lobe", "right upper lobe", "right lower lobe", "lingula", "right apex"]
+    kinds = ["nodule", "consolidation", "opacity"]
+    rows = []
+    for split, number in (("train", count), ("val", count // 2)):
+        for index, film in enumerate(save_films(path.parent / split, number, side_px=96)):
+            sentence = f"There is a {kinds[index % 3]} in the {places[index // 3 % 6]}."
+            row = {"image": str(film), "text": f"{sentence} The heart is normal.", "split": split}
+            rows.append({**row, "patient_id": f"{split}{index}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def train_command(recipe: Path, table: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "carzero", "train", str(recipe), "--table", str(table), "-o", str(out), *more]
+
+
+def run_command(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,197 @@
+"""The line of packages, a light import, and a public surface that is what it says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import carzero
+
+SOURCE = Path(carzero.__file__).parent
+
+# Packages in one line: each imports only from those before it, and of these only what stands here.
+BASE = ("errors", "records", "_version")
+LINE: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "records": (),
+    "_version": (),
+    "core": BASE,
+    "metrics": BASE,
+    "text": (*BASE, "core"),
+    "model": BASE,
+    "images": (*BASE, "core"),
+    "prompts": (*BASE, "core", "text"),
+    "processing": (*BASE, "text", "model", "images"),
+    "weights": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing"),
+    "reports": BASE,
+    "datasets": (*BASE, "core", "images", "reports"),
+    "data": (*BASE, "core", "text", "images", "reports"),
+    "structuring": (*BASE, "core", "reports", "datasets", "data"),
+    "inference": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
+    "training": (
+        *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
+        *("reports", "datasets", "data"),
+    ),
+    # Two packages come here: `clinical` (DICOM results, a PACS node) and `service` (REST, a page).
+    "export": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "inference"),
+    "speed": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "inference"),
+    "evaluation": (
+        *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
+        *("reports", "datasets", "data", "inference"),
+    ),
+    "pipelines": (*BASE, "model", "images", "prompts", "processing", "weights", "inference"),
+    "cli": (
+        *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "reports"),
+        *("datasets", "data", "structuring", "inference", "training", "export", "speed", "evaluation"),
+    ),
+    "__main__": ("cli",),
+}
+# A file name is repeated only where the role is: here stands which role that is.
+REPEATED = {
+    "run": "the run of that package",
+    "base": "the contract of the alternatives beside it",
+    "catalogue": "the list of what a package has",
+    "evaluate": "the verb, on the command line and as a run",
+    "compare": "the verb, on the command line and as a run",
+    "calibrate": "the verb, on the command line and as a run",
+    "convert": "the verb, on the command line and as a call",
+    "boxes": "boxes: how well they fit, and their files",
+    "classification": "scores against labels: the metrics, and a public test set by them",
+    "comparison": "two sets of scores: of models, and of a model and its export",
+    "graphs": "graphs of other engines: written, and run",
+    "loading": "what is loaded: images ahead of scoring, and the backend of weights",
+    "readers": "radiologists: the metrics, and the study",
+    "validation": "of a training table, and of weights in training",
+}
+HEAVY = {"torch", "transformers", "pandas", "numpy", "pydicom", "PIL", "scipy", "sklearn", "pyarrow"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or path.stem != "__init__")
+
+
+def name_of(path: Path) -> str:
+    """Dotted name below `carzero`, of a package without `__init__`."""
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def own_imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, inside functions and for type checking too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {to_module(name.split(".")[1:]) for name in names if name.startswith("carzero.")}
+
+
+def to_module(parts: list[str]) -> str:
+    """The module in which a dotted name lies: `carzero.a.b.Name` lies in a.b."""
+    found: list[str] = []
+    for part in parts:
+        folder = SOURCE.joinpath(*found, part)
+        if not folder.is_dir() and not folder.with_suffix(".py").is_file():
+            break
+        found.append(part)
+    return ".".join(found) or "_version"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_package_imports_only_from_those_before_it(path: Path) -> None:
+    own = name_of(path).split(".")[0]
+    for module in own_imports(path):
+        other = module.split(".")[0]
+        assert other == own or other in LINE[own], f"{own} imports {module}"
+
+
+def test_the_line_is_a_line() -> None:
+    before: list[str] = []
+    for package, allowed in LINE.items():
+        assert set(allowed) <= set(before), package
+        before.append(package)
+    assert {name_of(path).split(".")[0] for path in modules()} == set(LINE)
+
+
+def test_no_circle_anywhere_type_checking_included() -> None:
+    edges = {name_of(path): own_imports(path) - {name_of(path)} for path in modules()}
+    ordered: set[str] = set()
+    while len(ordered) < len(edges):
+        ready = {name for name, needs in edges.items() if name not in ordered and needs <= ordered}
+        assert ready, f"circle among {sorted(set(edges) - ordered)}"
+        ordered |= ready
+
+
+def test_a_file_name_is_repeated_only_where_the_role_is() -> None:
+    counts = Counter(path.stem for path in modules() if path.stem not in ("__init__", "__main__"))
+    assert {name for name, count in counts.items() if count > 1} <= set(REPEATED)
+
+
+def test_core_knows_no_torch_and_no_image() -> None:
+    for path in (SOURCE / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+                assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "PIL", "pydicom"}, path
+
+
+def test_model_opens_no_file_and_prints_nothing() -> None:
+    for path in (SOURCE / "model").rglob("*.py"):
+        calls = [
+            node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ]
+        named = {call.id for call in calls if isinstance(call, ast.Name)}
+        assert not named & {"open", "print"}, path
+
+
+def loaded_by(code: str) -> tuple[set[str], float]:
+    """Names of top-level modules loaded by `code`, and the processor seconds that a fresh interpreter spent on it."""
+    program = (
+        f"import json, resource, sys\nbefore = resource.getrusage(resource.RUSAGE_SELF).ru_utime\n{code}\n"
+        "spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before\n"
+        "print(json.dumps([sorted({m.split('.')[0] for m in sys.modules}), spent]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded, spent = json.loads(done.stdout.splitlines()[-1])
+    return set(loaded), spent
+
+
+def test_import_is_light() -> None:
+    loaded, _ = loaded_by("import carzero")
+    assert not loaded & HEAVY
+    # Processor time, best of five: what else the machine does has little say in it.
+    assert min(loaded_by("import carzero")[1] for _ in range(5)) < 0.3
+
+
+def test_help_is_light() -> None:
+    code = (
+        "from typer.testing import CliRunner\nfrom carzero.cli.main import app\n"
+        "assert 'predict' in CliRunner().invoke(app, ['--help']).output"
+    )
+    loaded, _ = loaded_by(code)
+    assert not loaded & HEAVY
+    assert min(loaded_by(code)[1] for _ in range(5)) < 0.5
+
+
+def test_public_names_exist_and_are_listed() -> None:
+    for name in carzero.__all__:
+        assert getattr(carzero, name) is not None
+    assert set(carzero.__all__) <= set(dir(carzero))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = carzero.nonsense
+
+
+def test_no_unsafe_loading_anywhere() -> None:
+    root = SOURCE.parent.parent
+    for folder in ("src", "recipes", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            assert "weights_only=False" not in text, path
+            assert "pickle.load" not in text, path
