@@ -134,6 +134,12 @@ def test_a_file_name_is_repeated_only_where_the_role_is() -> None:
     assert {name for name, count in counts.items() if count > 1} <= set(REPEATED)
 
 
+def test_public_names_stand_in_init_files_alone() -> None:
+    for path in modules():
+        if path.stem != "__init__":
+            assert "\n__all__" not in path.read_text(encoding="utf-8"), path
+
+
 def test_core_knows_no_torch_and_no_image() -> None:
     for path in (SOURCE / "core").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -22,24 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = [
-    "CARZeroError",
-    "CheckpointError",
-    "ConfigurationError",
-    "ImageError",
-    "LanguageModelError",
-    "MissingExtraError",
-    "PromptError",
-    "RunError",
-    "TableError",
-    "UnreadableImageError",
-    "UnsafeCheckpointError",
-    "UnsuitableImageError",
-    "WeightsError",
-    "describe",
-    "refuse_settings",
-]
-
 
 def describe(what: str, *, got: object = None, expected: str = "", then: str = "") -> str:
     """Returns a message in the project's one form: what; got; expected; next step.

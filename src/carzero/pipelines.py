@@ -19,9 +19,6 @@ from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroModel
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 
-__all__ = ["TASK", "ZeroShotCXRPipeline"]
-
-
 TASK = "zero-shot-cxr-classification"
 
 

@@ -18,9 +18,6 @@ from carzero.model import CARZeroConfig
 from carzero.records import Radiograph
 from carzero.text.cleaning import clean_text
 
-__all__ = ["CARZeroImageProcessor", "CARZeroProcessor", "build_processor"]
-
-
 ImageLike = "str | Path | np.ndarray | Image | Radiograph"
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FailedImage", "Grounding", "ImageItem", "LoadedImage", "Radiograph", "ScoredImage"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Radiograph:

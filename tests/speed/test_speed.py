@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carzero.core.system import describe_machine, list_features
+from carzero.core.system import list_features
 from carzero.errors import ConfigurationError, PromptError
 from carzero.images import load_radiograph
 from carzero.speed import SpeedResult, SpeedRow, SpeedRun
+from carzero.speed.run import describe_machine
 from carzero.speed.tasks import FORMATS, build_prompts, load_classifiers, write_films
 from carzero.speed.timing import Task, summarise, time_in_turns
 from tests.support.commands import in_process

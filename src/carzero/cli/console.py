@@ -12,22 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = [
-    "EXIT_FAILURES",
-    "EXIT_MISUSE",
-    "Advance",
-    "TrainingProgress",
-    "print_some",
-    "quiet_libraries",
-    "report_error",
-    "show_notes",
-    "show_progress",
-    "show_rounds",
-    "split_names",
-    "stderr_console",
-    "stdout_console",
-]
-
 
 EXIT_FAILURES = 1
 

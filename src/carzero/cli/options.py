@@ -13,19 +13,6 @@ import typer
 from carzero.cli.console import TrainingProgress, quiet_libraries
 from carzero.errors import ConfigurationError, describe
 
-__all__ = [
-    "Cache",
-    "Changes",
-    "Columns",
-    "Device",
-    "Out",
-    "RecipeFile",
-    "Resume",
-    "parse_changes",
-    "parse_columns",
-    "show_run",
-]
-
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
     """`["optimiser.lr=1e-4"]` as `{"optimiser.lr": 0.0001}`.

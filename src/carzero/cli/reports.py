@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from carzero.structuring.run import AlignmentResult, LanguageModel
     from carzero.structuring.usage import Tally
 
-__all__ = ["app"]
-
 
 _MEANING = {
     "lost": "asserted by the reference, not spoken of",

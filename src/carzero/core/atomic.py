@@ -16,9 +16,6 @@ from pathlib import Path
 
 from carzero.errors import CARZeroError, RunError, WeightsError, describe
 
-__all__ = ["NewFolder", "remove_leftovers", "replace_when_done", "room_for"]
-
-
 _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})\.([1-9][0-9]*)\.tmp", re.DOTALL)
 
 

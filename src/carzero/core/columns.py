@@ -12,8 +12,6 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Cells"]
-
 
 _SHOWN = 5
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from carzero.core.tables import list_parts
 
-__all__ = ["hash_file", "hash_files", "hash_table", "hash_texts", "to_file_name"]
-
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""

@@ -16,9 +16,6 @@ from typing import IO, Any
 from carzero.core.run_record import check_same_run
 from carzero.errors import TableError, describe
 
-__all__ = ["Journal"]
-
-
 _FIRST_BYTES = b'{"run": '
 
 

@@ -14,8 +14,6 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     pass
 
-__all__ = ["check_same_run", "manifest_path", "recorded_setting", "save_manifest"]
-
 
 def check_same_run(path: Path, found: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     """Refuses what another run has left.

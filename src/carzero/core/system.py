@@ -1,14 +1,10 @@
-"""What a speed depends on beside the program: processor, its instructions for short numbers, GPU, versions."""
+"""The machine: cores, processor, its instructions for short numbers, memory."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
-from typing import Any
-
-__all__ = ["describe_machine", "list_features"]
-
 
 # Flags of Linux that decide how fast matrices are multiplied, and what people call them.
 _FEATURES = {
@@ -27,36 +23,10 @@ _FEATURES = {
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def describe_machine(device: str) -> dict[str, Any]:
-    """The machine as plain values.
-
-    Args:
-        device: where scores are computed, as torch names it.
-
-    Returns:
-        `processor`, `cores` (that this process may use), `threads` (torch's), `features`, `memory_gib` (None where it
-        cannot be told), `device`, `gpu` (its name, or None), and versions.
-    """
-    import torch
-    import transformers
-
-    from carzero._version import __version__
-
+def read_processor() -> tuple[str, list[str]]:
+    """The processor's name, and the instructions that matter here as `list_features` names them."""
     text = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.is_file() else ""
-    return {
-        "processor": _read_field(text, "model name") or platform.processor() or platform.machine(),
-        "cores": count_cores(),
-        "threads": torch.get_num_threads(),
-        "features": list_features(text) or [torch.backends.cpu.get_cpu_capability()],
-        "memory_gib": _memory_gib(),
-        "device": device,
-        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "carzero": __version__,
-    }
+    return _read_field(text, "model name") or platform.processor() or platform.machine(), list_features(text)
 
 
 def list_features(cpuinfo: str) -> list[str]:
@@ -74,11 +44,13 @@ def _read_field(cpuinfo: str, name: str) -> str:
 
 
 def count_cores() -> int:
+    """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _memory_gib() -> float | None:
+def memory_gib() -> float | None:
+    """Memory of the machine in GiB; None where it cannot be told."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):  # not told by this system

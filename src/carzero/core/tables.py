@@ -13,17 +13,6 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "FOLDER_MANIFEST",
-    "check_output",
-    "list_parts",
-    "load_json",
-    "load_json_table",
-    "load_table",
-    "load_table_pieces",
-    "write_pieces",
-]
-
 
 def load_json_table(path: Path) -> pd.DataFrame:
     """Reads .jsonl (an object a line; empty lines count for nothing) or .json (a list of objects, or columns by name).

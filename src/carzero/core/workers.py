@@ -23,9 +23,6 @@ from typing import Any
 
 from carzero.errors import ConfigurationError, describe
 
-__all__ = ["CAN_ISOLATE", "WorkerCrashedError", "WorkerHungError", "WorkerPool", "WorkerProcess", "serve"]
-
-
 CAN_ISOLATE = os.name == "posix"  # elsewhere a pipe cannot be handed to a plain interpreter
 
 

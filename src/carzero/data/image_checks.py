@@ -11,9 +11,6 @@ from pathlib import Path
 
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 
-__all__ = ["Advance", "PictureCheck", "check_picture", "check_pictures"]
-
-
 Advance = Callable[[int, int, int], None]
 
 _AHEAD = 4  # pictures that wait for each process

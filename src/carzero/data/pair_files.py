@@ -12,9 +12,6 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.tables import check_output
 from carzero.errors import TableError, describe
 
-__all__ = ["check_pairs_path", "save_pairs", "save_report"]
-
-
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 

@@ -14,21 +14,6 @@ from carzero.errors import TableError, describe
 from carzero.reports.report_text import select_sentences
 from carzero.reports.sections import split_sentences
 
-__all__ = [
-    "PAIR_COLUMNS",
-    "SPLITS",
-    "DroppedRow",
-    "Needs",
-    "PairProblem",
-    "PairReport",
-    "PairTable",
-    "find_problems",
-    "inspect_pairs",
-    "load_pairs",
-    "load_sentences",
-]
-
-
 # What a run reads of its rows: pictures with text or findings, pictures alone, or text alone.
 Needs = Literal["pairs", "images", "texts"]
 

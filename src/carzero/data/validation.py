@@ -13,8 +13,6 @@ from carzero.data.image_checks import Advance, PictureCheck, check_pictures
 from carzero.data.pairs import DroppedRow, PairReport, PairTable, inspect_pairs
 from carzero.text.cleaning import clean_text
 
-__all__ = ["PairValidation", "count_pairs", "validate_pairs"]
-
 
 def count_pairs(table: PairTable) -> dict[str, Any]:
     """Returns counts as plain values.

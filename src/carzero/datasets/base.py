@@ -17,19 +17,6 @@ from carzero.errors import ConfigurationError, TableError, describe
 if TYPE_CHECKING:
     from carzero.images.boxes import BoxTable
 
-__all__ = [
-    "Advance",
-    "ImportReport",
-    "LabelledImages",
-    "Protocol",
-    "assign_split",
-    "build_row",
-    "check_shares",
-    "file_name",
-    "stem",
-    "to_matrix",
-]
-
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 

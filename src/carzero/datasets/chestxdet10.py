@@ -12,9 +12,6 @@ from carzero.datasets.base import LabelledImages, Protocol, file_name
 from carzero.errors import TableError, describe
 from carzero.images.boxes import load_chestxdet
 
-__all__ = ["LABELS", "PROTOCOL", "load_labels"]
-
-
 LABELS = (
     *("Atelectasis", "Calcification", "Consolidation", "Effusion", "Emphysema"),
     *("Fibrosis", "Fracture", "Mass", "Nodule", "Pneumothorax"),

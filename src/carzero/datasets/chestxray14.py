@@ -18,9 +18,6 @@ from carzero.core.tables import load_table
 from carzero.datasets.base import LabelledImages, Protocol, file_name, to_matrix
 from carzero.errors import TableError, describe
 
-__all__ = ["LABELS", "PROTOCOL", "load_labels"]
-
-
 LABELS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
     *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),

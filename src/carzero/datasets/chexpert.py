@@ -14,9 +14,6 @@ from carzero.core.tables import load_table
 from carzero.datasets.base import LabelledImages, Protocol
 from carzero.errors import TableError, describe
 
-__all__ = ["LABELS", "PROTOCOL", "load_labels"]
-
-
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 
 

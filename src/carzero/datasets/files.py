@@ -17,9 +17,6 @@ from carzero.datasets.base import Protocol, stem
 from carzero.errors import TableError, describe
 from carzero.records import ImageItem
 
-__all__ = ["FoundImages", "ReportFiles", "decode_report", "find_images", "find_label_files", "find_one", "read_rows"]
-
-
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 
 

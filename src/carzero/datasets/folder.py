@@ -12,9 +12,6 @@ from carzero.datasets.files import REPORT_LIMIT_BYTES, decode_report
 from carzero.errors import TableError, describe
 from carzero.reports.report_text import select_sentences
 
-__all__ = ["PatientFrom", "import_folder"]
-
-
 PatientFrom = Literal["folder", "stem", "none"]
 
 _SHARED = "report.txt"

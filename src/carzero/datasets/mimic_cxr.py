@@ -18,9 +18,6 @@ from carzero.datasets.files import ReportFiles, find_one, read_rows
 from carzero.errors import TableError, describe
 from carzero.reports.report_text import select_sections
 
-__all__ = ["Labeller", "import_mimic_cxr"]
-
-
 Labeller = Literal["chexpert", "negbio", "none"]
 
 _KEYS = ("subject_id", "study_id")

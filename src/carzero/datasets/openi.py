@@ -30,9 +30,6 @@ from carzero.datasets.openi_reports import load_reports
 from carzero.datasets.openi_text import OpeniReport, load_report_texts
 from carzero.errors import ConfigurationError, TableError, describe
 
-__all__ = ["LABELS", "PROTOCOL", "import_openi", "load_labels"]
-
-
 # Class, and the pieces of text that make it: any of them, anywhere in the joined automatic headings.
 _PIECES: dict[str, tuple[str, ...]] = {
     "Atelectasis": ("atelectasis", "atelectases"),

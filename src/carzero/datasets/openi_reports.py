@@ -15,9 +15,6 @@ from xml.parsers import expat
 
 from carzero.errors import TableError, describe
 
-__all__ = ["ReportHeadings", "load_reports"]
-
-
 _LIMIT_BYTES, _LIMIT_FILES = 1 << 20, 20_000
 
 

@@ -19,9 +19,6 @@ from xml.etree import ElementTree
 
 from carzero.errors import TableError, describe
 
-__all__ = ["OpeniReport", "load_report_texts"]
-
-
 _FILE_LIMIT_BYTES, _ARCHIVE_LIMIT_BYTES = 1 << 20, 1 << 28
 
 

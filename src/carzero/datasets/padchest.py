@@ -17,9 +17,6 @@ from carzero.core.tables import load_json, load_table
 from carzero.datasets.base import LabelledImages, Protocol, file_name, to_matrix
 from carzero.errors import TableError, describe
 
-__all__ = ["LABELS", "PROTOCOL", "load_labels"]
-
-
 # In the order of the released score columns: sorted with capitals first, "normal" left out.
 _NAMES = """
 COPD signs; Chilaiditi sign; NSG tube; abnormal foreign body; abscess; adenopathy; air bronchogram; air fluid level;

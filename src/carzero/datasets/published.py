@@ -7,9 +7,6 @@ latter's tables, RadZero (Park et al., 2025, at 518 px), SentZero (2026).
 
 from __future__ import annotations
 
-__all__ = ["POINTING_CHESTXDET10", "PUBLISHED", "SOURCE", "find_published", "list_published"]
-
-
 SOURCE = "CARZero: Lai et al., CVPR 2024, zero-shot, as printed there"
 
 

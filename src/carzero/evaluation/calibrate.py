@@ -20,8 +20,6 @@ from carzero.metrics.labels import UncertainPolicy
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CalibrationRun", "apply_calibration", "check_calibration"]
-
 
 # What scores depend on, as a scoring run's manifest states it; prompts are compared label by label.
 ORIGIN = ("weights_sha256", "preprocessing", "pool")

@@ -14,9 +14,6 @@ from carzero.errors import ConfigurationError, describe
 from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration, ScoreKind
 from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration
 
-__all__ = ["hash_calibration", "load_calibration", "save_calibration"]
-
-
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 

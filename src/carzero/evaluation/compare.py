@@ -15,9 +15,6 @@ from carzero.evaluation.truth import to_truth
 from carzero.metrics.comparison import compare
 from carzero.metrics.labels import UncertainPolicy
 
-__all__ = ["ComparisonRun"]
-
-
 Advance = Callable[[int, int], None]
 
 

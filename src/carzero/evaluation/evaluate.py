@@ -24,9 +24,6 @@ from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import evaluate
 from carzero.metrics.thresholds import Thresholds, choose_thresholds
 
-__all__ = ["EvaluationResult", "EvaluationRun", "describe_scores", "describe_sources", "find_patients"]
-
-
 Advance = Callable[[int, int], None]
 
 PATIENT_COLUMNS = ("patient_id", "patientid", "PatientID", "Patient ID")

@@ -20,8 +20,6 @@ from carzero.metrics.labels import UncertainPolicy, resolve_uncertain
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LabelledScores", "join_truth"]
-
 
 Floats = NDArray[np.float64]
 

@@ -19,8 +19,6 @@ from carzero.metrics.rows import MetricRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["check_plot_path", "save_reader_plot"]
-
 
 Floats = NDArray[np.float64]
 

@@ -27,8 +27,6 @@ from carzero.evaluation.truth import match_labels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ReaderStudy", "load_reader_study", "to_study_scores"]
-
 
 Floats = NDArray[np.float64]
 

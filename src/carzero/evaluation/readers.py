@@ -15,9 +15,6 @@ from carzero.evaluation.reader_study import ReaderStudy, load_reader_study, to_s
 from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
 from carzero.metrics.readers import compare_with_readers, take_majority
 
-__all__ = ["ReaderRun"]
-
-
 Advance = Callable[[int, int], None]
 
 _NOTES = (

@@ -16,8 +16,6 @@ from carzero.metrics.rows import COLUMNS, MetricRow
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RESULT_SUFFIXES", "check_result_path", "save_results", "to_frame", "to_markdown", "to_payload"]
-
 
 RESULT_SUFFIXES = (".csv", ".parquet", ".json", ".md")
 

@@ -21,8 +21,6 @@ from carzero.metrics.groups import to_differences
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ScoreMatrix", "as_score_matrix", "describe_probabilities", "load_score_matrix", "to_score_matrix"]
-
 
 Floats = NDArray[np.float64]
 

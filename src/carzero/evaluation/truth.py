@@ -17,8 +17,6 @@ from carzero.errors import TableError, describe
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UNCERTAIN", "Truth", "match_labels", "to_truth"]
-
 
 UNCERTAIN = -1.0
 

@@ -20,9 +20,6 @@ from carzero.records import FailedImage, ImageItem, LoadedImage
 from carzero.weights.export_manifest import Accuracy, ExportManifest
 from carzero.weights.source import example_film
 
-__all__ = ["ExportPictures", "compare", "load_pictures"]
-
-
 _LARGEST_CHECK = 32
 
 

@@ -19,19 +19,6 @@ from torch import Tensor, nn
 from carzero.errors import MissingExtraError, WeightsError, describe
 from carzero.inference.backends.graphs import require_openvino
 
-__all__ = [
-    "OPSET",
-    "bake_onnx",
-    "bake_openvino",
-    "quantise",
-    "read_onnx",
-    "require_nncf",
-    "require_onnx",
-    "save_onnx",
-    "save_openvino",
-]
-
-
 OPSET = 20
 
 _ALIGNMENT = 4096  # of numbers in a data file, so that they can be mapped into memory

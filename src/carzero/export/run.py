@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from carzero.inference.backends import TorchBackend
     from carzero.processing import CARZeroProcessor
 
-__all__ = ["DTYPES", "ENGINES", "ExportResult", "ExportRun"]
-
 
 DTYPES = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
 

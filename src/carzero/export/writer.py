@@ -21,8 +21,6 @@ from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.weights.export_manifest import GRAPH_SUFFIXES, PROMPTS_GRAPH, SCORING_GRAPH, TensorSpec
 
-__all__ = ["GraphWriter", "PromptsModule", "ScoringModule", "prompt_tensors"]
-
 
 def prompt_tensors(model: CARZeroModel) -> list[TensorSpec]:
     """What the model's alignment keeps of T prompts, in order.

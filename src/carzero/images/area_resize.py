@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resize_area"]
-
-
 _Grey = NDArray[np.float32]
 
 _Source = NDArray[Any]

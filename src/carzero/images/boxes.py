@@ -22,9 +22,6 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.tables import load_json, load_table
 from carzero.errors import TableError, describe
 
-__all__ = ["BoxTable", "LabelledBox", "load_chestxdet", "load_coco", "load_ms_cxr", "save_coco"]
-
-
 Box = tuple[float, float, float, float]
 
 

@@ -17,20 +17,6 @@ from pydicom.dataset import Dataset
 
 from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe
 
-__all__ = [
-    "MAX_PIXELS",
-    "as_unreadable",
-    "check_grey_levels",
-    "check_size",
-    "doubts_about_header",
-    "doubts_about_picture",
-    "find_view",
-    "refuse_unless_forced",
-    "too_large",
-    "unreadable",
-]
-
-
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
 

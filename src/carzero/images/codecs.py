@@ -19,19 +19,6 @@ from numpy.typing import NDArray
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner, get_decoder
 from pydicom.uid import UID
 
-__all__ = [
-    "DECODER_DEPENDENCIES",
-    "JpegHeader",
-    "decode_frame",
-    "has_end_marker",
-    "is_available",
-    "read_j2k_size",
-    "read_jpeg_header",
-    "read_tiff_tags",
-    "to_decoder",
-]
-
-
 _JPEG = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")

@@ -28,9 +28,6 @@ from carzero.images.dicom_luts import to_grey
 from carzero.images.grey_levels import grey_from_array
 from carzero.records import Radiograph
 
-__all__ = ["decode_dicom", "is_dicom"]
-
-
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 _LARGEST_DATA_SET = 8 * MAX_PIXELS  # bytes; what a deflated file may unpack to

@@ -19,9 +19,6 @@ from pydicom.dataset import Dataset
 
 from carzero.images.grey_levels import bits_in_use
 
-__all__ = ["to_grey"]
-
-
 _Values = NDArray[np.float64]
 
 _Stored = NDArray[Any]

@@ -20,9 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from carzero.images.area_resize import resize_area
 
-__all__ = ["Geometry"]
-
-
 _Points = NDArray[np.float64]
 
 _Map = NDArray[np.float32]

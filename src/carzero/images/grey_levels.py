@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from carzero.errors import UnreadableImageError
 from carzero.images.checks import check_size, refuse_unless_forced, unreadable
 
-__all__ = ["bits_in_use", "grey_from_array", "grey_from_colour", "grey_from_samples"]
-
-
 _Grey = NDArray[np.float32]
 
 _DEPTHS = (8, 10, 12, 14, 16)

@@ -12,9 +12,6 @@ from typing import Any
 from carzero.errors import TableError, describe
 from carzero.records import ImageItem
 
-__all__ = ["list_arrays", "list_images"]
-
-
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})

@@ -24,9 +24,6 @@ from carzero.errors import ImageError, UnreadableImageError, describe
 from carzero.images import Geometry, load_radiograph, to_radiograph
 from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
 
-__all__ = ["LIMIT_S", "ReadPicture", "Readers", "load_ahead", "read_image", "read_picture", "to_levels"]
-
-
 _NO_PIXELS = np.empty((0, 0), np.float32)
 
 

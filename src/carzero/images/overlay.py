@@ -17,8 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     import os
 
-__all__ = ["draw_overlay", "save_overlay"]
-
 
 _Picture = NDArray[np.float32]
 

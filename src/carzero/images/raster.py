@@ -18,9 +18,6 @@ from carzero.images.checks import as_unreadable, check_size, refuse_unless_force
 from carzero.images.codecs import has_end_marker, read_jpeg_header, read_tiff_tags
 from carzero.images.grey_levels import bits_in_use, grey_from_array
 
-__all__ = ["decode_raster", "grey_from_image", "sniff_raster"]
-
-
 _Grey = NDArray[np.float32]
 
 _Samples = NDArray[Any]

@@ -23,8 +23,6 @@ from carzero.records import Radiograph
 if TYPE_CHECKING:
     import os
 
-__all__ = ["load_radiograph", "read_radiograph", "to_radiograph"]
-
 
 _LARGEST_FILE = 2**30
 

@@ -28,8 +28,6 @@ from carzero.weights.source import DEMO, hash_weights, load_processor
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ZeroShotClassifier"]
-
 
 class ZeroShotClassifier:
     """Scores chest radiographs against words.

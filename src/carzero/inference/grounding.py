@@ -23,8 +23,6 @@ from carzero.weights.source import DEMO, hash_weights, load_preprocessing, resol
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
 
-__all__ = ["BOX_RULE", "DEMO_DOUBT", "GroundingResult", "GroundingRun"]
-
 
 Advance = Callable[[int, int], None]
 

@@ -26,18 +26,6 @@ from carzero.core.tables import load_json
 from carzero.errors import TableError, describe
 from carzero.images import Geometry
 
-__all__ = [
-    "DAMAGED_ARCHIVE",
-    "MAP_FORMATS",
-    "MapTable",
-    "ScoreMap",
-    "load_map",
-    "load_map_table",
-    "save_map",
-    "save_map_table",
-]
-
-
 MAP_FORMATS = ("npz", "png")
 
 # What numpy lets through of a damaged .npz, besides OSError and ValueError.

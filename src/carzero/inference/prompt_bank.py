@@ -21,18 +21,6 @@ from carzero.prompts import PromptSet
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "BankKey",
-    "Pool",
-    "PromptBank",
-    "encode_prompts",
-    "is_bank",
-    "load_bank",
-    "load_bank_prompts",
-    "save_bank",
-    "token_batches",
-]
-
 
 Pool = Literal["mean", "max"]
 

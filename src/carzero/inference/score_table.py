@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = [
-    "KEY_COLUMNS",
-    "SCORE_SUFFIXES",
-    "check_score_path",
-    "load_score_pieces",
-    "load_scores",
-    "pack_frame",
-    "pack_result",
-    "rows_in_piece",
-    "save_score_pieces",
-    "save_scores",
-    "score_row",
-    "score_schema",
-    "to_frame",
-    "to_rows",
-    "unpack_rows",
-]
-
 
 KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from carzero.inference.classifier import ZeroShotClassifier
 
-__all__ = ["ScoringRun", "scoring_settings"]
-
 
 def scoring_settings(
     weights: str,

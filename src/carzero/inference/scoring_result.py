@@ -17,8 +17,6 @@ from carzero.records import ImageItem
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LISTED_FAILURES", "RunResult", "ScoredRows", "failures_path", "save_failures"]
-
 
 LISTED_FAILURES = 1000  # in a manifest
 

@@ -23,9 +23,6 @@ from carzero.metrics.sampling import (
 from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, build_mean, count_units, resample
 
-__all__ = ["BootstrapInterval", "bootstrap", "bootstrap_mean"]
-
-
 Floats = NDArray[np.float64]
 
 

@@ -14,22 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from carzero.metrics.localisation import average_known, draw_pictures, plan_draws
 from carzero.metrics.sampling import effective_units, spread_of, to_interval
 
-__all__ = [
-    "Boxes",
-    "PrecisionResult",
-    "average_precision",
-    "box_iou",
-    "box_of_region",
-    "contrast_to_noise",
-    "dice",
-    "mask_from_boxes",
-    "mask_iou",
-    "match_boxes",
-    "mean_average_precision",
-    "region_of_peak",
-]
-
-
 Floats = NDArray[np.float64]
 
 _Mask = NDArray[np.bool_]

@@ -18,20 +18,6 @@ from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration, fit
 from carzero.metrics.labels import check_arrays
 from carzero.metrics.thresholds import choose_thresholds
 
-__all__ = [
-    "ABNORMAL",
-    "NO_FINDING",
-    "Abnormality",
-    "AbnormalityPool",
-    "Calibration",
-    "ScoreKind",
-    "add_abnormality",
-    "fit_calibration",
-    "score_abnormality",
-    "to_abnormal",
-]
-
-
 Floats = NDArray[np.float64]
 
 AbnormalityPool = Literal["logsumexp", "max"]

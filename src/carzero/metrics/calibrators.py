@@ -11,9 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, log_expit, logit
 
-__all__ = ["CalibrationMethod", "LabelCalibration", "fit_label"]
-
-
 Floats = NDArray[np.float64]
 
 CalibrationMethod = Literal["platt", "isotonic", "temperature"]

@@ -39,27 +39,6 @@ from carzero.metrics.weighted_sums import (
     divide,
 )
 
-__all__ = [
-    "METRICS",
-    "Average",
-    "accuracy",
-    "auprc",
-    "auroc",
-    "average_classes",
-    "average_precision",
-    "brier",
-    "build_metrics",
-    "build_micro",
-    "check_average",
-    "check_metrics",
-    "expected_calibration_error",
-    "f1",
-    "mcc",
-    "sensitivity",
-    "specificity",
-]
-
-
 Floats = NDArray[np.float64]
 
 Average = Literal["macro", "micro", "weighted"] | None

@@ -13,8 +13,6 @@ from carzero.metrics.rows import MetricRow, RowWriter
 from carzero.metrics.sampling import Advance
 from carzero.metrics.table import RANKING_METRICS, measure
 
-__all__ = ["compare"]
-
 
 def compare(
     scores_a: ArrayLike,

@@ -12,17 +12,6 @@ from scipy.sparse import csr_matrix
 from carzero.metrics.labels import check_arrays
 from carzero.metrics.weighted_sums import Units, WeightedSums, divide
 
-__all__ = [
-    "PrecisionRecallCurve",
-    "ReliabilityCurve",
-    "RocCurve",
-    "build_calibration_error",
-    "precision_recall_curve",
-    "reliability_curve",
-    "roc_curve",
-]
-
-
 Floats = NDArray[np.float64]
 
 

@@ -27,19 +27,6 @@ from carzero.metrics.labels import check_arrays
 from carzero.metrics.resampling import build_units
 from carzero.metrics.weighted_sums import Units, divide
 
-__all__ = [
-    "AurocPulls",
-    "DeLongInterval",
-    "DeLongTest",
-    "Scale",
-    "auroc_pulls",
-    "delong_interval",
-    "delong_test",
-    "normal_interval",
-    "to_test",
-]
-
-
 Floats = NDArray[np.float64]
 
 Scale = Literal["logit", "plain"]

@@ -8,19 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "ALL",
-    "find_pairs",
-    "find_rarest",
-    "find_reference",
-    "list_label_sets",
-    "split_groups",
-    "split_long_tail",
-    "to_bands",
-    "to_differences",
-]
-
-
 ALL = "all"
 
 Mask = NDArray[np.bool_]

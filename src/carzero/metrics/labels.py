@@ -10,17 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "LabelCounts",
-    "UncertainPolicy",
-    "UndefinedMetricWarning",
-    "check_arrays",
-    "count_labels",
-    "resolve_uncertain",
-    "warn_undefined",
-]
-
-
 UncertainPolicy = Literal["drop", "positive", "negative"]
 
 _POLICIES: dict[str, float] = {"drop": np.nan, "positive": 1.0, "negative": 0.0}

@@ -19,22 +19,6 @@ from carzero.metrics.resampling import Resampling
 from carzero.metrics.sampling import effective_units, spread_of, to_interval
 from carzero.metrics.weighted_sums import divide
 
-__all__ = [
-    "PeakControl",
-    "PointingResult",
-    "TrialMeans",
-    "Trials",
-    "average_known",
-    "average_trials",
-    "compare_peaks",
-    "count_trials",
-    "draw_pictures",
-    "plan_draws",
-    "pointing_game",
-    "wilson",
-]
-
-
 Floats = NDArray[np.float64]
 
 

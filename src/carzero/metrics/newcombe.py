@@ -15,9 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-__all__ = ["newcombe_interval", "newcombe_mean_interval"]
-
-
 Floats = NDArray[np.float64]
 
 _HALVINGS = 60

@@ -24,9 +24,6 @@ from carzero.metrics.sampling import effective_units, spread_of
 from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, build_positives, count_units
 
-__all__ = ["Key", "Measurable", "Measurement", "Panel", "PanelSpec"]
-
-
 Floats = NDArray[np.float64]
 
 Key = tuple[str, str]

@@ -18,9 +18,6 @@ from carzero.metrics.table import measure
 from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, count_confusion, count_ranks, count_units, divide
 
-__all__ = ["AT_SENSITIVITY", "AT_SPECIFICITY", "compare_with_readers", "take_majority"]
-
-
 Floats = NDArray[np.float64]
 
 READER_METRICS = ("sensitivity", "specificity", "f1", "mcc")

@@ -8,8 +8,6 @@ from scipy.stats import hypergeom
 
 from carzero.metrics.labels import check_arrays
 
-__all__ = ["chance_at_k", "exclusive_accuracy", "exclusive_hits", "hits_at_k", "precision_at_k"]
-
 
 def hits_at_k(scores: NDArray[np.floating], match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     """Whether a right text is among the k best of each image; the mean is recall@k.

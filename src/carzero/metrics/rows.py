@@ -18,9 +18,6 @@ from carzero.metrics.resampling import Resampling, build_units
 from carzero.metrics.sampling import IntervalKind, describe_bootstrap, effective_units, spread_of, to_interval
 from carzero.metrics.weighted_sums import divide
 
-__all__ = ["COLUMNS", "FEW_UNITS", "MetricRow", "RowWriter"]
-
-
 Floats = NDArray[np.float64]
 
 # With fewer patients of the rarer label value, bootstrap and DeLong intervals of AUROC hold less often than they say.

@@ -18,17 +18,6 @@ from scipy.special import ndtr, ndtri, stdtrit
 from carzero.metrics.resampling import Resampling
 from carzero.metrics.weighted_sums import WeightedSums, divide, resample
 
-__all__ = [
-    "Advance",
-    "IntervalKind",
-    "describe_bootstrap",
-    "draw_samples",
-    "effective_units",
-    "spread_of",
-    "to_interval",
-]
-
-
 Floats = NDArray[np.float64]
 
 Advance = Callable[[int, int], None]

@@ -15,9 +15,6 @@ from carzero.metrics.rows import MetricRow, RowWriter
 from carzero.metrics.sampling import Advance, draw_samples
 from carzero.metrics.thresholds import Thresholds
 
-__all__ = ["DECISION_METRICS", "PROBABILITY_METRICS", "RANKING_METRICS", "evaluate", "measure"]
-
-
 Floats = NDArray[np.float64]
 
 RANKING_METRICS = ("auroc", "auprc", "average_precision")

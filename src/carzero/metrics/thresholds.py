@@ -11,9 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from carzero.metrics.labels import check_arrays
 from carzero.metrics.weighted_sums import divide
 
-__all__ = ["Thresholds", "choose_thresholds"]
-
-
 Floats = NDArray[np.float64]
 
 _RULES = "youden, f1, sensitivity=0.9 or specificity=0.9 (any number between 0 and 1)"

@@ -15,22 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-__all__ = [
-    "Units",
-    "WeightedSums",
-    "auprc_of",
-    "auroc_of",
-    "average_precision_of",
-    "build_mean",
-    "build_positives",
-    "count_confusion",
-    "count_ranks",
-    "count_units",
-    "divide",
-    "resample",
-]
-
-
 Floats = NDArray[np.float64]
 
 Finish = Callable[[Floats], Floats]

@@ -9,9 +9,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from carzero.errors import ConfigurationError, describe
 
-__all__ = ["CARZeroConfig"]
-
-
 # What transformers itself writes into a config.json or passes through a constructor beside declared fields.
 _HOUSEKEEPING = frozenset(
     {

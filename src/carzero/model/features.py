@@ -9,8 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["AlignmentOutput", "ImageFeatures", "Memory", "TextBank", "TextFeatures"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:

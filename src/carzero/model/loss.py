@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["contrastive_loss", "pairwise_loss", "sigmoid_loss"]
-
 
 def pairwise_loss(
     logits_i2t: Tensor, logits_t2i: Tensor, match: Tensor | None = None, known: Tensor | None = None

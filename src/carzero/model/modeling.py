@@ -26,8 +26,6 @@ from carzero.model.vision import (
     stack_memory,
 )
 
-__all__ = ["CARZeroModel", "CARZeroOutput", "CARZeroPreTrainedModel"]
-
 
 @dataclass
 class CARZeroOutput(ModelOutput):

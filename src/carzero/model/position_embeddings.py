@@ -10,8 +10,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from carzero.errors import ConfigurationError, describe
 
-__all__ = ["fit_positions", "interpolate_positions", "sine_cosine_positions"]
-
 
 def sine_cosine_positions(side: int, width: int) -> Tensor:
     """Fixed position embeddings (1, 1 + side * side, width), zero for the class token (He et al. 2022; its code).

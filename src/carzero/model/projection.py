@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FeatureProjection", "build_projection"]
-
-
 _FLOOR = 1e-6
 
 

@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
-__all__ = ["Grid", "compute_in_blocks", "score_in_tiles"]
-
 
 class Grid(NamedTuple):
     """Q queries (Q, D), and M memories: their global features (M, D), local features (M, N, D) and mask (M, N)."""

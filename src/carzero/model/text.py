@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["aggregate_words", "word_positions"]
-
 
 def word_positions(input_ids: Tensor, attention_mask: Tensor, is_continuation: Tensor) -> Tensor:
     """Numbers the word that every token belongs to.

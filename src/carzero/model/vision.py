@@ -11,8 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-__all__ = ["build_tower", "freeze_position_embeddings", "is_convolutional", "split_image_features", "stack_memory"]
-
 
 def build_tower(config: PreTrainedConfig) -> nn.Module:
     """Builds a tower from its configuration, without the pooling layer that CARZero never reads.

@@ -21,9 +21,6 @@ from typing import Any
 from carzero.errors import PromptError, describe
 from carzero.prompts.prompt_set import LabelEntry, PromptSet, read_record
 
-__all__ = ["VARIANTS", "LibraryRecord", "list_prompt_sets", "load_prompt_set", "resolve_prompts"]
-
-
 VARIANTS = {
     "paper": "the prompts released with the paper, exactly",
     "pairs": "one sentence that affirms and one that denies each finding",

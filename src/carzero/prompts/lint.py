@@ -14,8 +14,6 @@ from carzero.prompts.prompt_set import PromptSet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["lint"]
-
 
 _RELEASED_LENGTH = 97
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["RULES", "LintFinding", "Severity"]
-
-
 Severity = Literal["error", "warning", "note"]
 
 

@@ -12,16 +12,6 @@ from carzero.prompts.lint_wording import strip_form
 from carzero.prompts.prompt_set import PromptSet
 from carzero.text.cleaning import clean_text, split_words
 
-__all__ = [
-    "NotFinding",
-    "lint_denials",
-    "lint_duplicates",
-    "lint_names",
-    "lint_near_duplicates",
-    "lint_sides",
-    "match_not_finding",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class NotFinding:

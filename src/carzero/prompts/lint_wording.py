@@ -13,8 +13,6 @@ from carzero.text.cleaning import clean_text, split_words
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["MOST_PIECES", "lint_length", "lint_tokens", "lint_wording", "strip_form"]
-
 
 _FORM = re.compile(r"there (?:is|are) ")
 

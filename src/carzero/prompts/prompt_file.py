@@ -11,9 +11,6 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.tables import load_table
 from carzero.errors import PromptError, TableError, describe
 
-__all__ = ["FileFormat", "format_mapping", "load_labels", "load_mapping", "read_format", "save_text"]
-
-
 FileFormat = Literal["json", "yaml"]
 
 _SUFFIXES: dict[str, FileFormat] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}

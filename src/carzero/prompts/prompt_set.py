@@ -13,9 +13,6 @@ from carzero.errors import PromptError, describe
 from carzero.prompts.prompt_file import load_mapping
 from carzero.text.cleaning import clean_text
 
-__all__ = ["DEFAULT_TEMPLATE", "Code", "LabelEntry", "PromptSet", "read_record", "to_record"]
-
-
 _RECORD_KEYS = ("positive", "negative", "synonyms", "code")
 
 

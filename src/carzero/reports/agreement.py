@@ -8,18 +8,6 @@ from typing import Any, Literal
 
 from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFinding
 
-__all__ = [
-    "Difference",
-    "FindingScore",
-    "QualityReport",
-    "compare_findings",
-    "compare_reports",
-    "compare_truth",
-    "macro_f1",
-    "report_presence",
-]
-
-
 DifferenceKind = Literal["lost", "flipped", "side", "doubt", "invented"]
 
 KINDS: tuple[DifferenceKind, ...] = ("lost", "flipped", "side", "doubt", "invented")

@@ -12,9 +12,6 @@ from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark, load_words
 from carzero.reports.schema import Presence
 
-__all__ = ["Assertion", "assert_presence"]
-
-
 Assertion = Presence | Literal["skipped"]
 
 

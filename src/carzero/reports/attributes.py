@@ -9,9 +9,6 @@ from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark, load_words
 from carzero.reports.schema import Laterality
 
-__all__ = ["Attribution", "attribute"]
-
-
 Span = tuple[int, int]
 
 

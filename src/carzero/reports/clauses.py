@@ -7,9 +7,6 @@ from collections.abc import Sequence
 
 from carzero.reports.lexicon import Mark, load_words
 
-__all__ = ["Clause", "cut_clauses"]
-
-
 _JOINTS = frozenset({",", "and"})
 
 # What begins a statement of its own behind a comma or "and".

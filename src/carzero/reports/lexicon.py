@@ -17,9 +17,6 @@ from carzero.reports.vocabulary import (
     read_package_yaml,
 )
 
-__all__ = ["Lexicon", "Mark", "Place", "lexicon_sha256", "load_language", "load_lexicon", "load_words", "tokenize"]
-
-
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
 # no text makes the search slow.
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z]+[0-9]*|_+|[,;:/?()]")

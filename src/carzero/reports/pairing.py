@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark
 
-__all__ = ["pair_marks"]
-
-
 _REACH = 12  # cost of the longest way between an anatomy and what is said of it
 
 _COSTS = {",": 3, "and": 2, "or": 2, "with": 3, "without": 4, "no": 4}

@@ -10,9 +10,6 @@ import re
 
 from carzero.reports.sections import list_sections, split_sentences
 
-__all__ = ["select_sections", "select_sentences"]
-
-
 # Whole headings, not words in them: "CT findings" and "Imaging examination" head prose of other kinds too.
 _IMPRESSION = re.compile(
     r"(?:final |overall |findings? ?(?:and|/) ?)?impressions?|conclusions?|opinion|summary|interpretation",

@@ -16,8 +16,6 @@ from carzero.reports.schema import AlignedReport, Presence, ReportFinding, align
 from carzero.reports.sections import described_spans
 from carzero.reports.vocabulary import load_vocabulary
 
-__all__ = ["RuleAligner", "find_findings"]
-
 
 class RuleAligner:
     """Aligns reports by rules: offline, deterministic, without state."""

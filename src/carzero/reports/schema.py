@@ -9,9 +9,6 @@ from typing import Any, Literal
 
 from carzero.reports.lexicon import load_language
 
-__all__ = ["AlignedReport", "Laterality", "Presence", "ReportFinding", "aligned_sentence", "aligned_sentences"]
-
-
 Presence = Literal["present", "absent", "uncertain"]
 
 Laterality = Literal["", "left", "right", "bilateral"]

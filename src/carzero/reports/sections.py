@@ -10,22 +10,6 @@ from typing import NamedTuple
 
 from carzero.reports.lexicon import load_language, load_words
 
-__all__ = [
-    "SENTENCE_END",
-    "Heading",
-    "Section",
-    "cut_sentences",
-    "described_spans",
-    "find_headings",
-    "find_sections",
-    "is_describing",
-    "list_sections",
-    "sentence_spans",
-    "split_sections",
-    "split_sentences",
-]
-
-
 _REACH = 80  # characters before a colon in which its heading begins
 
 _END = re.compile(r"[:\n]")

@@ -9,9 +9,6 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-__all__ = ["Finding", "Vocabulary", "canonical_finding", "expand_phrase", "load_vocabulary", "pluralise"]
-
-
 _MOST = 512
 
 

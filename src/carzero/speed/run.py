@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carzero.core.system import describe_machine
+from carzero.core.system import count_cores, memory_gib, read_processor
 from carzero.errors import ConfigurationError, describe
 from carzero.images.loading import Readers
 from carzero.speed.timing import SpeedRow, summarise, time_in_turns
-
-__all__ = ["NOTES", "SpeedResult", "SpeedRun"]
-
 
 NOTES = (
     "The image tower is timed bare, on tensors in memory; scoring is the tower, the alignment with prompts encoded "
@@ -132,3 +130,35 @@ class SpeedRun:
             "batch_size": self.batch_size,
             "turns": self.turns,
         }
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """The machine as plain values.
+
+    Args:
+        device: where scores are computed, as torch names it.
+
+    Returns:
+        `processor`, `cores` (that this process may use), `threads` (torch's), `features`, `memory_gib` (None where it
+        cannot be told), `device`, `gpu` (its name, or None), and versions.
+    """
+    import torch
+    import transformers
+
+    from carzero._version import __version__
+
+    processor, features = read_processor()
+    return {
+        "processor": processor,
+        "cores": count_cores(),
+        "threads": torch.get_num_threads(),
+        "features": features or [torch.backends.cpu.get_cpu_capability()],
+        "memory_gib": memory_gib(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "carzero": __version__,
+    }

@@ -29,18 +29,6 @@ from carzero.text.tokenizers import continuation_pieces
 from carzero.weights.precision import choose_device, has_fast_bfloat16, to_torch_dtype
 from carzero.weights.source import DEMO, example_film, load_processor
 
-__all__ = [
-    "FORMATS",
-    "FULL_SIZE",
-    "build_prompts",
-    "device_of",
-    "list_dtypes",
-    "list_reading",
-    "list_scoring",
-    "load_classifiers",
-    "write_films",
-]
-
 
 def list_reading(
     classifier: ZeroShotClassifier, films: Mapping[str, Sequence[ImageItem]], readers: Readers

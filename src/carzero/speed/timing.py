@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["SpeedRow", "Task", "summarise", "time_in_turns"]
-
-
 Clock = Callable[[], float]
 
 

@@ -14,9 +14,6 @@ from typing import Any
 
 from carzero.errors import TableError, describe
 
-__all__ = ["AnswerCache", "KeptAnswer", "request_key"]
-
-
 _APPLICATION_ID = 0x435A4C4D  # "CZLM"; SQLite keeps it in the file's header, so another program's file is known
 
 _VERSION = 1

@@ -10,9 +10,6 @@ from typing import Any, get_args
 from carzero.reports.schema import Laterality, Presence
 from carzero.structuring.answer_cache import KeptAnswer
 
-__all__ = ["REFUSALS", "Claim", "InvalidAnswerError", "build_schema", "read_claims"]
-
-
 # Why an answer as a whole is not accepted; the words are what a repeated question tells the model.
 REFUSALS = {
     "too_large": "it was too long",

@@ -17,9 +17,6 @@ from carzero.structuring.answer_cache import KeptAnswer
 from carzero.structuring.server import Server, is_passing, retry_after_s
 from carzero.structuring.usage import Tally
 
-__all__ = ["ANSWER_FORMS", "ChatClient", "RequestFailedError", "read_completion", "to_body"]
-
-
 # How a server may be asked for JSON of a form, the strictest first: OpenAI, vLLM, Ollama, LM Studio and llama.cpp's own
 # server know the first; llama-cpp-python's the second; the rest is for servers that constrain less or nothing.
 ANSWER_FORMS = ("json_schema", "json_object with schema", "json_object", "no response_format")

@@ -11,9 +11,6 @@ from carzero.structuring.language_model import LanguageModelAligner, Outcome
 from carzero.structuring.report_table import ReportRow
 from carzero.structuring.usage import Tally
 
-__all__ = ["align_in_order"]
-
-
 _WAITING_EACH = 16
 
 

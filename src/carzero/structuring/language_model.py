@@ -15,9 +15,6 @@ from carzero.structuring.requests import Instruction, Options, build_request
 from carzero.structuring.usage import Tally
 from carzero.structuring.verification import CheckedAnswer, check_claims
 
-__all__ = ["LanguageModelAligner", "Outcome"]
-
-
 _MAX_REPORT_CHARS = 20_000
 
 _MAX_FAILED_IN_A_ROW = 5

@@ -15,9 +15,6 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.run_record import check_same_run
 from carzero.errors import TableError, describe
 
-__all__ = ["PartialOutput", "partial_path"]
-
-
 _FIRST_BYTES = b'{"run": '
 
 

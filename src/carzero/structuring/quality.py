@@ -14,9 +14,6 @@ from carzero.reports.schema import AlignedReport
 from carzero.reports.vocabulary import canonical_finding, load_vocabulary
 from carzero.structuring.report_table import load_labels
 
-__all__ = ["ALL", "TruthReport", "check_against_reference", "check_against_rules", "check_against_truth", "load_truth"]
-
-
 ALL = "all"
 
 _SHOWN = 5

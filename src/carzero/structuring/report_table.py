@@ -20,16 +20,6 @@ from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFi
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ALIGNED_COLUMNS",
-    "ROW_COLUMNS",
-    "ReportRow",
-    "load_aligned",
-    "load_labels",
-    "load_report_rows",
-    "load_table_rows",
-]
-
 
 # What an aligned row adds; columns of these names in the input are replaced.
 ALIGNED_COLUMNS = ("report_id", "text", "structured", "sentences", "backend", "fallback")

@@ -14,9 +14,6 @@ from carzero.errors import ConfigurationError, describe
 from carzero.reports.vocabulary import load_vocabulary
 from carzero.structuring.answers import build_schema
 
-__all__ = ["Instruction", "Options", "build_request", "load_instruction", "neutralise"]
-
-
 _NAMES = "{{names}}"
 
 _MAX_INSTRUCTION_CHARS = 50_000

@@ -34,9 +34,6 @@ from carzero.structuring.requests import Instruction, Options
 from carzero.structuring.server import Server
 from carzero.structuring.usage import Prices, Tally
 
-__all__ = ["AlignmentResult", "AlignmentRun", "LanguageModel", "RowCounts", "align_in_processes", "to_output_row"]
-
-
 _LISTED = 1000
 
 

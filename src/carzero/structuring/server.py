@@ -13,9 +13,6 @@ from urllib.parse import urlsplit
 
 from carzero.errors import ConfigurationError, describe
 
-__all__ = ["KEY_VARIABLES", "MAX_RETRY_AFTER_S", "RetryPolicy", "Server", "find_api_key", "is_passing", "retry_after_s"]
-
-
 MAX_RETRY_AFTER_S = 300.0
 
 _PASSING = frozenset({408, 409, 425, 429})

@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Prices", "Tally"]
-
 
 @dataclass(frozen=True, slots=True)
 class Prices:

@@ -17,9 +17,6 @@ from carzero.reports.vocabulary import canonical_finding, load_vocabulary
 from carzero.structuring.answers import Claim, InvalidAnswerError
 from carzero.structuring.requests import neutralise
 
-__all__ = ["CheckedAnswer", "check_claims"]
-
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9 ,/'()-]*")
 
 _NOT_A_NAME = re.compile(r"(?:no|not|without|absent|absence|negative|there|none|normal|clear)\b")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["clean_text", "split_words"]
-
-
 _NUMBERING = re.compile(r"[0-9]+\.")
 
 _TOKEN = re.compile(r"\w+")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_lateral", "mirror_sides"]
-
-
 _OTHER = {"left": "right", "right": "left"}
 
 # "Leftward" and "right-sided" carry a side too; "rightly", "copyright" and "leftover" do not.

@@ -11,15 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from carzero.errors import ConfigurationError, WeightsError, describe
 
-__all__ = [
-    "build_wordpiece_tokenizer",
-    "continuation_pieces",
-    "learn_wordpieces",
-    "load_tokenizer",
-    "to_wordpiece_tokenizer",
-    "wrap_wordpiece",
-]
-
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Loads a tokenizer.

@@ -18,8 +18,6 @@ from torch.distributed.checkpoint import state_dict as states
 from carzero.errors import ConfigurationError, describe
 from carzero.training.recipe_sections import OptimiserSection
 
-__all__ = ["Engine", "count_processes", "gather", "is_distributed"]
-
 
 def is_distributed() -> bool:
     """Whether several processes train together."""

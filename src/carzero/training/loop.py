@@ -23,8 +23,6 @@ from carzero.training.recipes import RunSection
 from carzero.training.run_folder import RunFolder, latest_checkpoint, load_checkpoint, save_checkpoint
 from carzero.training.trackers import Curves
 
-__all__ = ["InterruptedRunError", "StopRequest", "Task", "TrainingLoop", "stop_on_signals"]
-
 
 class StopRequest:
     """Whether somebody asked the run to stop.

@@ -12,9 +12,6 @@ from torch import nn
 from carzero.training.batches.feature_cache import is_frozen
 from carzero.training.recipe_sections import OptimiserSection
 
-__all__ = ["AveragedModel", "Schedule", "build_optimiser", "set_training_mode"]
-
-
 _THRESHOLD = 1e-4  # relative gain that counts as one, as in torch's ReduceLROnPlateau
 
 _KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

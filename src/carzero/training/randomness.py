@@ -8,9 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-__all__ = ["generator_for", "seed_torch", "torch_generator_for"]
-
-
 _BITS = 63
 
 

@@ -7,21 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = [
-    "LoraSection",
-    "LossSection",
-    "MemorySection",
-    "ModelSection",
-    "OptimiserSection",
-    "PixelSection",
-    "ReportSection",
-    "Section",
-    "SourceSection",
-    "TextStart",
-    "VisionStart",
-]
-
-
 Precision = Literal["float32", "bfloat16", "float16"]
 
 

@@ -21,18 +21,6 @@ from carzero.training.recipe_sections import (
     VisionStart,
 )
 
-__all__ = [
-    "DecoderSection",
-    "ImagePretrainRecipe",
-    "MaskedTextStart",
-    "Recipe",
-    "RunSection",
-    "TextPretrainRecipe",
-    "load_recipe",
-    "load_schema",
-]
-
-
 Schema = TypeVar("Schema", bound=Section)
 
 

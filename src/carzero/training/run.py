@@ -20,8 +20,6 @@ from carzero.training.recipes import Recipe, RunSection
 from carzero.training.run_folder import RunFolder
 from carzero.training.tasks.contrastive import ContrastiveTask
 
-__all__ = ["run_task", "train"]
-
 
 def run_task(
     build: Callable[[Engine], Task],

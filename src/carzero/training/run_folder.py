@@ -14,9 +14,6 @@ import yaml
 from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
 from carzero.errors import RunError, describe
 
-__all__ = ["RunFolder", "latest_checkpoint", "load_checkpoint", "save_checkpoint", "step_of"]
-
-
 # What may differ between a run and its resumption: no weight depends on it, but for what other processes draw in
 # dropout and how they round. A table is known by its content.
 _FREE = ("recipe.log", "recipe.keep_checkpoints", "recipe.checkpoint_every", "table.path", "processes")

@@ -8,8 +8,6 @@ from typing import Any
 
 from carzero.errors import MissingExtraError, describe
 
-__all__ = ["Curves"]
-
 
 class Curves:
     """Sends the numbers of each record to the viewers that a recipe names.

@@ -11,8 +11,6 @@ import torch
 
 from carzero.core.atomic import room_for
 
-__all__ = ["save_folder", "write_card"]
-
 
 def save_folder(parts: list[Any], folder: Path, *, card: str, dtype: str = "float32") -> None:
     """Writes a folder of weights in place of an older one.

@@ -13,24 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from carzero.core.hashing import hash_file
 from carzero.errors import WeightsError, describe
 
-__all__ = [
-    "GRAPHS",
-    "GRAPH_SUFFIXES",
-    "MANIFEST_NAME",
-    "PROMPTS_GRAPH",
-    "SCORING_GRAPH",
-    "Accuracy",
-    "Calibration",
-    "ExportManifest",
-    "Source",
-    "TensorSpec",
-    "check_files",
-    "hash_graphs",
-    "is_exported",
-    "load_manifest",
-]
-
-
 MANIFEST_NAME = "export.json"
 
 GRAPHS = SCORING_GRAPH, PROMPTS_GRAPH = "scoring", "prompts"

@@ -10,16 +10,6 @@ from carzero.errors import ConfigurationError, describe
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "DTYPES",
-    "check_dtype",
-    "choose_device",
-    "dtype_name",
-    "has_fast_bfloat16",
-    "resolve_dtype",
-    "to_torch_dtype",
-]
-
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 

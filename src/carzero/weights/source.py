@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from carzero.model import CARZeroConfig, CARZeroModel
     from carzero.processing import CARZeroProcessor
 
-__all__ = [
-    "DEMO",
-    "example_film",
-    "hash_weights",
-    "load_config",
-    "load_model",
-    "load_preprocessing",
-    "load_processor",
-    "resolve_weights",
-]
-
 
 DEMO = "demo"
 

@@ -25,20 +25,6 @@ from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import evaluate
 
-__all__ = [
-    "BenchmarkResult",
-    "Progress",
-    "Statistics",
-    "benchmark_images",
-    "benchmark_scores",
-    "build_manifest",
-    "hash_source",
-    "no_progress",
-    "refuse_missing",
-    "to_records",
-]
-
-
 _PACKAGES = ("numpy", "scipy")
 
 

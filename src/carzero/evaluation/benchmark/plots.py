@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_drawing", "draw_figures", "to_png", "to_svg"]
-
 
 Floats = NDArray[np.float64]
 

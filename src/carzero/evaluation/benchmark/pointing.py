@@ -36,8 +36,6 @@ from carzero.weights.source import DEMO, hash_weights, load_preprocessing
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
 
-__all__ = ["MAPS_FILE", "MappedImages", "map_images", "point_images", "point_maps"]
-
 
 Advance = Callable[[int, int], None]
 

@@ -37,9 +37,6 @@ from carzero.metrics.localisation import Trials, average_trials, compare_peaks, 
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.sampling import describe_bootstrap
 
-__all__ = ["MeasuredMaps", "build_rows", "measure_maps"]
-
-
 IOU_THRESHOLDS = (0.1, 0.3, 0.5)
 
 BOX_SHARE = 0.5

@@ -16,9 +16,6 @@ from carzero.datasets.published import SOURCE, list_published
 from carzero.evaluation.benchmark.classification import BenchmarkResult
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
 
-__all__ = ["build_report", "save_result"]
-
-
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }

@@ -22,9 +22,6 @@ from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import save_result
 
-__all__ = ["EVERY", "BenchmarkRun"]
-
-
 EVERY = "all"
 
 _TASKS = ("classification", "pointing")

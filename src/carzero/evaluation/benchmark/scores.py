@@ -19,8 +19,6 @@ from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Aligned", "ScoreFile", "align_scores", "load_image_list", "load_score_file", "to_score_file"]
-
 
 _LIST_COLUMNS = ("image", "Path", "path", "image_id", "file_name", "Image Index", "ImageID")
 

@@ -10,8 +10,6 @@ from carzero.inference.prompt_bank import PromptBank
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 
-__all__ = ["Backend", "PairScores"]
-
 
 class PairScores(NamedTuple):
     """Scores of a batch of pictures.

@@ -27,9 +27,6 @@ from carzero.weights.export_manifest import (
     load_manifest,
 )
 
-__all__ = ["ExportedBackend", "OnnxBackend", "OpenVINOBackend", "load_exported", "open_exported"]
-
-
 Arrays = dict[str, NDArray[Any]]
 
 _PAIRS_AT_ONCE = 8192  # pictures x prompts; half a gigabyte at the released model's width

@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from carzero.errors import ConfigurationError, MissingExtraError, WeightsError, describe
 from carzero.weights.export_manifest import GRAPH_SUFFIXES
 
-__all__ = ["Graph", "load_onnx_graph", "load_openvino_graph", "require_onnxruntime", "require_openvino"]
-
-
 Arrays = Mapping[str, NDArray[Any]]
 
 # What OpenVINO calls our precisions. An int8 graph computes in float32 what is not quantised.

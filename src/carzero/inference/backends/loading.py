@@ -14,8 +14,6 @@ from carzero.weights.export_manifest import is_exported
 from carzero.weights.precision import choose_device, resolve_dtype, to_torch_dtype
 from carzero.weights.source import load_model, resolve_weights
 
-__all__ = ["load_backend"]
-
 
 def load_backend(
     name: str | Path, *, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto"

@@ -13,8 +13,6 @@ from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.weights.precision import choose_device, dtype_name
 
-__all__ = ["TorchBackend"]
-
 
 class TorchBackend:
     """Scores by torch, on the CPU or a GPU.

@@ -18,9 +18,6 @@ from carzero.errors import ConfigurationError, MissingExtraError, RunError, desc
 from carzero.inference.ray.parts import PartJob, PartResult
 from carzero.records import ImageItem
 
-__all__ = ["Placement", "divide_cpus", "import_ray", "joined_cluster", "place_workers", "score_parts"]
-
-
 _STORE_BYTES = 128 * 2**20  # lists of paths pass through the object store, pictures never do
 
 _ENVIRONMENT = {

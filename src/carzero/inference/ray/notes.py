@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PartNotes"]
-
 
 class PartNotes:
     """What has happened to a part so far, one JSON object a line; a line torn by a kill is passed over.

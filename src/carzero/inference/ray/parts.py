@@ -19,8 +19,6 @@ from carzero.weights.source import hash_weights
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
 
-__all__ = ["PartJob", "PartResult", "PartScorer"]
-
 
 _DEATHS = 2  # of workers on one picture by itself, after which the picture counts as a failure
 

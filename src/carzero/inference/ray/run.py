@@ -17,9 +17,6 @@ from carzero.inference.scoring import scoring_settings
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
 
-__all__ = ["ParallelResult", "ParallelRun", "choose_part_size"]
-
-
 Advance = Callable[[int, int], None]
 
 _SMALLEST_PART, _LARGEST_PART, _PARTS = 16, 1000, 256

@@ -28,8 +28,6 @@ from carzero.inference.score_table import score_schema, to_frame, to_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ScoreFolder", "find_score_folder", "open_score_folder"]
-
 
 _FAILURES, _ATTEMPTS = "_failures", "_attempts"
 

@@ -14,8 +14,6 @@ from carzero.images.loading import Readers
 from carzero.inference.ray.parts import PartJob, PartResult, PartScorer
 from carzero.records import ImageItem
 
-__all__ = ["RayWorker"]
-
 
 class RayWorker:
     """A worker's process: weights and prompts in memory, one part at a time.

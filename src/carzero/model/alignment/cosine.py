@@ -11,8 +11,6 @@ from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
 
-__all__ = ["CosineAlignment", "CosineScorer", "CosineTexts"]
-
 
 class CosineAlignment(nn.Module):
     """Cosine of global features, divided by a learned temperature."""

@@ -11,8 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from carzero.model.alignment.simr import CrossAttention
 
-__all__ = ["ImageMemory", "MovedMemory", "ProjectedMemory", "is_cheaper_moved"]
-
 
 class ImageMemory(Protocol):
     """Memories of I images, N tokens each: `tokens` (I, N, D), normalised, the global token first."""

@@ -19,8 +19,6 @@ from carzero.model.features import AlignmentOutput, ImageFeatures, Memory, TextB
 from carzero.model.recompute import Grid, score_in_tiles
 from carzero.model.vision import stack_memory
 
-__all__ = ["SimilarityAlignment", "SimilarityDecoder"]
-
 
 class CrossAttention(nn.Module):
     """Multi-head attention of queries on a memory whose keys and values are computed beforehand."""

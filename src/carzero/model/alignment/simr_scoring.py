@@ -24,9 +24,6 @@ from carzero.model.alignment.simr import CrossAttention, DecoderLayer, ScoreHead
 from carzero.model.features import ImageFeatures, TextFeatures
 from carzero.model.vision import stack_memory
 
-__all__ = ["SimilarityScorer", "SimilarityTexts", "count_words"]
-
-
 _TEXTS_IN_A_GROUP = 32
 
 _IMAGES_IN_A_TILE = 16

@@ -10,8 +10,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from carzero.training.recipe_sections import PixelSection
 
-__all__ = ["Variation", "augment", "draw_variation", "normalise"]
-
 
 @dataclass(frozen=True, slots=True)
 class Variation:

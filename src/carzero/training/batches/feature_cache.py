@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from carzero.core.atomic import replace_when_done, room_for
 from carzero.model import ImageFeatures, TextFeatures
 
-__all__ = ["FrozenTexts", "FrozenView", "hash_module", "is_frozen"]
-
-
 _BATCH = 32
 
 

@@ -19,9 +19,6 @@ from carzero.errors import ImageError, TableError, describe
 from carzero.images import Geometry, load_radiograph
 from carzero.training.distributed import Engine
 
-__all__ = ["Films", "read_square", "save_films", "share_films"]
-
-
 _AHEAD = 64
 
 

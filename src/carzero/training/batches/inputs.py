@@ -22,8 +22,6 @@ from carzero.training.batches.sampler import StepPlan
 from carzero.training.randomness import generator_for, torch_generator_for
 from carzero.training.recipe_sections import PixelSection
 
-__all__ = ["ImageInputs", "StepBatch", "TextInputs", "Tokens", "Views"]
-
 
 @dataclass(frozen=True, slots=True)
 class Tokens:

@@ -13,9 +13,6 @@ from carzero.training.batches.statements import SentenceBatch, Statements
 from carzero.training.distributed import Engine
 from carzero.training.randomness import generator_for
 
-__all__ = ["BatchLoader"]
-
-
 _SENTENCES, _VALIDATION = 4, 5  # purposes of random numbers
 
 

@@ -12,9 +12,6 @@ from carzero.errors import ConfigurationError, TableError, describe
 from carzero.training.randomness import generator_for
 from carzero.training.recipe_sections import OptimiserSection
 
-__all__ = ["Pool", "StepPlan", "count_steps", "plan_steps"]
-
-
 _CHOICE, _ORDER = 0, 1  # purposes of random numbers
 
 

@@ -12,8 +12,6 @@ from carzero.errors import ConfigurationError, describe
 from carzero.training.batches.sampler import Pool
 from carzero.training.recipes import Recipe
 
-__all__ = ["Selection"]
-
 
 class Selection:
     """The rows that are trained on and those that are validated, by source.

@@ -15,8 +15,6 @@ from carzero.text.cleaning import clean_text
 from carzero.text.laterality import is_lateral, mirror_sides
 from carzero.training.recipe_sections import ReportSection
 
-__all__ = ["FindingStatements", "ReportStatements", "SentenceBatch", "Statements", "to_label_matrix", "to_sentences"]
-
 
 @dataclass(frozen=True, slots=True)
 class SentenceBatch:

@@ -23,8 +23,6 @@ from carzero.training.start.pretrained import load_efficientnet_lite0, load_mini
 from carzero.training.start.towers import build_config, copy_weights, load_tower, spare_memory
 from carzero.weights.source import load_model, load_processor
 
-__all__ = ["add_adapters", "build_start", "freeze", "merge_adapters"]
-
 
 def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
     """Puts adapters into the towers and keeps the towers' own weights out of training.

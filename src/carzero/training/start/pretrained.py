@@ -27,9 +27,6 @@ from transformers import (
 from carzero.errors import ConfigurationError, MissingExtraError, describe
 from carzero.text.tokenizers import load_tokenizer, wrap_wordpiece
 
-__all__ = ["SQUEEZE_EXCITE", "load_efficientnet_lite0", "load_minilm", "shrink_vocabulary"]
-
-
 SQUEEZE_EXCITE = r"vision_model\.encoder\.blocks\.\d+\.squeeze_excite\."
 
 _NEUTRAL_BIAS = 30.0

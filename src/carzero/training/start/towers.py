@@ -15,9 +15,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from carzero.errors import ConfigurationError, WeightsError, describe
 from carzero.training.recipe_sections import MemorySection
 
-__all__ = ["SHARED_FIELDS", "build_config", "copy_weights", "load_tower", "spare_memory", "to_vit"]
-
-
 # What a ViT and the encoder of a masked autoencoder have in common.
 SHARED_FIELDS = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),

@@ -28,9 +28,6 @@ from carzero.training.tasks.preparation import load_images, prepare_towers
 from carzero.training.tasks.validation import Judge
 from carzero.training.weights_folder import save_folder, write_card
 
-__all__ = ["ContrastiveTask", "uses_every_parameter"]
-
-
 _ONE_WORD = 0.85  # likeness of two spellings of one finding
 
 

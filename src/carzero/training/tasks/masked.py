@@ -21,8 +21,6 @@ from carzero.training.run_folder import RunFolder
 from carzero.training.start.towers import spare_memory
 from carzero.training.weights_folder import save_folder, write_card
 
-__all__ = ["MaskedBatch", "MaskedData", "MaskedObjective", "PretrainingTask"]
-
 
 @dataclass(frozen=True, slots=True)
 class MaskedBatch:

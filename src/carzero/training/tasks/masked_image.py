@@ -25,8 +25,6 @@ from carzero.training.run import run_task
 from carzero.training.start.towers import SHARED_FIELDS, build_config, copy_weights, load_tower, to_vit
 from carzero.training.tasks.masked import MaskedBatch, MaskedObjective, PretrainingTask
 
-__all__ = ["MaskedImages", "build_autoencoder", "measure_painting", "pretrain_image"]
-
 
 def build_autoencoder(recipe: ImagePretrainRecipe) -> ViTMAEForPreTraining:
     """Builds encoder and decoder; random numbers come from torch's global generator.

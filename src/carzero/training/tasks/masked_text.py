@@ -24,9 +24,6 @@ from carzero.training.run import run_task
 from carzero.training.start.towers import build_config, load_tower
 from carzero.training.tasks.masked import MaskedBatch, MaskedObjective, PretrainingTask
 
-__all__ = ["IGNORED", "MaskedTexts", "build_language_model", "mask_pieces", "measure_guesses", "pretrain_text"]
-
-
 IGNORED = -100  # label of a piece that is not to be guessed
 
 _MASKED, _EXCHANGED = 0.8, 0.1  # of the pieces to be guessed; the others stay as they are

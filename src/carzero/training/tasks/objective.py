@@ -14,8 +14,6 @@ from carzero.training.batches.inputs import StepBatch, Tokens
 from carzero.training.distributed import count_processes, gather
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection, Precision
 
-__all__ = ["ContrastiveObjective"]
-
 
 class ContrastiveObjective(nn.Module):
     """CARZero's loss over the images and texts of all processes (paper section 3.2).

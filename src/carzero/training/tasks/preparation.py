@@ -20,9 +20,6 @@ from carzero.training.distributed import Engine
 from carzero.training.recipes import Recipe
 from carzero.training.tasks.objective import ContrastiveObjective
 
-__all__ = ["load_images", "prepare_towers"]
-
-
 _CALIBRATION_IMAGES = 256
 
 

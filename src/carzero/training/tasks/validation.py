@@ -24,9 +24,6 @@ from carzero.training.distributed import count_processes, gather
 from carzero.training.recipes import Recipe
 from carzero.training.tasks.objective import ContrastiveObjective
 
-__all__ = ["RECALL_AT", "Judge", "auroc", "drop_unknown", "mean_auroc", "recall_of_reports", "score_rows"]
-
-
 _BATCH = 32
 
 _TILE_PAIRS = 4096

@@ -12,9 +12,6 @@ from typing import Self
 
 from carzero.errors import CheckpointError, describe
 
-__all__ = ["TorchArchive"]
-
-
 # The list of members of a released checkpoint takes 30 KB; this bounds what a forged one can make zipfile hold.
 _MAX_READ = 4 << 20
 

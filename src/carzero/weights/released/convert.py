@@ -24,9 +24,6 @@ from carzero.text.tokenizers import continuation_pieces, load_tokenizer
 from carzero.weights.released.key_map import Conversion, KeyRecord, translate_released
 from carzero.weights.released.reader import ReleasedCheckpoint, read_released_checkpoint
 
-__all__ = ["ConversionReport", "KeyGroup", "convert_checkpoint"]
-
-
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 

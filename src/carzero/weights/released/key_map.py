@@ -18,9 +18,6 @@ from carzero.errors import CheckpointError, describe
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.modeling import CARZeroModel
 
-__all__ = ["Conversion", "KeyRecord", "translate_released"]
-
-
 _VIT_HEAD_WIDTH = 64  # ViT and BERT of every size use heads of 64
 
 _HEADS_IN_DECODER = 4  # not derivable from a tensor; fixed in the released code

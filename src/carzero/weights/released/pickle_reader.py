@@ -17,23 +17,6 @@ from typing import Any
 
 from carzero.errors import CheckpointError, UnsafeCheckpointError, describe
 
-__all__ = [
-    "BUILDERS",
-    "ITEM_BYTES",
-    "MAX_BYTES",
-    "RECORDS",
-    "STORAGES",
-    "Name",
-    "Record",
-    "StorageRef",
-    "TensorRef",
-    "damaged",
-    "look_up",
-    "read_pickle",
-    "unsafe",
-]
-
-
 _MAX_DIMS = 8
 
 

@@ -24,9 +24,6 @@ from carzero.weights.released.pickle_reader import (
     read_pickle,
 )
 
-__all__ = ["ReleasedCheckpoint", "read_released_checkpoint"]
-
-
 _PREFIX = "CARZero."
 
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_BYTES}
