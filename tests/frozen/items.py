@@ -189,7 +189,7 @@ def _resume_rules(work: Work) -> Any:
 
 @contextlib.contextmanager
 def _stub() -> Iterator[tuple[str, str]]:
-    from tests.stub_server import Fault, Request, completion, faithful_answer, running_stub
+    from tests.support.stub_server import Fault, Request, completion, faithful_answer, running_stub
 
     def reply(request: Request, earlier: int) -> Fault:
         return Fault(body=completion(faithful_answer(request.report)), wait_s=0.03)

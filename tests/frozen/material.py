@@ -38,8 +38,8 @@ def _save_vocabulary(path: Path) -> None:
 
 
 def _save_weights(folder: Path, vocabulary: Path) -> None:
-    from carzero.processing import build_processor, continuation_pieces
-    from carzero.tokenizing import load_tokenizer
+    from carzero.processing import build_processor
+    from carzero.text.tokenizers import continuation_pieces, load_tokenizer
     from tests import tiny
 
     processor = build_processor(
@@ -53,7 +53,7 @@ def _save_weights(folder: Path, vocabulary: Path) -> None:
 
 
 def _save_films(folder: Path) -> None:
-    from tests.tiny import save_films
+    from tests.support.tiny import save_films
 
     save_films(folder, FILMS, side_px=96)
     (folder / "broken.png").write_bytes(b"no picture")
@@ -92,7 +92,7 @@ def _save_benchmark(folder: Path) -> None:
     import numpy as np
     import pandas as pd
 
-    from tests.official import nih_entries, nih_list
+    from tests.support.official import nih_entries, nih_list
 
     labels = [
         "Atelectasis",
