@@ -31,10 +31,12 @@ def check_surface(root: Path) -> list[str]:
 def check_help(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Yields each help text's name and its differing lines."""
     kept = {path.name: path.read_text(encoding="utf-8") for path in sorted((root / "help").glob("*.txt"))}
-    now = {file_name(verbs): text for verbs, text in help_texts()}
+    shown = list(help_texts())
+    now = {file_name(verbs): text for verbs, text in shown}
+    spoken = {file_name(verbs): " ".join(verbs) for verbs, _ in shown}
     for name in dict.fromkeys((*kept, *now)):
         old, new = kept.get(name, "").splitlines(), now.get(name, "").splitlines()
-        yield f"help {name.removesuffix('.txt').replace('-', ' ')}", _differing_lines(old, new)
+        yield f"help {spoken.get(name, name)}".strip(), _differing_lines(old, new)
 
 
 def check_item(item: Item, samples: Samples) -> tuple[list[str], str]:

@@ -28,7 +28,7 @@ def _describe(value: Any, name: str, annotations: dict[str, str]) -> dict[str, A
         return _describe_class(value, name, annotations)
     if callable(value):
         return {"kind": "function", "parameters": _parameters(value, name, annotations)}
-    return {"kind": type(value).__member_}
+    return {"kind": type(value).__name__}
 
 
 def _describe_class(owner: type, name: str, annotations: dict[str, str]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _describe_class(owner: type, name: str, annotations: dict[str, str]) -> dict
         }
     described: dict[str, Any] = {
         "kind": "class",
-        "inherits": others[0].__member_ if others else "",
+        "inherits": others[0].__name__ if others else "",
         "constructor": _parameters(owner, name, annotations, without=foreign),
         "members": {m: _member(v, f"{name}.{m}", annotations) for m, v in sorted(found.items()) if m != "__init__"},
     }
@@ -61,7 +61,7 @@ def _member(value: Any, name: str, annotations: dict[str, str]) -> dict[str, Any
     for kind in (classmethod, staticmethod):
         if isinstance(value, kind):
             inner = value.__func__
-            return {"kind": kind.__member_, "parameters": _parameters(inner, name, annotations)}
+            return {"kind": kind.__name__, "parameters": _parameters(inner, name, annotations)}
     getter = value.fget if isinstance(value, property) else getattr(value, "func", None)
     if getter is not None and not inspect.isfunction(value):
         annotations[f"{name} ->"] = str(inspect.signature(getter).return_annotation)
@@ -95,4 +95,4 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return repr(field.default)
     made = field.default_factory
-    return "required" if made is dataclasses.MISSING else f"{getattr(made, '__member_', made)}()"
+    return "required" if made is dataclasses.MISSING else f"{getattr(made, '__name__', made)}()"
