@@ -275,7 +275,7 @@ class TestScores:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from carzero.data.atomic import replace_when_done
+from carzero.core.atomic import replace_when_done
 under_way = [replace_when_done(Path(name)) for name in sys.argv[1:]]
 for replacing in under_way:
     replacing.__enter__().write_text("half")

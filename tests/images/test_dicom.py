@@ -6,12 +6,12 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from pixels_files import dicom, film, lut
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from carzero.errors import UnsuitableImageError
 from carzero.images.reading import read_radiograph
+from tests.support.image_files import dicom, film, lut
 
 DEEP = film(largest=4095, dtype=np.uint16)
 

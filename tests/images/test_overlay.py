@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pixels_files import film
 
 from carzero.images.geometry import Geometry
 from carzero.images.overlay import draw_overlay, save_overlay
+from tests.support.image_files import film
 
 FILM = film(400, 300).astype(np.float32)
 GEOMETRY = Geometry.fit(400, 300)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pixels_files import encode, film
 
 from carzero.errors import UnreadableImageError, UnsuitableImageError
 from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
+from tests.support.image_files import encode, film
 
 GREY = film()
 DEEP = film(largest=4095, dtype=np.uint16)

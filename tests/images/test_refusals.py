@@ -11,12 +11,12 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pixels_files import dicom, encode, film
 from pydicom.encaps import get_frame
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from carzero.errors import ImageError, UnreadableImageError
 from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
+from tests.support.image_files import dicom, encode, film
 
 GREY = film()
 DEEP = film(largest=4095, dtype=np.uint16)

@@ -19,7 +19,7 @@ ANSWERS = {f"key {i}": KeptAnswer(f'{{"findings": "ödem ☃ {i}"}}', "", i, Non
 WRITER = """
 import sys
 from pathlib import Path
-from carzero.aligning.cache import AnswerCache, KeptAnswer
+from carzero.structuring.answer_cache import AnswerCache, KeptAnswer
 path, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with AnswerCache(path) as cache:
     print("ready", flush=True)
