@@ -12,8 +12,7 @@ import pytest
 
 from carzero.data.pairs import PairTable, inspect_pairs, load_pairs
 from carzero.errors import TableError
-from carzero.reports.report_text import select_sections, select_sentences
-from carzero.reports.sections import list_sections, split_sections
+from carzero.reports.sections import select_sections, select_sentences, split_sections
 from tests.core.test_tables import save_frame
 
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -307,7 +306,6 @@ class TestReportText:
 
     def test_sections_keep_order_and_repetitions(self) -> None:
         text = "Before.\nFINDINGS:\nLungs: Clear.\nFINDINGS: More."
-        assert list_sections(text) == [("", "Before."), ("FINDINGS", ""), ("Lungs", "Clear."), ("FINDINGS", "More.")]
         assert split_sections(text) == {"": "Before.", "findings": "Lungs: Clear. More."}
         assert split_sections("No heading.") == {"": "No heading."}
         assert split_sections("") == {}

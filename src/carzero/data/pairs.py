@@ -11,8 +11,7 @@ from typing import Any, Literal
 from carzero.core.columns import Cells
 from carzero.core.tables import load_table
 from carzero.errors import TableError, describe
-from carzero.reports.report_text import select_sentences
-from carzero.reports.sections import split_sentences
+from carzero.reports.sections import select_sentences, split_sentences
 
 # What a run reads of its rows: pictures with text or findings, pictures alone, or text alone.
 Needs = Literal["pairs", "images", "texts"]

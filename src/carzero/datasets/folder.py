@@ -10,7 +10,7 @@ from typing import Literal
 from carzero.datasets.base import Advance, ImportReport, assign_split, build_row, check_shares
 from carzero.datasets.files import REPORT_LIMIT_BYTES, decode_report
 from carzero.errors import TableError, describe
-from carzero.reports.report_text import select_sentences
+from carzero.reports.sections import select_sentences
 
 PatientFrom = Literal["folder", "stem", "none"]
 

@@ -16,7 +16,7 @@ from typing import Literal
 from carzero.datasets.base import Advance, ImportReport, build_row
 from carzero.datasets.files import ReportFiles, find_one, read_rows
 from carzero.errors import TableError, describe
-from carzero.reports.report_text import select_sections
+from carzero.reports.sections import select_sections
 
 Labeller = Literal["chexpert", "negbio", "none"]
 

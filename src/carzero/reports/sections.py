@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -61,9 +61,9 @@ def is_describing(words: Sequence[str]) -> bool | None:
     """
     known = _heading_words()
     found = set(words)
-    if found & known["describing"]:
-        return "clinical" not in found
-    if found & known["other"]:
+    if found & (known["describing"] | known["impression"]):
+        return found.isdisjoint(known["not_seen"])
+    if found & known["other"] or known["opener"].issuperset(words[:1]):
         return False
     return True if found & known["view"] else None
 
@@ -77,11 +77,14 @@ def _heading_start(text: str, begin: int, end: int, *, alone: bool) -> int | Non
         if first < len(words) and _STOP.search(part, words[first - 1].end(), words[first].start()):
             break
         first -= 1
+    if words and len(words[-1].group()) > 1 and words[-1].group().isupper():  # "compared with prior FINDINGS"
+        shouted = next((at for at in range(len(words) - 1, -1, -1) if words[at].group().islower()), -1)
+        first = max(first, shouted + 1)
     while first < len(words) and not words[first].group().isalpha():
         first += 1
     named = [word.group() for word in words[first:] if word.group().isalpha()]
     if not named or is_describing([word.lower() for word in named]) is None:
-        return None
+        return None if alone else _opened_line(text, begin, end)
     start = begin + words[first].start()
     before = text[max(0, start - _REACH) : start].rstrip(" \t")
     shouted = all(word.isupper() for word in named)
@@ -93,6 +96,15 @@ def _heading_start(text: str, begin: int, end: int, *, alone: bool) -> int | Non
     return start if shouted or (follows_end and (named[0][0].isupper() or before[-1:] == "\n")) else None
 
 
+def _opened_line(text: str, begin: int, end: int) -> int | None:
+    """Where a line begins that is a heading by its first word: "Reason for consult", "Signed by X"."""
+    start = begin + text[begin:end].rfind("\n") + 1
+    word = _WORD.search(text, start, end)
+    is_line = start > begin or not begin or text[begin - 1] == "\n"
+    is_opener = word is not None and word.group().lower() in _heading_words()["opener"]
+    return word.start() if word and is_opener and is_line and not text[start : word.start()].strip() else None
+
+
 def _may_stand_in_heading(word: str) -> bool:
     return not word.isalpha() or word.lower() in _heading_words()["all"]
 
@@ -100,7 +112,7 @@ def _may_stand_in_heading(word: str) -> bool:
 @cache
 def _heading_words() -> dict[str, frozenset[str]]:
     words = {kind: frozenset(listed) for kind, listed in load_language()["headings"].items()}
-    return words | {"all": frozenset().union(*words.values())}
+    return words | {"all": frozenset[str]().union(*words.values())}
 
 
 # A sentence ends at stops before a blank or at the end; at a stop that lacks its blank ("clear.No"); at a blank line;
@@ -165,8 +177,7 @@ _BLANK_LINE = re.compile(r"\n[ \t\r]*+\n")
 
 _NOT_BLANK = re.compile(r"\S")
 
-
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Za-z ,/()&-]{2,40}):", re.MULTILINE)
+_INDENT = re.compile(r"(?<=\n)[ \t]++(?=[A-Z][A-Za-z ,/()&-]{2,40}:)")  # of a sub-heading
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +201,12 @@ def find_sections(text: str) -> list[Section]:
     """Finds the sections of a report.
 
     "INDICATION" and other sections that do not describe the film end at a blank line; what follows without a heading
-    describes it (as in MIMIC-CXR).
+    describes it. A single line without a full stop above the first heading is a title ("CHEST FOR PNEUMONIA").
 
     Returns:
         Sections that hold text, in order.
+
+    Source: for the last paragraphs, the official sectioning of MIMIC-CXR (MIT-LCP/mimic-cxr, txt/section_parser.py).
     """
     headings = [Heading(0, 0, "", False), *find_headings(text)]
     ends = [*(heading.start for heading in headings[1:]), len(text)]
@@ -202,7 +215,15 @@ def find_sections(text: str) -> list[Section]:
         for heading, end in zip(headings, ends, strict=True)
         for section in _cut_section(text, heading, max(end, heading.end))
     ]
-    return [section for section in sections if _NOT_BLANK.search(text, section.start, section.end)]
+    sections = [section for section in sections if _NOT_BLANK.search(text, section.start, section.end)]
+    if len(sections) > 1 and not sections[0].start and _is_title(text[: sections[0].end]):
+        sections[0] = replace(sections[0], describes=False)
+    return sections
+
+
+def _is_title(text: str) -> bool:
+    text = text.strip()
+    return "\n" not in text and not text.endswith((".", "!", "?"))
 
 
 def split_sections(text: str) -> dict[str, str]:
@@ -236,6 +257,38 @@ def described_spans(text: str) -> list[tuple[int, int]]:
     return [span for section in described for span in cut_sentences(text, section.start, section.end)]
 
 
+def select_sections(text: str) -> tuple[str, str]:
+    """Returns (impression, findings) of a report: what describes the film, under the one kind of heading or any other.
+
+    An indication ("rule out pneumonia"), a comparison or a technique says nothing of what is seen; a model that learns
+    from them learns the referrer's question. A text without headings is all findings.
+    """
+    impression, findings = _select(text)
+    return _join(text, impression), _join(text, findings)
+
+
+def select_sentences(text: str) -> list[str]:
+    """Returns what a report says of the film, sentence by sentence, the impression first."""
+    sections = (section for selected in _select(text) for section in selected)
+    spans = (span for section in sections for span in cut_sentences(text, section.start, section.end))
+    return [" ".join(text[start:end].split()) for start, end in spans]
+
+
+def _select(text: str) -> tuple[list[Section], list[Section]]:
+    described = [section for section in find_sections(text) if section.describes]
+    known = _heading_words()["impression"]
+    is_impression = [not known.isdisjoint(re.findall(r"[a-z]+", section.name)) for section in described]
+    return (
+        [section for section, chosen in zip(described, is_impression, strict=True) if chosen],
+        [section for section, chosen in zip(described, is_impression, strict=True) if not chosen],
+    )
+
+
+def _join(text: str, sections: list[Section]) -> str:
+    bodies = (text[section.start : section.end].replace("\r\n", "\n").strip() for section in sections)
+    return "\n".join(_INDENT.sub("", body) for body in bodies)
+
+
 def split_sentences(text: str) -> list[str]:
     """Splits prose into sentences, without list numbers and final stops, blanks made single; empty ones are dropped."""
     return [" ".join(text[start:end].split()) for start, end in sentence_spans(text)]
@@ -256,16 +309,3 @@ def _cut_section(text: str, heading: Heading, end: int) -> Iterator[Section]:
     yield Section(heading.name, heading.end, stop.start() if stop else end, False)
     if stop:
         yield Section("", stop.end(), end, True)
-
-
-def list_sections(text: str) -> list[tuple[str, str]]:
-    """Splits a report at its headings, and keeps order, repetitions and empty sections.
-
-    Returns:
-        (heading as written, text under it) pairs; the first is ("", what stands before the first heading).
-    """
-    headings = list(_HEADING.finditer(text))
-    starts = [*(match.start() for match in headings), len(text)]
-    bodies = [text[match.end() : end].strip() for match, end in zip(headings, starts[1:], strict=True)]
-    names = [match.group(1).strip() for match in headings]
-    return [("", text[: starts[0]].strip()), *zip(names, bodies, strict=True)]
