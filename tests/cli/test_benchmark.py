@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.datasets.catalogue import PROTOCOLS
+from carzero.datasets.catalogue import DATASETS
 from tests.support.commands import carzero, in_process
 from tests.support.official import nih_entries, nih_list
 from tests.support.tiny import save_films
 
-NIH = PROTOCOLS["chestxray14"]
+NIH = DATASETS["chestxray14"]
 FILMS = 24
 
 
@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nih_entries(folder / "chestxray14" / "Data_Entry_2017_v2020.csv", names[::-1], NIH.labels, matrix[::-1])
     nih_list(folder / "chestxray14" / "test_list.txt", names, None)
     boxed = save_films(folder / "chestxdet10" / "test_data", 6, side_px=160)
-    findings = PROTOCOLS["chestxdet10"].labels
+    findings = DATASETS["chestxdet10"].labels
     content = [
         {
             "file_name": film.name,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,9 @@ import pytest
 from carzero.data.pair_files import save_pairs
 from carzero.data.pairs import load_pairs
 from carzero.datasets import ImportReport, import_folder, import_mimic_cxr, import_openi
-from carzero.datasets import openi_text as openi_reports
+from carzero.datasets import files as release_files
 from carzero.datasets.base import assign_split
-from carzero.datasets.openi_text import load_report_texts as load_reports
+from carzero.datasets.openi import load_reports
 from carzero.errors import ConfigurationError, TableError
 from tests.support import releases
 from tests.support.image_files import encode
@@ -328,11 +331,23 @@ class TestOpeni:
                 load_reports(tmp_path / name)
         with pytest.raises(TableError, match="There are no reports"):
             load_reports(save_tgz(tmp_path / "empty.tgz", {}))
-        monkeypatch.setattr(openi_reports, "_ARCHIVE_LIMIT_BYTES", 2**20)
+        monkeypatch.setattr(release_files, "_ARCHIVE_LIMIT_BYTES", 2**20)
         bomb = save_tgz(tmp_path / "bomb.tgz", {"a.bin": b"0" * 2**22, **OPENI})
         assert bomb.stat().st_size < 2**14
         with pytest.raises(TableError, match="more than 1048576 bytes"):
             load_reports(bomb)
+
+    def test_too_many_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(release_files, "_LIMIT_FILES", 3)
+        for place in (save_openi(tmp_path / "folder", OPENI), save_tgz(tmp_path / "reports.tgz", OPENI)):
+            with pytest.raises(TableError, match="more than 3 files"):
+                load_reports(place)
+
+    @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, bytes])
+    def test_archives_otherwise_compressed(self, compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
+        archive = save_tgz(tmp_path / "reports.tgz", OPENI)
+        archive.write_bytes(compress(gzip.decompress(archive.read_bytes())))
+        assert [report.uid for report in load_reports(archive)[0]] == ["CXR1", "CXR2", "CXR3", "CXR10"]
 
     def test_names_in_an_archive_are_never_paths(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()

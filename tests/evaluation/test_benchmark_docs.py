@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.datasets.catalogue import PROTOCOLS
-from carzero.datasets.published import POINTING_CHESTXDET10, PUBLISHED
+from carzero.datasets.catalogue import DATASETS
+from carzero.datasets.chestxdet10 import POINTING
 from carzero.weights.source import DEMO, hash_weights
 from tests.support.commands import carzero
 
@@ -34,7 +34,7 @@ def test_the_sets_and_their_published_figures() -> None:
     sets = {
         row[0].strip("`"): (int(row[1].replace(",", "")), int(row[2])) for row in table_after(text, "## The sets")[1:]
     }
-    assert sets == {name: (protocol.images, len(protocol.labels)) for name, protocol in PROTOCOLS.items()}
+    assert sets == {name: (protocol.images, len(protocol.labels)) for name, protocol in DATASETS.items()}
     head, *rows = table_after(text, "What the published figures are")
     columns = {
         "Open-I": ("auroc", "openi", "macro"),
@@ -51,14 +51,19 @@ def test_the_sets_and_their_published_figures() -> None:
         for column, value in zip(head[1:], row[1:], strict=True)
         if value
     }
-    assert printed == {(key, model): value for key, models in PUBLISHED.items() for model, value in models.items()}
+    assert printed == {
+        ((metric, name, label), model): value
+        for name, dataset in DATASETS.items()
+        for metric in ("auroc", "pointing")
+        for label, model, value in dataset.list_published(metric)
+    }
 
 
 def test_the_papers_pointing_row() -> None:
     rows = table_after((DOCS / "grounding.md").read_text(), "Atelectasis 29 of 48")[1:]
-    assert {row[0]: float(row[2]) for row in rows[:-1]} == POINTING_CHESTXDET10
+    assert {row[0]: float(row[2]) for row in rows[:-1]} == POINTING
     hits, trials = (np.array([int(row[column]) for row in rows[:-1]]) for column in (3, 1))
-    assert np.round(hits / trials, 3).tolist() == list(POINTING_CHESTXDET10.values())
+    assert np.round(hits / trials, 3).tolist() == list(POINTING.values())
     assert rows[-1][:3] == ["macro", str(trials.sum()), "0.543"]
     assert round(float((hits / trials).mean()), 3) == 0.543
 
@@ -81,7 +86,7 @@ def test_the_released_logits_give_the_tables_that_the_pages_show(shared: Path, t
         if row["metric"] == "auroc":
             made = next(kind for kind in ("bootstrap", "DeLong", "Newcombe") if kind in row["method"])
             found.setdefault(row["label"], {})[made] = row
-    assert [round(found[label]["bootstrap"]["value"], 4) for label in PROTOCOLS["chestxray14"].labels] == [
+    assert [round(found[label]["bootstrap"]["value"], 4) for label in DATASETS["chestxray14"].labels] == [
         *(0.8192, 0.8517, 0.8731, 0.6700, 0.8537, 0.7183, 0.7375),
         *(0.8712, 0.7856, 0.8843, 0.8082, 0.7884, 0.7695, 0.9280),
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.datasets.catalogue import PROTOCOLS
+from carzero.datasets.catalogue import DATASETS
 from carzero.errors import ConfigurationError, TableError
 from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
@@ -20,7 +20,7 @@ from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.metrics.boxes import Boxes
 from tests.support.tiny import save_films
 
-DET = PROTOCOLS["chestxdet10"]
+DET = DATASETS["chestxdet10"]
 FEW = Statistics(rounds=50)
 SIZES = [(1024, 1024), (1024, 700), (600, 1024), (1024, 1024)]
 
@@ -111,7 +111,7 @@ def test_pictures_without_maps_and_sets_without_boxes(folder: Path) -> None:
         point_maps(DET, [folder / "test.json"], folder / "mass.npz")
     (folder / "test_list.txt").write_text("1_0.png" + " 0" * 14 + "\n")
     with pytest.raises(ConfigurationError, match="ChestXray14 has no boxes"):
-        point_maps(PROTOCOLS["chestxray14"], [folder / "test_list.txt"], folder / "maps.npz")
+        point_maps(DATASETS["chestxray14"], [folder / "test_list.txt"], folder / "maps.npz")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from carzero.datasets.base import LabelledImages
-from carzero.datasets.catalogue import PROTOCOLS
+from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_images, find_label_files
 from carzero.errors import MissingExtraError, TableError
 from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics, benchmark_scores
@@ -20,7 +20,7 @@ from carzero.evaluation.benchmark.plots import check_drawing, draw_figures, to_p
 from carzero.evaluation.benchmark.report import build_report, save_result
 from carzero.evaluation.benchmark.scores import align_scores, load_image_list, load_score_file
 
-NIH, PADCHEST, DET = PROTOCOLS["chestxray14"], PROTOCOLS["padchest"], PROTOCOLS["chestxdet10"]
+NIH, PADCHEST, DET = DATASETS["chestxray14"], DATASETS["padchest"], DATASETS["chestxdet10"]
 FEW = Statistics(rounds=50)
 N = 240
 
@@ -255,7 +255,7 @@ def test_pictures_are_found_by_name_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_chexperts_films_are_told_apart_by_patient_and_study(tmp_path: Path) -> None:
-    protocol = PROTOCOLS["chexpert"]
+    protocol = DATASETS["chexpert"]
     for patient in ("patient1", "patient2"):
         folder = tmp_path / "CheXpert" / "test" / patient / "study1"
         folder.mkdir(parents=True)

@@ -91,7 +91,7 @@ def test_one_trial_for_each_picture_and_class_whatever_the_number_of_boxes() -> 
 
 def test_the_papers_row_is_whole_trials(shared: Path) -> None:
     """Each class's published rate is hits over the trials that we count; their mean is the published one."""
-    from carzero.datasets.published import POINTING_CHESTXDET10
+    from carzero.datasets.chestxdet10 import POINTING
     from carzero.images.boxes import load_chestxdet
 
     table = load_chestxdet(shared / "benchmarks" / "chestxdet10" / "test.json")
@@ -99,7 +99,7 @@ def test_the_papers_row_is_whole_trials(shared: Path) -> None:
     boxes, rows, columns = table.to_arrays(images, labels)
     present = table.to_labels(labels).astype(bool)
     counts = present.sum(axis=0)
-    published = np.array([POINTING_CHESTXDET10[label] for label in labels])
+    published = np.array([POINTING[label] for label in labels])
     hits = np.round(published * counts).astype(int)
     assert np.round(hits / counts, 3).tolist() == published.tolist()
     assert (hits[0], counts[0]) == (29, 48)

@@ -74,7 +74,7 @@ def benchmark(
         str, typer.Option(help="Precision of the scoring: float32, bfloat16, float16, int8 (exported weights) or auto.")
     ] = "float32",
 ) -> None:
-    """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
+    """Evaluates on a public test set by the paper's dataset, beside the paper's figures.
 
     From pictures (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
 
@@ -138,7 +138,7 @@ def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> Non
 def _join(results: list[BenchmarkResult]) -> dict[str, Any]:
     return {
         "metrics": [row for result in results for row in result.rows],
-        "manifest": {result.protocol.name: result.manifest for result in results},
+        "manifest": {result.dataset.name: result.manifest for result in results},
     }
 
 
@@ -150,7 +150,7 @@ def _table(result: BenchmarkResult) -> Table:
     metric, title = _SHOWN[result.manifest["task"]]
     pointing = metric == "pointing"
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    table.title = f"{result.protocol.title}, {result.manifest['images']} pictures: {title}"
+    table.title = f"{result.dataset.title}, {result.manifest['images']} pictures: {title}"
     if not pointing:
         table.caption = "* few patients: Newcombe's interval, in --json and --out, holds better"
         table.caption_justify = "left"

@@ -1,4 +1,4 @@
-"""What a public test set is to the runner: names in order, a reader of its files, and what one should know about it."""
+"""What a public data set is: classes, a reader of its files, published figures; and rows of training tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from carzero.images.boxes import BoxTable
 
 
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
+
+# What is compared with; the figures themselves stand with each set.
+PUBLISHED_MODEL = "CARZero"
+
+PUBLISHED_SOURCE = "CARZero: Lai et al., CVPR 2024, zero-shot, as printed there"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +32,7 @@ class LabelledImages:
 
     Attributes:
         images: ids in the files' order; unique.
-        matrix: (I, C) float32, 1 where the finding is present, 0 where it is absent, in the protocol's class order.
+        matrix: (I, C) float32, 1 where the finding is present, 0 where it is absent, in the dataset's class order.
         groups: what is resampled as a whole: the patient of each picture, or the nearest thing that the files tell.
         unit: what `groups` are: "patient", "study", "report" or "image".
         sources: the files that were read.
@@ -57,8 +62,8 @@ class LabelledImages:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
-    """How one public test set is evaluated.
+class PublicDataset:
+    """A public data set, and how it is evaluated.
 
     Attributes:
         name: as typed: "chestxray14".
@@ -72,6 +77,10 @@ class Protocol:
         quirks: what one should know before comparing figures; full sentences.
         orders: other column orders of released score files: number of columns to the classes (None is left out).
         no_findings: classes that describe no finding; the report adds a mean without them.
+        published: what papers print of this set: (metric, label) to the figure of each model. AUROC is zero-shot,
+            "macro" over the set's classes; "pointing" hits over trials. All to three decimals, as printed: KAD (Zhang
+            et al., Nature Communications 2023) and CARZero (Lai et al., CVPR 2024) from the latter's tables, RadZero
+            (Park et al., 2025, at 518 px), SentZero (2026).
     """
 
     name: str
@@ -85,6 +94,20 @@ class Protocol:
     quirks: tuple[str, ...]
     orders: Mapping[int, tuple[str | None, ...]] = field(default_factory=dict)
     no_findings: frozenset[str] = frozenset()
+    published: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+
+    def find_published(self, metric: str, label: str) -> float | None:
+        """What the CARZero paper prints for this figure; None where it prints none, or it is not known here."""
+        return self.published.get((metric, label), {}).get(PUBLISHED_MODEL)
+
+    def list_published(self, metric: str) -> list[tuple[str, str, float]]:
+        """What papers print of this set on average over classes: label, model, figure."""
+        return [
+            (label, model, value)
+            for (task, label), models in self.published.items()
+            if task == metric and label not in self.labels
+            for model, value in models.items()
+        ]
 
 
 def file_name(path: str) -> str:
@@ -95,7 +118,7 @@ def file_name(path: str) -> str:
 def stem(image_id: str) -> str:
     """An id without the suffix of a picture, so that a set converted to another format is still found."""
     suffix = PurePosixPath(image_id).suffix
-    return image_id.removesuffix(suffix) if suffix.lower() in _PICTURES else image_id
+    return image_id.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else image_id
 
 
 def to_matrix(labels: Sequence[str], found: Sequence[set[str]]) -> NDArray[np.float32]:

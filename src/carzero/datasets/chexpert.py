@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from carzero.core.tables import load_table
-from carzero.datasets.base import LabelledImages, Protocol
+from carzero.datasets.base import LabelledImages, PublicDataset
 from carzero.errors import TableError, describe
 
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -47,7 +47,7 @@ def to_id(path: str) -> str:
     return "/".join(path.replace("\\", "/").split("/")[-3:])
 
 
-PROTOCOL = Protocol(
+DATASET = PublicDataset(
     name="chexpert",
     title="CheXpert",
     prompts="chexpert5",
@@ -60,4 +60,5 @@ PROTOCOL = Protocol(
         "Every film is one row, laterals included (150 of 668), although the labels are those of the study.",
         "Five of the fourteen columns are used, those of the CheXpert competition, in the released order.",
     ),
+    published={("auroc", "macro"): {"KAD": 0.905, "CARZero": 0.923, "RadZero": 0.900, "SentZero": 0.904}},
 )

@@ -1,23 +1,22 @@
-"""Finding a test set's pictures: by name, wherever they lie below a folder."""
+"""Files of public releases: images found by name, tables, texts and members of archives, all within limits."""
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
-import re
-import zipfile
+import lzma
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from carzero.datasets.base import Protocol, stem
+from carzero.datasets.base import IMAGE_SUFFIXES, PublicDataset, stem
 from carzero.errors import TableError, describe
 from carzero.records import ImageItem
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def find_images(folder: Path, images: Sequence[str], to_id: Callable[[str], str]
     exact: dict[str, list[Path]] = {}
     loose: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             found = to_id(path.relative_to(folder).as_posix())
             exact.setdefault(found, []).append(path)
             loose.setdefault(stem(found), []).append(path)
@@ -64,7 +63,7 @@ def find_images(folder: Path, images: Sequence[str], to_id: Callable[[str], str]
     return FoundImages(items, missing)
 
 
-def find_label_files(folder: Path, protocol: Protocol) -> list[Path]:
+def find_label_files(folder: Path, dataset: PublicDataset) -> list[Path]:
     """Finds a set's label files by their official names, beside the pictures or below.
 
     Raises:
@@ -72,12 +71,12 @@ def find_label_files(folder: Path, protocol: Protocol) -> list[Path]:
     """
     everything = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     found = []
-    for pattern in protocol.label_files:
+    for pattern in dataset.label_files:
         matching = [path for path in everything if fnmatch(path.name, pattern)]
         if len(matching) > 1:
             raise TableError(
                 describe(
-                    f"Several files could be the labels of {protocol.title}",
+                    f"Several files could be the labels of {dataset.title}",
                     got=[str(path) for path in matching[:3]],
                     expected=f"one {pattern}",
                     then="name them with --labels",
@@ -87,9 +86,9 @@ def find_label_files(folder: Path, protocol: Protocol) -> list[Path]:
     if not found:
         raise TableError(
             describe(
-                f"The labels of {protocol.title} are not given and not found",
+                f"The labels of {dataset.title} are not given and not found",
                 got=str(folder),
-                expected=f"a file named {' or '.join(protocol.label_files)}",
+                expected=f"a file named {' or '.join(dataset.label_files)}",
                 then="name them with --labels",
             )
         )
@@ -99,8 +98,6 @@ def find_label_files(folder: Path, protocol: Protocol) -> list[Path]:
 REPORT_LIMIT_BYTES = 1 << 20
 
 _TABLE_LIMIT_BYTES = 1 << 29
-
-_MIMIC_REPORT = re.compile(r"(.*?)p\d{2}/p\d{8}/s\d{8}\.txt")
 
 
 def find_one(folder: Path, pattern: str) -> Path | None:
@@ -154,46 +151,76 @@ def decode_report(content: bytes) -> str:
         raise ValueError(f"it is no UTF-8 text: byte {error.start} is {content[error.start]:#x}") from error
 
 
-class ReportFiles:
-    """The reports of MIMIC-CXR, in a folder or in the ZIP archive that is released.
+# A release has 3,955 reports of some kilobytes.
+_ARCHIVE_LIMIT_BYTES, _LIMIT_FILES = 1 << 28, 20_000
+
+
+def read_members(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """Yields names and contents of the files in a folder and below it, or in a tar archive, which is not extracted.
 
     Args:
-        place: the folder that holds `files/` or `p10/` ..., or the archive.
+        place: the folder, or the archive: plain, or compressed by gzip, bzip2 or xz.
+        suffix: of the names to read, such as ".xml".
+
+    Yields:
+        the name, and the first `REPORT_LIMIT_BYTES` of the content; a byte more where there is one.
 
     Raises:
-        TableError: there is no such place, or it is no archive of reports.
+        TableError: there is no such place, the archive is broken or larger than 256 MiB, or there are more than 20,000
+            such files.
     """
+    try:
+        members = _read_folder(place, suffix) if place.is_dir() else _read_archive(place, suffix)
+        for number, member in enumerate(members, start=1):
+            if number > _LIMIT_FILES:
+                raise tarfile.TarError(f"more than {_LIMIT_FILES} files")
+            yield member
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        raise TableError(
+            describe(
+                "The reports cannot be read", got=f"{place}: {error}", expected="a folder, or NLMCXR_reports.tgz, whole"
+            )
+        ) from error
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self._archive: zipfile.ZipFile | None = None
-        if place.is_dir():
-            self._prefix = f"{place / 'files'}/" if (place / "files").is_dir() else f"{place}/"
-            return
-        try:
-            self._archive = zipfile.ZipFile(place)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise TableError(
-                describe("The reports cannot be read", got=str(place), expected="a folder, or mimic-cxr-reports.zip")
-            ) from error
-        named = next((match for name in self._archive.namelist() if (match := _MIMIC_REPORT.fullmatch(name))), None)
-        if named is None:
-            raise TableError(describe(f"{place} holds no reports", expected="files such as files/p10/p1.../s5....txt"))
-        self._prefix = named.group(1)
 
-    def read(self, name: str) -> str | None:
-        """Returns the report of this name ("p10/p10000032/s50414267.txt"), None where there is none.
+def _read_folder(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(place.rglob(f"*{suffix}")):
+        with path.open("rb") as file:
+            yield str(path.relative_to(place)), file.read(REPORT_LIMIT_BYTES + 1)
+
+
+def _read_archive(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    with _decompress(place) as file, tarfile.open(fileobj=_Limited(file), mode="r|") as archive:
+        for member in archive:
+            if member.isreg() and member.name.endswith(suffix) and (content := archive.extractfile(member)):
+                yield member.name, content.read(REPORT_LIMIT_BYTES + 1)
+
+
+def _decompress(path: Path) -> io.BufferedIOBase:
+    """Opens a file by what it begins with: gzip, bzip2, xz, or as it is."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.open(path)
+    if start.startswith(b"BZh"):
+        return bz2.open(path)
+    return lzma.open(path) if start.startswith(b"\xfd7zXZ") else path.open("rb")
+
+
+class _Limited(io.RawIOBase):
+    """An archive's bytes up to a limit: a compressed kilobyte may stand for a megabyte."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file, self._left = file, _ARCHIVE_LIMIT_BYTES
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes.
 
         Raises:
-            ValueError: it is too large, no UTF-8, or damaged.
+            TarError: more than the limit was asked for.
         """
-        try:
-            if self._archive is None:
-                with Path(self._prefix, name).open("rb") as file:
-                    return decode_report(file.read(REPORT_LIMIT_BYTES + 1))
-            with self._archive.open(self._prefix + name) as member:
-                return decode_report(member.read(REPORT_LIMIT_BYTES + 1))
-        except (KeyError, FileNotFoundError):
-            return None
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"it is damaged: {error}") from error
+        if size > self._left:
+            raise tarfile.TarError(f"more than {_ARCHIVE_LIMIT_BYTES} bytes")
+        content = self._file.read(size)
+        self._left -= len(content)
+        return content

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from carzero.datasets.base import Advance, ImportReport, assign_split, build_row, check_shares
+from carzero.datasets.base import IMAGE_SUFFIXES, Advance, ImportReport, assign_split, build_row, check_shares
 from carzero.datasets.files import REPORT_LIMIT_BYTES, decode_report
 from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sentences
@@ -15,8 +15,6 @@ from carzero.reports.sections import select_sentences
 PatientFrom = Literal["folder", "stem", "none"]
 
 _SHARED = "report.txt"
-
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom"})
 
 NO_REPORT, BAD_REPORT = "pictures without a report", "reports that cannot be read"
 
@@ -86,11 +84,11 @@ def _list_files(root: Path) -> tuple[list[Path], set[Path]]:
     if not root.is_dir():
         raise TableError(describe("There is no such folder", got=str(root)))
     files = [path for path in sorted(root.rglob("*")) if not _is_hidden(path, root) and path.is_file()]
-    pictures = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not pictures:
-        raise TableError(
-            describe("No pictures are found", got=str(root), expected=f"files ending in {' '.join(sorted(_SUFFIXES))}")
-        )
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise TableError(describe("No pictures are found", got=str(root), expected=f"files ending in {suffixes}"))
     return pictures, {path for path in files if path.suffix == ".txt"}
 
 

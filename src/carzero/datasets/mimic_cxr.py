@@ -7,6 +7,8 @@ there. Both need a data use agreement; nothing of them is in this package.
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from carzero.datasets.base import Advance, ImportReport, build_row
-from carzero.datasets.files import ReportFiles, find_one, read_rows
+from carzero.datasets.files import REPORT_LIMIT_BYTES, decode_report, find_one, read_rows
 from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sections
 
@@ -35,6 +37,8 @@ _LABELS = {
 }
 
 _REPORTS = "mimic-cxr-reports.zip"
+
+_REPORT_NAME = re.compile(r"(.*?)p\d{2}/p\d{8}/s\d{8}\.txt")
 
 _SUFFIXES = (".jpg", ".png", ".dcm")
 
@@ -208,3 +212,48 @@ def _check_ids(root: Path, row: dict[str, str], number: int) -> str:
             )
         )
     return f"p{subject[:2]}/p{subject}/s{study}"
+
+
+class ReportFiles:
+    """The reports of MIMIC-CXR, in a folder or in the ZIP archive that is released.
+
+    Args:
+        place: the folder that holds `files/` or `p10/` ..., or the archive.
+
+    Raises:
+        TableError: there is no such place, or it is no archive of reports.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._archive: zipfile.ZipFile | None = None
+        if place.is_dir():
+            self._prefix = f"{place / 'files'}/" if (place / "files").is_dir() else f"{place}/"
+            return
+        try:
+            self._archive = zipfile.ZipFile(place)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise TableError(
+                describe("The reports cannot be read", got=str(place), expected="a folder, or mimic-cxr-reports.zip")
+            ) from error
+        named = next((match for name in self._archive.namelist() if (match := _REPORT_NAME.fullmatch(name))), None)
+        if named is None:
+            raise TableError(describe(f"{place} holds no reports", expected="files such as files/p10/p1.../s5....txt"))
+        self._prefix = named.group(1)
+
+    def read(self, name: str) -> str | None:
+        """Returns the report of this name ("p10/p10000032/s50414267.txt"), None where there is none.
+
+        Raises:
+            ValueError: it is too large, no UTF-8, or damaged.
+        """
+        try:
+            if self._archive is None:
+                with Path(self._prefix, name).open("rb") as file:
+                    return decode_report(file.read(REPORT_LIMIT_BYTES + 1))
+            with self._archive.open(self._prefix + name) as member:
+                return decode_report(member.read(REPORT_LIMIT_BYTES + 1))
+        except (KeyError, FileNotFoundError):
+            return None
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise ValueError(f"it is damaged: {error}") from error

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carzero.core.tables import load_json, load_table
-from carzero.datasets.base import LabelledImages, Protocol, file_name, to_matrix
+from carzero.datasets.base import LabelledImages, PublicDataset, file_name, to_matrix
 from carzero.errors import TableError, describe
 
 # In the order of the released score columns: sorted with capitals first, "normal" left out.
@@ -154,7 +154,7 @@ def _check_agreement(released: Mapping[str, set[str]], official: Mapping[str, se
         )
 
 
-PROTOCOL = Protocol(
+DATASET = PublicDataset(
     name="padchest",
     title="PadChest",
     prompts="padchest192",
@@ -176,4 +176,8 @@ PROTOCOL = Protocol(
     ),
     orders={193: (*LABELS[: LABELS.index("obesity")], None, *LABELS[LABELS.index("obesity") :])},
     no_findings=frozenset({"exclude", "suboptimal study", "unchanged"}),
+    published={
+        ("auroc", "macro"): {"KAD": 0.750, "CARZero": 0.810, "RadZero": 0.841, "SentZero": 0.861},
+        ("auroc", "macro:tail"): {"KAD": 0.735, "CARZero": 0.837, "RadZero": 0.871},
+    },
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from carzero.core.columns import Cells
 from carzero.core.tables import load_table
 from carzero.data.pairs import PAIR_COLUMNS
-from carzero.datasets.openi_text import load_report_texts as load_reports
+from carzero.datasets.openi import load_reports
 from carzero.errors import TableError, describe
 from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFinding
 

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from carzero.core.hashing import hash_file, hash_files, hash_texts
-from carzero.datasets.base import LabelledImages, Protocol
+from carzero.datasets.base import LabelledImages, PublicDataset
 from carzero.datasets.files import FoundImages, find_images
-from carzero.datasets.published import find_published
 from carzero.errors import TableError, describe
 from carzero.evaluation.benchmark.scores import Aligned, ScoreFile, align_scores, load_score_file, to_score_file
 from carzero.evaluation.score_matrix import describe_probabilities, to_score_matrix
@@ -29,7 +28,7 @@ _PACKAGES = ("numpy", "scipy")
 
 
 def build_manifest(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labelled: LabelledImages,
     images: Sequence[str],
     *,
@@ -41,7 +40,7 @@ def build_manifest(
     """Describes one evaluation; apart from `date`, two runs on the same files give the same record.
 
     Args:
-        protocol: of the set.
+        dataset: the public data set.
         labelled: its labels.
         images: ids that were evaluated, in order.
         task: "classification" or "pointing".
@@ -55,11 +54,11 @@ def build_manifest(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "carzero_version": __version__,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "dataset": protocol.name,
+        "dataset": dataset.name,
         "task": task,
-        "classes": list(protocol.labels),
+        "classes": list(dataset.labels),
         "images": len(images),
-        "images_published": protocol.images,
+        "images_published": dataset.images,
         "image_list_sha256": hash_texts(images),
         "missing": list(missing),
         "labels": [{"file": path.name, "sha256": hash_source(path)} for path in labelled.sources],
@@ -67,7 +66,7 @@ def build_manifest(
         "resampled": labelled.unit,
         **scores,
         **settings,
-        "notes": _list_notes(protocol, images, missing),
+        "notes": _list_notes(dataset, images, missing),
     }
 
 
@@ -93,13 +92,13 @@ def _hash_truth(labelled: LabelledImages) -> str:
     )
 
 
-def _list_notes(protocol: Protocol, images: Sequence[str], missing: Sequence[str]) -> list[str]:
+def _list_notes(dataset: PublicDataset, images: Sequence[str], missing: Sequence[str]) -> list[str]:
     """What a reader should know before comparing figures."""
-    notes = list(protocol.quirks)
-    if len(images) != protocol.images:
+    notes = list(dataset.quirks)
+    if len(images) != dataset.images:
         notes.insert(
             0,
-            f"The published figures rest on {protocol.images} pictures, these on {len(images)}"
+            f"The published figures rest on {dataset.images} pictures, these on {len(images)}"
             + (f" ({len(missing)} of the set have no score)" if missing else "")
             + "; the two are not the same measurement.",
         )
@@ -126,14 +125,14 @@ class BenchmarkResult:
     """What a benchmark found.
 
     Attributes:
-        protocol: of the set.
+        dataset: the public data set.
         rows: the tidy table: the columns of `evaluation.rows.COLUMNS`, and `published`.
         manifest: the record.
         aligned: truth and scores, for curves; None where figures came from elsewhere.
         failures: `image_id`, `path` and `reason` of every picture that was not scored.
     """
 
-    protocol: Protocol
+    dataset: PublicDataset
     rows: list[dict[str, Any]]
     manifest: dict[str, Any]
     aligned: Aligned | None = None
@@ -150,7 +149,7 @@ def no_progress(total: int) -> AbstractContextManager[Advance]:
 
 
 def benchmark_scores(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labels: Sequence[Path],
     scores: Path,
     *,
@@ -161,7 +160,7 @@ def benchmark_scores(
     """Evaluates scores from a file.
 
     Args:
-        protocol: of the set.
+        dataset: the public data set.
         labels: its label files.
         scores: see `load_score_file`.
         image_list: what the rows of a released score file are.
@@ -171,8 +170,8 @@ def benchmark_scores(
     Raises:
         TableError: a file that does not fit; see `load_score_file` and `align_scores`.
     """
-    labelled = protocol.load(labels)
-    scored = load_score_file(scores, protocol, image_list)
+    labelled = dataset.load(labels)
+    scored = load_score_file(scores, dataset, image_list)
     about = {
         "scores": {
             "form": scored.form,
@@ -182,11 +181,11 @@ def benchmark_scores(
         },
         **_describe_weights(scored.provenance),
     }
-    return _evaluate(protocol, labelled, scored, about, allow_missing, statistics or Statistics())
+    return _evaluate(dataset, labelled, scored, about, allow_missing, statistics or Statistics())
 
 
 def benchmark_images(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labels: Sequence[Path],
     images: Path,
     *,
@@ -204,7 +203,7 @@ def benchmark_images(
     """Finds the set's pictures, scores them with the paper's prompts, and evaluates.
 
     Args:
-        protocol: of the set.
+        dataset: the public data set.
         labels: its label files.
         images: folder that holds the pictures, at any depth.
         weights: as `load_model` takes them.
@@ -225,10 +224,10 @@ def benchmark_images(
     from carzero.inference.scoring import ScoringRun
     from carzero.prompts import load_prompt_set
 
-    labelled = protocol.load(labels)
-    found = find_images(images, labelled.images, protocol.to_id)
+    labelled = dataset.load(labels)
+    found = find_images(images, labelled.images, dataset.to_id)
     refuse_missing(found, labelled, images, allow_missing)
-    prompt_set = load_prompt_set(protocol.prompts, "paper")
+    prompt_set = load_prompt_set(dataset.prompts, "paper")
     run = ScoringRun(
         items=found.items,
         prompt_set=prompt_set,
@@ -242,12 +241,12 @@ def benchmark_images(
     )
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
-    scored = to_score_file(to_score_matrix(result.table, manifest=result.manifest), protocol)
+    scored = to_score_file(to_score_matrix(result.table, manifest=result.manifest), dataset)
     about = {"scores": {"form": "scored here"}, **_describe_weights(scored.provenance, weights=weights)}
     about["prompts"] = {label: list(prompts) for label, prompts in prompt_set}
     about["failures"] = [{key: failure[key] for key in ("image_id", "reason")} for failure in result.failures]
-    evaluated = _evaluate(protocol, labelled, scored, about, True, statistics or Statistics())
-    return BenchmarkResult(protocol, evaluated.rows, evaluated.manifest, evaluated.aligned, result.failures)
+    evaluated = _evaluate(dataset, labelled, scored, about, True, statistics or Statistics())
+    return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.aligned, result.failures)
 
 
 def refuse_missing(found: FoundImages, labelled: LabelledImages, folder: Path, allow_missing: bool) -> None:
@@ -268,7 +267,7 @@ def refuse_missing(found: FoundImages, labelled: LabelledImages, folder: Path, a
 
 
 def _evaluate(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labelled: LabelledImages,
     scored: ScoreFile,
     about: Mapping[str, Any],
@@ -281,17 +280,17 @@ def _evaluate(
         rows = evaluate(
             aligned.scores,
             aligned.truth,
-            protocol.labels,
-            dataset=protocol.name,
+            dataset.labels,
+            dataset=dataset.name,
             patients=None if labelled.unit == "image" else aligned.groups,
-            label_sets=_list_label_sets(protocol, aligned),
+            label_sets=_list_label_sets(dataset, aligned),
             probabilities=aligned.probabilities,
             probability_note="" if scored.probabilities is None else describe_probabilities(scored.provenance),
             rounds=statistics.rounds,
             seed=statistics.seed,
         )
     manifest = build_manifest(
-        protocol,
+        dataset,
         labelled,
         aligned.images,
         task="classification",
@@ -305,27 +304,27 @@ def _evaluate(
         },
     )
     manifest["notes"] += [str(each.message) for each in undefined]
-    return BenchmarkResult(protocol, to_records(rows, protocol, labelled), manifest, aligned)
+    return BenchmarkResult(dataset, to_records(rows, dataset, labelled), manifest, aligned)
 
 
-def to_records(rows: Sequence[MetricRow], protocol: Protocol, labelled: LabelledImages) -> list[dict[str, Any]]:
+def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, labelled: LabelledImages) -> list[dict[str, Any]]:
     """Rows as plain values, beside what is published; what is resampled gets its right name in `method`."""
     return [
         {
             **row.to_record(),
             "method": row.method.replace(" patients", f" {labelled.units}"),
-            "published": find_published(row.metric, protocol.name, row.label),
+            "published": dataset.find_published(row.metric, row.label),
         }
         for row in rows
     ]
 
 
-def _list_label_sets(protocol: Protocol, aligned: Aligned) -> dict[str, Any]:
+def _list_label_sets(dataset: PublicDataset, aligned: Aligned) -> dict[str, Any]:
     """Further means: the long tail where there are classes enough, and the mean without classes of no finding."""
-    tailed = len(protocol.labels) >= _LONG_TAILED
+    tailed = len(dataset.labels) >= _LONG_TAILED
     sets: dict[str, Any] = dict(list_label_sets(aligned.truth.sum(axis=0))) if tailed else {}
-    if protocol.no_findings:
-        sets["findings"] = [index for index, label in enumerate(protocol.labels) if label not in protocol.no_findings]
+    if dataset.no_findings:
+        sets["findings"] = [index for index, label in enumerate(dataset.labels) if label not in dataset.no_findings]
     return {name: chosen for name, chosen in sets.items() if len(chosen)}
 
 

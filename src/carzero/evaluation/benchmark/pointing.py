@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carzero.core.journal import Journal
-from carzero.datasets.base import LabelledImages, Protocol
+from carzero.datasets.base import LabelledImages, PublicDataset
 from carzero.datasets.files import find_images
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.benchmark.classification import (
@@ -170,7 +170,7 @@ MAPS_FILE = "maps.npz"
 
 
 def point_maps(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labels: Sequence[Path],
     maps: Path,
     *,
@@ -180,7 +180,7 @@ def point_maps(
     """Evaluates maps from a file of `point_images`.
 
     Args:
-        protocol: of a set with boxes.
+        dataset: a public data set with boxes.
         labels: its label files.
         maps: the file.
         allow_missing: evaluate what is there although pictures of the set have no map.
@@ -189,13 +189,13 @@ def point_maps(
     Raises:
         CARZeroError: the set has no boxes, or a file does not fit.
     """
-    labelled = _load(protocol, labels)
+    labelled = _load(dataset, labels)
     about = {"maps": {"form": "table of maps", "file": maps.name, "sha256": hash_source(maps)}}
-    return _evaluate(protocol, labelled, load_map_table(maps), about, allow_missing, statistics or Statistics())
+    return _evaluate(dataset, labelled, load_map_table(maps), about, allow_missing, statistics or Statistics())
 
 
 def point_images(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labels: Sequence[Path],
     images: Path,
     *,
@@ -219,10 +219,10 @@ def point_images(
     """
     from carzero.prompts import load_prompt_set
 
-    labelled = _load(protocol, labels)
-    found = find_images(images, labelled.images, protocol.to_id)
+    labelled = _load(dataset, labels)
+    found = find_images(images, labelled.images, dataset.to_id)
     refuse_missing(found, labelled, images, allow_missing)
-    prompt_set = load_prompt_set(protocol.prompts, "paper")
+    prompt_set = load_prompt_set(dataset.prompts, "paper")
     journal = None if out is None else out / f"{MAPS_FILE}.journal"
     with progress(len(found.items)) as advance:
         mapped = map_images(
@@ -245,16 +245,16 @@ def point_images(
         "prompts": {label: list(prompts) for label, prompts in prompt_set},
         "failures": [{key: failure[key] for key in ("image_id", "reason")} for failure in mapped.failures],
     }
-    result = _evaluate(protocol, labelled, mapped.table, about, True, statistics or Statistics())
-    return BenchmarkResult(protocol, result.rows, result.manifest, None, mapped.failures)
+    result = _evaluate(dataset, labelled, mapped.table, about, True, statistics or Statistics())
+    return BenchmarkResult(dataset, result.rows, result.manifest, None, mapped.failures)
 
 
-def _load(protocol: Protocol, labels: Sequence[Path]) -> LabelledImages:
-    labelled = protocol.load(labels)
+def _load(dataset: PublicDataset, labels: Sequence[Path]) -> LabelledImages:
+    labelled = dataset.load(labels)
     if labelled.boxes is None:
         raise ConfigurationError(
             describe(
-                f"{protocol.title} has no boxes, so nothing can be pointed at",
+                f"{dataset.title} has no boxes, so nothing can be pointed at",
                 got="--task pointing",
                 expected="a set with boxes, such as chestxdet10",
             )
@@ -263,26 +263,26 @@ def _load(protocol: Protocol, labels: Sequence[Path]) -> LabelledImages:
 
 
 def _evaluate(
-    protocol: Protocol,
+    dataset: PublicDataset,
     labelled: LabelledImages,
     table: MapTable,
     about: Mapping[str, Any],
     allow_missing: bool,
     statistics: Statistics,
 ) -> BenchmarkResult:
-    chosen, kept, missing = _align(protocol, labelled, table, allow_missing)
+    chosen, kept, missing = _align(dataset, labelled, table, allow_missing)
     groups = [labelled.groups[index] for index in kept]
-    truths = Boxes(*labelled.boxes.to_arrays(chosen.images, protocol.labels))  # type: ignore[union-attr]
+    truths = Boxes(*labelled.boxes.to_arrays(chosen.images, dataset.labels))  # type: ignore[union-attr]
     rows = build_rows(
         measure_maps(chosen, truths),
-        protocol.labels,
-        dataset=protocol.name,
+        dataset.labels,
+        dataset=dataset.name,
         groups=None if labelled.unit == "image" else groups,
         rounds=statistics.rounds,
         seed=statistics.seed,
     )
     manifest = build_manifest(
-        protocol,
+        dataset,
         labelled,
         chosen.images,
         task="pointing",
@@ -301,7 +301,7 @@ def _evaluate(
     )
     if table.provenance.get("weights_sha256") == hash_weights(DEMO):
         manifest["notes"].insert(0, DEMO_DOUBT)
-    return BenchmarkResult(protocol, to_records(rows, protocol, labelled), manifest)
+    return BenchmarkResult(dataset, to_records(rows, dataset, labelled), manifest)
 
 
 def _describe_maps(table: MapTable) -> dict[str, Any]:
@@ -310,12 +310,12 @@ def _describe_maps(table: MapTable) -> dict[str, Any]:
 
 
 def _align(
-    protocol: Protocol, labelled: LabelledImages, table: MapTable, allow_missing: bool
+    dataset: PublicDataset, labelled: LabelledImages, table: MapTable, allow_missing: bool
 ) -> tuple[MapTable, list[int], list[str]]:
     """Maps of the set's pictures in the set's order, their rows in the set, and the pictures without a map."""
-    if lacking := [label for label in protocol.labels if label not in table.labels]:
-        raise TableError(describe(f"The maps lack findings of {protocol.title}", got=lacking))
-    places = {protocol.to_id(name): row for row, name in enumerate(table.images)}
+    if lacking := [label for label in dataset.labels if label not in table.labels]:
+        raise TableError(describe(f"The maps lack findings of {dataset.title}", got=lacking))
+    places = {dataset.to_id(name): row for row, name in enumerate(table.images)}
     kept = [index for index, name in enumerate(labelled.images) if name in places]
     missing = [name for name in labelled.images if name not in places]
     if not kept or (missing and not allow_missing):
@@ -327,5 +327,5 @@ def _align(
                 then="give --allow-missing to evaluate the rest" if kept else "check that these maps are of this set",
             )
         )
-    chosen = table.select([places[labelled.images[index]] for index in kept], protocol.labels)
+    chosen = table.select([places[labelled.images[index]] for index in kept], dataset.labels)
     return chosen, kept, missing

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from carzero.core.atomic import replace_when_done
-from carzero.datasets.published import SOURCE, list_published
+from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkResult
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
 
@@ -63,9 +63,9 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
         result: of the benchmark.
         figures: SVG by name.
     """
-    manifest, protocol = result.manifest, result.protocol
+    manifest, dataset = result.manifest, result.dataset
     task = manifest["task"]
-    title = f"{protocol.title}: {_TITLES[task]}"
+    title = f"{dataset.title}: {_TITLES[task]}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(_describe_run(manifest))}</p>',
@@ -73,7 +73,7 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
         "class and are no probabilities unless a calibration is stated.</p>",
         "<h2>Result</h2>",
         _build_table(result, task),
-        _build_published(task, protocol.name),
+        _build_published(task, dataset),
         _build_control(result) if task == "pointing" else "",
         "<h2>What to know before comparing</h2>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in manifest["notes"]) + "</ul>",
@@ -126,7 +126,7 @@ def _build_table(result: BenchmarkResult, task: str) -> str:
             cells.append(_write_span(rows[0]) if rows else "")
         cells.append("" if first["published"] is None else f"{first['published']:.3f}")
         cells += [_write_value(found.get((name, metric), [])) for metric, _ in columns[1:]]
-        kind = "" if name in result.protocol.labels else ' class="average"'
+        kind = "" if name in result.dataset.labels else ' class="average"'
         lines.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     few = "; Newcombe's where few patients have a positive: there the others hold less often than they say"
     few = few if task == "classification" else ""
@@ -134,7 +134,8 @@ def _build_table(result: BenchmarkResult, task: str) -> str:
     return (
         f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n'
         + "\n".join(lines)
-        + f'\n</tbody></table></div>\n<p class="sub">In brackets 95 % intervals{few}. Published: {escape(SOURCE)}.</p>'
+        + f'\n</tbody></table></div>\n<p class="sub">In brackets 95 % intervals{few}. '
+        + f"Published: {escape(PUBLISHED_SOURCE)}.</p>"
     )
 
 
@@ -149,8 +150,8 @@ def _write_span(row: Mapping[str, Any]) -> str:
     return "-" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
 
 
-def _build_published(task: str, dataset: str) -> str:
-    listed = list_published("pointing" if task == "pointing" else "auroc", dataset)
+def _build_published(task: str, dataset: PublicDataset) -> str:
+    listed = dataset.list_published("pointing" if task == "pointing" else "auroc")
     if not listed:
         return ""
     models = "; ".join(f"{label} {model} {value:.3f}" for label, model, value in listed)
@@ -162,7 +163,7 @@ def _build_control(result: BenchmarkResult) -> str:
     names = ("peak_present", "peak_absent", "peak_auroc")
     found = {(row["label"], row["metric"]): row["value"] for row in result.rows}
     lines = []
-    for label in (*result.protocol.labels, "macro"):
+    for label in (*result.dataset.labels, "macro"):
         cells = ["-" if (value := found[label, name]) is None else f"{value:.3f}" for name in names]
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (label, *cells)) + "</tr>")
     return (
@@ -203,7 +204,7 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
     """
     metric = "pointing" if result.manifest["task"] == "pointing" else "auroc"
-    figures = draw_figures(result.protocol.labels, result.rows, result.aligned, metric)
+    figures = draw_figures(result.dataset.labels, result.rows, result.aligned, metric)
     svg = {name: to_svg(figure) for name, figure in figures.items()}
     contents = {
         "metrics.csv": _to_csv(result).encode(),

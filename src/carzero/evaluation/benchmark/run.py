@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.datasets.base import Protocol
-from carzero.datasets.catalogue import PROTOCOLS
+from carzero.datasets.base import PublicDataset
+from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_label_files
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.benchmark.classification import (
@@ -59,11 +59,11 @@ class BenchmarkRun:
         """
         self._check()
         if self.name != EVERY:
-            return [self._run(PROTOCOLS[self.name], self.images, self.out, progress)]
+            return [self._run(DATASETS[self.name], self.images, self.out, progress)]
         folder = self.images or Path()
-        there = [protocol for name, protocol in PROTOCOLS.items() if (folder / name).is_dir()]
+        there = [dataset for name, dataset in DATASETS.items() if (folder / name).is_dir()]
         if not there:
-            expected = f"folders named {', '.join(PROTOCOLS)}"
+            expected = f"folders named {', '.join(DATASETS)}"
             raise TableError(describe("No set has a folder here", got=str(folder), expected=expected))
         return [
             self._run(each, folder / each.name, None if self.out is None else self.out / each.name, progress)
@@ -72,11 +72,11 @@ class BenchmarkRun:
 
     def left_out(self) -> list[str]:
         """Sets that "all" does not run because they have no folder."""
-        return [name for name in PROTOCOLS if self.name == EVERY and not ((self.images or Path()) / name).is_dir()]
+        return [name for name in DATASETS if self.name == EVERY and not ((self.images or Path()) / name).is_dir()]
 
     def _check(self) -> None:
-        if self.name not in (*PROTOCOLS, EVERY):
-            expected = f"{', '.join(PROTOCOLS)} or {EVERY}"
+        if self.name not in (*DATASETS, EVERY):
+            expected = f"{', '.join(DATASETS)} or {EVERY}"
             raise ConfigurationError(describe("There is no such test set", got=self.name, expected=expected))
         if self.task not in _TASKS:
             raise ConfigurationError(describe("There is no such task", got=self.task, expected=" or ".join(_TASKS)))
@@ -99,23 +99,25 @@ class BenchmarkRun:
         if self.out is not None:
             check_drawing()
 
-    def _run(self, protocol: Protocol, images: Path | None, out: Path | None, progress: Progress) -> BenchmarkResult:
+    def _run(
+        self, dataset: PublicDataset, images: Path | None, out: Path | None, progress: Progress
+    ) -> BenchmarkResult:
         if out is not None:
             _make_folder(out)
         statistics = Statistics(self.rounds, self.seed)
         if self.scores is not None:
-            result = self._from_scores(protocol, self.scores, statistics)
+            result = self._from_scores(dataset, self.scores, statistics)
         else:
-            result = self._from_images(protocol, images or Path(), out, statistics, progress)
+            result = self._from_images(dataset, images or Path(), out, statistics, progress)
         if out is not None:
             save_result(result, out)
         return result
 
-    def _from_scores(self, protocol: Protocol, scores: Path, statistics: Statistics) -> BenchmarkResult:
+    def _from_scores(self, dataset: PublicDataset, scores: Path, statistics: Statistics) -> BenchmarkResult:
         if self.task == "pointing":
-            return point_maps(protocol, self.labels, scores, allow_missing=self.allow_missing, statistics=statistics)
+            return point_maps(dataset, self.labels, scores, allow_missing=self.allow_missing, statistics=statistics)
         return benchmark_scores(
-            protocol,
+            dataset,
             self.labels,
             scores,
             image_list=self.image_list,
@@ -124,12 +126,12 @@ class BenchmarkRun:
         )
 
     def _from_images(
-        self, protocol: Protocol, images: Path, out: Path | None, statistics: Statistics, progress: Progress
+        self, dataset: PublicDataset, images: Path, out: Path | None, statistics: Statistics, progress: Progress
     ) -> BenchmarkResult:
         run = point_images if self.task == "pointing" else benchmark_images
         return run(
-            protocol,
-            self.labels or find_label_files(images, protocol),
+            dataset,
+            self.labels or find_label_files(images, dataset),
             images,
             weights=self.weights,
             out=out,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.tables import load_table
-from carzero.datasets.base import LabelledImages, Protocol, stem
+from carzero.datasets.base import LabelledImages, PublicDataset, stem
 from carzero.errors import TableError, describe
 from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
 
@@ -31,7 +31,7 @@ class ScoreFile:
 
     Attributes:
         images: ids, unique.
-        scores: (I, C) raw scores in the protocol's class order.
+        scores: (I, C) raw scores in the set's class order.
         form: "score table" or "released logits".
         probabilities: (I, C) calibrated, NaN in columns without; None where the file has none.
         provenance: what the side-car manifest says of weights, prompts and preprocessing; empty where there is none.
@@ -67,13 +67,13 @@ class Aligned:
     unused: int
 
 
-def load_score_file(path: Path, protocol: Protocol, image_list: Path | None = None) -> ScoreFile:
+def load_score_file(path: Path, dataset: PublicDataset, image_list: Path | None = None) -> ScoreFile:
     """Reads scores in either form.
 
     Args:
         path: a table of `carzero predict` (it has a column `image_id`), or a table of scores alone with the columns
             "0", "1", ... or the classes' names.
-        protocol: gives the classes and the form of ids.
+        dataset: gives the classes and the form of ids.
         image_list: what the rows of the released form are; refused beside a table that says so itself.
 
     Raises:
@@ -85,7 +85,7 @@ def load_score_file(path: Path, protocol: Protocol, image_list: Path | None = No
             raise TableError(
                 describe(f"{path} names its pictures itself", got=str(image_list), then="leave --image-list out")
             )
-        return to_score_file(load_score_matrix(path), protocol)
+        return to_score_file(load_score_matrix(path), dataset)
     if image_list is None:
         raise TableError(
             describe(
@@ -95,7 +95,7 @@ def load_score_file(path: Path, protocol: Protocol, image_list: Path | None = No
                 then="name it with --image-list",
             )
         )
-    images = load_image_list(image_list, protocol)
+    images = load_image_list(image_list, dataset)
     if len(images) != len(frame):
         raise TableError(
             describe(
@@ -105,37 +105,37 @@ def load_score_file(path: Path, protocol: Protocol, image_list: Path | None = No
                 then="find the list that the scores were made from",
             )
         )
-    return ScoreFile(images, _to_numbers(frame, _released_columns(frame, protocol, path), str(path)), "released logits")
+    return ScoreFile(images, _to_numbers(frame, _released_columns(frame, dataset, path), str(path)), "released logits")
 
 
-def to_score_file(matrix: ScoreMatrix, protocol: Protocol) -> ScoreFile:
+def to_score_file(matrix: ScoreMatrix, dataset: PublicDataset) -> ScoreFile:
     """Takes a table of `carzero predict` as scores of this set.
 
     Args:
         matrix: the table; it has a logit for each class of the set.
-        protocol: gives the classes and the form of ids.
+        dataset: gives the classes and the form of ids.
 
     Raises:
         TableError: as in `load_score_file`.
     """
-    lacking = [label for label in protocol.labels if f"logit:{label}" not in matrix.frame.columns]
+    lacking = [label for label in dataset.labels if f"logit:{label}" not in matrix.frame.columns]
     if lacking:
         raise TableError(
             describe(
-                f"{matrix.source} lacks scores of {len(lacking)} of {len(protocol.labels)} classes",
+                f"{matrix.source} lacks scores of {len(lacking)} of {len(dataset.labels)} classes",
                 got=lacking[:5],
-                expected=f"a column logit:<class> for each class of {protocol.title}",
-                then=f"score with --prompts {protocol.prompts}",
+                expected=f"a column logit:<class> for each class of {dataset.title}",
+                then=f"score with --prompts {dataset.prompts}",
             )
         )
-    columns = [matrix.labels.index(label) for label in protocol.labels]
+    columns = [matrix.labels.index(label) for label in dataset.labels]
     probabilities = None if matrix.probabilities is None else matrix.probabilities[:, columns]
     if probabilities is not None and ((probabilities < 0) | (probabilities > 1)).any():
         raise TableError(
             describe(f"{matrix.source} has columns prob: outside 0 to 1", expected="calibrated probabilities")
         )
     return ScoreFile(
-        images=_unique([protocol.to_id(name) for name in matrix.ids], matrix.source),
+        images=_unique([dataset.to_id(name) for name in matrix.ids], matrix.source),
         scores=matrix.values[:, columns],
         form="score table",
         probabilities=probabilities,
@@ -143,7 +143,7 @@ def to_score_file(matrix: ScoreMatrix, protocol: Protocol) -> ScoreFile:
     )
 
 
-def load_image_list(path: Path, protocol: Protocol) -> tuple[str, ...]:
+def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
     """Reads ids from a list: a table with a column of paths, or text with a path a line (what follows it is ignored).
 
     Raises:
@@ -162,7 +162,7 @@ def load_image_list(path: Path, protocol: Protocol) -> tuple[str, ...]:
                 describe(f"{path} names no pictures", got=list(frame.columns)[:8], expected="a column image or Path")
             )
         names = [str(name) for name in frame[column]]
-    return _unique([protocol.to_id(name) for name in names], str(path))
+    return _unique([dataset.to_id(name) for name in names], str(path))
 
 
 def align_scores(labelled: LabelledImages, scored: ScoreFile, *, allow_missing: bool = False) -> Aligned:
@@ -203,20 +203,20 @@ def align_scores(labelled: LabelledImages, scored: ScoreFile, *, allow_missing: 
     )
 
 
-def _released_columns(frame: pd.DataFrame, protocol: Protocol, path: Path) -> list[str]:
+def _released_columns(frame: pd.DataFrame, dataset: PublicDataset, path: Path) -> list[str]:
     """Names of the columns in class order: numbers as the released code writes them, or the classes' own names."""
     names = [str(name) for name in frame.columns]
     frame.columns = names
-    if set(protocol.labels) <= set(names):
-        return list(protocol.labels)
-    orders = {len(protocol.labels): protocol.labels, **protocol.orders}
+    if set(dataset.labels) <= set(names):
+        return list(dataset.labels)
+    orders = {len(dataset.labels): dataset.labels, **dataset.orders}
     order = orders.get(len(names))
     if order is None or names != [str(number) for number in range(len(names))]:
         raise TableError(
             describe(
-                f"The columns of {path} are not the classes of {protocol.title}",
+                f"The columns of {path} are not the classes of {dataset.title}",
                 got=[*names[:5], f"({len(names)} columns)"],
-                expected=f'"0" to "{len(protocol.labels) - 1}", or {", ".join(protocol.labels[:3])}, ...',
+                expected=f'"0" to "{len(dataset.labels) - 1}", or {", ".join(dataset.labels[:3])}, ...',
             )
         )
     return [name for name, label in zip(names, order, strict=True) if label is not None]
