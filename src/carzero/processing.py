@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, TypedDict
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from carzero.images.loading import read_image, to_levels
 from carzero.model import CARZeroConfig
 from carzero.records import Radiograph
 from carzero.text.cleaning import clean_text
+from carzero.text.tokenizers import FixedLengthEncoder
 
+_ENCODERS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, int], FixedLengthEncoder]] = WeakKeyDictionary()
+_ENCODERS_LOCK = threading.Lock()
 ImageLike = "str | Path | np.ndarray | Image | Radiograph"
 
 
@@ -108,19 +113,27 @@ class CARZeroProcessor(ProcessorMixin):
         return BatchFeature(features)
 
     def tokenize(self, texts: Sequence[str], return_tensors: str | None = "pt") -> dict[str, Any]:
-        """Cleans and tokenises texts to exactly W tokens: `input_ids` and `attention_mask`, each (T, W)."""
-        encoded = self.tokenizer(
-            [clean_text(text) for text in texts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.max_text_length,
-            return_tensors=return_tensors,
-        )
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        """Cleans and tokenises texts to exactly W tokens: `input_ids` and `attention_mask`, each (T, W).
+
+        Safe from any number of threads.
+        """
+        ids, mask = self._encoder().encode([clean_text(text) for text in texts])
+        if return_tensors != "pt":
+            return {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+        return {"input_ids": ids, "attention_mask": mask}
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a cleaned text, start and end token included, before truncation."""
-        return len(self.tokenizer(clean_text(text))["input_ids"])
+        """Tokens of a cleaned text, start and end token included, before truncation. Safe from any thread."""
+        return self._encoder().count(clean_text(text))
+
+    def _encoder(self) -> FixedLengthEncoder:
+        # Not an attribute of the processor: transformers writes those into its files.
+        with _ENCODERS_LOCK:
+            kept = _ENCODERS.get(self.tokenizer)
+            wanted = (self.max_text_length, len(self.tokenizer))
+            if kept is None or kept[0] != wanted:
+                kept = _ENCODERS[self.tokenizer] = wanted, FixedLengthEncoder(self.tokenizer, self.max_text_length)
+            return kept[1]
 
 
 def build_processor(

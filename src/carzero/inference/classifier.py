@@ -35,6 +35,8 @@ class ZeroShotClassifier:
     Scores are raw logits: within one finding a higher one means a likelier finding; between findings, and as
     probabilities, they mean nothing until calibrated.
 
+    Safe to use from many threads at once: each gets the numbers that it would get alone.
+
     Args:
         model: the model, which is put into eval mode; or another backend with the weights in it.
         processor: the processor that belongs to it.

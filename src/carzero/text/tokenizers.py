@@ -96,6 +96,56 @@ def wrap_wordpiece(backend: Any) -> PreTrainedTokenizerFast:
     )
 
 
+class FixedLengthEncoder:
+    """Encodes texts to exactly W tokens; one object serves any number of threads.
+
+    A transformers tokenizer keeps padding and truncation as a state that each call rewrites, so that two calls at once
+    can give one another's lengths. This one is a copy whose state is set once and never changes.
+
+    Args:
+        tokenizer: the tokenizer to copy; it must be one of the `tokenizers` library.
+        length: W, tokens of a text after padding or truncation.
+
+    Raises:
+        WeightsError: the tokenizer is not one of the `tokenizers` library.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+        from tokenizers import Tokenizer
+
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise WeightsError(
+                describe(
+                    "The tokenizer cannot be used from several threads",
+                    got=type(tokenizer).__name__,
+                    expected="a fast tokenizer, one with tokenizer.json",
+                    then="save the fast tokenizer next to the weights",
+                )
+            )
+        written = tokenizer.backend_tokenizer.to_str()
+        self._fixed, self._whole = Tokenizer.from_str(written), Tokenizer.from_str(written)
+        self._whole.no_truncation()
+        self._whole.no_padding()
+        self._fixed.enable_truncation(length, direction=tokenizer.truncation_side)
+        self._fixed.enable_padding(
+            direction=tokenizer.padding_side,
+            pad_id=int(tokenizer.pad_token_id),
+            pad_type_id=tokenizer.pad_token_type_id,
+            pad_token=str(tokenizer.pad_token),
+            length=length,
+        )
+
+    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask of texts, (T, W) int64 each; the mask is 1 for tokens, 0 for padding."""
+        encoded = self._fixed.encode_batch(list(texts))
+        ids, mask = [each.ids for each in encoded], [each.attention_mask for each in encoded]
+        return torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, start and end token included, before truncation."""
+        return len(self._whole.encode(text).ids)
+
+
 def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     """Says which vocabulary entries continue the word before them.
 
