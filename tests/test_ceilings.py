@@ -11,8 +11,8 @@ CEILINGS = {
     "lines": 35_000,
     "share of files under 100 lines, %": 33.0,
     "lines of the longest file": 418,
-    "Any per 1,000 lines": 17.0,
-    "dict[str, Any]": 215,
+    "Any per 1,000 lines": 16.3,
+    "dict[str, Any]": 200,
     "functions with more than 8 parameters": 18,
     "files that name Recipe": 8,
 }

@@ -9,7 +9,8 @@ import pytest
 
 from carzero.reports.agreement import compare_findings, compare_reports, compare_truth, macro_f1, report_presence
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFinding
+from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.vocabulary import Laterality, Presence
 
 
 def finding(name: str, presence: Presence = "present", side: Laterality = "", sentence: str = "s") -> ReportFinding:

@@ -9,10 +9,9 @@ from typing import get_args
 
 import pytest
 
-from carzero.reports.lexicon import load_language
 from carzero.reports.rules import find_findings
-from carzero.reports.schema import Laterality, Presence, ReportFinding, aligned_sentence, aligned_sentences
-from carzero.reports.vocabulary import load_vocabulary
+from carzero.reports.schema import ReportFinding, aligned_sentence, aligned_sentences
+from carzero.reports.vocabulary import Laterality, Presence, load_language, load_vocabulary
 from carzero.text.cleaning import clean_text
 
 FINDINGS = load_vocabulary().findings

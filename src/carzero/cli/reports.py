@@ -320,10 +320,10 @@ def _table(result: AlignmentResult) -> Table:
     for backend, count in sorted(result.counts.backends.items()):
         table.add_row(str(count), Text(f"rows by {backend}"))
     for name, value in result.tally.to_dict().items():
-        counts = value if isinstance(value, dict) else {"": value}
-        for reason, count in counts.items():
-            if isinstance(count, int) and count:
-                table.add_row(str(count), " ".join(filter(None, (name.replace("_", " "), reason.replace("_", " ")))))
+        counts: dict[str, object] = value if isinstance(value, dict) else {"": value}
+        for reason, number in counts.items():
+            if isinstance(number, int) and number:
+                table.add_row(str(number), " ".join(filter(None, (name.replace("_", " "), reason.replace("_", " ")))))
     if result.cost is not None:
         table.add_row(f"{result.cost:.4f}", "cost of this run")
     return table

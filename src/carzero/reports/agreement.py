@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFinding
+from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.vocabulary import Laterality, Presence
 
 DifferenceKind = Literal["lost", "flipped", "side", "doubt", "invented"]
 
@@ -61,7 +62,7 @@ class QualityReport:
     rates: dict[str, float]
     rows: tuple[Difference, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
 
@@ -172,7 +173,7 @@ class FindingScore:
     recall: float
     f1: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from carzero.reports.clauses import Clause
-from carzero.reports.lexicon import Mark, load_words
-from carzero.reports.schema import Presence
+from carzero.reports.lexicon import Mark
+from carzero.reports.vocabulary import Presence, load_words
 
 Assertion = Presence | Literal["skipped"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carzero.reports.clauses import Clause
-from carzero.reports.lexicon import Mark, load_words
-from carzero.reports.schema import Laterality
+from carzero.reports.lexicon import Mark
+from carzero.reports.vocabulary import Laterality, load_words
 
 Span = tuple[int, int]
 
@@ -138,13 +138,13 @@ def _read_places(marks: Sequence[Mark]) -> list[tuple[str, Laterality, int | Non
     """
     sides = [mark for mark in marks if mark.kind == "side"]
     places = [mark for mark in marks if mark.kind == "place"]
-    found: list[tuple[str, Laterality, int | None]] = [("", side.value, side.start) for side in sides if not places]
+    found: list[tuple[str, Laterality, int | None]] = [("", side.side, side.start) for side in sides if not places]
     for mark in places:
         side = next((side for side in reversed(sides) if side.end <= mark.start), None)
-        if side and not mark.value.is_firm:
-            found.append((mark.value.name, side.value, side.start))
+        if side and not mark.is_firm:
+            found.append((mark.value, side.side, side.start))
         else:
-            found.append((mark.value.name, mark.value.side, None))
+            found.append((mark.value, mark.side, None))
     if sides and not any(side for _, side, _ in found):
-        found = [(name, sides[-1].value, sides[-1].start) for name, _, _ in found]
+        found = [(name, sides[-1].side, sides[-1].start) for name, _, _ in found]
     return list({each[:2]: each for each in reversed(found)}.values())[::-1][:_MOST_PLACES]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from carzero.reports.lexicon import Mark, load_words
+from carzero.reports.lexicon import Mark
+from carzero.reports.vocabulary import load_words
 
 _JOINTS = frozenset({",", "and"})
 

@@ -6,15 +6,17 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from carzero.reports.vocabulary import (
+    Language,
+    Laterality,
     Vocabulary,
     expand_phrase,
+    load_language,
     load_vocabulary,
     pluralise,
     read_package_text,
-    read_package_yaml,
 )
 
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
@@ -26,37 +28,38 @@ _NOT = re.compile("(?<=[a-z])n['\u2019]t(?![a-z])")
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.
 _NEVER_INNER = frozenset({"lungs", "interstitium"})
 
-_END = ""  # the key in the tree under which a phrase's meanings stand
-
-
-class Place(NamedTuple):
-    """What words for a place mean.
-
-    Attributes:
-        name: of the place.
-        side: that the words carry: of "bases", "bibasilar" and "rll".
-        is_firm: whether no other word can change the side: "right bases" are right, "right ... bibasilar" are both.
-    """
-
-    name: str
-    side: str = ""
-    is_firm: bool = False
-
 
 class Mark(NamedTuple):
     """Words of a sentence that the lexicon knows.
 
     Attributes:
         kind: "finding", "anatomy", "attribute", "place", "side", "severity", "verb", or a kind of trigger.
-        value: the finding, class, side or severity; of a place, a `Place`.
+        value: the finding, class, place, side or severity.
         start: index of the first token.
         end: index behind the last token.
+        side: the side; of a place, the one that its words carry: of "bases", "bibasilar" and "rll".
+        is_firm: whether no other word can change that: "right bases" are right, "right ... bibasilar" are both.
     """
 
     kind: str
-    value: Any
+    value: str
     start: int
     end: int
+    side: Laterality = ""
+    is_firm: bool = False
+
+
+class _Node:
+    """A word in the tree of phrases: the words that may follow, and what the phrase that ends here means.
+
+    A meaning counts its tokens from the phrase's first.
+    """
+
+    __slots__ = ("meanings", "next")
+
+    def __init__(self) -> None:
+        self.next: dict[str, _Node] = {}
+        self.meanings: list[Mark] = []
 
 
 def tokenize(sentence: str) -> list[str]:
@@ -71,19 +74,19 @@ class Lexicon:
     thickening" has its pleura, and "deformity in the lower thoracic spine" its spine.
 
     Args:
-        entries: phrase, kind and value; a phrase may have several.
+        entries: phrases and what they mean, places within the sentence left open; a phrase may have several.
     """
 
-    def __init__(self, entries: Iterable[tuple[str, str, Any]]) -> None:
-        self._tree: dict[str, Any] = {}
+    def __init__(self, entries: Iterable[tuple[str, Mark]]) -> None:
+        self._root = _Node()
         outer = []
-        for phrase, kind, value in entries:
+        for phrase, mark in entries:
             tokens = tokenize(phrase)
             meanings = self._meanings(tokens)
-            meaning = (kind, value, 0, len(tokens))
+            meaning = mark._replace(start=0, end=len(tokens))
             if meaning not in meanings:
                 meanings.append(meaning)
-            if kind in ("finding", "place"):
+            if mark.kind in ("finding", "place"):
                 outer.append(tokens)
         for tokens in outer:
             self._add_inner(tokens)
@@ -94,38 +97,38 @@ class Lexicon:
         index, count = 0, len(tokens)
         while index < count:
             end, meanings = self._longest(tokens, index)
-            marks += [Mark(kind, value, index + start, index + stop) for kind, value, start, stop in meanings]
+            marks += [mark._replace(start=index + mark.start, end=index + mark.end) for mark in meanings]
             index = end
         return marks
 
-    def _meanings(self, tokens: Sequence[str]) -> list[tuple[str, Any, int, int]]:
-        node = self._tree
+    def _meanings(self, tokens: Sequence[str]) -> list[Mark]:
+        node = self._root
         for token in tokens:
-            node = node.setdefault(token, {})
-        meanings: list[tuple[str, Any, int, int]] = node.setdefault(_END, [])
-        return meanings
+            node = node.next.setdefault(token, _Node())
+        return node.meanings
 
-    def _longest(self, tokens: Sequence[str], index: int) -> tuple[int, Sequence[tuple[str, Any, int, int]]]:
+    def _longest(self, tokens: Sequence[str], index: int) -> tuple[int, Sequence[Mark]]:
         """End and meanings of the longest phrase at a token; the next token and nothing where there is none."""
-        node = self._tree.get(tokens[index])
+        node = self._root.next.get(tokens[index])
         at, count = index, len(tokens)
-        end, meanings = index + 1, ()
+        end, meanings = index + 1, list[Mark]()
         while node is not None:
             at += 1
-            if _END in node:
-                end, meanings = at, node[_END]
-            node = node.get(tokens[at]) if at < count else None
+            if node.meanings:
+                end, meanings = at, node.meanings
+            node = node.next.get(tokens[at]) if at < count else None
         return end, meanings
 
     def _add_inner(self, tokens: Sequence[str]) -> None:
         meanings = self._meanings(tokens)
         for start in range(len(tokens)):
-            node = self._tree
+            node: _Node | None = self._root
             for stop in range(start, len(tokens)):
-                node = node.get(tokens[stop], {})
-                for kind, value, _, count in node.get(_END, ()) if stop - start + 1 < len(tokens) else ():
-                    meaning = (kind, value, start, start + count)
-                    if kind in ("anatomy", "attribute") and value not in _NEVER_INNER and meaning not in meanings:
+                node = node.next.get(tokens[stop]) if node else None
+                for inner in node.meanings if node and stop - start + 1 < len(tokens) else ():
+                    meaning = inner._replace(start=start, end=start + inner.end)
+                    is_said = inner.kind in ("anatomy", "attribute") and inner.value not in _NEVER_INNER
+                    if is_said and meaning not in meanings:
                         meanings.append(meaning)
 
 
@@ -141,44 +144,36 @@ def lexicon_sha256() -> str:
     return hashlib.sha256("".join(map(read_package_text, ("vocabulary.yaml", "language.yaml"))).encode()).hexdigest()
 
 
-@cache
-def load_language() -> dict[str, Any]:
-    """language.yaml as it stands."""
-    language: dict[str, Any] = read_package_yaml("language.yaml")
-    return language
-
-
-@cache
-def load_words(name: str) -> frozenset[str]:
-    """One of the plain word lists of language.yaml, such as "seen"."""
-    return frozenset(load_language()[name])
-
-
-def _vocabulary_entries(vocabulary: Vocabulary) -> Iterator[tuple[str, str, Any]]:
+def _vocabulary_entries(vocabulary: Vocabulary) -> Iterator[tuple[str, Mark]]:
     for finding in vocabulary.findings.values():
         for term in finding.terms:
-            yield term, "finding", finding.name
+            yield term, Mark("finding", finding.name, 0, 0)
     for kind, classes in (("anatomy", vocabulary.anatomy), ("attribute", vocabulary.attributes)):
         for name, wordings in classes.items():
             for wording in wordings:
-                yield wording, kind, name
+                yield wording, Mark(kind, name, 0, 0)
 
 
-def _language_entries(language: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _language_entries(language: Language) -> Iterator[tuple[str, Mark]]:
     for kind, phrases in language["triggers"].items():
-        for phrase in phrases:
-            for wording in expand_phrase(phrase):
-                yield wording, kind, kind
+        for phrase in _expand(phrases):
+            yield phrase, Mark(kind, kind, 0, 0)
     for verb in language["verbs"]:
-        yield verb, "verb", verb
-    for kind, part in (("severity", "severities"), ("side", "sides")):
-        for value, phrases in language[part].items():
-            for phrase in (wording for written in phrases for wording in expand_phrase(written)):
-                yield phrase, kind, value
+        yield verb, Mark("verb", verb, 0, 0)
+    for severity, phrases in language["severities"].items():
+        for phrase in _expand(phrases):
+            yield phrase, Mark("severity", severity, 0, 0)
+    for side, phrases in language["sides"].items():
+        for phrase in _expand(phrases):
+            yield phrase, Mark("side", side, 0, 0, side)
     for place, entry in language["places"].items():
-        both = "bilateral" if "both" in entry and place != "lung" else ""
-        for phrase in (wording for written in entry["words"] for wording in expand_phrase(written)):
-            yield phrase, "place", Place(place)
-            yield pluralise(phrase), "place", Place(place, both)
+        both: Laterality = "bilateral" if "both" in entry and place != "lung" else ""
+        for phrase in _expand(entry["words"]):
+            yield phrase, Mark("place", place, 0, 0)
+            yield pluralise(phrase), Mark("place", place, 0, 0, both)
     for phrase, (place, side) in language["sided_places"].items():
-        yield phrase, "place", Place(place, side, True)
+        yield phrase, Mark("place", place, 0, 0, side, True)
+
+
+def _expand(phrases: Iterable[str]) -> Iterator[str]:
+    return (wording for phrase in phrases for wording in expand_phrase(phrase))

@@ -12,9 +12,9 @@ from carzero.reports.attributes import Attribution, attribute
 from carzero.reports.clauses import Clause, cut_clauses
 from carzero.reports.lexicon import load_lexicon, tokenize
 from carzero.reports.pairing import pair_marks
-from carzero.reports.schema import AlignedReport, Presence, ReportFinding, aligned_sentences
+from carzero.reports.schema import AlignedReport, ReportFinding, aligned_sentences
 from carzero.reports.sections import described_spans
-from carzero.reports.vocabulary import load_vocabulary
+from carzero.reports.vocabulary import Presence, load_vocabulary
 
 
 class RuleAligner:

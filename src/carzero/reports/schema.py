@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
 
-from carzero.reports.lexicon import load_language
-
-Presence = Literal["present", "absent", "uncertain"]
-
-Laterality = Literal["", "left", "right", "bilateral"]
+from carzero.reports.vocabulary import Laterality, Presence, load_language
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +50,6 @@ class AlignedReport:
     sentences: tuple[str, ...]
     backend: str
 
-    def to_record(self) -> dict[str, Any]:
-        """Plain values for a line of JSON."""
-        return asdict(self)
-
 
 _OPENINGS: dict[Presence, str] = {"present": "There is", "absent": "There is no", "uncertain": "There may be"}
 
@@ -86,10 +77,10 @@ def _where(location: str, laterality: Laterality, *, denied: bool) -> str:
     side = "on either side" if is_both and denied else _SIDES.get(laterality, "")
     if not location:
         return side
-    place = load_language()["places"].get(location, {})
-    lead = place.get("in", "in the")
-    if not laterality or "both" not in place:
+    place = load_language()["places"].get(location)
+    lead = place.get("in", "in the") if place else "in the"
+    if not laterality or place is None or "both" not in place:
         return f"{lead} {location} {side}".rstrip()
     if is_both:
-        return f"{lead.removesuffix(' the')} either {location}" if denied else str(place["both"])
+        return f"{lead.removesuffix(' the')} either {location}" if denied else place["both"]
     return f"{lead} {laterality} {location}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
-from carzero.reports.lexicon import load_language, load_words
+from carzero.reports.vocabulary import load_language, load_words
 
 _REACH = 80  # characters before a colon in which its heading begins
 

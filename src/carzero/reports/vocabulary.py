@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 _MOST = 512
 
@@ -48,10 +48,53 @@ def pluralise(phrase: str) -> str:
     return phrase + "s"
 
 
-_DEVICE = "support device"  # what every device is a case of
-
-
 Kind = Literal["finding", "device", "summary"]
+
+
+Presence = Literal["present", "absent", "uncertain"]
+
+Laterality = Literal["", "left", "right", "bilateral"]
+
+
+# A place of language.yaml: its words, how a sentence leads to it, and how it says both of a pair.
+PlaceEntry = TypedDict("PlaceEntry", {"words": list[str], "in": NotRequired[str], "both": NotRequired[str]})
+
+
+class Language(TypedDict):
+    """language.yaml as it stands; its remarks say what each part is for."""
+
+    headings: dict[str, list[str]]
+    words: dict[str, list[str]]
+    triggers: dict[str, list[str]]
+    verbs: list[str]
+    severities: dict[str, list[str]]
+    sides: dict[Laterality, list[str]]
+    places: dict[str, PlaceEntry]
+    sided_places: dict[str, tuple[str, Laterality]]
+
+
+class _Entry(TypedDict):
+    """A finding in vocabulary.yaml."""
+
+    name: str
+    kind: NotRequired[Kind]
+    parents: NotRequired[list[str]]
+    sited: NotRequired[bool]
+    sided: NotRequired[bool]
+    aliases: NotRequired[list[str]]
+    terms: NotRequired[list[str]]
+    pairs: NotRequired[list[str]]
+    denied_by: NotRequired[list[str]]
+
+
+class _VocabularyFile(TypedDict):
+    version: int
+    anatomy: dict[str, list[str]]
+    attributes: dict[str, list[str]]
+    findings: list[_Entry]
+
+
+_DEVICE = "support device"  # what every device is a case of
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +153,29 @@ class Vocabulary:
 
 
 @cache
+def load_language() -> Language:
+    """The package's language file; read once."""
+    language: Language = _decode_yaml("language.yaml")
+    return language
+
+
+@cache
+def load_words(name: str) -> frozenset[str]:
+    """One of the plain word lists of language.yaml, such as "seen"."""
+    return frozenset(load_language()["words"][name])
+
+
+@cache
 def load_vocabulary() -> Vocabulary:
     """The package's vocabulary; read once.
 
     Raises:
         ValueError: the file contradicts itself (a mistake in the package, not of the user).
     """
-    data = read_package_yaml("vocabulary.yaml")
+    data: _VocabularyFile = _decode_yaml("vocabulary.yaml")
     anatomy, attributes = (
-        {name: tuple(_wordings(phrases)) for name, phrases in data[part].items()} for part in ("anatomy", "attributes")
+        {name: tuple(_wordings(phrases)) for name, phrases in classes.items()}
+        for classes in (data["anatomy"], data["attributes"])
     )
     findings: dict[str, Finding] = {}
     for entry in data["findings"]:
@@ -145,8 +202,7 @@ def read_package_text(name: str) -> str:
     return resources.files("carzero.reports").joinpath(name).read_text(encoding="utf-8")
 
 
-def read_package_yaml(name: str) -> Any:
-    """Decodes a YAML file that is part of this package."""
+def _decode_yaml(name: str) -> Any:
     import yaml
 
     return yaml.load(read_package_text(name), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
@@ -161,7 +217,7 @@ def _names() -> Mapping[str, str]:
     return names | {name: name for name in load_vocabulary().findings}
 
 
-def _build_finding(entry: Mapping[str, Any]) -> Finding:
+def _build_finding(entry: _Entry) -> Finding:
     name, kind = entry["name"], entry.get("kind", "finding")
     parents = tuple(entry.get("parents", ()))
     return Finding(
@@ -177,14 +233,14 @@ def _build_finding(entry: Mapping[str, Any]) -> Finding:
     )
 
 
-def _wordings(phrases: list[str]) -> Iterator[str]:
+def _wordings(phrases: Iterable[str]) -> Iterator[str]:
     for phrase in phrases:
         for wording in expand_phrase(phrase):
             yield wording
             yield pluralise(wording)
 
 
-def _pairs(written: list[str]) -> Iterator[tuple[str, str]]:
+def _pairs(written: Iterable[str]) -> Iterator[tuple[str, str]]:
     for pair in written:
         anatomy, attribute = pair.split(" + ")
         yield anatomy, attribute

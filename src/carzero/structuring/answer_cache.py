@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import TableError, describe
 
@@ -49,7 +48,7 @@ class KeptAnswer:
     completion_tokens: int | None = None
 
 
-def request_key(request: Mapping[str, Any]) -> str:
+def request_key(request: Mapping[str, object]) -> str:
     """The key of a question: the SHA-256 of all that the answer depends on.
 
     Args:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
-from carzero.reports.schema import Laterality, Presence
+from carzero.reports.vocabulary import Laterality, Presence
 from carzero.structuring.answer_cache import KeptAnswer
 
 # Why an answer as a whole is not accepted; the words are what a repeated question tells the model.
@@ -55,15 +55,16 @@ class Claim:
     severity: str
 
 
-def build_schema() -> dict[str, Any]:
+def build_schema() -> dict[str, object]:
     """The JSON schema of an answer, from the records' own types.
 
     It keeps to what every server understands of JSON schema: it sets no lengths (`read_claims` does), and a side that
     is not said is "none", because some servers refuse an empty choice.
     """
-    fields: dict[str, dict[str, Any]] = {name: {"type": "string"} for name in Claim.__slots__}
-    for name, allowed in _CHOICES.items():
-        fields[name]["enum"] = list(allowed)
+    fields = {
+        name: {"type": "string", "enum": list(_CHOICES[name])} if name in _CHOICES else {"type": "string"}
+        for name in Claim.__slots__
+    }
     claim = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
     return {
         "type": "object",

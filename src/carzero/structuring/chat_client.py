@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from carzero.errors import ConfigurationError, LanguageModelError, MissingExtraError, describe
 from carzero.structuring.answer_cache import KeptAnswer
@@ -22,7 +21,7 @@ from carzero.structuring.usage import Tally
 ANSWER_FORMS = ("json_schema", "json_object with schema", "json_object", "no response_format")
 
 
-def to_body(request: Mapping[str, Any], form: str, limit_field: str) -> dict[str, Any]:
+def to_body(request: Mapping[str, object], form: str, limit_field: str) -> dict[str, object]:
     """The body of a request for a chat completion.
 
     Args:
@@ -179,7 +178,7 @@ class ChatClient:
     ) -> None:
         await self._http.aclose()
 
-    async def complete(self, request: Mapping[str, Any]) -> KeptAnswer:
+    async def complete(self, request: Mapping[str, object]) -> KeptAnswer:
         """Asks for one completion.
 
         Args:
@@ -210,7 +209,7 @@ class ChatClient:
         is_hopeless = reason == "timeout" or (reason == "no_connection" and not self._has_replied)
         return min(self.server.retries.tries, _FEW_TRIES) if is_hopeless else self.server.retries.tries
 
-    async def _try(self, request: Mapping[str, Any]) -> KeptAnswer | _Problem:
+    async def _try(self, request: Mapping[str, object]) -> KeptAnswer | _Problem:
         try:
             reply = await self._post_negotiated(request)
         except self._failures as error:
@@ -228,7 +227,7 @@ class ChatClient:
         self._count_tokens(answer)
         return answer
 
-    async def _post_negotiated(self, request: Mapping[str, Any]) -> _Reply:
+    async def _post_negotiated(self, request: Mapping[str, object]) -> _Reply:
         """Sends the request; until a first one has succeeded, in weaker and weaker forms as the server refuses them."""
         while True:
             form, limit_field = self._form, self._limit_field
@@ -259,7 +258,7 @@ class ChatClient:
         if form:
             self._note(f"{self.server.host} does not know {ANSWER_FORMS[0]}; asked with {ANSWER_FORMS[form]} instead.")
 
-    async def _post(self, body: Mapping[str, Any]) -> _Reply:
+    async def _post(self, body: Mapping[str, object]) -> _Reply:
         self._tally.requests += 1
         content = json.dumps(body).encode("ascii")
         async with (

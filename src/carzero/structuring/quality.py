@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import TableError, describe
 from carzero.reports.agreement import FindingScore, QualityReport, compare_reports, compare_truth, macro_f1
@@ -35,7 +34,7 @@ class TruthReport:
     macro_f1: float
     least_positives: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; NaN as None."""
         scores = [{name: _none(value) for name, value in score.to_dict().items()} for score in self.scores]
         return {
@@ -170,5 +169,5 @@ def _by_backend(reports: Sequence[AlignedReport]) -> dict[str, list[AlignedRepor
     return groups if len(groups) > 1 else {}
 
 
-def _none(value: Any) -> Any:
+def _none(value: object) -> object:
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 (NaN)

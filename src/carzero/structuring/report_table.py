@@ -15,7 +15,8 @@ from carzero.core.tables import load_table
 from carzero.data.pairs import PAIR_COLUMNS
 from carzero.datasets.openi import load_reports
 from carzero.errors import TableError, describe
-from carzero.reports.schema import AlignedReport, Laterality, Presence, ReportFinding
+from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.vocabulary import Laterality, Presence
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,6 @@ import unicodedata
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import ConfigurationError, describe
 from carzero.reports.vocabulary import load_vocabulary
@@ -98,7 +97,7 @@ def neutralise(text: str) -> str:
 
 def build_request(
     instruction: Instruction, report: str, model: str, options: Options, *, attempt: int = 0, refusal: str = ""
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Builds a question, ready for `ChatClient.complete` and `request_key`.
 
     The report stands between two markers that carry a hash of it, which no report can hold by itself.

@@ -96,15 +96,13 @@ class AlignmentResult:
 
 def to_output_row(carried: dict[str, Any], aligned: AlignedReport, fallback: str) -> dict[str, Any]:
     """A row of the output: the report's key, the input's other columns, and what was made of the text."""
-    record = aligned.to_record()
-    structured = [{**finding, "span": list(finding["span"])} for finding in record["findings"]]
     return {
-        "report_id": record["report_id"],
+        "report_id": aligned.report_id,
         **carried,
-        "text": record["text"],
-        "structured": structured,
-        "sentences": list(record["sentences"]),
-        "backend": record["backend"],
+        "text": aligned.text,
+        "structured": [{**asdict(finding), "span": list(finding.span)} for finding in aligned.findings],
+        "sentences": list(aligned.sentences),
+        "backend": aligned.backend,
         "fallback": fallback,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Tally:
             return None
         return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion) / 1e6
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; reasons in alphabetical order, so that equal runs read the same."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return {

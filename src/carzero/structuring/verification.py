@@ -11,9 +11,9 @@ from typing import cast
 
 from carzero.reports.lexicon import Mark, load_lexicon, tokenize
 from carzero.reports.rules import find_findings
-from carzero.reports.schema import Laterality, Presence, ReportFinding
+from carzero.reports.schema import ReportFinding
 from carzero.reports.sections import described_spans
-from carzero.reports.vocabulary import canonical_finding, load_vocabulary
+from carzero.reports.vocabulary import Laterality, Presence, canonical_finding, load_vocabulary
 from carzero.structuring.answers import Claim, InvalidAnswerError
 from carzero.structuring.requests import neutralise
 
@@ -197,7 +197,7 @@ def _check_side(given: str, marks: Sequence[Mark], blanked: Counter[str]) -> Lat
     if given == "none":
         return ""
     said = {mark.value for mark in marks if mark.kind == "side"} | {
-        mark.value[1] for mark in marks if mark.kind == "place" and mark.value[1]
+        mark.side for mark in marks if mark.kind == "place" and mark.side
     }
     if given in said or (given == "bilateral" and {"left", "right"} <= said):
         return cast("Laterality", given)
@@ -212,8 +212,8 @@ def _check_detail(kind: str, given: str, sentence: str, marks: Sequence[Mark], b
     words = " ".join(given.lower().split()).strip(" .,;")
     if not words or words == "none":
         return ""
-    names = {_name(mark) for mark in load_lexicon().mark(tokenize(words)) if mark.kind == _KINDS[kind]}
-    if len(names) == 1 and names <= {_name(mark) for mark in marks if mark.kind == _KINDS[kind]}:
+    names = {mark.value for mark in load_lexicon().mark(tokenize(words)) if mark.kind == _KINDS[kind]}
+    if len(names) == 1 and names <= {mark.value for mark in marks if mark.kind == _KINDS[kind]}:
         return names.pop()
     if _NAME.fullmatch(words) and _words(words) and _words(words) <= _words(sentence):
         return words
@@ -222,10 +222,6 @@ def _check_detail(kind: str, given: str, sentence: str, marks: Sequence[Mark], b
 
 
 _KINDS = {"location": "place", "severity": "severity"}
-
-
-def _name(mark: Mark) -> str:
-    return str(mark.value[0] if mark.kind == "place" else mark.value)
 
 
 def _words(text: str) -> set[str]:
