@@ -54,7 +54,7 @@ class LibraryRecord:
     version: str
     source: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return asdict(self)
 
@@ -155,12 +155,12 @@ def _to_record(name: str) -> LibraryRecord:
     )
 
 
-def _build_record(label: str, fields: Mapping[str, str], variant: str) -> dict[str, Any]:
+def _build_record(label: str, fields: Mapping[str, str], variant: str) -> dict[str, object]:
     """A label's record in the form of a prompt file."""
     name = _finding(label, fields)
     known = _read_file(_FINDINGS).get(name, {})
     synonyms = known.get("synonyms", [])
-    record: dict[str, Any] = {"synonyms": synonyms, "code": known.get("code")}
+    record: dict[str, object] = {"synonyms": synonyms, "code": known.get("code")}
     if variant == "paper":
         return record | {"positive": fields["paper"]}
     names = [name, *synonyms] if variant == "synonyms" else [name]

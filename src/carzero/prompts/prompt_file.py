@@ -16,7 +16,7 @@ FileFormat = Literal["json", "yaml"]
 _SUFFIXES: dict[str, FileFormat] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
 
-def load_mapping(path: str | Path) -> dict[str, Any]:
+def load_mapping(path: str | Path) -> dict[str, object]:
     """Reads a JSON or YAML file that holds one mapping of texts.
 
     Raises:
@@ -70,7 +70,7 @@ def read_format(path: Path) -> FileFormat:
     return _SUFFIXES[suffix]
 
 
-def format_mapping(mapping: Mapping[str, Any], file_format: FileFormat) -> str:
+def format_mapping(mapping: Mapping[str, object], file_format: FileFormat) -> str:
     """The text of a file from which `load_mapping` reads the same mapping, in the same order."""
     if file_format == "json":
         return json.dumps(mapping, indent=2, ensure_ascii=False) + "\n"

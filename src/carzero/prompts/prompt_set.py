@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import PromptError, describe
 from carzero.prompts.prompt_file import load_mapping
@@ -44,7 +43,7 @@ class LabelEntry:
     code: Code | None = None
 
 
-def read_record(label: str, value: Any) -> tuple[tuple[str, ...], LabelEntry]:
+def read_record(label: str, value: object) -> tuple[tuple[str, ...], LabelEntry]:
     """Reads what a prompt file holds for a label: a prompt, a list of prompts, or a record of them.
 
     Returns:
@@ -64,16 +63,16 @@ def read_record(label: str, value: Any) -> tuple[tuple[str, ...], LabelEntry]:
     return _read_prompts(label, value.get("positive")), LabelEntry(**texts, code=_read_code(label, value.get("code")))
 
 
-def to_record(prompts: tuple[str, ...], entry: LabelEntry) -> dict[str, Any]:
+def to_record(prompts: tuple[str, ...], entry: LabelEntry) -> dict[str, object]:
     """The record that `read_record` reads back; parts that are empty are left out."""
-    record: dict[str, Any] = {"positive": list(prompts)}
+    record: dict[str, object] = {"positive": list(prompts)}
     record |= {key: list(texts) for key in ("negative", "synonyms") if (texts := getattr(entry, key))}
     if entry.code is not None:
         record["code"] = {"scheme": entry.code.scheme, "value": entry.code.value}
     return record
 
 
-def _read_prompts(label: str, value: Any, key: str = "") -> tuple[str, ...]:
+def _read_prompts(label: str, value: object, key: str = "") -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(prompt, str) for prompt in value):
@@ -87,7 +86,7 @@ def _read_prompts(label: str, value: Any, key: str = "") -> tuple[str, ...]:
     return tuple(value)
 
 
-def _read_code(label: str, value: Any) -> Code | None:
+def _read_code(label: str, value: object) -> Code | None:
     if value is None:
         return None
     if not isinstance(value, Mapping) or set(value) != {"scheme", "value"}:
@@ -97,7 +96,7 @@ def _read_code(label: str, value: Any) -> Code | None:
     return Code(value["scheme"], value["value"])
 
 
-def _unknown_code(label: str, value: Any) -> PromptError:
+def _unknown_code(label: str, value: object) -> PromptError:
     return PromptError(
         describe(
             f'The code of "{label}" has an unknown form',
@@ -165,7 +164,7 @@ class PromptSet:
         return cls({label: (template.replace("{label}", label),) for label in cleaned}, entries)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> PromptSet:
+    def from_mapping(cls, mapping: Mapping[str, object]) -> PromptSet:
         """Reads `{label: prompt}`, `{label: [prompt, ...]}` or `{label: {"positive": [prompt, ...], ...}}`.
 
         The keys `version` and `source` may describe the set. The other fields of a label's record (`negative`,
@@ -186,7 +185,7 @@ class PromptSet:
     def from_request(
         cls,
         labels: str | Sequence[str] | None,
-        prompts: Mapping[str, Any] | PromptSet | None,
+        prompts: Mapping[str, object] | PromptSet | None,
         template: str = DEFAULT_TEMPLATE,
     ) -> PromptSet:
         """Takes either labels, put into `template`, or prompts.
@@ -229,7 +228,7 @@ class PromptSet:
         """What is known of a label beside its prompts; an empty entry where nothing is."""
         return self.entries.get(label, LabelEntry())
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """The mapping that `from_mapping` reads back: plain values, ready for JSON or YAML."""
         header = {key: value for key in _HEADER_KEYS if (value := getattr(self, key)) and key not in self.prompts}
         return header | {label: to_record(prompts, self.entry(label)) for label, prompts in self}
@@ -241,7 +240,7 @@ class PromptSet:
         return len(self.prompts)
 
 
-def _is_prompts(value: Any) -> bool:
+def _is_prompts(value: object) -> bool:
     return isinstance(value, list | dict)
 
 
