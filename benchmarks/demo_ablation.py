@@ -89,7 +89,7 @@ def measure(variant: str, table: Path, out: Path, seed: int, versions: int) -> d
     log = run / "log.jsonl"
     last = json.loads(log.read_text().splitlines()[-1]) if log.is_file() and log.stat().st_size else {}
     if "validation" not in last:  # an earlier call of this script has not finished it
-        last = train(recipe, table, run, cache=out / "cache", resume=(run / "run.yaml").is_file())
+        last = train(recipe, table, run, cache=out / "cache", resume=(run / "run.yaml").is_file()).to_dict()
     found: dict[str, float] = last["validation"]["nih"]
     return found
 

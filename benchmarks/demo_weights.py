@@ -24,8 +24,8 @@ import torch
 from carzero.data.pairs import PairTable, load_pairs
 from carzero.images import Geometry, load_radiograph
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.metrics.classification import auroc
 from carzero.training.batches.statements import to_label_matrix
-from carzero.training.tasks.validation import auroc
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "demo"))
 from build_table import main as build_table
@@ -100,7 +100,7 @@ def probe(table: PairTable, side: int = 224) -> list[dict]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from carzero.training.start.pretrained import load_efficientnet_lite0
+    from carzero.training.start.efficientnet_lite import load_efficientnet_lite0
 
     tower = load_efficientnet_lite0()
     fitted = np.concatenate([rows_of(table, "train", "nih"), rows_of(table, "val", "nih")])

@@ -22,9 +22,9 @@ from scipy.stats import spearmanr
 from carzero.export import DTYPES, ExportRun
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.metrics.classification import auroc
 from carzero.prompts import PromptSet, resolve_prompts
 from carzero.records import ImageItem, ScoredImage
-from carzero.training.tasks.validation import auroc
 
 
 def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype: str) -> pd.DataFrame:

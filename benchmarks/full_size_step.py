@@ -16,7 +16,7 @@ import torch
 
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.training.batches.inputs import StepBatch, Tokens
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 from carzero.training.optimiser import build_optimiser
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.objective import ContrastiveObjective
@@ -39,15 +39,15 @@ def main() -> None:
     memory = MemorySection(image_block=options.block, text_block=options.block, tile_pairs=options.tile_pairs)
     model = CARZeroModel(CARZeroConfig(freeze_position_embeddings=True)).train()
     objective = ContrastiveObjective(model, LossSection(), optimising, memory)
-    engine = Engine(optimising, device="cpu")
-    module = engine.prepare(objective)
+    context = DistributedContext(optimising, device="cpu")
+    module = context.prepare(objective)
     optimiser = build_optimiser(model, optimising)
     tokens = Tokens(torch.randint(5, 28000, (pairs, 97)), (torch.arange(97) < 24).long().expand(pairs, -1))
     batch = StepBatch(torch.randn(pairs, 3, 224, 224), tokens, torch.eye(pairs, dtype=torch.bool), None)
     started = time.perf_counter()
     loss = module(batch)
     forward = time.perf_counter() - started
-    norm = engine.step(loss, module, optimiser)
+    norm = context.step(loss, module, optimiser)
     seconds = time.perf_counter() - started
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20

@@ -135,7 +135,7 @@ def run(
     table.parent.mkdir(parents=True, exist_ok=True)
     pairs[["image", "patient_id", "text", "split", "view"]].to_csv(table, index=False)
     started = time.monotonic()
-    kept = train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file())
+    kept = train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file()).to_dict()
     minutes = round((time.monotonic() - started) / 60, 1)
     found = Retrieval.measure(out / "weights", pairs[pairs["split"] == held_out])
     return found, {"step": kept["step"], "minutes": minutes, "validation": kept.get("validation")}

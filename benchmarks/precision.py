@@ -21,10 +21,10 @@ from full_size import build_full_size, describe_machine
 
 from carzero.images import load_radiograph
 from carzero.inference.backends import TorchBackend
+from carzero.metrics.classification import auroc
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import load_prompt_set
-from carzero.training.tasks.validation import auroc
 from carzero.weights.source import load_model, load_processor
 
 BATCH = 16

@@ -18,6 +18,7 @@ from tests.support.runs import (
     EFFUSION,
     FINDINGS,
     IMAGES,
+    Records,
     read_log,
     run_command,
     save_findings_table,
@@ -65,8 +66,8 @@ REPORTS = {
 
 def overfit(table: Path, tmp_path: Path, **changes: Any) -> tuple[list[dict[str, Any]], Path]:
     recipe = load_recipe(save_recipe(tmp_path / "recipe.yaml", tiny_recipe(**REPORTS)), changes)
-    records: list[dict[str, Any]] = []
-    train(recipe, table, tmp_path / "run", report=records.append)
+    records = Records()
+    train(recipe, table, tmp_path / "run", observer=records)
     return records, tmp_path / "run" / "weights"
 
 
@@ -102,8 +103,8 @@ def test_sixteen_real_pairs_are_learned(shared: Path, tmp_path: Path) -> None:
 
 
 def run_steps(recipe_file: Path, table: Path, out: Path, **changes: object) -> list[float]:
-    records: list[dict[str, Any]] = []
-    train(load_recipe(recipe_file, {"optimiser.steps": 4, **changes}), str(table), str(out), report=records.append)
+    records = Records()
+    train(load_recipe(recipe_file, {"optimiser.steps": 4, **changes}), str(table), str(out), observer=records)
     return [record["loss"] for record in records]
 
 

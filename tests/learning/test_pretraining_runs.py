@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from carzero.errors import RunError
 from carzero.processing import CARZeroImageProcessor
 from carzero.training.batches.image_cache import read_square
+from carzero.training.progress import StepRecord
 from carzero.training.recipes import ImagePretrainRecipe, TextPretrainRecipe, load_recipe, load_schema
 from carzero.training.run import train
 from carzero.training.tasks.masked_image import pretrain_image
@@ -23,7 +24,7 @@ from carzero.training.tasks.masked_text import pretrain_text
 from carzero.weights.source import load_model
 from tests.learning.test_resume import stop_at
 from tests.support.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
-from tests.support.runs import read_log, save_recipe, save_reports_table, tiny_recipe
+from tests.support.runs import Records, read_log, save_recipe, save_reports_table, tiny_recipe
 from tests.support.tiny import save_films
 
 STEPS = 16
@@ -52,7 +53,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"image": films, "text": save_sentences(folder / "sentences.jsonl"), "pairs": pairs}
 
 
-def pretrain(kind: str, tables: dict[str, Path], out: Path, *, resume: bool = False) -> dict[str, Any]:
+def pretrain(kind: str, tables: dict[str, Path], out: Path, *, resume: bool = False) -> StepRecord:
     """A run in this process; those that are stopped are commands of their own."""
     changes = {**KINDS[kind], **COMMON, **RESUMED[kind]}
     if kind == "image":
@@ -62,12 +63,18 @@ def pretrain(kind: str, tables: dict[str, Path], out: Path, *, resume: bool = Fa
     return pretrain_text(text, tables[kind], out, resume=resume)
 
 
+def read_loss(record: StepRecord) -> float:
+    assert record.validation is not None
+    assert record.validation.loss is not None
+    return record.validation.loss
+
+
 @pytest.fixture(scope="module")
 def whole(tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """An uninterrupted run of each kind."""
     folder = tmp_path_factory.mktemp("whole")
     for kind in KINDS:
-        assert pretrain(kind, tables, folder / kind)["validation"]["loss"] > 0
+        assert read_loss(pretrain(kind, tables, folder / kind)) > 0
     return {kind: folder / kind for kind in KINDS}
 
 
@@ -123,8 +130,8 @@ def test_an_autoencoder_learns_eight_films(tmp_path: Path) -> None:
     changes = {**IMAGE, **still, "pixels.resize_px": IMAGE["pixels.crop_px"], "norm_pix_loss": False}
     changes |= {"optimiser.steps": 300, "optimiser.batch_size": 8, "optimiser.lr": 5.0e-3, "mask_ratio": 0.5}
     recipe = load_schema(ImagePretrainRecipe, RECIPES / "pretrain-image.yaml", changes)
-    records: list[dict[str, Any]] = []
-    pretrain_image(recipe, table, tmp_path / "run", report=records.append)
+    records = Records()
+    pretrain_image(recipe, table, tmp_path / "run", observer=records)
     grey = np.stack([read_square(str(film), recipe.pixels.crop_px) for film in films])
     blind = (grey / 255 / recipe.pixels.image_std).var(axis=0).mean()
     assert records[0]["loss"] > 2 * blind
@@ -138,7 +145,7 @@ def test_a_language_model_learns_a_handful_of_sentences(tmp_path: Path) -> None:
     text = {**TEXT["text"], "config": {**TEXT["text"]["config"], **still}}
     changes = {**TEXT, "text": text, "optimiser.steps": 200, "optimiser.batch_size": 9}
     recipe = load_schema(TextPretrainRecipe, RECIPES / "pretrain-text.yaml", changes)
-    records: list[dict[str, Any]] = []
-    pretrain_text(recipe, lines, tmp_path / "run", report=records.append)
+    records = Records()
+    pretrain_text(recipe, lines, tmp_path / "run", observer=records)
     last = sum(record["loss"] for record in records[-10:]) / 10
     assert last < 0.4 * records[0]["loss"]

@@ -53,7 +53,7 @@ def test_the_recipe_runs_with_tiny_towers(name: str, tmp_path: Path) -> None:
     kept = train(recipe, table, tmp_path / "run")
     log = read_log(tmp_path / "run")
     assert (tmp_path / "run" / "weights" / "model.safetensors").is_file()
-    assert kept["step"] in {record["step"] for record in log}
+    assert kept.step in {record["step"] for record in log}
     if "optimiser.epochs" in changes:
         assert [record["epoch"] for record in log] == sorted(record["epoch"] for record in log)
         assert log[-1]["epoch"] == 2

@@ -140,14 +140,16 @@ def assert_a_full_disk_leaves_the_checkpoint(command: list[str], out: Path) -> N
 def test_a_finished_run_resumed_says_what_it_kept(recipe_file: Path, table: Path, whole: Path) -> None:
     before = (whole / "weights" / "model.safetensors").stat().st_mtime_ns
     kept = train(load_recipe(recipe_file), table, whole, resume=True)
-    assert kept["validation"]["loss"] > 0
+    assert kept.validation is not None
+    assert kept.validation.loss is not None
+    assert kept.validation.loss > 0
     assert (whole / "weights" / "model.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_table_that_was_moved_is_the_same_table(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved.jsonl"
     moved.write_bytes(table.read_bytes())
-    assert train(load_recipe(recipe_file), moved, whole, resume=True)["step"] > 0
+    assert train(load_recipe(recipe_file), moved, whole, resume=True).step > 0
 
 
 def test_another_recipe_or_table_is_not_resumed(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:

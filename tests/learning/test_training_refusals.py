@@ -111,7 +111,7 @@ def test_a_frozen_tower_and_steps_that_draw_few_of_its_versions(reports: Path, t
 
 
 def test_a_device_that_is_none_is_refused(reports: Path, tmp_path: Path) -> None:
-    assert "no such device" in refuse(tmp_path, reports, tiny_recipe(), {}, device="gpu")
+    assert "device cannot be used" in refuse(tmp_path, reports, tiny_recipe(), {}, device="gpu")
 
 
 def test_a_finding_in_another_spelling_is_refused(findings: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_run_that_gains_nothing_stops_early(keep: str, reports: Path, tmp_path
     kept = train(options, reports, tmp_path / "run")
     steps = [record["step"] for record in read_log(tmp_path / "run")]
     assert steps[-1] < 12
-    assert kept["step"] == (steps[-1] if keep == "last" else kept["step"])
+    assert kept.step == (steps[-1] if keep == "last" else kept.step)
     assert (tmp_path / "run" / "weights" / "model.safetensors").is_file()
 
 
@@ -196,6 +196,6 @@ def test_findings_of_one_value_do_not_hide_the_others_mean(findings: Path, tmp_p
     frame.assign(source=np.where(kept, "films", "alike")).to_csv(table, index=False)
     sources = {"films": {"share": 1, "judged": ["effusion"]}, "alike": {"share": 0, "judged": ["effusion"]}}
     recipe = save_recipe(tmp_path / "recipe.yaml", tiny_recipe(**{**FINDINGS, "sources": sources}))
-    kept = train(load_recipe(recipe, SHORT), table, tmp_path / "run")
+    kept = train(load_recipe(recipe, SHORT), table, tmp_path / "run").to_dict()
     assert kept["validation"]["auroc_mean"] == kept["validation"]["films"]["macro"]
     assert json.loads(json.dumps(kept["validation"], allow_nan=False))

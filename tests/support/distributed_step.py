@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 from carzero.model import CARZeroConfig
 from carzero.training.batches.inputs import StepBatch, Tokens
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.contrastive import uses_every_parameter
 from carzero.training.tasks.objective import ContrastiveObjective
@@ -24,15 +24,15 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
     """Loss, gradient norm, gradients and updated weights of a step of SGD."""
     options = OptimiserSection(steps=1, batch_size=IMAGES, lr=0.1, clip=1e9)
     memory = MemorySection(image_block=2, text_block=2, tile_pairs=6, sharding=sharding)  # type: ignore[arg-type]
-    engine = Engine(options, sharding, "cpu")
+    context = DistributedContext(options, sharding, "cpu")
     text = {"model_type": "bert", **BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config: CARZeroConfig = tiny_config(dropout=0.0, alignment=alignment, text_config=text)
     model = build_model(config).double().train()
     objective = ContrastiveObjective(model, LossSection(sigmoid=0.5), options, memory)
-    module = engine.prepare(objective, all_used=uses_every_parameter(config))
+    module = context.prepare(objective, all_used=uses_every_parameter(config))
     inputs = random_inputs(IMAGES, TEXTS)
-    own_images = slice(engine.rank * 4, 4 + engine.rank * 4) if engine.world > 1 else slice(None)
-    own_texts = slice(engine.rank * 2, 2 + engine.rank * 4) if engine.world > 1 else slice(None)
+    own_images = slice(context.rank * 4, 4 + context.rank * 4) if context.world > 1 else slice(None)
+    own_texts = slice(context.rank * 2, 2 + context.rank * 4) if context.world > 1 else slice(None)
     batch = StepBatch(
         inputs["pixel_values"][own_images].double(),
         Tokens(inputs["input_ids"][own_texts], inputs["attention_mask"][own_texts]),
@@ -41,13 +41,13 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
     )
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     loss = module(batch)
-    norm = engine.step(loss, module, optimiser)
+    norm = context.step(loss, module, optimiser)
     gradients: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             grad: Any = parameter.grad
             gradients[name] = (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).clone()
-    updated = {name: value.clone() for name, value in engine.full_state(module).items()}
+    updated = {name: value.clone() for name, value in context.full_state(module).items()}
     return {"loss": loss.detach(), "norm": norm, "gradients": gradients, "updated": updated}
 
 

@@ -12,11 +12,11 @@ from torch import distributed as dist
 from transformers import BertConfig, BertForMaskedLM
 
 from carzero.text.tokenizers import learn_wordpieces
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 from carzero.training.recipes import ImagePretrainRecipe, RunSection, TextPretrainRecipe, load_schema
 from carzero.training.tasks.masked import MaskedBatch, MaskedObjective
-from carzero.training.tasks.masked_image import MaskedImages, build_autoencoder, measure_painting
-from carzero.training.tasks.masked_text import MaskedTexts, measure_guesses
+from carzero.training.tasks.masked_image import MaskedImages, build_autoencoder, measure_reconstruction
+from carzero.training.tasks.masked_text import MaskedTexts, measure_predictions
 from tests.support.pretraining import IMAGE, RECIPES, SENTENCES, TEXT, TOWER
 
 ROWS = 7  # not divided by two
@@ -34,34 +34,34 @@ class Films:
         return self._pixels[rows]
 
 
-def image_step(engine: Engine, memory: dict[str, Any]) -> tuple[MaskedObjective, MaskedBatch]:
+def image_step(context: DistributedContext, memory: dict[str, Any]) -> tuple[MaskedObjective, MaskedBatch]:
     changes = {**IMAGE, **RUN, "memory": {**memory, "image_block": 2}}
     recipe = load_schema(ImagePretrainRecipe, RECIPES / "pretrain-image.yaml", changes)
     films: Any = Films()
-    objective = MaskedObjective(build_autoencoder(recipe).double(), measure_painting, recipe, 2)
-    return objective, MaskedImages(films, recipe, 16, engine).load_plain(np.arange(ROWS), 1)
+    objective = MaskedObjective(build_autoencoder(recipe).double(), measure_reconstruction, recipe, 2)
+    return objective, MaskedImages(films, recipe, 16, context).load_plain(np.arange(ROWS), 1)
 
 
-def text_step(engine: Engine, memory: dict[str, Any]) -> tuple[MaskedObjective, MaskedBatch]:
+def text_step(context: DistributedContext, memory: dict[str, Any]) -> tuple[MaskedObjective, MaskedBatch]:
     changes = {**TEXT, **RUN, "memory": {**memory, "text_block": 2}}
     recipe = load_schema(TextPretrainRecipe, RECIPES / "pretrain-text.yaml", changes)
     texts = [sentence.lower().strip(".") for sentence in SENTENCES]
     tokenizer = learn_wordpieces(texts, 100)
     model: Any = BertForMaskedLM(BertConfig(**TOWER, **STILL, vocab_size=100)).double()
-    objective = MaskedObjective(model, measure_guesses, recipe, 2)
-    return objective, MaskedTexts(texts, tokenizer, recipe, engine).load(np.arange(ROWS), 1)
+    objective = MaskedObjective(model, measure_predictions, recipe, 2)
+    return objective, MaskedTexts(texts, tokenizer, recipe, context).load(np.arange(ROWS), 1)
 
 
 def take(build: Any, sharding: str) -> dict[str, Any]:
     recipe: RunSection = load_schema(ImagePretrainRecipe, RECIPES / "pretrain-image.yaml", {**IMAGE, **RUN})
-    engine = Engine(recipe.optimiser, sharding, "cpu")
+    context = DistributedContext(recipe.optimiser, sharding, "cpu")
     torch.manual_seed(0)
-    objective, batch = build(engine, {"sharding": sharding})
-    module = engine.prepare(objective.train())
+    objective, batch = build(context, {"sharding": sharding})
+    module = context.prepare(objective.train())
     optimiser = torch.optim.SGD(objective.model.parameters(), lr=1.0)  # the update is the gradient
     loss = module(batch)
-    norm = engine.step(loss, module, optimiser)
-    whole = {name: value.clone() for name, value in engine.full_state(module).items()}
+    norm = context.step(loss, module, optimiser)
+    whole = {name: value.clone() for name, value in context.full_state(module).items()}
     return {"loss": loss.detach(), "norm": norm, "updated": whole}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from carzero.training.progress import StepRecord
 from tests.support.released import FIXTURES
 from tests.support.tiny import save_films
 
@@ -94,6 +95,16 @@ def train_command(recipe: Path, table: Path, out: Path, *more: str) -> list[str]
 def run_command(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
+
+
+class Records(list[dict[str, Any]]):
+    """What a run tells its observer of its steps, as the log says it."""
+
+    def add_record(self, record: StepRecord) -> None:
+        self.append(record.to_dict())
+
+    def count_images(self, done: int, total: int) -> None:
+        assert 0 < done <= total
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def test_torchrun_trains_as_one_process_does(sharding: str, tmp_path: Path) -> N
     train(load_recipe(file), table, tmp_path / "one")
     torchrun(*train_command(file, table, tmp_path / "two")[1:])
     # Another number of processes may go on with a run; here it finds it finished.
-    assert train(load_recipe(file), table, tmp_path / "two", resume=True)["step"] > 0
+    assert train(load_recipe(file), table, tmp_path / "two", resume=True).step > 0
     one, two = read_log(tmp_path / "one"), read_log(tmp_path / "two")
     assert [record["step"] for record in two] == list(range(1, 7))
     for ours, theirs in zip(two, one, strict=True):

@@ -11,7 +11,7 @@ import torch
 from carzero.model import ImageFeatures
 from carzero.training.batches.image_cache import Films, save_films
 from carzero.training.batches.inputs import ImageInputs
-from carzero.training.batches.sampler import Pool, StepPlan, plan_steps
+from carzero.training.batches.sampler import Source, StepRows, sample_steps
 from carzero.training.recipe_sections import OptimiserSection, PixelSection
 from tests.support import tiny
 
@@ -26,8 +26,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
     return Films(save_films(paths, 40, folder), 40, {row: row for row in range(26)})
 
 
-def plans(steps: int) -> list[StepPlan]:
-    return list(plan_steps({"": Pool(TRAINED)}, OptimiserSection(steps=steps, batch_size=6, lr=1.0), seed=3))
+def plans(steps: int) -> list[StepRows]:
+    return list(sample_steps({"": Source(TRAINED)}, OptimiserSection(steps=steps, batch_size=6, lr=1.0), seed=3))
 
 
 def encode(pixels: torch.Tensor) -> ImageFeatures:

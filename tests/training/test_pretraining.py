@@ -16,17 +16,17 @@ from carzero.data.pairs import load_pairs, load_sentences
 from carzero.errors import ConfigurationError, TableError, WeightsError
 from carzero.model.position_embeddings import sine_cosine_positions
 from carzero.text.tokenizers import learn_wordpieces, load_tokenizer
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 from carzero.training.recipes import ImagePretrainRecipe, RunSection, TextPretrainRecipe, load_schema
 from carzero.training.start.towers import load_tower, to_vit
 from carzero.training.tasks.masked import MaskedObjective
-from carzero.training.tasks.masked_image import MaskedImages, build_autoencoder, measure_painting
+from carzero.training.tasks.masked_image import MaskedImages, build_autoencoder, measure_reconstruction
 from carzero.training.tasks.masked_text import (
     IGNORED,
     MaskedTexts,
     build_language_model,
     mask_pieces,
-    measure_guesses,
+    measure_predictions,
     pretrain_text,
 )
 from tests.support.pretraining import IMAGE, RECIPES, SENTENCES, TEXT, TOWER
@@ -44,9 +44,9 @@ def text_recipe(**changes: Any) -> TextPretrainRecipe:
     return load_schema(TextPretrainRecipe, RECIPES / "pretrain-text.yaml", {**TEXT, **STEPS, **changes})
 
 
-def engine(rank: int = 0, world: int = 1) -> Engine:
-    """What data ask an engine for, without processes."""
-    made = Engine.__new__(Engine)
+def context(rank: int = 0, world: int = 1) -> DistributedContext:
+    """What data ask an context for, without processes."""
+    made = DistributedContext.__new__(DistributedContext)
     made.rank, made.world, made.device = rank, world, torch.device("cpu")
     return made
 
@@ -61,7 +61,7 @@ def test_shipped_recipes_are_the_papers_towers() -> None:
     ("kind", "changes", "message"),
     [
         ("image", {"mask_ratio": 1.0}, r"mask_ratio.*less than 1"),
-        ("image", {"vision.start": "efficientnet-lite0"}, "no patches to hide"),
+        ("image", {"vision.start": "efficientnet-lite0"}, "no patches to mask"),
         ("image", {"vision": {"start": "weights", "config": {"hidden_size": 8}}}, "brings its own"),
         ("image", {"optimiser.lr_text": 1e-3}, r"optimiser\.lr_text means nothing here"),
         ("image", {"memory": {"text_block": 4}}, r"memory\.text_block means nothing here"),
@@ -142,8 +142,8 @@ def test_the_loss_of_images_is_a_mean_over_them() -> None:
     model = build_autoencoder(image_recipe()).eval()
     pixels, noise = torch.randn(3, 3, 32, 32), torch.rand(3, 16)
     with torch.no_grad():
-        each = torch.stack([measure_painting(model, pixels[i : i + 1], noise[i : i + 1])[0] for i in range(3)])
-        together = measure_painting(model, pixels, noise)
+        each = torch.stack([measure_reconstruction(model, pixels[i : i + 1], noise[i : i + 1])[0] for i in range(3)])
+        together = measure_reconstruction(model, pixels, noise)
     assert together.shape == (3,)
     assert together.mean().item() == pytest.approx(each.mean().item(), rel=1e-5)
 
@@ -167,7 +167,7 @@ def test_a_masked_autoencoders_folder_is_a_tower_that_sees_everything(tmp_path: 
         ({"vision.config": {**TOWER, "hidden_size": 34, "patch_size": 8}}, "'hidden_size': 34"),
         ({"vision.config": {**TOWER, "image_size": 64, "patch_size": 8}}, "'image_size': 64"),
         ({"decoder": {**TOWER, "num_attention_heads": 3}}, "decoder_hidden_size"),
-        ({"vision.config": {"model_type": "dinov2"}}, "no patches to hide"),
+        ({"vision.config": {"model_type": "dinov2"}}, "no patches to mask"),
         ({"vision.config": {"model_type": "vitt"}}, "no such tower"),
         ({"vision.config": {"hiden_size": 32}}, "hiden_size"),
         ({"vision.config": {"hidden_size": "wide"}}, "cannot be made"),
@@ -190,10 +190,10 @@ class FilmStub:
     def choose(self, rows: np.ndarray, step: int) -> Any:
         return type("Views", (), {"select": lambda _, part: rows[part]})()
 
-    def load(self, rows: np.ndarray) -> torch.Tensor:
+    def varied_pixels(self, rows: np.ndarray) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 3, 32, 32)
 
-    plain_pixels = load
+    plain_pixels = varied_pixels
 
 
 def test_two_processes_hide_what_one_hides() -> None:
@@ -201,12 +201,12 @@ def test_two_processes_hide_what_one_hides() -> None:
     stub: Any = FilmStub()
 
     def images(rank: int, world: int) -> MaskedImages:
-        return MaskedImages(stub, image_recipe(), 16, engine(rank, world))
+        return MaskedImages(stub, image_recipe(), 16, context(rank, world))
 
     tokenizer = learn_wordpieces(["there is an opacity"] * 3, 100)
 
     def texts(rank: int, world: int) -> MaskedTexts:
-        return MaskedTexts(SENTENCES, tokenizer, text_recipe(), engine(rank, world))
+        return MaskedTexts(SENTENCES, tokenizer, text_recipe(), context(rank, world))
 
     for make in (images, texts):
         for load in ("load", "load_plain"):
@@ -225,8 +225,8 @@ def test_the_loss_of_words_is_a_mean_over_hidden_pieces(block: int | None) -> No
     model: Any = BertForMaskedLM(BertConfig(**TOWER, vocab_size=100)).eval()
     tokenizer = learn_wordpieces([sentence.lower() for sentence in SENTENCES], 100)
     recipe = text_recipe()
-    batch = MaskedTexts(SENTENCES, tokenizer, recipe, engine()).load(np.arange(5), 1)
-    ours = MaskedObjective(model, measure_guesses, recipe, block)(batch)
+    batch = MaskedTexts(SENTENCES, tokenizer, recipe, context()).load(np.arange(5), 1)
+    ours = MaskedObjective(model, measure_predictions, recipe, block)(batch)
     ids, mask, labels = batch.inputs
     theirs = model(input_ids=ids, attention_mask=mask, labels=labels).loss
     assert batch.total == int((labels != IGNORED).sum())

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 _SHOWN = {"classification": ("auroc", "AUROC"), "pointing": ("pointing", "hits / trials")}
-
 _SHOWN_FAILURES = 50
 
 

@@ -7,14 +7,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
+
+    from carzero.training.progress import StepRecord
 
 
 EXIT_FAILURES = 1
-
 EXIT_MISUSE = 2
 
 
@@ -170,7 +172,7 @@ class TrainingProgress:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
         shown = self.is_main and self._console.is_terminal
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, disable=not shown)
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._spoken = 0.0
 
     def __enter__(self) -> TrainingProgress:
@@ -185,23 +187,21 @@ class TrainingProgress:
         if self.is_main:
             self._console.print(text, markup=False)
 
-    def count_pictures(self, done: int, total: int) -> None:
-        """Pictures read."""
+    def count_images(self, done: int, total: int) -> None:
+        """Images read."""
         self._advance("reading pictures", done, total)
         if self._bar.disable and done == total:
             self.say(f"Read {total} pictures.")
 
-    def add_record(self, record: dict[str, Any]) -> None:
+    def add_record(self, record: StepRecord) -> None:
         """A step's log record; validations stand on a line of their own."""
-        counted = next(name for name in record if name.endswith("_per_s"))
-        speed = f"{record[counted]:.1f} {counted.removesuffix('_per_s')}/s"
-        line = f"loss {record['loss']:.4f}  lr {record['lr']:.2e}  {speed}"
-        self._advance(line, record["step"], record["steps"])
-        if "validation" in record:
-            self.say(f"step {record['step']}: {json.dumps(_round(record['validation']))}")
+        line = f"loss {record.loss:.4f}  lr {record.lr:.2e}  {record.items_per_s:.1f} {record.items}/s"
+        self._advance(line, record.step, record.steps)
+        if record.validation is not None:
+            self.say(f"step {record.step}: {json.dumps(_round(record.validation.to_dict()))}")
         elif self._bar.disable and time.monotonic() - self._spoken > _EVERY_S:
             self._spoken = time.monotonic()
-            self.say(f"step {record['step']}/{record['steps']}  {line}")
+            self.say(f"step {record.step}/{record.steps}  {line}")
 
     def _advance(self, text: str, done: int, total: int) -> None:
         name = "pictures" if text == "reading pictures" else "steps"
@@ -210,7 +210,7 @@ class TrainingProgress:
         self._bar.update(self._tasks[name], completed=done, total=total, description=text)
 
 
-def _round(value: Any) -> Any:
+def _round(value: object) -> object:
     if isinstance(value, dict):
         return {name: _round(part) for name, part in value.items()}
     return round(value, 4) if isinstance(value, float) else value

@@ -32,9 +32,7 @@ import_app = typer.Typer(help="Make a training table of an official release, or 
 
 
 _SHOWN_MISSING = 5
-
 _Out = Annotated[Path, typer.Option("--out", "-o", help="Table to write: .csv, .tsv, .jsonl or .parquet.")]
-
 _Json = Annotated[bool, typer.Option("--json", help="Print counts and all that is missing as JSON.")]
 
 _Shares = Annotated[

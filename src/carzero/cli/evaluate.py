@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = 3  # of figures in one table: an ordinary terminal holds no more
-
 _HEADINGS = {"average_precision": "avg precision", "expected_calibration_error": "calibration error"}
 
 

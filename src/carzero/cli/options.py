@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from carzero.cli.console import TrainingProgress, quiet_libraries
 from carzero.errors import ConfigurationError, describe
+
+if TYPE_CHECKING:
+    from carzero.training.progress import StepRecord
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
@@ -65,7 +68,6 @@ def _split(change: str) -> tuple[str, str]:
 
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What is trained, and how; see recipes/.")]
-
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights; must be new.")]
 
 Changes = Annotated[
@@ -85,7 +87,7 @@ Cache = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")]
 
 
-def show_run(out: Path, run: Callable[[TrainingProgress], dict[str, Any]], *, resume: bool) -> None:
+def show_run(out: Path, run: Callable[[TrainingProgress], StepRecord], *, resume: bool) -> None:
     """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
 
     Args:
@@ -108,5 +110,5 @@ def show_run(out: Path, run: Callable[[TrainingProgress], dict[str, Any]], *, re
             progress.say(str(stopped))
             raise typer.Exit(128 + stopped.signal_number) from stopped
     if progress.is_main:
-        sys.stdout.write(json.dumps(kept, indent=2) + "\n")
+        sys.stdout.write(json.dumps(kept.to_dict(), indent=2) + "\n")
         progress.say(f"The weights are in {out / 'weights'}.")

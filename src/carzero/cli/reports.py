@@ -135,9 +135,7 @@ def _truth_table(found: Mapping[str, TruthReport]) -> Table:
 app = typer.Typer(help="Reports: make sentences of one form from them, and check these.", no_args_is_help=True)
 
 _SHOWN_FAILURES = 50
-
 _BACKENDS = ("rules", "openai")
-
 _MODEL_PANEL = "Language model (only with --backend openai)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,21 +47,8 @@ def train(
     from carzero.training.run import train as run_training
 
     checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns or [])
-    show_run(
-        out,
-        lambda progress: run_training(
-            checked,
-            table,
-            out,
-            resume=resume,
-            columns=named,
-            cache=cache,
-            device=device,
-            report=progress.add_record,
-            progress=progress.count_pictures,
-        ),
-        resume=resume,
-    )
+    run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)
 
 
 pretrain_app = typer.Typer(
@@ -90,21 +78,8 @@ def image(
 
     checked = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or []))
     named = parse_columns(columns or [])
-    show_run(
-        out,
-        lambda progress: pretrain_image(
-            checked,
-            table,
-            out,
-            resume=resume,
-            columns=named,
-            cache=cache,
-            device=device,
-            report=progress.add_record,
-            progress=progress.count_pictures,
-        ),
-        resume=resume,
-    )
+    run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)
 
 
 @pretrain_app.command("text")
@@ -129,10 +104,5 @@ def text(
 
     checked = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or []))
     named = parse_columns(columns or [])
-    show_run(
-        out,
-        lambda progress: pretrain_text(
-            checked, table, out, resume=resume, columns=named, device=device, report=progress.add_record
-        ),
-        resume=resume,
-    )
+    run = partial(pretrain_text, checked, table, out, columns=named, device=device)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)

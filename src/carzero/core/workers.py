@@ -27,9 +27,7 @@ CAN_ISOLATE = os.name == "posix"  # elsewhere a pipe cannot be handed to a plain
 
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-
 _GRACE_S = 30.0  # by which a process outlives the limit of a call where nobody is left to end it
-
 _GLANCE_S = 1.0  # how often a waiting call looks whether it is still wanted
 
 

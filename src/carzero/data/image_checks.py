@@ -12,9 +12,7 @@ from pathlib import Path
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 
 Advance = Callable[[int, int, int], None]
-
 _AHEAD = 4  # pictures that wait for each process
-
 _LIMIT_S = 300.0  # for one picture
 
 

@@ -23,13 +23,9 @@ PAIR_COLUMNS = (
 )
 
 _IMAGES = ("image", "path")
-
 _TEXTS = ("sentences", "text", "impression", "findings")
-
 _WORDS = (*_TEXTS, "present", "absent")
-
 _LACK = {"pairs": "a picture or without text and findings", "images": "a picture", "texts": "text"}
-
 _WANTED = {"pairs": "a picture and sentences, text or findings", "images": "a picture", "texts": "sentences or text"}
 
 _SPLITS = {
@@ -225,7 +221,6 @@ def _reason_to_drop(table: PairTable, number: int, name: str, needs: Needs) -> D
 
 
 SPLITS = ("train", "val", "test")
-
 _SHOWN = 5
 
 

@@ -96,7 +96,6 @@ def find_label_files(folder: Path, dataset: PublicDataset) -> list[Path]:
 
 
 REPORT_LIMIT_BYTES = 1 << 20
-
 _TABLE_LIMIT_BYTES = 1 << 29
 
 

@@ -13,13 +13,9 @@ from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sentences
 
 PatientFrom = Literal["folder", "stem", "none"]
-
 _SHARED = "report.txt"
-
 NO_REPORT, BAD_REPORT = "pictures without a report", "reports that cannot be read"
-
 NO_WORDS, NO_PICTURE = "reports that say nothing of the picture", "reports without a picture"
-
 BAD_NAME = "pictures whose names are not UTF-8"
 
 

@@ -21,13 +21,9 @@ from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sections
 
 Labeller = Literal["chexpert", "negbio", "none"]
-
 _KEYS = ("subject_id", "study_id")
-
 _METADATA = ("dicom_id", *_KEYS, "ViewPosition")
-
 _NUMBER, _DICOM_ID = re.compile(r"\d{8}"), re.compile(r"[0-9a-f]+(?:-[0-9a-f]+)*", re.IGNORECASE)
-
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
 
 _LABELS = {
@@ -37,18 +33,13 @@ _LABELS = {
 }
 
 _REPORTS = "mimic-cxr-reports.zip"
-
 _REPORT_NAME = re.compile(r"(.*?)p\d{2}/p\d{8}/s\d{8}\.txt")
-
 _SUFFIXES = (".jpg", ".png", ".dcm")
-
 _STEP = 1000
 
 
 NO_PICTURE, NO_REPORT = "pictures that are not there", "reports that are not there"
-
 BAD_REPORT, NO_SPLIT = "reports that cannot be read", "pictures without a split"
-
 NO_WORDS = "pictures without text and labels"
 
 

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 
 Floats = NDArray[np.float64]
-
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-
 _MARKERS = "osD^vP*X"
-
 _PANEL_IN = 4.2  # width and height of one finding's panel, inches
 
 

@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 
 Floats = NDArray[np.float64]
-
 _KEY = "Study"
-
 _STUDY = re.compile(r"(patient\w+/study\w+)")
-
 _SHOWN = 3
 
 

@@ -20,7 +20,6 @@ from carzero.errors import MissingExtraError, WeightsError, describe
 from carzero.inference.backends.graphs import require_openvino
 
 OPSET = 20
-
 _ALIGNMENT = 4096  # of numbers in a data file, so that they can be mapped into memory
 
 

@@ -17,11 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Grey = NDArray[np.float32]
-
 _Source = NDArray[Any]
-
 _STRIP_ROWS = 128
-
 _FIXED_ONE = 2048  # fixed-point unit of the enlarging weights: 11 bits
 
 

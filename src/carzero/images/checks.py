@@ -19,13 +19,9 @@ from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageErro
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
-
 _SHORT_SIDE_PX = 200
-
 _ASPECT_RATIO = 2.0
-
 _FEW_LEVELS = 32
-
 _SAMPLED = 16  # every sixteenth row and column
 
 
@@ -156,9 +152,7 @@ def _label(source: str) -> str:
 
 
 _RADIOGRAPHY = {"CR", "DX", "RG"}
-
 _UNCERTAIN_MODALITY = {"", "OT", "SC", "XR"}
-
 _CHEST = re.compile(r"CHEST|THORA|TORAX|TÓRAX|LUNG|PULMO|PECHO|POITRINE|\bCXR\b|^RIB|\bRIBS?\b|HEART|STERNUM", re.I)
 
 _ELSEWHERE = re.compile(
@@ -178,9 +172,7 @@ _TEXTS = (
 )
 
 _LATERAL = re.compile(r"\bLAT(ERAL)?\b", re.I)
-
 _FRONTAL = {"PA": re.compile(r"\bPA\b|POSTERO-?ANTERIOR", re.I), "AP": re.compile(r"\bAP\b|ANTERO-?POSTERIOR", re.I)}
-
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
 
 

@@ -29,9 +29,7 @@ from carzero.images.grey_levels import grey_from_array
 from carzero.records import Radiograph
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-
 _LARGEST_DATA_SET = 8 * MAX_PIXELS  # bytes; what a deflated file may unpack to
-
 _GROUPS_AT_START = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 _SYNTAX_NAMES = {

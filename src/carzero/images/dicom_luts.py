@@ -20,9 +20,7 @@ from pydicom.dataset import Dataset
 from carzero.images.grey_levels import bits_in_use
 
 _Values = NDArray[np.float64]
-
 _Stored = NDArray[Any]
-
 _LARGEST_TABLE = 1 << 17
 
 

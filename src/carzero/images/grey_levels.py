@@ -16,15 +16,10 @@ from carzero.errors import UnreadableImageError
 from carzero.images.checks import check_size, refuse_unless_forced, unreadable
 
 _Grey = NDArray[np.float32]
-
 _DEPTHS = (8, 10, 12, 14, 16)
-
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
-
 _COLOURED = 24 / 255  # channel spread beyond what JPEG's colour noise makes of grey
-
 _PHOTOGRAPH_SHARE = 0.05
-
 _MARKS_SHARE = 0.001
 
 

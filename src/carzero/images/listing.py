@@ -13,9 +13,7 @@ from carzero.errors import TableError, describe
 from carzero.records import ImageItem
 
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
-
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})
-
 _PATH_COLUMNS = ("path", "image", "image_path", "file")
 
 

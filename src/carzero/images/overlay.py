@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _Picture = NDArray[np.float32]
-
 _Box = Sequence[float]
 
 
@@ -31,15 +30,10 @@ _ANCHORS = np.array(
 )
 
 _STRENGTH = 0.72  # opacity of the hottest place
-
 _VISIBLE_FROM, _FULL_FROM = 0.25, 0.95  # shares of the map's range
-
 _GROUND, _INK, _FAINT = (16, 18, 22), (236, 239, 244), (139, 147, 160)
-
 _BOX_INK, _CROSS_INK = (94, 214, 255), (255, 255, 255)
-
 _MARGIN_PX, _BAR_PX, _BAR_COLUMN_PX = 16, 14, 84
-
 _UNSEEN_LABEL = "hatched: not seen by the model"
 
 

@@ -19,7 +19,6 @@ from carzero.images.codecs import has_end_marker, read_jpeg_header, read_tiff_ta
 from carzero.images.grey_levels import bits_in_use, grey_from_array
 
 _Grey = NDArray[np.float32]
-
 _Samples = NDArray[Any]
 
 _SIGNATURES = {
@@ -33,7 +32,6 @@ _SIGNATURES = {
 }
 
 _GREY_MODES = ("1", "L", "I", "F")
-
 _TIFF_COLUMNS, _TIFF_ROWS, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 256, 257, 258, 262, 277
 
 

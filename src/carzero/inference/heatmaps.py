@@ -30,7 +30,6 @@ MAP_FORMATS = ("npz", "png")
 
 # What numpy lets through of a damaged .npz, besides OSError and ValueError.
 DAMAGED_ARCHIVE = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-
 _LEVELS = 65534
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 KEY_COLUMNS = ("image_id", "path", "study_uid", "series_uid", "sop_uid", "view")
-
 SCORE_SUFFIXES = (".parquet", ".csv", ".json")
-
 _CELLS = 2**20  # scores in memory at once
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 LISTED_FAILURES = 1000  # in a manifest
-
 _KEPT_DOUBTS = 1000
 
 

@@ -15,7 +15,6 @@ from carzero.metrics.localisation import average_known, draw_pictures, plan_draw
 from carzero.metrics.sampling import effective_units, spread_of, to_interval
 
 Floats = NDArray[np.float64]
-
 _Mask = NDArray[np.bool_]
 
 

@@ -19,9 +19,7 @@ from carzero.metrics.labels import check_arrays
 from carzero.metrics.thresholds import choose_thresholds
 
 Floats = NDArray[np.float64]
-
 AbnormalityPool = Literal["logsumexp", "max"]
-
 _LEAST = 1e-9
 
 
@@ -77,11 +75,8 @@ def to_abnormal(y_true: ArrayLike) -> Floats:
 
 
 ScoreKind = Literal["logit", "logit_difference"]
-
 ABNORMAL = "abnormal"
-
 NO_FINDING = "no finding"
-
 FEW = 10
 
 

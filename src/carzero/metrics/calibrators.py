@@ -12,13 +12,9 @@ from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, log_expit, logit
 
 Floats = NDArray[np.float64]
-
 CalibrationMethod = Literal["platt", "isotonic", "temperature"]
-
 _PARAMETERS = {"platt": {"slope", "intercept"}, "isotonic": {"scores", "probabilities"}, "temperature": {"temperature"}}
-
 _STEPS = 100
-
 _TINY_STEP = 1e-10
 
 

@@ -40,13 +40,9 @@ from carzero.metrics.weighted_sums import (
 )
 
 Floats = NDArray[np.float64]
-
 Average = Literal["macro", "micro", "weighted"] | None
-
 Threshold = float | ArrayLike
-
 Value = float | Floats
-
 ECE_BINS = 15
 
 

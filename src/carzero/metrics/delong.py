@@ -28,9 +28,7 @@ from carzero.metrics.resampling import build_units
 from carzero.metrics.weighted_sums import Units, divide
 
 Floats = NDArray[np.float64]
-
 Scale = Literal["logit", "plain"]
-
 UnitAverage = Literal["macro", "weighted"] | None
 
 

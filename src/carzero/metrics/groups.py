@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ALL = "all"
-
 Mask = NDArray[np.bool_]
 
 
@@ -69,9 +68,7 @@ def to_bands(values: ArrayLike, edges: Sequence[float]) -> list[str]:
 
 
 TAIL_POSITIVES = 10
-
 HEAD_PERCENTILE = 65
-
 RAREST = 100
 
 

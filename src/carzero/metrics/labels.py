@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 UncertainPolicy = Literal["drop", "positive", "negative"]
-
 _POLICIES: dict[str, float] = {"drop": np.nan, "positive": 1.0, "negative": 0.0}
-
 _SHOWN = 5
 
 

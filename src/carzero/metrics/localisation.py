@@ -102,9 +102,7 @@ def _pair(samples: Floats, value: ArrayLike, units: float) -> tuple[float, float
 
 
 _Floats = NDArray[np.float64]
-
 _Flags = NDArray[np.bool_]
-
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
 

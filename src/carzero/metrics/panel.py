@@ -25,7 +25,6 @@ from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, build_positives, count_units
 
 Floats = NDArray[np.float64]
-
 Key = tuple[str, str]
 
 

@@ -19,11 +19,8 @@ from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, count_confusion, count_ranks, count_units, divide
 
 Floats = NDArray[np.float64]
-
 READER_METRICS = ("sensitivity", "specificity", "f1", "mcc")
-
 AT_SPECIFICITY = "sensitivity_difference_at_reader_specificity"
-
 AT_SENSITIVITY = "specificity_difference_at_reader_sensitivity"
 
 

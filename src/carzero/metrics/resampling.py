@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from carzero.metrics.weighted_sums import Units
 
 RARE_UNITS = 20
-
 _CELLS = 1 << 24  # of the matrix of weights held at one time: 64 MB
 
 

@@ -19,9 +19,7 @@ from carzero.metrics.resampling import Resampling
 from carzero.metrics.weighted_sums import WeightedSums, divide, resample
 
 Floats = NDArray[np.float64]
-
 Advance = Callable[[int, int], None]
-
 IntervalKind = Literal["percentile", "bca", "basic"]
 
 

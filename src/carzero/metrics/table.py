@@ -16,11 +16,8 @@ from carzero.metrics.sampling import Advance, draw_samples
 from carzero.metrics.thresholds import Thresholds
 
 Floats = NDArray[np.float64]
-
 RANKING_METRICS = ("auroc", "auprc", "average_precision")
-
 DECISION_METRICS = ("f1", "mcc", "sensitivity", "specificity", "accuracy")
-
 PROBABILITY_METRICS = ("brier", "expected_calibration_error")
 
 

@@ -12,7 +12,6 @@ from carzero.metrics.labels import check_arrays
 from carzero.metrics.weighted_sums import divide
 
 Floats = NDArray[np.float64]
-
 _RULES = "youden, f1, sensitivity=0.9 or specificity=0.9 (any number between 0 and 1)"
 
 

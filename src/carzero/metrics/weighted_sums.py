@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 Floats = NDArray[np.float64]
-
 Finish = Callable[[Floats], Floats]
-
 _CELLS = 1 << 21  # of the sums of one step: 16 MB, so that a class with many positives stays in the cache
 
 

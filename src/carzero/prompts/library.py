@@ -28,7 +28,6 @@ VARIANTS = {
 }
 
 _FINDINGS = "findings"
-
 _COLLECTIONS = ("chestxray14", "chexpert", "padchest", "chestxdet10", "openi", "vindr")
 
 

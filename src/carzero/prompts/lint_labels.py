@@ -106,9 +106,7 @@ def match_not_finding(name: str, asked: Sequence[str] = ()) -> NotFinding | None
 
 
 _OPENS_DENIAL = frozenset({"no", "not", "without", "normal", "absent", "negative", "clear", "unremarkable"})
-
 _DENIES = frozenset({"no", "not", "without", "absent", "absence", "never", "neither", "nor", "negative"})
-
 _FILLERS = frozenset({"a", "an", "the", "of", "in", "on", "at"})
 
 

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 _FORM = re.compile(r"there (?:is|are) ")
-
 _QUESTION = re.compile(r"(?:is|are|was|were|do|does|did|has|have|can|could|what|which|where|who|how) ")
-
 _LOST_NUMBER = re.compile(r"[0-9]+\.")
 
 
@@ -81,7 +79,6 @@ _CHECKS: tuple[tuple[str, Severity, Callable[[str], str]], ...] = (
 
 
 MOST_PIECES = 4
-
 _ENDS = 2  # start and end token
 
 

@@ -12,7 +12,6 @@ from carzero.core.tables import load_table
 from carzero.errors import PromptError, TableError, describe
 
 FileFormat = Literal["json", "yaml"]
-
 _SUFFIXES: dict[str, FileFormat] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
 
 

@@ -107,7 +107,6 @@ def _unknown_code(label: str, value: object) -> PromptError:
 
 
 DEFAULT_TEMPLATE = "There is {label}"
-
 _HEADER_KEYS = ("version", "source")
 
 

@@ -10,7 +10,6 @@ from carzero.reports.schema import AlignedReport, ReportFinding
 from carzero.reports.vocabulary import Laterality, Presence
 
 DifferenceKind = Literal["lost", "flipped", "side", "doubt", "invented"]
-
 KINDS: tuple[DifferenceKind, ...] = ("lost", "flipped", "side", "doubt", "invented")
 
 

@@ -16,7 +16,6 @@ Assertion = Presence | Literal["skipped"]
 
 
 _NEXT_ONLY = 6  # words that may stand between a word such as "possible" and what it doubts
-
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
 
 

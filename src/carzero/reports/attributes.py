@@ -13,15 +13,10 @@ Span = tuple[int, int]
 
 
 _PREPOSITIONS = frozenset({"in", "at", "of", "within", "on", "overlying", "over", "along", "throughout", "involving"})
-
 _PARTINGS = frozenset({",", "and", "or", "/", "with"})  # between a place and a finding that it does not belong to
-
 _JOINTS = frozenset({"and", "or", "/"})
-
 _STATEMENTS = frozenset({"verb", "doubt_after", "doubt_next", "doubt_prev", "end_denial", "deny_after", "skip_after"})
-
 _ENDS = frozenset({",", "and", "or", "in", "on", "at", "to", "with"})  # behind "is small"
-
 _MOST_PLACES = 3
 
 

@@ -12,9 +12,7 @@ _JOINTS = frozenset({",", "and"})
 
 # What begins a statement of its own behind a comma or "and".
 _OPENERS = frozenset({"there", "the", "no", "not", "without", "this", "these", "it"})
-
 _PREDICATES = frozenset({"verb", "deny_before", "doubt_before"})  # the last two hold their verb: "is not seen"
-
 _LONGEST = 80  # tokens; a longer one is cut, so that the time for a text grows no faster than its length
 
 

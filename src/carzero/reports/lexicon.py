@@ -22,7 +22,6 @@ from carzero.reports.vocabulary import (
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
 # no text makes the search slow.
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z]+[0-9]*|_+|[,;:/?()]")
-
 _NOT = re.compile("(?<=[a-z])n['\u2019]t(?![a-z])")
 
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.

@@ -8,9 +8,7 @@ from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark
 
 _REACH = 12  # cost of the longest way between an anatomy and what is said of it
-
 _COSTS = {",": 3, "and": 2, "or": 2, "with": 3, "without": 4, "no": 4}
-
 _MODIFIERS = frozenset({"side", "severity", "place", "attribute", "anatomy"})
 
 # Words that may stand between an attribute and the finding it belongs to ("calcified 5 mm granuloma").
@@ -18,7 +16,6 @@ _FILLERS = frozenset({"mm", "cm", "x", "xxxx", "peripheral", "round", "rounded",
 
 # Words that may stand between anatomies of one list: one of the joints, and any of the others.
 _JOINTS = frozenset({",", "and", "or", "/"})
-
 _LINKS = _JOINTS | {"the", "a", "both", "size", "visualized", "remaining", "xxxx"}
 
 

@@ -52,7 +52,6 @@ class AlignedReport:
 
 
 _OPENINGS: dict[Presence, str] = {"present": "There is", "absent": "There is no", "uncertain": "There may be"}
-
 _SIDES: dict[Laterality, str] = {"left": "on the left", "right": "on the right", "bilateral": "on both sides"}
 
 

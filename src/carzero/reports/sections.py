@@ -11,13 +11,9 @@ from typing import NamedTuple
 from carzero.reports.vocabulary import load_language, load_words
 
 _REACH = 80  # characters before a colon in which its heading begins
-
 _END = re.compile(r"[:\n]")
-
 _WORD = re.compile(r"[A-Za-z]+")
-
 _STOP = re.compile(r"[.;\n]")
-
 _WORD_OR_MARK = re.compile(r"[A-Za-z]+|_+|[0-9]+")
 
 
@@ -127,9 +123,7 @@ SENTENCE_END = re.compile(
 )
 
 _LEAD = re.compile(r"(?:\s|[0-9]{1,2}[.)](?=\s|[A-Z]|\Z)|[-*\u2022](?=\s)|[.,;:](?=\s|\Z))*+")
-
 _LAST_WORD = re.compile(r"[A-Za-z.]{1,8}\Z")
-
 _LONGEST = 1000  # characters; a longer sentence is cut at a blank
 
 
@@ -174,9 +168,7 @@ def _trim(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*+\n")
-
 _NOT_BLANK = re.compile(r"\S")
-
 _INDENT = re.compile(r"(?<=\n)[ \t]++(?=[A-Z][A-Za-z ,/()&-]{2,40}:)")  # of a sub-heading
 
 

@@ -52,7 +52,6 @@ Kind = Literal["finding", "device", "summary"]
 
 
 Presence = Literal["present", "absent", "uncertain"]
-
 Laterality = Literal["", "left", "right", "bilateral"]
 
 

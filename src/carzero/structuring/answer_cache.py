@@ -14,11 +14,8 @@ from pathlib import Path
 from carzero.errors import TableError, describe
 
 _APPLICATION_ID = 0x435A4C4D  # "CZLM"; SQLite keeps it in the file's header, so another program's file is known
-
 _VERSION = 1
-
 _BUSY_S = 60.0
-
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY,

@@ -23,15 +23,10 @@ REFUSALS = {
 }
 
 _MAX_ANSWER_CHARS = 2**16
-
 _MAX_CLAIMS = 200
-
 _MAX_CHARS = {"sentence": 2000, "finding": 80, "location": 120, "severity": 40}
-
 _CHOICES = {"presence": get_args(Presence), "laterality": tuple(side or "none" for side in get_args(Laterality))}
-
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
-
 _THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 

@@ -68,17 +68,11 @@ def _count(value: object) -> int | None:
 
 
 _MAX_BODY_BYTES = 2**20
-
 _CONNECT_S = 15.0
-
 _FEW_TRIES = 3
-
 _SHOWN = 300
-
 _KEY_REFUSED = frozenset({401, 403})
-
 _NOT_THERE = frozenset({404, 405})
-
 _MISTAKEN = frozenset({400, 422})
 
 _FAILURES = {

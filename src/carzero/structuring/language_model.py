@@ -16,7 +16,6 @@ from carzero.structuring.usage import Tally
 from carzero.structuring.verification import CheckedAnswer, check_claims
 
 _MAX_REPORT_CHARS = 20_000
-
 _MAX_FAILED_IN_A_ROW = 5
 
 

@@ -14,7 +14,6 @@ from carzero.reports.vocabulary import canonical_finding, load_vocabulary
 from carzero.structuring.report_table import load_labels
 
 ALL = "all"
-
 _SHOWN = 5
 
 

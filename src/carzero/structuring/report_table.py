@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 
 # What an aligned row adds; columns of these names in the input are replaced.
 ALIGNED_COLUMNS = ("report_id", "text", "structured", "sentences", "backend", "fallback")
-
 ROW_COLUMNS = ("report_id", *PAIR_COLUMNS)
-
 _KEYS = ("report_id", "study_id", "image", "path")
-
 _PICTURES = ("image", "path")
-
 _ARCHIVES = (".tgz", ".gz", ".tar")
-
 _MOST_CHARS = 2**20  # of a report; a longer text is a broken table (a quotation mark that is not closed) and no report
-
 _SHOWN = 5
 
 

@@ -14,18 +14,13 @@ from carzero.reports.vocabulary import load_vocabulary
 from carzero.structuring.answers import build_schema
 
 _NAMES = "{{names}}"
-
 _MAX_INSTRUCTION_CHARS = 50_000
-
 _BUNDLED = "instruction-v1.md"
 
 # Square brackets are special to templates only as [INST] and the like; "[XXXX]" of a report changes as little.
 _BRACKETED = re.compile(r"\[(/?[A-Z_]{3,})\]")
-
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
 _BLANK_KINDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 

@@ -108,7 +108,6 @@ def to_output_row(carried: dict[str, Any], aligned: AlignedReport, fallback: str
 
 
 _CHUNK = 256
-
 _WAITING_CHUNKS_EACH = 4
 
 
@@ -156,9 +155,7 @@ def _align(chunk: list[Report]) -> list[AlignedReport]:
 
 
 Advance = Callable[[int, Tally], None]
-
 Write = Callable[[list[Outcome]], None]
-
 _FEW = 10_000  # reports that one process has aligned before others have earned their start
 
 

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from carzero.errors import ConfigurationError, describe
 
 MAX_RETRY_AFTER_S = 300.0
-
 _PASSING = frozenset({408, 409, 425, 429})
 
 
@@ -65,9 +64,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 KEY_VARIABLES = ("CARZERO_API_KEY", "OPENAI_API_KEY")
-
 _TAKEN_NAMES = ("rules", "all")
-
 _ENDPOINT = "/chat/completions"
 
 

@@ -18,16 +18,12 @@ from carzero.structuring.answers import Claim, InvalidAnswerError
 from carzero.structuring.requests import neutralise
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9 ,/'()-]*")
-
 _NOT_A_NAME = re.compile(r"(?:no|not|without|absent|absence|negative|there|none|normal|clear)\b")
-
 _WORD = re.compile(r"[^\W_]+")
-
 _SMALL_WORDS = frozenset({"a", "an", "the", "of", "in", "at", "and", "or", "with", "to", "is", "are", "there"})
 
 
 _MOST_PLACES = 50
-
 _OPPOSITE = {"present": "absent", "absent": "present"}
 
 

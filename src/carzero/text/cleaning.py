@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 _NUMBERING = re.compile(r"[0-9]+\.")
-
 _TOKEN = re.compile(r"\w+")
 
 

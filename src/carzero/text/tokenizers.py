@@ -162,7 +162,6 @@ def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
 
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's order: padding is 0
-
 _RAREST = 2  # a pair of pieces seen less often is not joined
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.distributed.checkpoint import state_dict as states
 
 from carzero.errors import ConfigurationError, describe
 from carzero.training.recipe_sections import OptimiserSection
+from carzero.weights.precision import choose_device
 
 
 def is_distributed() -> bool:
@@ -42,9 +43,16 @@ def gather(tensor: Tensor) -> Tensor:
     return _Gather.apply(tensor) if is_distributed() else tensor
 
 
+class _OwnRows(Protocol):
+    """What the backward pass knows of the forward pass: the first of this process's rows, and how many they are."""
+
+    start: int
+    rows: int
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(ctx: _OwnRows, tensor: Tensor) -> Tensor:
         world = dist.get_world_size()
         rows = [torch.zeros(1, dtype=torch.long, device=tensor.device) for _ in range(world)]
         dist.all_gather(rows, torch.tensor([len(tensor)], device=tensor.device))
@@ -59,17 +67,25 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: _OwnRows, *gradients: Tensor) -> Tensor:
         # A copy: autograd may hand the same tensor to others, and the sum is written in place.
         summed = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed[ctx.start : ctx.start + ctx.rows]
 
 
-_PATIENCE = timedelta(hours=24)  # the main process may read pictures for hours while the others wait
+_PATIENCE = timedelta(hours=24)  # the main process may read images for hours while the others wait
 
 
-class Engine:
+class TrainedState(TypedDict):
+    """Whole states of what is trained, in torch's own form and on the CPU; an unscaled loss has no scaler's."""
+
+    module: dict[str, Any]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+class DistributedContext:
     """Runs steps of a module on this process's device, together with the other processes if there are any.
 
     Args:
@@ -80,7 +96,7 @@ class Engine:
 
     def __init__(self, options: OptimiserSection, sharding: str = "ddp", device: str | None = None) -> None:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = self._choose_device(device)
+        self.device = _choose_training_device(device)
         self._sharded = sharding == "fsdp2" and self.world > 1
         self._clip = options.clip
         float16 = "float16" in (options.precision, options.alignment_precision)
@@ -99,7 +115,7 @@ class Engine:
         return self._sharded
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` things, in the order of ranks."""
+        """This process's part of `count` items, in the order of ranks."""
         bounds = np.linspace(0, count, self.world + 1).round().astype(int)
         return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
 
@@ -161,14 +177,14 @@ class Engine:
         if self.is_main:
             self.wait()
 
-    def state_dict(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    def state_dict(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> TrainedState:
         """Whole states of module and optimiser on the CPU, the same however many processes there are."""
         options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
         held, moments = states.get_state_dict(module, optimiser, options=options)
         return {"module": held, "optimiser": moments, "scaler": self._scaler.state_dict()}
 
-    def load_state_dict(self, module: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+    def load_state_dict(self, module: nn.Module, optimiser: torch.optim.Optimizer, state: TrainedState) -> None:
+        """Resumes from `state_dict`."""
         # A parameter that never had a gradient has no moments, and torch would miss them.
         moments = state["optimiser"]["state"]
         for group in state["optimiser"]["param_groups"]:
@@ -194,26 +210,19 @@ class Engine:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def _choose_device(self, device: str | None) -> torch.device:
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            chosen = torch.device("meta")  # no device of that name
-        if chosen.type not in ("cpu", "cuda"):
-            raise ConfigurationError(
-                describe("There is no such device for training", got=device, expected="cpu, cuda, or cuda:1")
-            )
-        if chosen.type == "cuda":
-            if not torch.cuda.is_available():
-                raise ConfigurationError(
-                    describe("There is no GPU that torch can use", got=device, expected="--device cpu, or none")
-                )
-            if ":" not in device:
-                chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(chosen)
-        return chosen
+
+def _choose_training_device(device: str | None) -> torch.device:
+    """This process's own device: of several GPUs, the one of its local rank where the user names none."""
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # Named in full before it is tried, so that no process touches the GPU of another.
+    chosen = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name)
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigurationError(
+            describe("This device is not available for training", got=device, expected="cpu, cuda, or cuda:1")
+        )
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
 def _shard(module: nn.Module) -> nn.Module:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from carzero.errors import ConfigurationError, RunError, describe
-from carzero.training.batches.sampler import StepPlan
-from carzero.training.distributed import Engine
+from carzero.training.batches.sampler import StepRows, seed_torch
+from carzero.training.distributed import DistributedContext
 from carzero.training.optimiser import AveragedModel, Schedule, build_optimiser, set_training_mode
-from carzero.training.randomness import seed_torch
+from carzero.training.progress import BestBy, RunObserver, StepRecord, Validation, WeightChoice
 from carzero.training.recipes import RunSection
-from carzero.training.run_folder import RunFolder, latest_checkpoint, load_checkpoint, save_checkpoint
+from carzero.training.run_folder import Checkpoint, RunFolder, latest_checkpoint, load_checkpoint, save_checkpoint
 from carzero.training.trackers import Curves
+
+Objective = TypeVar("Objective", bound=nn.Module)
 
 
 class StopRequest:
@@ -77,63 +80,55 @@ class InterruptedRunError(RunError):
         self.signal_number = signal_number
 
 
-class Task(Protocol):
+class Task(Protocol[Objective]):
     """What a loop trains.
 
     Attributes:
-        things: what a row of a step is, in the plural, as the log counts it: "images".
+        items: what a row of a step is, in the plural, as the log counts it: "images".
         steps: how many there are.
         train_batch_norm: whether batch statistics are trained.
         is_validated: whether `validate` says anything.
+        best_by: what makes a validation the best one.
         all_used: whether every trained parameter gets a gradient at every step.
     """
 
-    things: str
+    items: str
     steps: int
     train_batch_norm: bool
     is_validated: bool
+    best_by: BestBy
     all_used: bool
 
     @property
-    def objective(self) -> nn.Module:
+    def objective(self) -> Objective:
         """A module that turns a batch into its loss."""
-        ...
 
     @property
     def model(self) -> nn.Module:
         """What is trained: a part of the objective."""
-        ...
 
-    def plan(self, after: int) -> Iterator[StepPlan]:
+    def sample(self, after: int) -> Iterator[StepRows]:
         """The steps behind the first `after`."""
-        ...
 
-    def load(self, plan: StepPlan) -> Any:
+    def load(self, sampled: StepRows) -> object:
         """This process's batch of a step."""
-        ...
 
-    def validate(self, objective: Any) -> dict[str, Any]:
-        """Judges the weights in an objective in eval mode; every process calls it."""
-        ...
+    def validate(self, objective: Objective) -> Validation:
+        """Measures the weights in an objective in eval mode; every process calls it."""
 
-    def is_better(self, validation: dict[str, Any], best: dict[str, Any]) -> bool:
-        """Whether a validation is better than the best so far."""
-        ...
-
-    def save(self, objective: Any, folder: RunFolder, record: dict[str, Any]) -> None:
+    def save(self, objective: Objective, folder: RunFolder, record: StepRecord) -> None:
         """Writes the weights in an objective into the run's folder; the main process calls it."""
-        ...
 
 
-class TrainingLoop:
+class TrainingLoop(Generic[Objective]):
     """Runs a task.
 
     Args:
         task: what is trained.
         recipe: how.
-        engine: on what.
+        context: on what.
         folder: where; None in processes that are not the main one.
-        report: called in the main process with every log record.
+        observer: told of every record in the main process.
 
     Raises:
         ConfigurationError: the schedule waits for validations, and there are none.
@@ -141,13 +136,13 @@ class TrainingLoop:
 
     def __init__(
         self,
-        task: Task,
+        task: Task[Objective],
         recipe: RunSection,
-        engine: Engine,
+        context: DistributedContext,
         folder: RunFolder | None,
-        report: Callable[[dict[str, Any]], None],
+        observer: RunObserver,
     ) -> None:
-        self._task, self._recipe, self._engine, self._folder, self._report = task, recipe, engine, folder, report
+        self._task, self._recipe, self._context, self._folder, self._observer = task, recipe, context, folder, observer
         options = recipe.optimiser
         if options.schedule == "plateau" and not task.is_validated:
             raise ConfigurationError(
@@ -159,17 +154,18 @@ class TrainingLoop:
                 )
             )
         self._average = AveragedModel(task.objective, options.average)
-        self._judge = self._average.model
-        if engine.is_sharded:  # a sharded model cannot be asked part by part: a whole copy is judged and saved
-            self._judge = AveragedModel(task.objective, 0.5).model.to(engine.device)
-        self._average.model.to(engine.device)
-        self._module = engine.prepare(task.objective, all_used=task.all_used)
+        self._measured = self._average.model
+        if context.is_sharded:  # a sharded model cannot be asked part by part: a whole copy is measured and saved
+            self._measured = AveragedModel(task.objective, 0.5).model.to(context.device)
+        self._average.model.to(context.device)
+        self._module = context.prepare(task.objective, all_used=task.all_used)
         self._optimiser = build_optimiser(task.model, options)
         self._schedule = Schedule(options, task.steps)
-        self._state: dict[str, Any] = {"step": 0, "kept": {}, "best": {}, "waited": 0}
+        self._choice = WeightChoice(recipe.keep, task.best_by, options.early_stop, is_validated=task.is_validated)
+        self._done = 0
 
-    def run(self, checkpoint_folder: Path, *, resume: bool) -> dict[str, Any]:
-        """Trains to the end, and returns the log record of the weights that were kept.
+    def run(self, checkpoint_folder: Path, *, resume: bool) -> StepRecord:
+        """Trains to the end, and returns the record of the step whose weights were kept.
 
         Raises:
             InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
@@ -177,113 +173,103 @@ class TrainingLoop:
         """
         if resume and (latest := latest_checkpoint(checkpoint_folder)):
             self._restore(load_checkpoint(latest))
-        with closing(self._open_curves()) as curves:
+        if self._folder:
+            self._folder.truncate_log(self._done)
+        with closing(Curves(self._recipe, self._folder.path if self._folder else None, self._done)) as curves:
             self._run_steps(checkpoint_folder, curves)
-        kept: dict[str, Any] = self._state["kept"]
-        return kept
+        if self._choice.kept is None:
+            raise RunError(describe("The run kept no weights", got=f"{self._done} steps", expected="one at least"))
+        return self._choice.kept
 
     def _run_steps(self, checkpoint_folder: Path, curves: Curves) -> None:
         started, seen = time.perf_counter(), 0
         with stop_on_signals() as request:
-            for plan in self._task.plan(self._state["step"]):
-                if self._is_stopped_early():
+            for sampled in self._task.sample(self._done):
+                if self._choice.is_stopped_early:
                     break
-                record = self._step(plan)
-                seen += len(plan.rows)
-                record[f"{self._task.things}_per_s"] = round(seen / (time.perf_counter() - started), 1)
-                self._finish_step(plan, record, curves)
-                stopping = self._engine.any(bool(request))
-                if stopping or self._is_due(plan, self._recipe.checkpoint_every):
+                loss, rate, norm = self._step(sampled)
+                seen += len(sampled.rows)
+                speed = round(seen / (time.perf_counter() - started), 1)
+                record = StepRecord(
+                    step=sampled.step,
+                    steps=self._task.steps,
+                    epoch=sampled.epoch,
+                    loss=round(loss, 5),
+                    lr=rate,
+                    # JSON has no infinity; a step that overflows in float16 is left out.
+                    gradient_norm=round(norm, 5) if math.isfinite(norm) else None,
+                    items=self._task.items,
+                    items_per_s=speed,
+                )
+                self._finish_step(sampled, record, curves)
+                stopping = self._context.any(bool(request))
+                if stopping or self._is_due(sampled, self._recipe.checkpoint_every):
                     self._save_state(checkpoint_folder)
-                if stopping and plan.step < self._task.steps:
-                    raise InterruptedRunError(plan.step, request.signal or signal.SIGTERM)  # or another process got it
+                if stopping and sampled.step < self._task.steps:
+                    # Or another process got the signal.
+                    raise InterruptedRunError(sampled.step, request.signal or signal.SIGTERM)
 
-    def _step(self, plan: StepPlan) -> dict[str, Any]:
+    def _step(self, sampled: StepRows) -> tuple[float, float, float]:
+        """Takes a step; its loss, learning rate and gradient norm."""
         set_training_mode(self._task.model, train_batch_norm=self._task.train_batch_norm)
-        seed_torch(self._recipe.seed, _DROPOUT, plan.step, self._engine.rank)
-        rate = self._schedule.apply(self._optimiser, plan.step)
-        loss = self._module(self._task.load(plan))
+        seed_torch(self._recipe.seed, _DROPOUT, sampled.step, self._context.rank)
+        rate = self._schedule.apply(self._optimiser, sampled.step)
+        loss = self._module(self._task.load(sampled))
         value = float(loss.detach())
-        _check_finite(value, f"The loss of step {plan.step}")
-        norm = self._engine.step(loss, self._module, self._optimiser)
-        if not self._engine.is_scaled:
-            _check_finite(norm, f"The gradient of step {plan.step}")
+        _check_finite(value, f"The loss of step {sampled.step}")
+        norm = self._context.step(loss, self._module, self._optimiser)
+        if not self._context.is_scaled:
+            _check_finite(norm, f"The gradient of step {sampled.step}")
         self._average.update(self._task.objective)
-        self._state["step"] = plan.step
-        return {
-            "step": plan.step,
-            "steps": self._task.steps,
-            "epoch": plan.epoch,
-            "loss": round(value, 5),
-            "lr": rate,
-            # JSON has no infinity; a step that overflows in float16 is left out.
-            "gradient_norm": round(norm, 5) if math.isfinite(norm) else None,
-        }
+        self._done = sampled.step
+        return value, rate, norm
 
-    def _finish_step(self, plan: StepPlan, record: dict[str, Any], curves: Curves) -> None:
+    def _finish_step(self, sampled: StepRows, record: StepRecord, curves: Curves) -> None:
         """Validates and keeps weights where it is time to, and writes the record."""
-        last = plan.step == self._task.steps
-        due = last or self._is_due(plan, self._recipe.evaluate_every)
-        if due and self._engine.is_sharded:
-            self._judge.load_state_dict(self._engine.full_state(self._module))
-        if due and self._task.is_validated:
-            record["validation"] = self._validate()
-            if "loss" in record["validation"]:
-                self._schedule.observe(record["validation"]["loss"])
-        if self._is_to_keep(record, last=last):
-            self._state["kept"] = record
-            if self._folder:
-                self._task.save(self._judge, self._folder, record)
+        is_last = sampled.step == self._task.steps
+        is_due = is_last or self._is_due(sampled, self._recipe.evaluate_every)
+        if is_due and self._context.is_sharded:
+            self._measured.load_state_dict(self._context.full_state(self._module))
+        if is_due and self._task.is_validated:
+            validation = self._validate()
+            record = replace(record, validation=validation)
+            if validation.loss is not None:
+                self._schedule.observe(validation.loss)
+        if self._choice.take(record, is_last=is_last) and self._folder:
+            self._task.save(self._measured, self._folder, record)
         if self._folder:
-            self._folder.append_log(record)
+            self._folder.append_log(record.to_dict())
             curves.add(record)
-            self._report(record)
-
-    def _is_to_keep(self, record: dict[str, Any], *, last: bool) -> bool:
-        keeps_last = self._recipe.keep == "last" or not self._task.is_validated
-        better = False
-        if "validation" in record and not (keeps_last and self._recipe.optimiser.early_stop is None):
-            better = self._task.is_better(record["validation"], self._state["best"])
-            self._state["waited"] = 0 if better else self._state["waited"] + 1
-            self._state["best"] = record["validation"] if better else self._state["best"]
-        return last or self._is_stopped_early() if keeps_last else better
+            self._observer.add_record(record)
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, Any]:
-        self._judge.eval()
-        return self._task.validate(self._judge)
+    def _validate(self) -> Validation:
+        self._measured.eval()
+        return self._task.validate(self._measured)
 
-    def _is_stopped_early(self) -> bool:
-        patience = self._recipe.optimiser.early_stop
-        return patience is not None and self._state["waited"] >= patience
-
-    def _is_due(self, plan: StepPlan, every: int | None) -> bool:
+    def _is_due(self, sampled: StepRows, every: int | None) -> bool:
         every = every or self._recipe.evaluate_every
-        return plan.step == self._task.steps or (plan.ends_epoch if every is None else plan.step % every == 0)
-
-    def _open_curves(self) -> Curves:
-        if self._folder is None:
-            return Curves([], Path(), {}, 0)
-        self._folder.truncate_log(self._state["step"])
-        description = {"recipe": self._recipe.model_dump(mode="json")}
-        return Curves(self._recipe.log, self._folder.path, description, self._state["step"])
+        is_due = sampled.ends_epoch if every is None else sampled.step % every == 0
+        return sampled.step == self._task.steps or is_due
 
     def _save_state(self, checkpoint_folder: Path) -> None:
-        state = self._engine.state_dict(self._module, self._optimiser)
+        state = self._context.state_dict(self._module, self._optimiser)
         if self._folder:
-            state |= {
-                "loop": self._state,
+            checkpoint: Checkpoint = {
+                **state,
+                "loop": {"step": self._done, **self._choice.state_dict()},
                 "schedule": self._schedule.state_dict(),
                 "average": self._average.state_dict(),
             }
-            save_checkpoint(checkpoint_folder, self._state["step"], state, keep=self._recipe.keep_checkpoints)
-        self._engine.wait()
+            save_checkpoint(checkpoint_folder, self._done, checkpoint, keep=self._recipe.keep_checkpoints)
+        self._context.wait()
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._engine.load_state_dict(self._module, self._optimiser, state)
+    def _restore(self, state: Checkpoint) -> None:
+        self._context.load_state_dict(self._module, self._optimiser, state)
         self._schedule.load_state_dict(state["schedule"])
         self._average.load_state_dict(state["average"])
-        self._state |= state["loop"]
+        self._choice.load_state_dict(state["loop"])
+        self._done = state["loop"]["step"]
 
 
 def _check_finite(value: float, what: str) -> None:

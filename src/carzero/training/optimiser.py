@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Generic, TypedDict, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from carzero.training.batches.feature_cache import is_frozen
 from carzero.training.recipe_sections import OptimiserSection
 
+Module = TypeVar("Module", bound=nn.Module)
 _THRESHOLD = 1e-4  # relative gain that counts as one, as in torch's ReduceLROnPlateau
-
 _KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -48,7 +49,7 @@ class Schedule:
     def __init__(self, options: OptimiserSection, steps: int) -> None:
         self._options, self._steps = options, steps
         self._warmup = round(options.warmup * steps)
-        self._scale, self._best, self._waited = 1.0, math.inf, 0
+        self._scale, self._best, self._waited = 1.0, math.inf, 0.0
 
     def factor(self, step: int) -> float:
         """The factor of a step, counted from 1."""
@@ -77,12 +78,12 @@ class Schedule:
             self._scale *= self._options.factor
             self._waited = 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float]:
         """What a resumed run needs."""
         return {"scale": self._scale, "best": self._best, "waited": self._waited}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Resumes from `state_dict`."""
         self._scale, self._best, self._waited = state["scale"], state["best"], state["waited"]
 
 
@@ -98,16 +99,23 @@ def set_training_mode(model: nn.Module, *, train_batch_norm: bool) -> None:
                 module.eval()
 
 
-class AveragedModel:
-    """The weights that are judged and saved: an average of those in training, or those themselves.
+class AverageState(TypedDict):
+    """What a resumed run needs of its average, as it is in a checkpoint."""
+
+    steps: int
+    model: dict[str, Tensor]
+
+
+class AveragedModel(Generic[Module]):
+    """The weights that are measured and saved: an average of those in training, or those themselves.
 
     Args:
         model: the model in training.
         decay: weight of the past, approached from below so that early steps are forgotten; 0: no average, and no copy.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model: Any = copy.deepcopy(model).eval() if decay else model
+    def __init__(self, model: Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval() if decay else model
         self._decay = decay
         self._steps = 0
 
@@ -123,12 +131,12 @@ class AveragedModel:
         for held, current in zip(self.model.buffers(), model.buffers(), strict=True):
             held.copy_(current)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> AverageState:
         """What a resumed run needs."""
         return {"steps": self._steps, "model": self.model.state_dict() if self._decay else {}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+    def load_state_dict(self, state: AverageState) -> None:
+        """Resumes from `state_dict`."""
         self._steps = state["steps"]
         if self._decay:
             self.model.load_state_dict(state["model"])

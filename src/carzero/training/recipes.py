@@ -56,7 +56,7 @@ class RunSection(Section):
         options = self.optimiser
         if (options.steps is None) == (options.epochs is None):
             raise ValueError("optimiser needs either steps or epochs")
-        sizes = options.batch_size if isinstance(options.batch_size, dict) else {0: options.batch_size}
+        sizes = options.batch_sizes
         if self.memory.sharding == "fsdp2" and 1 in (self.memory.image_block, self.memory.text_block):
             raise ValueError("fsdp2 needs blocks of 2 or more, so that every process has as many")
         if self.memory.sharding == "fsdp2" and options.average:
@@ -212,8 +212,11 @@ class ImagePretrainRecipe(RunSection):
 
     @model_validator(mode="after")
     def _check_parts(self) -> ImagePretrainRecipe:
-        if self.vision.start == "efficientnet-lite0":
-            raise ValueError("efficientnet-lite0 has no patches to hide: vision.start is random, or a ViT")
+        if self.vision.start != "random":
+            from carzero.training.start.towers import VISION_STARTS
+
+            if self.vision.start in VISION_STARTS:
+                raise ValueError(f"{self.vision.start} has no patches to mask: vision.start is random, or a ViT")
         _refuse_config_of_weights(self.vision)
         _refuse_idle(self, memory=("text_block", "tile_pairs"), pixels=("versions",))
         return self

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -14,15 +13,16 @@ from carzero._version import __version__
 from carzero.core.hashing import hash_table
 from carzero.data.pairs import load_pairs
 from carzero.errors import RunError, describe
-from carzero.training.distributed import Engine
-from carzero.training.loop import Task, TrainingLoop
+from carzero.training.distributed import DistributedContext
+from carzero.training.loop import Objective, Task, TrainingLoop
+from carzero.training.progress import UNOBSERVED, RunObserver, StepRecord
 from carzero.training.recipes import Recipe, RunSection
 from carzero.training.run_folder import RunFolder
 from carzero.training.tasks.contrastive import ContrastiveTask
 
 
 def run_task(
-    build: Callable[[Engine], Task],
+    build: Callable[[DistributedContext], Task[Objective]],
     recipe: RunSection,
     data: str | Path,
     out: str | Path,
@@ -30,36 +30,32 @@ def run_task(
     columns: Mapping[str, str] | None,
     resume: bool,
     device: str | None,
-    report: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Runs a task to its end, and returns the log record of the weights that were kept.
+    observer: RunObserver,
+) -> StepRecord:
+    """Runs a task to its end, and returns the record of the step whose weights were kept.
 
-    Under torchrun every process calls it.
-
-    Args:
-        build: makes the task, once the run's folder is taken.
-        recipe: of the run.
-        data: the file that is learned from; the run is bound to its content.
-        columns: names that it uses for our columns.
-        out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
-        resume: go on with the run in `out`.
-        device: see `Engine`.
-        report: called in the main process with every log record.
+    Under torchrun every process calls it. `build` makes the task, once the run's folder is taken; the run is bound to
+    the content of the file `data`. What else it takes is that of `train`.
 
     Raises:
-        RunError: the run cannot start, go on or be resumed, or another process of it has ended;
+        RunError: the run cannot start, continue or be resumed, or another process of it has ended;
             `InterruptedRunError` if it was asked to stop.
     """
     data, out = Path(data), Path(out)
     with ExitStack() as held:
-        engine = Engine(recipe.optimiser, recipe.memory.sharding, device)
-        held.callback(engine.close)
+        context = DistributedContext(recipe.optimiser, recipe.memory.sharding, device)
+        held.callback(context.close)
         held.enter_context(_name_lost_processes())
         folder = None
-        if engine.is_main:
-            description = _describe_run(recipe, data, columns, engine.world)
+        if context.is_main:
+            description = {
+                "recipe": recipe.model_dump(mode="json"),
+                "table": {"path": str(data), "sha256": hash_table(data), "columns": dict(columns or {})},
+                "processes": context.world,
+                "software": {"carzero": __version__, "torch": str(torch.__version__)},
+            }
             folder = held.enter_context(closing(RunFolder(out, description, resume=resume)))
-        return TrainingLoop(build(engine), recipe, engine, folder, report).run(out / "checkpoints", resume=resume)
+        return TrainingLoop(build(context), recipe, context, folder, observer).run(out / "checkpoints", resume=resume)
 
 
 @contextmanager
@@ -83,15 +79,6 @@ def _name_lost_processes() -> Iterator[None]:
         ) from error
 
 
-def _describe_run(recipe: RunSection, data: Path, columns: Mapping[str, str] | None, processes: int) -> dict[str, Any]:
-    return {
-        "recipe": recipe.model_dump(mode="json"),
-        "table": {"path": str(data), "sha256": hash_table(data), "columns": dict(columns or {})},
-        "processes": processes,
-        "software": {"carzero": __version__, "torch": str(torch.__version__)},
-    }
-
-
 def train(
     recipe: Recipe,
     table_path: str | Path,
@@ -101,30 +88,28 @@ def train(
     columns: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
     device: str | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda _: None,
-    progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> dict[str, Any]:
-    """Trains, and returns the log record of the weights that were kept. Under torchrun every process calls it.
+    observer: RunObserver = UNOBSERVED,
+) -> StepRecord:
+    """Trains, and returns the record of the step whose weights were kept. Under torchrun every process calls it.
 
     Args:
         recipe: what is trained, and how.
         table_path: the training table, see `carzero.data.pairs`.
         out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
-        resume: go on with the run in `out`.
+        resume: resume the run in `out`.
         columns: names that the table uses for our columns.
-        cache: folder for read pictures and features of frozen towers, to be shared between runs.
-        device: see `Engine`.
-        report: called in the main process with every log record.
-        progress: called in the main process with pictures read, and their number.
+        cache: folder for read images and features of frozen towers, to be shared between runs.
+        device: see `DistributedContext`.
+        observer: told of the run's progress.
 
     Raises:
         TableError: the table is wrong, or has fewer training images than a batch.
         ConfigurationError: the recipe's parts do not fit each other.
-        RunError: the run cannot start, go on or be resumed; `InterruptedRunError` if it was asked to stop.
+        RunError: the run cannot start, continue or be resumed; `InterruptedRunError` if it was asked to stop.
     """
     table = load_pairs(table_path, columns=columns)
 
-    def build(engine: Engine) -> ContrastiveTask:
-        return ContrastiveTask(recipe, table, engine, Path(cache) if cache else Path(out) / "cache", progress)
+    def build(context: DistributedContext) -> ContrastiveTask:
+        return ContrastiveTask(recipe, table, context, Path(cache) if cache else Path(out) / "cache", observer)
 
-    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, observer=observer)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 import yaml
 
 from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
 from carzero.errors import RunError, describe
+from carzero.training.distributed import TrainedState
+from carzero.training.optimiser import AverageState
+from carzero.training.progress import ChoiceState
 
 # What may differ between a run and its resumption: no weight depends on it, but for what other processes draw in
 # dropout and how they round. A table is known by its content.
@@ -33,14 +37,14 @@ class RunFolder:
     Args:
         path: the folder.
         description: what decides the run: recipe, hash of its data, versions; plain values.
-        resume: go on with the run that is there.
+        resume: resume the run that is there.
 
     Raises:
         RunError: the folder holds another run, or one that is running, or none that could be resumed; or it cannot be
             written.
     """
 
-    def __init__(self, path: Path, description: dict[str, Any], *, resume: bool) -> None:
+    def __init__(self, path: Path, description: Mapping[str, object], *, resume: bool) -> None:
         self.path = path
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self._description = json.loads(json.dumps(description))
@@ -67,7 +71,7 @@ class RunFolder:
         with room_for("The log", self.path), replace_when_done(log) as file:
             file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def append_log(self, record: dict[str, Any]) -> None:
+    def append_log(self, record: Mapping[str, object]) -> None:
         """Adds a record to log.jsonl.
 
         Raises:
@@ -135,7 +139,7 @@ def _is_before_steps(file: Path) -> bool:
     return file.name in _BEFORE_STEPS or file.name.startswith(".run.yaml.")  # the latter where its writer was killed
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+def _differences(before: object, now: object, prefix: str = "") -> list[str]:
     """Dotted names of what differs between two nested mappings."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return [] if before == now else [prefix.rstrip(".")]
@@ -150,12 +154,24 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-_PARTS = {"module", "optimiser", "scaler", "loop", "schedule", "average"}
+class LoopState(ChoiceState):
+    """The number of the last step, and what is known of the weights that were kept."""
+
+    step: int
+
+
+class Checkpoint(TrainedState):
+    """Everything that a resumed run needs; tensors and plain values."""
+
+    loop: LoopState
+    schedule: dict[str, float]
+    average: AverageState
+
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
+def save_checkpoint(folder: Path, step: int, state: Checkpoint, *, keep: int) -> Path:
     """Writes a state, and removes all but the newest `keep`; a failure leaves what was there.
 
     Raises:
@@ -182,17 +198,17 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("step-"))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a state; tensors and plain values only, so that a foreign file cannot run code.
 
     Raises:
         RunError: the file cannot be read.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives raise many kinds
         raise _unreadable(path, (str(error) or type(error).__name__).splitlines()[0]) from error
-    if not isinstance(state, dict) or not state.keys() >= _PARTS:
+    if not isinstance(state, dict) or not state.keys() >= Checkpoint.__annotations__.keys():
         raise _unreadable(path, f"parts {sorted(state)}" if isinstance(state, dict) else type(state).__name__)
     return state
 

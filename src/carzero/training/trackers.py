@@ -3,73 +3,94 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from carzero.errors import MissingExtraError, describe
+from carzero.training.progress import StepRecord
+from carzero.training.recipes import RunSection
+
+
+class Viewer(NamedTuple):
+    """What takes in the numbers of a step by name, and what writes the rest at the end."""
+
+    add: Callable[[Mapping[str, float], int], None]
+    close: Callable[[], object]
 
 
 class Curves:
-    """Sends the numbers of each record to the viewers that a recipe names.
+    """Sends the numbers of each record to the viewers that a recipe names in `log`.
 
     Args:
-        viewers: "tensorboard" (files in the run's folder) and "wandb" (which obeys its own WANDB_* variables).
-        folder: the run's.
-        description: of the run.
+        recipe: of the run.
+        folder: the run's; None: nothing is shown.
         done: steps that are done already; what a viewer has behind them is replaced.
 
     Raises:
         MissingExtraError: a viewer is not installed.
     """
 
-    def __init__(self, viewers: list[Any], folder: Path, description: dict[str, Any], done: int) -> None:
-        self._board: Any = _open_tensorboard(folder, done) if "tensorboard" in viewers else None
-        self._wandb: Any = _open_wandb(folder, description) if "wandb" in viewers else None
+    def __init__(self, recipe: RunSection, folder: Path | None, done: int) -> None:
+        self._viewers = [VIEWERS[name](recipe, folder, done) for name in recipe.log] if folder else []
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Takes in a log record; nested names are joined by "/"."""
-        values = _flatten(record)
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, record["step"])
-        if self._wandb is not None:
-            self._wandb.log(values, step=record["step"])
+    def add(self, record: StepRecord) -> None:
+        """Takes in a record; nested names are joined by "/"."""
+        values = dict(_flatten(record.to_dict()))
+        for viewer in self._viewers:
+            viewer.add(values, record.step)
 
     def close(self) -> None:
         """Writes what is left."""
-        if self._board is not None:
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for viewer in self._viewers:
+            viewer.close()
 
 
-def _open_tensorboard(folder: Path, done: int) -> Any:
+def _open_tensorboard(recipe: RunSection, folder: Path, done: int) -> Viewer:
+    """Files in the run's folder."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError(
             describe("TensorBoard is not installed", then="install the extra: pip install 'carzero[train]'")
         ) from error
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+
+    def add(values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+
+    return Viewer(add, writer.close)
 
 
-def _open_wandb(folder: Path, description: dict[str, Any]) -> Any:
+def _open_wandb(recipe: RunSection, folder: Path, done: int) -> Viewer:
+    """Weights & Biases, which obeys its own WANDB_* variables."""
     try:
         import wandb
     except ImportError as error:
         raise MissingExtraError(
-            describe("Weights & Biases is not installed", then="pip install wandb, or take it out of the recipe's log")
+            describe(
+                "Weights & Biases is not installed",
+                then="install the extra: pip install 'carzero[wandb]', or take it out of the recipe's log",
+            )
         ) from error
-    name = description["recipe"]["name"]
-    project = os.environ.get("WANDB_PROJECT", "carzero")
-    return wandb.init(project=project, name=name, id=folder.name, resume="allow", dir=str(folder), config=description)
+    wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "carzero"),
+        name=recipe.name,
+        id=folder.name,
+        resume="allow",
+        dir=str(folder),
+        config={"recipe": recipe.model_dump(mode="json")},
+    )
+    return Viewer(lambda values, step: wandb.log(dict(values), step=step), wandb.finish)
 
 
-def _flatten(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    flat: dict[str, float] = {}
+VIEWERS = {"tensorboard": _open_tensorboard, "wandb": _open_wandb}
+
+
+def _flatten(record: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in record.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}/")
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and name != "step":
-            flat[f"{prefix}{name}"] = value
-    return flat
+            yield f"{prefix}{name}", value

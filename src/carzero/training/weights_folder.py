@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
+from transformers import PreTrainedModel
 
+from carzero._version import __version__
 from carzero.core.atomic import room_for
+from carzero.training.progress import StepRecord
+from carzero.training.recipes import RunSection
 
 
-def save_folder(parts: list[Any], folder: Path, *, card: str, dtype: str = "float32") -> None:
+class Saveable(Protocol):
+    """What belongs to a model: a processor or a tokenizer."""
+
+    def save_pretrained(self, save_directory: Path, /) -> object:
+        """Writes its files."""
+
+
+def save_folder(model: PreTrainedModel, beside: Saveable, folder: Path, *, card: str, dtype: str = "float32") -> None:
     """Writes a folder of weights in place of an older one.
 
     Args:
-        parts: a model and what belongs to it (processor or tokenizer), each with `save_pretrained`; the model first.
+        model: the weights.
+        beside: what belongs to them.
         folder: where.
         card: text of README.md.
         dtype: precision of the saved weights.
@@ -26,10 +39,9 @@ def save_folder(parts: list[Any], folder: Path, *, card: str, dtype: str = "floa
     """
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(new, ignore_errors=True)
-    model, *others = parts
     try:
         with room_for("The weights", folder.parent):
-            _write(new, model, others, card, dtype)
+            _write(new, model, beside, card, dtype)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -41,8 +53,9 @@ def save_folder(parts: list[Any], folder: Path, *, card: str, dtype: str = "floa
 
 
 def write_card(
-    title: str,
-    sections: dict[str, Any],
+    recipe: RunSection,
+    data: Mapping[str, object],
+    record: StepRecord,
     *,
     what: str = "A CARZero for chest radiographs.",
     library: str = "carzero",
@@ -51,25 +64,33 @@ def write_card(
     """A model card: what the weights are, from which data and recipe they come, and what they reached.
 
     Args:
-        title: name of the weights.
-        sections: heading to text, or to values that are shown as JSON.
+        recipe: of the run.
+        data: what they were trained on, in numbers.
+        record: of the step that they come from.
         what: the weights in one sentence.
         library: what loads them, as the hub calls it.
         pipeline: what they do, as the hub calls it; None: nothing by themselves.
     """
+    step = record.to_dict()
+    sections = {
+        "Data": data,
+        f"Result on validation {record.items}": step.pop("validation", "Nothing was validated."),
+        "Step": step,
+        "Recipe": recipe.model_dump(mode="json"),
+        "Software": {"carzero": __version__, "torch": str(torch.__version__)},
+    }
     lines = ["---", f"library_name: {library}", *([f"pipeline_tag: {pipeline}"] if pipeline else []), "---"]
-    lines += [f"# {title}", "", f"{what} Research software, not for clinical use.", ""]
+    lines += [f"# {recipe.name}", "", f"{what} Research software, not for clinical use.", ""]
     for heading, content in sections.items():
         lines += [f"## {heading}", ""]
         lines += [content, ""] if isinstance(content, str) else ["```json", json.dumps(content, indent=2), "```", ""]
     return "\n".join(lines)
 
 
-def _write(folder: Path, model: Any, others: list[Any], card: str, dtype: str) -> None:
+def _write(folder: Path, model: PreTrainedModel, beside: Saveable, card: str, dtype: str) -> None:
     state = {name: _convert(tensor, getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
-    for part in others:
-        part.save_pretrained(folder)
+    beside.save_pretrained(folder)
     _state_dtype(folder / "config.json", dtype)
     (folder / "README.md").write_text(card, encoding="utf-8")
     for file in folder.iterdir():  # the weights' writer keeps its file from other users

@@ -38,7 +38,6 @@ from carzero.metrics.rows import MetricRow
 from carzero.metrics.sampling import describe_bootstrap
 
 IOU_THRESHOLDS = (0.1, 0.3, 0.5)
-
 BOX_SHARE = 0.5
 
 

@@ -23,7 +23,6 @@ from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import save_result
 
 EVERY = "all"
-
 _TASKS = ("classification", "pointing")
 
 

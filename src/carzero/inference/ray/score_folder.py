@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 
 _FAILURES, _ATTEMPTS = "_failures", "_attempts"
-
 _FAILURE_COLUMNS = ("image_id", "path", "reason")
-
 _RUN = "carzero_run"  # in the manifest, and in each part's own metadata, so that a stray part is known by itself
 
 

@@ -31,7 +31,7 @@ def hash_module(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class FrozenView:
+class ImageFeatureCache:
     """Raw features of one view of every image: as it is, or in one random variation. Held in bfloat16.
 
     Args:
@@ -61,7 +61,7 @@ class FrozenView:
         encode: Callable[[slice], ImageFeatures],
         rows: NDArray[np.int64],
         mirrored: NDArray[np.bool_],
-    ) -> FrozenView:
+    ) -> ImageFeatureCache:
         """Takes the features from the file of an earlier run, or encodes them and writes it.
 
         Args:
@@ -100,7 +100,7 @@ class FrozenView:
         return torch.tensor([self._place[int(row)] for row in rows], dtype=torch.long)
 
 
-class FrozenTexts:
+class TextFeatureCache:
     """Raw features of every sentence of a run.
 
     Args:

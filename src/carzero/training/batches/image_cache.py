@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
 from carzero.errors import ImageError, TableError, describe
 from carzero.images import Geometry, load_radiograph
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 
 _AHEAD = 64
 
@@ -85,7 +85,7 @@ def share_films(
     rows: NDArray[np.int64],
     resize_px: int,
     folder: Path,
-    engine: Engine,
+    context: DistributedContext,
     progress: Callable[[int, int], None],
 ) -> Films:
     """Squares of some rows of a table: the main process reads them, then all processes map its file.
@@ -95,11 +95,11 @@ def share_films(
         rows: those that are needed.
         resize_px: side of the squares.
         folder: see `save_films`.
-        engine: tells the main process.
+        context: tells the main process.
         progress: see `save_films`; called in the main process.
     """
     needed = [paths[row] for row in rows]
-    with engine.main_first():
+    with context.main_first():
         file = save_films(needed, resize_px, folder, progress)
     return Films(file, resize_px, {int(row): place for place, row in enumerate(rows)})
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from carzero.model import ImageFeatures, TextFeatures
 from carzero.processing import CARZeroProcessor
 from carzero.training.batches.augment import Variation, augment, draw_variation, normalise
-from carzero.training.batches.feature_cache import FrozenTexts, FrozenView
+from carzero.training.batches.feature_cache import ImageFeatureCache, TextFeatureCache
 from carzero.training.batches.image_cache import Films
-from carzero.training.batches.sampler import StepPlan
-from carzero.training.randomness import generator_for, torch_generator_for
+from carzero.training.batches.sampler import StepRows, generator_for, torch_generator_for
+from carzero.training.batches.statements import SentenceBatch, Statements
+from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import PixelSection
 
 
@@ -49,8 +50,7 @@ class StepBatch:
 
 
 # Purposes of random numbers, so that no two draws of one step are the same.
-_VIEWS, _VERSIONS = 2, 3
-
+_VIEWS, _VERSIONS, _SENTENCES, _VALIDATION = 2, 3, 4, 5
 _NEARLY_ALL = 0.9
 
 
@@ -93,7 +93,7 @@ class ImageInputs:
     def __init__(self, films: Films, pixels: PixelSection, *, seed: int, device: torch.device) -> None:
         self._films, self._pixels, self._seed, self._device = films, pixels, seed, device
         self._mean, self._std = pixels.image_mean, pixels.image_std
-        self._frozen: list[FrozenView] = []
+        self._frozen: list[ImageFeatureCache] = []
 
     def choose(self, rows: NDArray[np.int64], step: int) -> Views:
         """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""
@@ -108,8 +108,16 @@ class ImageInputs:
         """Pixel values (I, 3, crop_px, crop_px) of images as chosen, or their raw features from a frozen tower."""
         if views.versions is not None:
             return self._load_frozen(views.rows, views.versions)
+        return self.varied_pixels(views)
+
+    def varied_pixels(self, views: Views) -> Tensor:
+        """Pixel values (I, 3, crop_px, crop_px) of images as chosen.
+
+        Raises:
+            ValueError: the views have no variation of their own.
+        """
         if views.variation is None:
-            raise ValueError("These views were not chosen by `choose`.")
+            raise ValueError("These views are not varied now: they were not chosen by `choose`, or a tower is frozen.")
         return self._vary(views.rows, views.variation)
 
     def plain(self, rows: NDArray[np.int64]) -> Tensor | ImageFeatures:
@@ -117,15 +125,15 @@ class ImageInputs:
         return self._load_frozen(rows, np.zeros(len(rows), np.int64)) if self._frozen else self.plain_pixels(rows)
 
     def find_seen(
-        self, plans: Iterable[StepPlan], trained: NDArray[np.int64], validated: NDArray[np.int64]
+        self, steps: Iterable[StepRows], trained: NDArray[np.int64], validated: NDArray[np.int64]
     ) -> list[NDArray[np.int64]]:
         """The rows that a run looks at in each version of a frozen tower's features, from 0: as they are.
 
         A version that needs nearly all trained rows gets all of them, so that runs of other seeds can share its file.
         """
         seen = np.zeros((self._pixels.versions + 1, int(max(trained.max(), validated.max(initial=0))) + 1), dtype=bool)
-        for plan in plans:
-            seen[self._draw_versions(len(plan.rows), plan.step), plan.rows] = True
+        for sampled in steps:
+            seen[self._draw_versions(len(sampled.rows), sampled.step), sampled.rows] = True
         for version in seen:
             if version.sum() >= _NEARLY_ALL * len(trained):
                 version[trained] = True
@@ -157,7 +165,7 @@ class ImageInputs:
             return encode(self.plain_pixels(seen[0][part]))
 
         file = self._feature_file(folder, tower, 0, seen[0])
-        plain = FrozenView.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
+        plain = ImageFeatureCache.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
         # A version that no step draws is never asked for; the plain one holds its place.
         self._frozen = [
             self._freeze_variation(encode, trained, rows, folder, tower, number) if number and len(rows) else plain
@@ -179,11 +187,11 @@ class ImageInputs:
         folder: Path,
         tower: str,
         number: int,
-    ) -> FrozenView:
+    ) -> ImageFeatureCache:
         # Not the run's seed: runs that differ by it alone share these files.
         every = draw_variation(len(trained), self._pixels, torch_generator_for(0, _VERSIONS, number))
         variation = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
-        return FrozenView.load_or_encode(
+        return ImageFeatureCache.load_or_encode(
             self._feature_file(folder, tower, number, rows),
             lambda part: encode(self._vary(rows[part], variation.select(part))),
             rows,
@@ -220,7 +228,7 @@ class TextInputs:
 
     def __init__(self, processor: CARZeroProcessor, device: torch.device) -> None:
         self._processor, self._device = processor, device
-        self._frozen: FrozenTexts | None = None
+        self._frozen: TextFeatureCache | None = None
 
     def load(self, texts: Sequence[str]) -> Tokens | TextFeatures:
         """Token ids of texts, or their raw features from a frozen tower."""
@@ -235,4 +243,42 @@ class TextInputs:
 
     def freeze(self, encode: Callable[[Tokens], TextFeatures], sentences: Sequence[str]) -> None:
         """Runs a frozen tower on every sentence beforehand."""
-        self._frozen = FrozenTexts(lambda texts: encode(self.tokens(texts)), sentences)
+        self._frozen = TextFeatureCache(lambda texts: encode(self.tokens(texts)), sentences)
+
+
+class BatchLoader:
+    """Loads batches: every process draws the same for the whole batch, and loads its own share of it.
+
+    Args:
+        statements: where sentences come from.
+        images: the run's images.
+        texts: the run's texts.
+        context: device and processes.
+        seed: of the recipe.
+    """
+
+    def __init__(
+        self, statements: Statements, images: ImageInputs, texts: TextInputs, context: DistributedContext, seed: int
+    ) -> None:
+        self.statements, self.images, self.texts, self.context = statements, images, texts, context
+        self._seed = seed
+
+    def load(self, sampled: StepRows) -> StepBatch:
+        """The batch of a training step, its images varied."""
+        views = self.images.choose(sampled.rows, sampled.step)
+        random = generator_for(self._seed, _SENTENCES, sampled.step)
+        drawn = self.statements.draw(sampled.rows, views.mirrored, random)
+        return self._join(self.images.load(views.select(self.context.share(len(sampled.rows)))), drawn)
+
+    def load_plain(self, rows: NDArray[np.int64], number: int) -> StepBatch:
+        """The validation batch of a number: images as they are, and sentences that are the same every time."""
+        straight = np.zeros(len(rows), dtype=bool)
+        drawn = self.statements.draw(rows, straight, generator_for(self._seed, _VALIDATION, number))
+        return self._join(self.images.plain(rows[self.context.share(len(rows))]), drawn)
+
+    def _join(self, images: Tensor | ImageFeatures, drawn: SentenceBatch) -> StepBatch:
+        device = self.context.device
+        drawn = drawn.fill(self.context.world)
+        texts = self.texts.load(drawn.texts[self.context.share(len(drawn.texts))])
+        known = None if drawn.known is None else drawn.known.to(device)
+        return StepBatch(images, texts, drawn.match.to(device), known)

@@ -47,7 +47,6 @@ class Statements(Protocol):
     @property
     def all_sentences(self) -> list[str]:
         """Every sentence that can occur, each once."""
-        ...
 
     def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
         """Draws the sentences of one step.
@@ -57,7 +56,6 @@ class Statements(Protocol):
             mirrored: (I,) images whose left and right are exchanged.
             random: source of every choice.
         """
-        ...
 
 
 def to_label_matrix(
@@ -182,7 +180,7 @@ class FindingStatements:
             )
 
     @property
-    def told(self) -> NDArray[np.bool_]:
+    def is_known(self) -> NDArray[np.bool_]:
         """(N,) the rows of which some finding is known."""
         return np.asarray((~np.isnan(self.labels)).any(axis=1))
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from carzero._version import __version__
 from carzero.data.pairs import PairTable
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
-from carzero.training.batches.inputs import StepBatch, TextInputs
-from carzero.training.batches.loader import BatchLoader
-from carzero.training.batches.sampler import StepPlan, count_steps, plan_steps
-from carzero.training.batches.selection import Selection
+from carzero.training.batches.image_cache import share_films
+from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
+from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
 from carzero.training.batches.statements import FindingStatements, ReportStatements, to_sentences
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
+from carzero.training.progress import RunObserver, StepRecord, Validation, check_best_can_be_chosen
 from carzero.training.recipes import Recipe
 from carzero.training.run_folder import RunFolder
 from carzero.training.start.initialise import build_start, merge_adapters
 from carzero.training.tasks.objective import ContrastiveObjective
-from carzero.training.tasks.preparation import load_images, prepare_towers
-from carzero.training.tasks.validation import Judge
+from carzero.training.tasks.preparation import cache_image_features, cache_text_features, calibrate_projections
+from carzero.training.tasks.validation import Validator
 from carzero.training.weights_folder import save_folder, write_card
 
 _ONE_WORD = 0.85  # likeness of two spellings of one finding
@@ -37,37 +35,42 @@ class ContrastiveTask:
     Args:
         recipe: the recipe.
         table: the training table.
-        engine: device and processes.
-        cache: folder of read pictures and features of frozen towers.
-        progress: called with pictures read, and their number.
+        context: device and processes.
+        cache: folder of read images and features of frozen towers.
+        observer: told of the images that are read.
 
     Raises:
-        TableError: the table has nothing to learn from, too few rows, or pictures that cannot be read.
+        TableError: the table has nothing to learn from, too few rows, or images that cannot be read.
         ConfigurationError: the recipe's parts do not fit each other or the table.
     """
 
-    things = "images"
+    items = "images"
 
     def __init__(
-        self, recipe: Recipe, table: PairTable, engine: Engine, cache: Path, progress: Callable[[int, int], None]
+        self, recipe: Recipe, table: PairTable, context: DistributedContext, cache: Path, observer: RunObserver
     ) -> None:
         self._recipe, self._table = recipe, table
-        self.train_batch_norm = recipe.model.batch_norm == "trained"
+        self.train_batch_norm, self.best_by = recipe.model.batch_norm == "trained", recipe.best_by
         statements = _build_statements(recipe, table)
         prompts = _prompts(recipe)
-        self._selection = Selection(recipe, table, _told(statements))
-        self.steps = count_steps(self._selection.pools, recipe.optimiser, processes=engine.world)
-        self.is_validated = self._selection.is_validated
-        self._model, self._processor = build_start(recipe, [*statements.all_sentences, *prompts.values()])
+        selection = Selection(table, _is_known(statements), recipe.sources, recipe.judged, recipe.train_splits)
+        expected = 'rows with split "val" in the table'
+        check_best_can_be_chosen(recipe.keep, is_validated=selection.is_validated, expected=expected)
+        self._sources, self.is_validated = selection.sources, selection.is_validated
+        self.steps = count_steps(self._sources, recipe.optimiser, processes=context.world)
+        every = [*statements.all_sentences, *prompts.values()]
+        self._model, self._processor = build_start(recipe.model, recipe.pixels, recipe.memory, recipe.seed, every)
         self._objective = ContrastiveObjective(self.model, recipe.loss, recipe.optimiser, recipe.memory)
         self.all_used = uses_every_parameter(self.model.config)
-        texts = TextInputs(self._processor, engine.device)
-        images = load_images(recipe, table, self._selection, engine, cache, progress)
-        sentences = statements.all_sentences
-        plans = self.plan(after=0)
-        prepare_towers(recipe, self._objective, images, texts, self._selection, plans, sentences, engine, cache)
-        self._loader = BatchLoader(statements, images, texts, engine, recipe.seed)
-        self._judge = Judge(recipe, table, self._selection, statements, prompts, images, texts, self._loader)
+        rows = np.unique(np.concatenate([selection.trained, selection.validated_rows]))
+        films = share_films(table.images, rows, recipe.pixels.resize_px, cache, context, observer.count_images)
+        images = ImageInputs(films, recipe.pixels, seed=recipe.seed, device=context.device)
+        texts = TextInputs(self._processor, context.device)
+        self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
+        self._prepare(selection, cache)
+        self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
+        if recipe.keep == "best" or recipe.optimiser.early_stop is not None:
+            self._validator.check_measurable(recipe.best_by)
 
     @property
     def objective(self) -> ContrastiveObjective:
@@ -79,42 +82,39 @@ class ContrastiveTask:
         """What is trained."""
         return self._model
 
-    def plan(self, after: int) -> Iterator[StepPlan]:
+    def sample(self, after: int) -> Iterator[StepRows]:
         """The steps behind the first `after`."""
-        return plan_steps(self._selection.pools, self._recipe.optimiser, self._recipe.seed, after=after)
+        return sample_steps(self._sources, self._recipe.optimiser, self._recipe.seed, after=after)
 
-    def load(self, plan: StepPlan) -> StepBatch:
+    def load(self, sampled: StepRows) -> StepBatch:
         """This process's batch of a step."""
-        return self._loader.load(plan)
+        return self._loader.load(sampled)
 
-    def validate(self, objective: ContrastiveObjective) -> dict[str, Any]:
-        """See `Judge`."""
-        return self._judge.validate(objective)
+    def validate(self, objective: ContrastiveObjective) -> Validation:
+        """See `Validator`."""
+        return self._validator.validate(objective)
 
-    def is_better(self, validation: dict[str, Any], best: dict[str, Any]) -> bool:
-        """See `Judge`."""
-        return self._judge.is_better(validation, best)
-
-    def save(self, objective: ContrastiveObjective, folder: RunFolder, record: dict[str, Any]) -> None:
+    def save(self, objective: ContrastiveObjective, folder: RunFolder, record: StepRecord) -> None:
         """Writes weights, processor and model card."""
         splits = np.array(self._table.splits)
-        counts = {f"{split} images": int((splits == split).sum()) for split in ("train", "val", "test")}
-        card = write_card(
-            self._recipe.name,
-            {
-                "Data": {
-                    **counts,
-                    "patients": len(set(self._table.patients) - {""}),
-                    "sources": sorted(set(self._table.sources)),
-                },
-                "Result on validation images": record.get("validation", "Nothing was validated."),
-                "Step": {key: value for key, value in record.items() if key != "validation"},
-                "Recipe": self._recipe.model_dump(mode="json"),
-                "Software": {"carzero": __version__, "torch": str(torch.__version__)},
-            },
-        )
-        parts = [merge_adapters(objective.model), self._processor]
-        save_folder(parts, folder.weights, card=card, dtype=self._recipe.save_dtype)
+        data = {
+            **{f"{split} images": int((splits == split).sum()) for split in ("train", "val", "test")},
+            "patients": len(set(self._table.patients) - {""}),
+            "sources": sorted(set(self._table.sources)),
+        }
+        card, dtype = write_card(self._recipe, data, record), self._recipe.save_dtype
+        save_folder(merge_adapters(objective.model), self._processor, folder.weights, card=card, dtype=dtype)
+
+    def _prepare(self, selection: Selection, cache: Path) -> None:
+        """Everything that is computed once, before the first step."""
+        sentences = self._loader.statements.all_sentences
+        self.objective.to(self._loader.context.device).eval()
+        if self._recipe.model.start is None:
+            calibrate_projections(self.objective, self._loader, np.sort(selection.trained), sentences)
+        limit = self._recipe.memory.cached_features_gb * 2**30
+        cache_text_features(self.objective, self._loader.texts, sentences, limit=limit)
+        steps, precision = self.sample(after=0), self._recipe.optimiser.precision
+        cache_image_features(self.objective, self._loader, selection, steps, cache, limit=limit, precision=precision)
 
 
 def uses_every_parameter(config: CARZeroConfig) -> bool:
@@ -133,7 +133,7 @@ def _build_statements(recipe: Recipe, table: PairTable) -> ReportStatements | Fi
     if recipe.sentences is not None:
         labelled = FindingStatements(recipe.sentences, table.present, table.absent, mirrors=mirrors)
         _check_spelling([*labelled.findings, *recipe.all_judged], table)
-        if not labelled.told.any():
+        if not labelled.is_known.any():
             raise TableError(
                 describe(
                     "The table knows none of the recipe's findings",
@@ -181,11 +181,11 @@ def _check_spelling(findings: Sequence[str], table: PairTable) -> None:
             )
 
 
-def _told(statements: ReportStatements | FindingStatements) -> Any:
-    """(N,) bool: the rows of which the statements have something to say."""
+def _is_known(statements: ReportStatements | FindingStatements) -> NDArray[np.bool_]:
+    """(N,) the rows of which the statements have something to say."""
     if isinstance(statements, ReportStatements):
         return np.array([bool(pool) for pool in statements.pools], dtype=bool)
-    return statements.told
+    return statements.is_known
 
 
 def _prompts(recipe: Recipe) -> dict[str, str]:

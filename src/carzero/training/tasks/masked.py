@@ -1,25 +1,28 @@
-"""Pretraining of one tower: part of each image or sentence is hidden, and guessed from the rest."""
+"""Pretraining of one tower: part of each image or sentence is masked, and predicted from the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from carzero._version import __version__
-from carzero.errors import ConfigurationError, describe
 from carzero.model.recompute import compute_in_blocks
-from carzero.training.batches.sampler import Pool, StepPlan, count_steps, plan_steps
-from carzero.training.distributed import Engine, gather
+from carzero.training.batches.sampler import Source, StepRows, count_steps, sample_steps
+from carzero.training.distributed import DistributedContext, gather
+from carzero.training.progress import BestBy, StepRecord, Validation, check_best_can_be_chosen
 from carzero.training.recipes import RunSection
 from carzero.training.run_folder import RunFolder
 from carzero.training.start.towers import spare_memory
-from carzero.training.weights_folder import save_folder, write_card
+from carzero.training.weights_folder import Saveable, save_folder, write_card
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+Model_contra = TypeVar("Model_contra", bound=PreTrainedModel, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class MaskedBatch:
     """One process's part of a step.
 
     Attributes:
-        inputs: what the model reads and what it is to guess, (rows, ...) each.
-        total: how many things the loss is a mean of, in all processes together: images, or hidden word pieces.
+        inputs: what the model reads and what it is to predict, (rows, ...) each.
+        total: how many items the loss is a mean of, in all processes together: images, or masked word pieces.
         most_rows: rows of the process that has most.
     """
 
@@ -37,41 +40,40 @@ class MaskedBatch:
     most_rows: int
 
 
-class MaskedData(Protocol):
+class MaskedData(Protocol[Model_contra]):
     """What a tower learns from.
 
     Attributes:
-        things: what a row is, in the plural: "images".
+        items: what a row is, in the plural: "images".
         what: the weights in one sentence, for the model card.
     """
 
-    things: str
+    items: str
     what: str
 
     def load(self, rows: NDArray[np.int64], step: int) -> MaskedBatch:
-        """This process's part of a step on these rows; what is hidden follows from seed and step."""
-        ...
+        """This process's part of a step on these rows; what is masked follows from seed and step."""
 
     def load_plain(self, rows: NDArray[np.int64], number: int) -> MaskedBatch:
         """The same without variation, for batch `number` of a validation: equal every time."""
-        ...
 
-    def to_parts(self, model: Any) -> list[Any]:
-        """The tower, and what belongs to it, each with `save_pretrained`."""
-        ...
+    def to_parts(self, model: Model_contra) -> tuple[PreTrainedModel, Saveable]:
+        """The tower, and what belongs to it: processor or tokenizer."""
 
 
-class MaskedObjective(nn.Module):
+class MaskedObjective(nn.Module, Generic[Model]):
     """Mean loss over the rows of all processes; in every process the same number.
 
     Args:
         model: the model in training.
         measure: of model and inputs, the summed loss of each row: (rows,).
-        recipe: tells precision and memory.
+        recipe: says precision and memory.
         block: rows at once, see `compute_in_blocks`.
     """
 
-    def __init__(self, model: nn.Module, measure: Callable[..., Tensor], recipe: RunSection, block: int | None) -> None:
+    model: Model
+
+    def __init__(self, model: Model, measure: Callable[..., Tensor], recipe: RunSection, block: int | None) -> None:
         super().__init__()
         self.model = model
         self._measure, self._block = measure, block
@@ -95,12 +97,12 @@ class MaskedObjective(nn.Module):
             return (self._measure(self.model, *inputs),)
 
 
-class PretrainingTask:
-    """Rows with hidden parts; see `Task`.
+class PretrainingTask(Generic[Model]):
+    """Rows with masked parts; see `Task`.
 
     Args:
         recipe: the recipe.
-        engine: device and processes.
+        context: device and processes.
         objective: holds the model.
         data: what it learns from.
         trained: rows of the data.
@@ -113,87 +115,61 @@ class PretrainingTask:
     """
 
     train_batch_norm = False
+    best_by: BestBy = "loss"
 
     def __init__(
         self,
         recipe: RunSection,
-        engine: Engine,
-        objective: MaskedObjective,
-        data: MaskedData,
+        context: DistributedContext,
+        objective: MaskedObjective[Model],
+        data: MaskedData[Model],
         trained: NDArray[np.int64],
         validated: NDArray[np.int64],
     ) -> None:
         self._recipe, self._objective, self._data = recipe, objective, data
-        self._pools, self._validated = {"": Pool(trained)}, validated
-        self.things = data.things
-        self.steps = count_steps(self._pools, recipe.optimiser, data.things, processes=engine.world)
+        self._sources, self._validated = {"": Source(trained)}, validated
+        self.items = data.items
+        self.steps = count_steps(self._sources, recipe.optimiser, data.items, processes=context.world)
         self.is_validated = len(validated) > 0
         # Other architectures may hold parameters that take no part.
         self.all_used = self.model.config.model_type in ("vit_mae", "bert")
-        self._check()
+        check_best_can_be_chosen(
+            recipe.keep,
+            is_validated=self.is_validated,
+            expected=f'{self.items} of split "val" that are not also trained on',
+        )
         spare_memory(self.model, recipe.memory)
 
     @property
-    def objective(self) -> MaskedObjective:
+    def objective(self) -> MaskedObjective[Model]:
         """Turns a batch into its loss."""
         return self._objective
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """What is trained."""
         return self._objective.model
 
-    def plan(self, after: int) -> Iterator[StepPlan]:
+    def sample(self, after: int) -> Iterator[StepRows]:
         """The steps behind the first `after`."""
-        return plan_steps(self._pools, self._recipe.optimiser, self._recipe.seed, after=after)
+        return sample_steps(self._sources, self._recipe.optimiser, self._recipe.seed, after=after)
 
-    def load(self, plan: StepPlan) -> MaskedBatch:
+    def load(self, sampled: StepRows) -> MaskedBatch:
         """This process's part of a step."""
-        return self._data.load(plan.rows, plan.step)
+        return self._data.load(sampled.rows, sampled.step)
 
-    def validate(self, objective: MaskedObjective) -> dict[str, Any]:
-        """Mean loss over the validation rows, with the same parts hidden every time."""
-        size = self._batch_size()
+    def validate(self, objective: MaskedObjective[Model]) -> Validation:
+        """Mean loss over the validation rows, with the same parts masked every time."""
+        size = min(self._recipe.optimiser.batch_sizes.values())
         summed, total = 0.0, 0
         for number, start in enumerate(range(0, len(self._validated), size)):
             batch = self._data.load_plain(self._validated[start : start + size], number)
             summed += float(objective(batch)) * batch.total
             total += batch.total
-        return {"loss": summed / total}
+        return Validation(loss=summed / total)
 
-    def is_better(self, validation: dict[str, Any], best: dict[str, Any]) -> bool:
-        """By the loss."""
-        return not best or bool(validation["loss"] < best["loss"])
-
-    def save(self, objective: MaskedObjective, folder: RunFolder, record: dict[str, Any]) -> None:
-        """Writes the tower, what belongs to it, and a model card; what guesses stays in the checkpoints."""
-        things = self._data.things
-        counts = {f"train {things}": len(self._pools[""].rows), f"val {things}": len(self._validated)}
-        card = write_card(
-            self._recipe.name,
-            {
-                "Data": counts,
-                f"Result on validation {things}": record.get("validation", "Nothing was validated."),
-                "Step": {key: value for key, value in record.items() if key != "validation"},
-                "Recipe": self._recipe.model_dump(mode="json"),
-                "Software": {"carzero": __version__, "torch": str(torch.__version__)},
-            },
-            what=self._data.what,
-            library="transformers",
-            pipeline=None,
-        )
-        save_folder(self._data.to_parts(objective.model), folder.weights, card=card, dtype=self._recipe.save_dtype)
-
-    def _batch_size(self) -> int:
-        size = self._recipe.optimiser.batch_size
-        return size if isinstance(size, int) else min(size.values())
-
-    def _check(self) -> None:
-        if self._recipe.keep == "best" and not self.is_validated:
-            raise ConfigurationError(
-                describe(
-                    "The best weights are to be kept and nothing is there to judge them by",
-                    expected=f'{self.things} of split "val" that are not also trained on',
-                    then="give the table a validation part, or set keep: last",
-                )
-            )
+    def save(self, objective: MaskedObjective[Model], folder: RunFolder, record: StepRecord) -> None:
+        """Writes the tower, what belongs to it, and a model card; what predicts stays in the checkpoints."""
+        counts = {f"train {self.items}": len(self._sources[""].rows), f"val {self.items}": len(self._validated)}
+        card = write_card(self._recipe, counts, record, what=self._data.what, library="transformers", pipeline=None)
+        save_folder(*self._data.to_parts(objective.model), folder.weights, card=card, dtype=self._recipe.save_dtype)

@@ -1,94 +1,94 @@
-"""Pretraining of the text tower: word pieces are hidden and guessed from the sentence (Devlin et al. 2019)."""
+"""Pretraining of the text tower: word pieces are masked and predicted from the sentence (Devlin et al. 2019)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carzero.data.pairs import load_sentences
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.text.cleaning import clean_text
 from carzero.text.tokenizers import learn_wordpieces, load_tokenizer
-from carzero.training.distributed import Engine
-from carzero.training.randomness import seed_torch, torch_generator_for
+from carzero.training.batches.sampler import seed_torch, torch_generator_for
+from carzero.training.distributed import DistributedContext
+from carzero.training.progress import UNOBSERVED, RunObserver, StepRecord
 from carzero.training.recipes import TextPretrainRecipe
 from carzero.training.run import run_task
 from carzero.training.start.towers import build_config, load_tower
 from carzero.training.tasks.masked import MaskedBatch, MaskedObjective, PretrainingTask
 
-IGNORED = -100  # label of a piece that is not to be guessed
-
-_MASKED, _EXCHANGED = 0.8, 0.1  # of the pieces to be guessed; the others stay as they are
+IGNORED = -100  # label of a piece that is not to be predicted
+_MASKED, _EXCHANGED = 0.8, 0.1  # of the pieces to be predicted; the others stay as they are
 
 
 def mask_pieces(
     input_ids: Tensor, special: Tensor, *, mask_id: int, vocabulary: int, probability: float, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Chooses pieces to be guessed: 80 % become the mask, 10 % another piece, 10 % stay.
+    """Chooses pieces to be predicted: 80 % become the mask, 10 % another piece, 10 % stay.
 
     Args:
         input_ids: (T, W).
-        special: (T, W) bool, True where nothing is to be guessed: start, end, padding.
+        special: (T, W) bool, True where nothing is to be predicted: start, end, padding.
         mask_id: of the mask.
         vocabulary: number of pieces, all of which may take a piece's place, as in BERT.
         probability: of a piece to be chosen. At least one of the batch is, so that there is a loss.
         random: draws everything.
 
     Returns:
-        ids with hidden pieces, (T, W); labels (T, W): the id of a chosen piece, `IGNORED` elsewhere.
+        ids with masked pieces, (T, W); labels (T, W): the id of a chosen piece, `IGNORED` elsewhere.
     """
     draw = torch.rand(input_ids.shape, generator=random).masked_fill(special, 2.0)
     chosen = ((draw < probability) | (draw == draw.min())) & ~special
     fate = torch.rand(input_ids.shape, generator=random)
     others = torch.randint(vocabulary, input_ids.shape, generator=random)
-    hidden = input_ids.masked_fill(chosen & (fate < _MASKED), mask_id)
-    hidden = torch.where(chosen & (fate >= 1 - _EXCHANGED), others, hidden)
-    return hidden, input_ids.masked_fill(~chosen, IGNORED)
+    masked = input_ids.masked_fill(chosen & (fate < _MASKED), mask_id)
+    masked = torch.where(chosen & (fate >= 1 - _EXCHANGED), others, masked)
+    return masked, input_ids.masked_fill(~chosen, IGNORED)
 
 
-def build_language_model(recipe: TextPretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Any:
+def build_language_model(recipe: TextPretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Builds tower and head; random numbers come from torch's global generator.
 
     Raises:
-        ConfigurationError: the tokenizer and the tower do not fit, or the kind guesses no words.
+        ConfigurationError: the tokenizer and the tower do not fit, or the kind predicts no words.
         WeightsError: the start cannot be loaded.
     """
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise ConfigurationError(
-            describe("The tokenizer has no token to hide words behind, or none for padding", got=recipe.text.tokenizer)
+            describe("The tokenizer has no token to mask words with, or none for padding", got=recipe.text.tokenizer)
         )
     if recipe.text.start == "random":
         fields = {"vocab_size": len(tokenizer), **recipe.text.config}
         config = build_config(fields, "bert", pad_token_id=tokenizer.pad_token_id)
         _check_sizes(config, recipe, tokenizer)
         try:
-            return AutoModelForMaskedLM.from_config(config)
+            built: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
         except ValueError as error:
             raise ConfigurationError(
                 describe("No language model can be built so", got=str(error).splitlines()[0])
             ) from error
+        return built
     model = load_tower(recipe.text.start, AutoModelForMaskedLM)
     _check_sizes(model.config, recipe, tokenizer)
     return model
 
 
-def measure_guesses(model: Any, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each text's hidden pieces, summed: (T,); arguments (T, W), as `mask_pieces` makes them."""
+def measure_predictions(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each text's masked pieces, summed: (T,); arguments (T, W), as `mask_pieces` makes them."""
     logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
     chosen = labels != IGNORED
     losses = F.cross_entropy(logits[chosen].to(model.dtype), labels[chosen], reduction="none")
     return losses.new_zeros(len(labels)).index_add(0, chosen.nonzero()[:, 0], losses)
 
 
-def _check_sizes(config: Any, recipe: TextPretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_sizes(config: PreTrainedConfig, recipe: TextPretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> None:
     positions = getattr(config, "max_position_embeddings", recipe.max_text_length)
     if len(tokenizer) > config.vocab_size or recipe.max_text_length > positions:
         raise ConfigurationError(
@@ -113,28 +113,19 @@ def pretrain_text(
     resume: bool = False,
     columns: Mapping[str, str] | None = None,
     device: str | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Pretrains a text tower, and returns the log record of the weights that were kept.
+    observer: RunObserver = UNOBSERVED,
+) -> StepRecord:
+    """Pretrains a text tower, and returns the record of the step whose weights were kept.
 
     They are in `out`/weights: an ordinary BERT with its tokenizer, for `model.text.start` and `model.text.tokenizer`.
     Sentences are cleaned as CARZero cleans them; each distinct one is seen once an epoch. Validation sentences that
     are also trained on are left out of the validation.
 
-    Args:
-        recipe: what is trained, and how.
-        table_path: a table or a text file, see `load_sentences`.
-        out: see `run_task`.
-        resume: see `run_task`.
-        columns: names that the table uses for our columns.
-        device: see `Engine`.
-        report: see `run_task`.
+    `table_path` is a table or a text file, see `load_sentences`. What else it takes is that of
+    `carzero.training.run.train`.
 
     Raises:
-        TableError: the table is wrong, or has fewer training sentences than a batch.
-        ConfigurationError: the recipe's parts do not fit each other.
-        WeightsError: the start or the tokenizer cannot be loaded.
-        RunError: the run cannot start, go on or be resumed; `InterruptedRunError` if it was asked to stop.
+        WeightsError: the start or the tokenizer cannot be loaded. For the other errors see `train`.
     """
     found = load_sentences(table_path, columns=columns)
     trained = _clean(found.get("train", []))
@@ -149,23 +140,33 @@ def pretrain_text(
             )
         )
 
-    def build(engine: Engine) -> PretrainingTask:
-        return _build_task(recipe, trained, validated, engine)
+    def build(context: DistributedContext) -> PretrainingTask[PreTrainedModel]:
+        seed_torch(recipe.seed)
+        tokenizer = (
+            load_tokenizer(str(recipe.text.tokenizer))
+            if recipe.text.vocabulary is None
+            else learn_wordpieces(trained, recipe.text.vocabulary)
+        )
+        model = build_language_model(recipe, tokenizer)
+        data = MaskedTexts([*trained, *validated], tokenizer, recipe, context)
+        objective = MaskedObjective(model, measure_predictions, recipe, recipe.memory.text_block)
+        rows = np.arange(len(trained) + len(validated))
+        return PretrainingTask(recipe, context, objective, data, rows[: len(trained)], rows[len(trained) :])
 
-    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, report=report)
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, observer=observer)
 
 
 class MaskedTexts:
-    """Sentences with hidden word pieces; see `MaskedData`.
+    """Sentences with masked word pieces; see `MaskedData`.
 
     Args:
         sentences: cleaned.
         tokenizer: of the model.
         recipe: the recipe.
-        engine: device and processes.
+        context: device and processes.
     """
 
-    things = "sentences"
+    items = "sentences"
     what = "A text tower for reports of chest radiographs, pretrained by masked language modelling."
 
     def __init__(
@@ -173,24 +174,25 @@ class MaskedTexts:
         sentences: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         recipe: TextPretrainRecipe,
-        engine: Engine,
+        context: DistributedContext,
     ) -> None:
-        self._sentences, self._tokenizer, self._recipe, self._engine = sentences, tokenizer, recipe, engine
+        self._sentences, self._tokenizer, self._recipe, self._context = sentences, tokenizer, recipe, context
         self._special = torch.tensor(tokenizer.all_special_ids)
 
     def load(self, rows: NDArray[np.int64], step: int) -> MaskedBatch:
-        """Pieces hidden by seed and step."""
-        return self._hide(rows, _MASKS, step)
+        """Pieces masked by seed and step."""
+        return self._mask(rows, _MASKS, step)
 
     def load_plain(self, rows: NDArray[np.int64], number: int) -> MaskedBatch:
-        """Pieces hidden by seed and number."""
-        return self._hide(rows, _VALIDATION_MASKS, number)
+        """Pieces masked by seed and number."""
+        return self._mask(rows, _VALIDATION_MASKS, number)
 
-    def to_parts(self, model: Any) -> list[Any]:
-        """The tower without what guesses, and its tokenizer."""
-        return [model.base_model, self._tokenizer]
+    def to_parts(self, model: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The tower without its prediction head, and its tokenizer."""
+        tower: PreTrainedModel = getattr(model, model.base_model_prefix)
+        return tower, self._tokenizer
 
-    def _hide(self, rows: NDArray[np.int64], purpose: int, place: int) -> MaskedBatch:
+    def _mask(self, rows: NDArray[np.int64], purpose: int, place: int) -> MaskedBatch:
         encoded = self._tokenizer(
             [self._sentences[row] for row in rows],
             padding="longest",
@@ -198,8 +200,8 @@ class MaskedTexts:
             max_length=self._recipe.max_text_length,
             return_tensors="pt",
         )
-        # Of all processes, so that hidden pieces and their number do not depend on who reads them.
-        hidden, labels = mask_pieces(
+        # Of all processes, so that masked pieces and their number do not depend on who reads them.
+        masked, labels = mask_pieces(
             encoded["input_ids"],
             torch.isin(encoded["input_ids"], self._special),
             mask_id=int(self._tokenizer.mask_token_id),
@@ -207,25 +209,10 @@ class MaskedTexts:
             probability=self._recipe.mask_probability,
             random=torch_generator_for(self._recipe.seed, purpose, place),
         )
-        own, device = self._engine.share(len(rows)), self._engine.device
-        inputs = tuple(tensor[own].to(device) for tensor in (hidden, encoded["attention_mask"], labels))
+        own, device = self._context.share(len(rows)), self._context.device
+        inputs = tuple(tensor[own].to(device) for tensor in (masked, encoded["attention_mask"], labels))
         total = int((labels != IGNORED).sum())
-        return MaskedBatch(inputs, max(1, total), -(-len(rows) // self._engine.world))
-
-
-def _build_task(
-    recipe: TextPretrainRecipe, trained: list[str], validated: list[str], engine: Engine
-) -> PretrainingTask:
-    seed_torch(recipe.seed)
-    if recipe.text.vocabulary is not None:
-        tokenizer: PreTrainedTokenizerBase = learn_wordpieces(trained, recipe.text.vocabulary)
-    else:
-        tokenizer = load_tokenizer(str(recipe.text.tokenizer))
-    model = build_language_model(recipe, tokenizer)
-    data = MaskedTexts([*trained, *validated], tokenizer, recipe, engine)
-    objective = MaskedObjective(model, measure_guesses, recipe, recipe.memory.text_block)
-    rows = np.arange(len(trained) + len(validated))
-    return PretrainingTask(recipe, engine, objective, data, rows[: len(trained)], rows[len(trained) :])
+        return MaskedBatch(inputs, max(1, total), -(-len(rows) // self._context.world))
 
 
 def _clean(sentences: Sequence[str]) -> list[str]:

@@ -1,121 +1,108 @@
-"""What is done once before the first step: pictures read, projections calibrated, frozen towers run beforehand."""
+"""What is computed once before the first step: projections calibrated, frozen towers run beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carzero.data.pairs import PairTable
+from carzero.model.projection import FeatureProjection
 from carzero.training.batches.feature_cache import hash_module, is_frozen
-from carzero.training.batches.image_cache import share_films
-from carzero.training.batches.inputs import ImageInputs, TextInputs
-from carzero.training.batches.sampler import StepPlan
-from carzero.training.batches.selection import Selection
-from carzero.training.distributed import Engine
-from carzero.training.recipes import Recipe
+from carzero.training.batches.inputs import BatchLoader, TextInputs
+from carzero.training.batches.sampler import Selection, StepRows
+from carzero.training.recipe_sections import Precision
 from carzero.training.tasks.objective import ContrastiveObjective
 
 _CALIBRATION_IMAGES = 256
 
 
-def load_images(
-    recipe: Recipe,
-    table: PairTable,
-    selection: Selection,
-    engine: Engine,
-    cache: Path,
-    progress: Callable[[int, int], None],
-) -> ImageInputs:
-    """Reads every picture of a run once: the main process writes them into a file, and all of them map it.
-
-    Raises:
-        TableError: pictures cannot be read.
-    """
-    rows = np.unique(np.concatenate([selection.trained, selection.judged_rows]))
-    films = share_films(table.images, rows, recipe.pixels.resize_px, cache, engine, progress)
-    return ImageInputs(films, recipe.pixels, seed=recipe.seed, device=engine.device)
-
-
 @torch.no_grad()
-def prepare_towers(
-    recipe: Recipe,
-    objective: ContrastiveObjective,
-    images: ImageInputs,
-    texts: TextInputs,
-    selection: Selection,
-    plans: Iterable[StepPlan],
-    sentences: list[str],
-    engine: Engine,
-    cache: Path,
+def calibrate_projections(
+    objective: ContrastiveObjective, loader: BatchLoader, rows: NDArray[np.int64], sentences: Sequence[str]
 ) -> None:
-    """Calibrates projections on training images and sentences; runs frozen towers beforehand where that fits.
+    """Sets the projections, where the model has any, by some training images and sentences: features begin alike.
 
     Args:
-        recipe: the recipe.
-        objective: holds the model; it is put on the device and into eval mode.
-        images: of the run; they give a frozen tower's features afterwards.
-        texts: likewise.
-        selection: the rows that take part.
-        plans: every step of the run, so that a frozen tower encodes what they see and no more.
+        objective: holds the model, in eval mode.
+        loader: of the run's images and texts.
+        rows: training rows in ascending order.
         sentences: every sentence of the run.
-        engine: device and processes.
-        cache: folder of image features.
     """
-    model = objective.model
-    objective.to(engine.device).eval()
-    trained, judged = np.sort(selection.trained), selection.judged_rows
-    if model.config.projection_dim is not None and recipe.model.start is None:
-        _calibrate(objective, images, texts, trained, sentences)
-    limit = recipe.memory.cached_features_gb * 2**30
-    if is_frozen(model.text_model) and len(sentences) * _text_bytes(objective, texts, sentences[:1]) <= limit:
-        texts.freeze(objective.raw_texts, sentences)
-    if is_frozen(model.vision_model):
-        seen = images.find_seen(plans, trained, judged)
-        if sum(map(len, seen)) * _image_bytes(objective, images, trained[:1]) <= limit:
-            with engine.main_first():
-                images.freeze(objective.raw_images, trained, seen, cache, _describe_tower(objective, recipe))
-
-
-def _calibrate(
-    objective: ContrastiveObjective,
-    images: ImageInputs,
-    texts: TextInputs,
-    rows: NDArray[np.int64],
-    sentences: list[str],
-) -> None:
+    vision, text = objective.model.vision_projection, objective.model.text_projection
+    if not (isinstance(vision, FeatureProjection) and isinstance(text, FeatureProjection)):
+        return
     # Every so many rows and sentences, so that all sources take part.
     sample = rows[:: max(1, len(rows) // _CALIBRATION_IMAGES)]
     chunks = np.array_split(sample, max(1, len(sample) // 32))
-    encoded = [objective.raw_images(images.plain_pixels(chunk)) for chunk in chunks]
-    pooled, local = (torch.cat([getattr(part, name) for part in encoded]) for name in ("pooled", "local"))
-    projections: Any = (objective.model.vision_projection, objective.model.text_projection)
-    projections[0].calibrate(pooled, local)
-    said = objective.raw_texts(texts.tokens(sentences[:: max(1, len(sentences) // _CALIBRATION_IMAGES)]))
-    projections[1].calibrate(said.pooled, said.local if said.mask is None else said.local[said.mask])
+    encoded = [objective.raw_images(loader.images.plain_pixels(chunk)) for chunk in chunks]
+    vision.calibrate(torch.cat([raw.pooled for raw in encoded]), torch.cat([raw.local for raw in encoded]))
+    chosen = sentences[:: max(1, len(sentences) // _CALIBRATION_IMAGES)]
+    raw = objective.raw_texts(loader.texts.tokens(chosen))
+    text.calibrate(raw.pooled, raw.local if raw.mask is None else raw.local[raw.mask])
 
 
-def _describe_tower(objective: ContrastiveObjective, recipe: Recipe) -> str:
+@torch.no_grad()
+def cache_text_features(
+    objective: ContrastiveObjective, texts: TextInputs, sentences: Sequence[str], *, limit: float
+) -> None:
+    """Runs a frozen text tower beforehand on every sentence of a run, where the features fit into `limit` bytes.
+
+    Args:
+        objective: holds the model, in eval mode.
+        texts: of the run; they give features afterwards.
+        sentences: every sentence of the run.
+        limit: bytes.
+    """
+    if not is_frozen(objective.model.text_model):
+        return
+    raw = objective.raw_texts(texts.tokens(sentences[:1]))
+    if len(sentences) * 4 * (raw.pooled.numel() + raw.local.numel()) <= limit:
+        texts.freeze(objective.raw_texts, sentences)
+
+
+@torch.no_grad()
+def cache_image_features(
+    objective: ContrastiveObjective,
+    loader: BatchLoader,
+    selection: Selection,
+    steps: Iterable[StepRows],
+    folder: Path,
+    *,
+    limit: float,
+    precision: Precision,
+) -> None:
+    """Runs a frozen image tower beforehand on every image that a run will see, where the features fit.
+
+    Args:
+        objective: holds the model, in eval mode.
+        loader: of the run's images; they give features afterwards.
+        selection: the rows that take part.
+        steps: every step of the run, so that the tower encodes what they see and no more.
+        folder: where the features are kept.
+        limit: bytes that they may have.
+        precision: that the tower is computed in.
+    """
+    images = loader.images
+    if not is_frozen(objective.model.vision_model):
+        return
+    trained = np.sort(selection.trained)
+    seen = images.find_seen(steps, trained, selection.validated_rows)
+    raw = objective.raw_images(images.plain_pixels(trained[:1]))
+    if sum(map(len, seen)) * 2 * (raw.pooled.numel() + raw.local.numel()) <= limit:
+        with loader.context.main_first():
+            images.freeze(objective.raw_images, trained, seen, folder, _describe_tower(objective, precision))
+
+
+def _describe_tower(objective: ContrastiveObjective, precision: Precision) -> str:
     """Everything that the raw features of an image depend on beside its pixels."""
     config = objective.model.config
     parts = (
         hash_module(objective.model.vision_model),
         config.vision_feature_layer,
         config.vision_feature_pool,
-        recipe.optimiser.precision,
+        precision,
     )
     return " ".join(map(str, parts))
-
-
-def _image_bytes(objective: ContrastiveObjective, images: ImageInputs, rows: NDArray[np.int64]) -> int:
-    raw = objective.raw_images(images.plain_pixels(rows))
-    return 2 * (raw.pooled.numel() + raw.local.numel())
-
-
-def _text_bytes(objective: ContrastiveObjective, texts: TextInputs, asked: list[str]) -> int:
-    raw = objective.raw_texts(texts.tokens(asked))
-    return 4 * (raw.pooled.numel() + raw.local.numel())

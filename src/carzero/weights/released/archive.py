@@ -14,9 +14,7 @@ from carzero.errors import CheckpointError, describe
 
 # The list of members of a released checkpoint takes 30 KB; this bounds what a forged one can make zipfile hold.
 _MAX_READ = 4 << 20
-
 _BLOCK = 1 << 20
-
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 _RESAVE = (

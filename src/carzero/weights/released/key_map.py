@@ -19,7 +19,6 @@ from carzero.model.configuration import CARZeroConfig
 from carzero.model.modeling import CARZeroModel
 
 _VIT_HEAD_WIDTH = 64  # ViT and BERT of every size use heads of 64
-
 _HEADS_IN_DECODER = 4  # not derivable from a tensor; fixed in the released code
 
 _EXACT_NAMES = {
@@ -58,9 +57,7 @@ _LAYER_PARTS = {
 }
 
 _QKV = re.compile(r"img_encoder\.model\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
-
 _IN_PROJ = re.compile(r"fusion_module\.decoder\.layers\.(\d+)\.multihead_attn\.in_proj_(weight|bias)")
-
 _HEAD = re.compile(r"fusion_module\.mlp_head\.(\d+)\.(weight|bias)")
 
 _DROPPED = (

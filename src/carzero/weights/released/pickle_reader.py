@@ -180,7 +180,6 @@ _CALLBACK = re.compile(r"(pytorch_lightning|lightning\.pytorch)\.callbacks(\.\w+
 
 # Python 2's names, which pickles of protocol 2 use to this day.
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
 _OLD_NAMES = {("builtins", "long"): "int", ("builtins", "unicode"): "str"}
 
 
@@ -203,7 +202,6 @@ def look_up(module: object, name: object) -> Name:
 
 # A released checkpoint needs about 100 KB and 30,000 steps; with an optimizer's state five times as much.
 MAX_BYTES = 8 << 20
-
 _MAX_STEPS = 1_000_000
 
 

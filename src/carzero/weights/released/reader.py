@@ -25,11 +25,8 @@ from carzero.weights.released.pickle_reader import (
 )
 
 _PREFIX = "CARZero."
-
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_BYTES}
-
 _MAX_DEPTH = 32
-
 _MAX_SETTINGS = 100_000
 
 
