@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from carzero.errors import ConfigurationError, MissingExtraError, RunError, Weig
 from carzero.training.progress import StepRecord, Validation, WeightChoice
 from carzero.training.recipe_sections import TextStart, VisionStart
 from carzero.training.start.towers import TEXT_STARTS, VISION_STARTS, start_vision
+from tests.support.runs import run_command
 
 LINE = {
     **{"step": 4, "steps": 8, "epoch": 1, "loss": 0.5, "lr": 0.001, "gradient_norm": None, "images_per_s": 3.5},
@@ -86,3 +89,12 @@ def test_a_named_text_tower_is_one_or_says_what_it_needs(name: str) -> None:
 def test_an_unknown_start_is_an_error() -> None:
     with pytest.raises(WeightsError, match="No tower could be loaded"):
         start_vision(VisionStart(start="./no-such-tower"), 32)
+
+
+def test_the_trainer_needs_no_file_locks(tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.modules['fcntl'] = None\nfrom pathlib import Path\n"
+        "from carzero.training.run import train\nfrom carzero.training.run_folder import RunFolder\n"
+        f"RunFolder(Path({str(tmp_path / 'run')!r}), {{}}, resume=False).close()\nprint('made')\n"
+    )
+    assert run_command([sys.executable, "-c", code]).stdout == "made\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -121,7 +121,10 @@ class RunFolder:
     def _take_lock(self) -> TextIO:
         lock = (self.path / ".lock").open("w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(ImportError):  # a system without such locks
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
             raise RunError(
