@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -229,6 +228,7 @@ def validate(
     Exit code 0: all rows kept; 1: some are dropped (listed on stderr); 2: wrong use, contradictions, or a patient in
     several splits.
     """
+    from carzero.core.system import count_cores
     from carzero.core.tables import check_output
     from carzero.data.pair_files import check_pairs_path
     from carzero.data.validation import validate_pairs
@@ -241,7 +241,7 @@ def validate(
         _check_other_file(report, table)
     named = parse_columns(columns or [])
     with show_progress("reading pictures", "read", "pictures") as advance:
-        found = validate_pairs(table, columns=named, pictures=images, jobs=jobs or _cores(), advance=advance)
+        found = validate_pairs(table, columns=named, pictures=images, jobs=jobs or count_cores(), advance=advance)
     _show(found, report, as_json)
     if found.pairs.problems:
         raise typer.Exit(EXIT_MISUSE)
@@ -256,10 +256,6 @@ def _check_other_file(out: Path, table: Path) -> None:
 
     if out.resolve() == table.resolve():
         raise ConfigurationError(describe("The output is the table itself", got=str(out), then="name another file"))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _save(found: PairValidation, out: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from carzero.errors import MissingExtraError, WeightsError, describe
+from carzero.core.optional import require_extra
+from carzero.errors import WeightsError, describe
 from carzero.inference.backends.graphs import require_openvino
 
 OPSET = 20
@@ -29,16 +30,9 @@ def require_onnx() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with require_extra("Exporting needs the packages onnx and onnxscript", "onnx"):
         import onnx
         import onnxscript  # noqa: F401 (torch's exporter asks for it)
-    except ImportError as error:
-        raise MissingExtraError(
-            describe(
-                "Exporting needs the packages onnx and onnxscript",
-                then="install the extra: pip install 'carzero[onnx]' or 'carzero[fast]'",
-            )
-        ) from error
     return onnx
 
 
@@ -189,14 +183,9 @@ def require_nncf() -> Any:
         MissingExtraError: it is not installed.
     """
     os.environ.setdefault("NNCF_CI", "1")  # it has no other switch, and it is read at import
-    try:
-        with _quiet_nncf():
-            import nncf
-            import nncf.common.logging
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("int8 needs the package nncf", then="install the extra: pip install 'carzero[fast]'")
-        ) from error
+    with require_extra("int8 needs the package nncf", "fast"), _quiet_nncf():
+        import nncf
+        import nncf.common.logging
     return nncf
 
 

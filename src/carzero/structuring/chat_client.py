@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
-from carzero.errors import ConfigurationError, LanguageModelError, MissingExtraError, describe
+from carzero.core.optional import require_extra
+from carzero.errors import ConfigurationError, LanguageModelError, describe
 from carzero.structuring.answer_cache import KeptAnswer
 from carzero.structuring.server import Server, is_passing, retry_after_s
 from carzero.structuring.usage import Tally
@@ -132,12 +133,8 @@ class ChatClient:
         note: Callable[[str], None] = lambda message: None,
         chance: random.Random | None = None,
     ) -> None:
-        try:
+        with require_extra("A language model needs httpx", "llm"):
             import httpx
-        except ImportError as error:
-            raise MissingExtraError(
-                describe("A language model needs httpx", then="install it with: pip install 'carzero[llm]'")
-            ) from error
         self.server = server
         self._tally = tally
         self._note = note

@@ -7,7 +7,6 @@ import datetime
 import itertools
 import json
 import multiprocessing
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.run_record import manifest_path
+from carzero.core.system import count_cores
 from carzero.core.tables import check_output
 from carzero.errors import CARZeroError, TableError, describe
 from carzero.reports.lexicon import lexicon_sha256
@@ -279,7 +279,7 @@ class AlignmentRun:
         return number
 
     def _by_rules(self, rows: Sequence[ReportRow], write: Write) -> None:
-        jobs = self.jobs or (1 if len(rows) < _FEW else os.cpu_count() or 1)
+        jobs = self.jobs or (1 if len(rows) < _FEW else count_cores())
         reports = ((row.report_id, row.text) for row in rows)
         for chunk in align_in_processes(reports, jobs):
             write([Outcome(aligned) for aligned in chunk])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.errors import MissingExtraError, describe
+from carzero.core.optional import require_extra
 from carzero.evaluation.benchmark.scores import Aligned
 from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
 
@@ -44,12 +44,8 @@ def check_drawing() -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with require_extra("Plots need matplotlib", "eval"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("Plots need matplotlib", then="install it with: pip install 'carzero[eval]'")
-        ) from error
 
 
 def draw_figures(

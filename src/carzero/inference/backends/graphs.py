@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carzero.errors import ConfigurationError, MissingExtraError, WeightsError, describe
+from carzero.core.optional import require_extra
+from carzero.errors import ConfigurationError, WeightsError, describe
 from carzero.weights.export_manifest import GRAPH_SUFFIXES
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -127,13 +128,9 @@ def require_onnxruntime() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: one is not installed.
     """
-    try:
+    with require_extra("This needs the packages onnx and onnxruntime", "onnx"):
         import onnx
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("This needs the packages onnx and onnxruntime", then=f"install the extra: {_install('onnx')}")
-        ) from error
     return onnx, onnxruntime
 
 
@@ -143,17 +140,9 @@ def require_openvino() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with require_extra("This needs the package openvino", "fast"):
         import openvino
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("This needs the package openvino", then=f"install the extra: {_install('fast')}")
-        ) from error
     return openvino
-
-
-def _install(extra: str) -> str:
-    return f"pip install 'carzero[{extra}]'"
 
 
 def _check_locations(model: Any, path: Path) -> None:

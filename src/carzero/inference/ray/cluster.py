@@ -14,7 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from carzero.errors import ConfigurationError, MissingExtraError, RunError, describe
+from carzero.core.optional import require_extra
+from carzero.core.system import count_cores
+from carzero.errors import ConfigurationError, RunError, describe
 from carzero.inference.ray.parts import PartJob, PartResult
 from carzero.records import ImageItem
 
@@ -34,13 +36,9 @@ def import_ray() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
+    with require_extra("Scoring on several workers needs Ray", "ray"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("Scoring on several workers needs Ray", then="install it with: pip install 'carzero[ray]'")
-        ) from error
     return ray
 
 
@@ -75,7 +73,7 @@ def joined_cluster(address: str | None, workers: int) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str | None, workers: int) -> None:
     local = {
-        "num_cpus": max(workers, os.cpu_count() or 1),
+        "num_cpus": max(workers, count_cores()),
         "object_store_memory": _STORE_BYTES,
         "include_dashboard": False,
     }
