@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from carzero.images import load_radiograph
+from carzero.images import PixelTransform, load_radiograph
 from carzero.images.loading import Readers
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.prompts import load_prompt_set
@@ -130,7 +130,7 @@ def time_reading(paths: list[Path]) -> float:
     spent = []
     for path in paths * 3:
         start = time.process_time()
-        read_picture(str(path), 256, 224)
+        read_picture(str(path), PixelTransform())
         spent.append(1e3 * (time.process_time() - start))
     return statistics.median(spent)
 

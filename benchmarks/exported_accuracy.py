@@ -25,6 +25,7 @@ from carzero.inference.classifier import ZeroShotClassifier
 from carzero.metrics.classification import auroc
 from carzero.prompts import PromptSet, resolve_prompts
 from carzero.records import ImageItem, ScoredImage
+from carzero.weights.source import WeightsSource
 
 
 def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype: str) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def main() -> None:
             folder = (options.keep or Path(temporary)) / f"{engine}-{dtype}"
             if not folder.exists():
                 calibration = films[::6] if dtype == "int8" else []
-                ExportRun(options.weights, engine, folder, dtype, calibration=calibration).execute()
+                ExportRun(WeightsSource(options.weights), engine, folder, dtype, calibration=calibration).execute()
             exported = score(folder, scored, prompts, "auto")
         rows.append({"engine": engine, "dtype": dtype} | compare(exported, torch, labels))
         print(rows[-1], flush=True)

@@ -19,7 +19,7 @@ import torch
 
 from carzero.inference.backends import load_backend
 from carzero.prompts import PromptSet, resolve_prompts
-from carzero.weights.source import load_processor
+from carzero.weights.source import WeightsSource
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    processor = load_processor(options.weights)
+    processor = WeightsSource(options.weights).load_processor()
     prompts = PromptSet.from_request(None, resolve_prompts("chestxray14"))
     side = processor.image_processor.crop_px
     pixels = torch.randn(options.batch, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -41,7 +41,7 @@ def main() -> None:
     ]
     contestants = {}
     for weights, dtype in asked:
-        backend = load_backend(weights, device="cpu", dtype=dtype)
+        backend = load_backend(WeightsSource(weights), device="cpu", dtype=dtype)
         bank = backend.encode_prompts(processor, prompts)
         backend.score(pixels, bank)  # compiles, and fills caches
         contestants[f"{backend.name} {backend.dtype}"] = (backend, bank)

@@ -25,7 +25,7 @@ from carzero.metrics.classification import auroc
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import load_prompt_set
-from carzero.weights.source import load_model, load_processor
+from carzero.weights.source import WeightsSource
 
 BATCH = 16
 
@@ -50,7 +50,10 @@ def score(model: CARZeroModel, processor: CARZeroProcessor, pixels: torch.Tensor
 
 def build(full_size: bool) -> tuple[CARZeroModel, CARZeroProcessor]:
     """Weights in float32, and their processor; built anew for every precision, because conversion rounds them."""
-    return build_full_size() if full_size else (load_model("demo"), load_processor("demo"))
+    if full_size:
+        return build_full_size()
+    demo = WeightsSource("demo")
+    return demo.load_model(), demo.load_processor()
 
 
 def areas(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,7 @@ from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTra
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from carzero.images import Geometry
+from carzero.images import Geometry, PixelTransform
 from carzero.images.loading import read_image, to_levels
 from carzero.model import CARZeroConfig
 from carzero.records import Radiograph
@@ -59,12 +60,11 @@ class CARZeroImageProcessor(BaseImageProcessor):
 
     def geometry(self, radiograph: Radiograph) -> Geometry:
         """The transform between this radiograph's own pixels and the model's."""
-        height, width = radiograph.pixels.shape
-        return Geometry.fit(height, width, resize_px=self.resize_px, crop_px=self.crop_px)
+        return PixelTransform.of(self).geometry(*radiograph.pixels.shape)
 
     def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
         """Returns (3, crop_px, crop_px) float32, normalised."""
-        return self.normalise(to_levels(radiograph, self.resize_px, self.crop_px))
+        return self.normalise(to_levels(radiograph, PixelTransform.of(self)))
 
     def normalise(self, levels: NDArray[np.uint8]) -> torch.Tensor:
         """Returns (..., 3, h, w) float32 pixel values of (..., h, w) grey levels."""
@@ -137,10 +137,11 @@ class CARZeroProcessor(ProcessorMixin):
 
 
 def build_processor(
-    tokenizer: PreTrainedTokenizerBase, *, max_text_length: int = 97, **pixel_fields: Any
+    tokenizer: PreTrainedTokenizerBase, pixels: PixelTransform | None = None, *, max_text_length: int = 97
 ) -> CARZeroProcessor:
-    """Joins a tokenizer with the released pixel transform, or another one by fields of `CARZeroImageProcessor`."""
-    return CARZeroProcessor(CARZeroImageProcessor(**pixel_fields), tokenizer, max_text_length)
+    """Joins a tokenizer with a pixel transform; None takes the released one."""
+    fields = asdict(pixels or PixelTransform())
+    return CARZeroProcessor(CARZeroImageProcessor(**fields), tokenizer, max_text_length)
 
 
 def _as_list(images: Any) -> list[Any]:

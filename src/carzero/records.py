@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+Pool = Literal["mean", "max"]  # how the logits of a label's prompts become one
+
+POOLS: tuple[Pool, ...] = ("mean", "max")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

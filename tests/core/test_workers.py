@@ -16,6 +16,7 @@ import pytest
 
 from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess
 from carzero.errors import ConfigurationError, UnreadableImageError
+from carzero.images import PixelTransform
 from carzero.images.loading import Readers, ReadPicture, load_ahead, read_picture
 from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
 
@@ -102,7 +103,7 @@ ITEMS = [ImageItem(f"{n}", f"/x/{n}.png", f"/x/{n}.png") for n in range(9)]
 
 def test_a_slow_picture_is_passed_once_enough_others_are_ready() -> None:
     readers = ByHand(1)
-    loaded = load_ahead(ITEMS, readers, batch_size=1, resize_px=4, crop_px=4, in_order=False)
+    loaded = load_ahead(ITEMS, readers, batch_size=1, transform=PixelTransform(4, 4), in_order=False)
     readers_ahead = ["0", "1", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish("1", "2"))
@@ -114,7 +115,7 @@ def test_a_slow_picture_is_passed_once_enough_others_are_ready() -> None:
 
 def test_order_is_kept_where_it_is_promised() -> None:
     readers = ByHand(1)
-    loaded = load_ahead(ITEMS[:3], readers, batch_size=1, resize_px=4, crop_px=4)
+    loaded = load_ahead(ITEMS[:3], readers, batch_size=1, transform=PixelTransform(4, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish(*list(readers.begun)[::-1]))
         assert [found.item.image_id for found in loaded] == ["0", "1", "2"]
@@ -127,11 +128,11 @@ def test_threads_and_processes_read_the_same(isolated: bool, films: list[Path], 
     items = [ImageItem(Path(path).name, str(path), str(path)) for path in sources]
     items.append(ImageItem("array", "", np.arange(400, dtype=np.uint8).reshape(20, 20)))
     with Readers(2, isolated=isolated) as readers:
-        found = list(load_ahead(items, readers, batch_size=2, resize_px=36, crop_px=32))
+        found = list(load_ahead(items, readers, batch_size=2, transform=PixelTransform(36, 32)))
     assert [isinstance(result, FailedImage) for result in found] == [False] * 3 + [True, True, False]
     for item, result in zip(items, found, strict=True):
         if isinstance(result, LoadedImage):
-            np.testing.assert_array_equal(result.levels, read_picture(item.image, 36, 32).levels)
+            np.testing.assert_array_equal(result.levels, read_picture(item.image, PixelTransform(36, 32)).levels)
             assert result.radiograph.pixels.size == 0
             assert result.item is item
         else:
@@ -145,7 +146,7 @@ def test_a_file_that_its_reader_does_not_survive_fails_alone(
     monkeypatch.setattr("carzero.images.loading.read_picture", read_or_crash)
     items = [ImageItem(name, f"/{name}", f"{films[0]}?{name}") for name in ("good", "crash", "fine", "hang", "last")]
     with Readers(2, isolated=True, limit_s=FOREVER_S) as readers:
-        found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, resize_px=36, crop_px=32))
+        found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, transform=PixelTransform(36, 32)))
     assert [result.reason if isinstance(result, FailedImage) else "" for result in found] == [
         "",
         "/crash: its reader crashed; got 'exit status -11'; expected a picture that its decoder gets through. "
@@ -154,7 +155,7 @@ def test_a_file_that_its_reader_does_not_survive_fails_alone(
         "",
     ]
     with Readers(1, isolated=True, limit_s=0.2) as readers:
-        (hung,) = load_ahead(items[3:4], readers, batch_size=1, resize_px=36, crop_px=32)
+        (hung,) = load_ahead(items[3:4], readers, batch_size=1, transform=PixelTransform(36, 32))
     assert isinstance(hung, FailedImage)
     assert hung.reason.startswith("/hang: its reader hung; got 'no answer within 0.2 s'")
 

@@ -11,7 +11,7 @@ import pytest
 
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.chestxdet10 import POINTING
-from carzero.weights.source import DEMO, hash_weights
+from carzero.weights.source import DEMO, WeightsSource
 from tests.support.commands import carzero
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -113,7 +113,7 @@ def test_the_demos_page_shows_its_files_and_these_are_of_the_bundled_weights(nam
     text = (DOCS / "demo-benchmark" / f"{name}.json").read_text()
     content = json.loads(text)
     (scores,) = content["manifest"]["scores"]
-    assert scores["weights_sha256"] == hash_weights(DEMO)
+    assert scores["weights_sha256"] == WeightsSource(DEMO).sha256
     assert scores["calibration"]["provenance"]["fitted_on"] == f"{name}_val", "never on test films"
     assert not re.search(r'"/|\.\./', text), "nothing says where the files lay"
     page = (DOCS / "demo-benchmark.md").read_text()

@@ -17,7 +17,10 @@ from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.pointing_metrics import measure_maps
 from carzero.images import Geometry
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
+from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
+from carzero.prompts import load_prompt_set
+from carzero.weights.source import WeightsSource
 from tests.support.tiny import save_films
 
 DET = DATASETS["chestxdet10"]
@@ -127,10 +130,15 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def asked_of(weights: Path, *, batch_size: int = 16) -> ScoringSettings:
+    prompts = load_prompt_set(DET.prompts, "paper")
+    return ScoringSettings(WeightsSource(weights), prompts, batch_size=batch_size, device="cpu", dtype="float32")
+
+
 def test_maps_made_here_are_kept_and_give_the_same_figures_again(
     films: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    options = {"weights": str(tiny_weights), "device": "cpu", "statistics": FEW}
+    options = {"settings": asked_of(tiny_weights), "statistics": FEW}
     first = point_images(DET, [films / "test.json"], films, out=tmp_path, **options)
     assert [failure["image_id"] for failure in first.failures] == ["film_005.png"]
     assert first.manifest["images"] == 5
@@ -144,7 +152,7 @@ def test_maps_made_here_are_kept_and_give_the_same_figures_again(
 
 
 def test_an_interrupted_run_goes_on(films: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    options = {"weights": str(tiny_weights), "device": "cpu", "statistics": FEW, "batch_size": 2, "out": tmp_path}
+    options = {"settings": asked_of(tiny_weights, batch_size=2), "statistics": FEW, "out": tmp_path}
 
     @contextmanager
     def interrupted(total: int) -> Iterator[Callable[[int, int], None]]:
@@ -177,14 +185,13 @@ def test_missing_pictures_stop_the_run(films: Path, tiny_weights: Path, tmp_path
         json.dumps([*json.loads((films / "test.json").read_text()), {"file_name": "x.png", "syms": [], "boxes": []}])
     )
     with pytest.raises(TableError, match="1 of 7 pictures are not below"):
-        point_images(DET, [tmp_path / "test.json"], films, weights=str(tiny_weights))
+        point_images(DET, [tmp_path / "test.json"], films, asked_of(tiny_weights))
     result = point_images(
         DET,
         [tmp_path / "test.json"],
         films,
-        weights=str(tiny_weights),
+        asked_of(tiny_weights),
         allow_missing=True,
         statistics=FEW,
-        device="cpu",
     )
     assert sorted(result.manifest["missing"]) == ["film_005.png", "x.png"]

@@ -17,7 +17,7 @@ from carzero.export import ExportRun
 from carzero.inference.backends import ExportedBackend, OnnxBackend, OpenVINOBackend, load_backend
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.weights.export_manifest import load_manifest
-from carzero.weights.source import hash_weights, load_model
+from carzero.weights.source import WeightsSource
 from tests.support.exports import BAKED, export, remember_graphs
 from tests.support.tiny import VIT, save_tiny_weights
 
@@ -146,7 +146,7 @@ def test_int8_is_small_near_and_measured_on_other_films(
 def test_manifest_says_what_the_folder_is(openvino_folder: Path, tiny_weights: Path) -> None:
     manifest = load_manifest(openvino_folder)
     assert (manifest.engine, manifest.dtype, manifest.prompts) == ("openvino", "float32", None)
-    assert manifest.source.sha256 == hash_weights(tiny_weights) != hash_weights(openvino_folder)
+    assert manifest.source.sha256 == WeightsSource(tiny_weights).sha256 != WeightsSource(openvino_folder).sha256
     assert manifest.source.weights == "tiny"
     assert manifest.accuracy is not None
     assert manifest.accuracy.largest_logit_difference < 1e-5
@@ -162,17 +162,17 @@ def test_changed_files_are_refused(name: str, openvino_folder: Path, tmp_path: P
     with (folder / name).open("ab") as file:
         file.write(b" ")
     with pytest.raises(WeightsError, match=rf"{name}.*SHA-256.*export the weights again|{name}.*SHA-256"):
-        load_backend(folder)
+        load_backend(WeightsSource(folder))
 
 
 def test_missing_files_and_links_are_refused(openvino_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(openvino_folder, tmp_path / "copy")
     (folder / "scoring.bin").rename(tmp_path / "elsewhere.bin")
     with pytest.raises(WeightsError, match=r"scoring\.bin.*no such file"):
-        load_backend(folder)
+        load_backend(WeightsSource(folder))
     (folder / "scoring.bin").symlink_to(tmp_path / "elsewhere.bin")
     with pytest.raises(WeightsError, match=r"scoring\.bin.*a link"):
-        load_backend(folder)
+        load_backend(WeightsSource(folder))
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,10 @@ def test_other_manifests_are_refused(change: dict[str, object], reason: str, onn
     manifest = json.loads((folder / "export.json").read_bytes())
     (folder / "export.json").write_text(json.dumps(manifest | change))
     with pytest.raises(WeightsError, match=reason):
-        load_backend(folder)
+        load_backend(WeightsSource(folder))
     (folder / "export.json").write_text("{" * 10)
     with pytest.raises(WeightsError, match=r"export\.json"):
-        load_backend(folder)
+        load_backend(WeightsSource(folder))
 
 
 def test_graph_that_asks_for_files_outside_is_refused(onnx_folder: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_other_precision_or_device_is_refused(openvino_folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"'int8'; expected auto or float32.*--dtype int8"):
         ZeroShotClassifier.from_pretrained(openvino_folder, dtype="int8")
     with pytest.raises(ConfigurationError, match="on the CPU"):
-        load_backend(openvino_folder, device="meta")
+        load_backend(WeightsSource(openvino_folder), device="meta")
 
 
 def test_machine_without_bfloat16_is_told(openvino_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +244,9 @@ def test_machine_without_bfloat16_is_told(openvino_folder: Path, monkeypatch: py
 
 def test_exported_weights_are_no_torch_model(openvino_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no torch model"):
-        load_model(openvino_folder)
+        WeightsSource(openvino_folder).load_model()
     with pytest.raises(WeightsError, match="no torch model"):
-        ExportRun(str(openvino_folder), "onnx", tmp_path / "again").execute()
+        ExportRun(WeightsSource(openvino_folder), "onnx", tmp_path / "again").execute()
 
 
 @pytest.mark.parametrize(
@@ -260,16 +260,16 @@ def test_exported_weights_are_no_torch_model(openvino_folder: Path, tmp_path: Pa
 )
 def test_settings_that_cannot_work(settings: dict[str, str], reason: str, tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=reason):
-        ExportRun(str(tiny_weights), out=tmp_path / "out", **settings).execute()
+        ExportRun(WeightsSource(tiny_weights), out=tmp_path / "out", **settings).execute()
     assert not list(tmp_path.iterdir())
 
 
 def test_folders_of_others_stay(tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(WeightsError, match="not empty"):
-        ExportRun(str(tiny_weights), "onnx", tmp_path).execute()
+        ExportRun(WeightsSource(tiny_weights), "onnx", tmp_path).execute()
     with pytest.raises(WeightsError, match=r"notes\.txt"):
-        ExportRun(str(tiny_weights), "onnx", tmp_path, overwrite=True).execute()
+        ExportRun(WeightsSource(tiny_weights), "onnx", tmp_path, overwrite=True).execute()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
@@ -281,7 +281,7 @@ def test_broken_off_export_leaves_nothing(
 
     monkeypatch.setattr("carzero.export.writer.save_onnx", break_off)
     with pytest.raises((KeyboardInterrupt, WeightsError)):
-        ExportRun(str(tiny_weights), "openvino", tmp_path / "out").execute()
+        ExportRun(WeightsSource(tiny_weights), "openvino", tmp_path / "out").execute()
     assert not list(tmp_path.iterdir())
 
 
@@ -318,7 +318,7 @@ def test_missing_package_names_its_extra(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"carzero\[{extra}\]"):
-        ExportRun(str(tiny_weights), out=tmp_path / "out", **settings).execute()
+        ExportRun(WeightsSource(tiny_weights), out=tmp_path / "out", **settings).execute()
     assert not list(tmp_path.iterdir())
 
 
@@ -330,6 +330,6 @@ def test_encoded_prompts_of_exported_weights_are_not_saved(openvino_folder: Path
 
 def test_seeds_and_threads_stay_as_they_were(openvino_folder: Path) -> None:
     before = torch.random.get_rng_state(), torch.get_num_threads()
-    load_backend(openvino_folder)
+    load_backend(WeightsSource(openvino_folder))
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert before[1] == torch.get_num_threads()

@@ -16,13 +16,13 @@ from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
 from carzero.prompts import PromptSet
-from carzero.weights.source import DEMO, example_film
+from carzero.weights.source import DEMO, WeightsSource, example_film
 
 ASKED = PromptSet.from_labels(["pneumonia", "pleural effusion"])
 
 
 def run(films: list[Path], weights: Path, **options: object) -> GroundingRun:
-    return GroundingRun(list_images(films), ASKED, weights=str(weights), device="cpu", **options)  # type: ignore[arg-type]
+    return GroundingRun(list_images(films), ASKED, weights=WeightsSource(weights), device="cpu", **options)  # type: ignore[arg-type]
 
 
 def test_rows_agree_with_the_door_to_prediction(
@@ -89,6 +89,6 @@ def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_p
 
 def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
     asked = PromptSet.from_mapping({"There is pleural effusion": ["There is pleural effusion"]})
-    result = GroundingRun(list_images([example_film()]), asked, weights=DEMO, device="cpu").execute()
+    result = GroundingRun(list_images([example_film()]), asked, weights=WeightsSource(DEMO), device="cpu").execute()
     assert result.manifest["warnings"] == ["Maps of the demo weights are not to be trusted; see docs/demo-weights.md."]
     assert result.rows[0]["width"] == 1841

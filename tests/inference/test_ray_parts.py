@@ -17,9 +17,10 @@ from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.ray.notes import PartNotes
 from carzero.inference.ray.parts import PartJob, PartScorer
 from carzero.inference.ray.score_folder import open_score_folder
+from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
-from carzero.weights.source import hash_weights
+from carzero.weights.source import WeightsSource
 
 ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
 
@@ -36,8 +37,9 @@ def items(films: list[Path]) -> list[ImageItem]:
 @pytest.fixture
 def job(tiny_weights: Path, tmp_path: Path) -> PartJob:
     folder = open_score_folder(tmp_path / "scores", {"pool": "mean"}, ASKED.labels, resume=False, overwrite=False)
-    weights = str(tiny_weights)
-    return PartJob(folder.path, folder.run, ASKED, weights, hash_weights(weights), __version__)
+    weights = WeightsSource(tiny_weights)
+    settings = ScoringSettings(weights, ASKED, dtype="float32")
+    return PartJob(folder.path, folder.run, settings, weights.sha256, __version__)
 
 
 @pytest.fixture

@@ -26,14 +26,19 @@ from carzero.inference.ray.run import ParallelResult, ParallelRun, choose_part_s
 from carzero.inference.ray.score_folder import ScoreFolder
 from carzero.inference.ray.worker import RayWorker
 from carzero.inference.score_table import load_scores
-from carzero.inference.scoring import ScoringRun
+from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.inference.scoring_result import RunResult
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
+from carzero.weights.source import WeightsSource
 from tests.support.gated_worker import GATE, GatedWorker, waiting_pid
 from tests.support.tiny import save_films
 
 ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
+
+
+def asked_of(weights: Path) -> ScoringSettings:
+    return ScoringSettings(WeightsSource(weights), ASKED, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[ImageItem]:
 @pytest.fixture(scope="module")
 def alone(items: list[ImageItem], tiny_weights: Path) -> RunResult:
     """The same job in this process."""
-    return ScoringRun(items, ASKED, weights=str(tiny_weights), device="cpu", dtype="float32").execute()
+    return ScoringRun(items, asked_of(tiny_weights)).execute()
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +70,7 @@ def killed(
             victims.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    run = ParallelRun(
-        items, ASKED, out, weights=str(tiny_weights), workers=2, device="cpu", dtype="float32", part_size=3
-    )
+    run = ParallelRun(items, asked_of(tiny_weights), out, workers=2, part_size=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("carzero.inference.ray.worker.RayWorker", GatedWorker)
         result = run.execute(kill_waiting)
@@ -114,14 +117,7 @@ def test_a_finished_run_is_resumed_without_a_cluster(
     monkeypatch.setitem(sys.modules, "ray", None)
     out = killed[0].folder
     whole = [item for item in items if item.image_id != "film_005b.png"]
-    settings = {
-        "prompt_set": ASKED,
-        "out": out,
-        "weights": str(tiny_weights),
-        "device": "cpu",
-        "dtype": "float32",
-        "part_size": 3,
-    }
+    settings = {"settings": asked_of(tiny_weights), "out": out, "part_size": 3}
     with pytest.raises(TableError, match=r"holds the scores of a finished run\. Go on with --resume"):
         ParallelRun(items, **settings).execute()
     with pytest.raises(TableError, match="belongs to a run with other settings"):
@@ -135,7 +131,7 @@ def test_nothing_to_do_needs_no_cluster(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     whole = [item for item in items if item.image_id != "film_005b.png"]
-    run = ParallelRun(whole, ASKED, tmp_path / "scores", weights=str(tiny_weights), part_size=24)
+    run = ParallelRun(whole, ScoringSettings(WeightsSource(tiny_weights), ASKED), tmp_path / "scores", part_size=24)
     with pytest.raises(MissingExtraError):
         run.execute()
     manifest = json.loads(manifest_path(run.out).read_bytes())
@@ -153,7 +149,7 @@ def test_nothing_to_do_needs_no_cluster(
 def test_pictures_in_memory_are_refused(tmp_path: Path) -> None:
     items = [ImageItem("a", "", object())]
     with pytest.raises(TableError, match="Workers read pictures from files only"):
-        ParallelRun(items, ASKED, tmp_path / "scores").execute()
+        ParallelRun(items, ScoringSettings(WeightsSource("demo"), ASKED), tmp_path / "scores").execute()
     assert not (tmp_path / "scores").exists()
 
 

@@ -18,10 +18,11 @@ from carzero.errors import TableError, WeightsError
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.score_table import SCORE_SUFFIXES, load_scores
-from carzero.inference.scoring import ScoringRun
+from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.inference.scoring_result import RunResult
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
+from carzero.weights.source import WeightsSource
 
 ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
 
@@ -51,8 +52,14 @@ def folder(films: list[Path], tmp_path: Path) -> Path:
 
 
 def run(folder: Path, weights: Path, out: Path | None = None, **options: Any) -> RunResult:
-    options = {"prompt_set": ASKED, "batch_size": 2, **options}
-    return ScoringRun(list_images([folder]), weights=str(weights), out=out, **options).execute()
+    return build(folder, weights, out, **options).execute()
+
+
+def build(folder: Path, weights: Path, out: Path | None = None, **options: Any) -> ScoringRun:
+    """A run over a folder; options are those of the run and of its settings."""
+    asked = {"prompts": ASKED, "batch_size": 2, **options}
+    own = {name: asked.pop(name) for name in ("overlay", "resume", "overwrite") if name in asked}
+    return ScoringRun(list_images([folder]), ScoringSettings(WeightsSource(weights), **asked), out, **own)
 
 
 def interrupt(folder: Path, weights: Path, out: Path, **options: Any) -> None:
@@ -61,9 +68,8 @@ def interrupt(folder: Path, weights: Path, out: Path, **options: Any) -> None:
     def die(done: int, failed: int) -> None:
         raise KeyboardInterrupt
 
-    scoring = ScoringRun(list_images([folder]), ASKED, weights=str(weights), out=out, **{"batch_size": 2, **options})
     with pytest.raises(KeyboardInterrupt):
-        scoring.execute(die)
+        build(folder, weights, out, **options).execute(die)
 
 
 @pytest.mark.parametrize("suffix", SCORE_SUFFIXES)
@@ -87,8 +93,9 @@ def test_an_interrupted_run_reads_the_rest_only(
     interrupt(folder, tiny_weights, out)
     work.clear()
     seen: list[tuple[int, int]] = []
-    scoring = ScoringRun(list_images([folder]), ASKED, str(tiny_weights), out, resume=True, batch_size=1)
-    resumed = scoring.execute(lambda done, failed: seen.append((done, failed)))
+    resumed = build(folder, tiny_weights, out, resume=True, batch_size=1).execute(
+        lambda done, failed: seen.append((done, failed))
+    )
     assert work == ["film_002.png", "film_003.png"]
     assert seen == [(3, 0), (4, 0)]
     assert resumed.table["image_id"].tolist() == [f"film_00{i}.png" for i in range(4)]
@@ -160,7 +167,7 @@ def test_failures_in_a_journal_are_tried_again(
 
 
 @pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize("change", [{"prompt_set": PromptSet.from_labels(["edema"])}, {"pool": "max"}, {"force": True}])
+@pytest.mark.parametrize("change", [{"prompts": PromptSet.from_labels(["edema"])}, {"pool": "max"}, {"force": True}])
 def test_other_settings_are_refused_and_nothing_is_lost(
     finished: bool, change: dict[str, Any], work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -261,9 +268,11 @@ def test_a_run_with_nothing_left_to_do_loads_no_torch(
     run(folder, tiny_weights, out)
     program = (
         "import sys; from pathlib import Path; from carzero.images.listing import list_images\n"
-        "from carzero.prompts import PromptSet; from carzero.inference.scoring import ScoringRun\n"
+        "from carzero.prompts import PromptSet; from carzero.inference.scoring import ScoringRun, ScoringSettings\n"
+        "from carzero.weights.source import WeightsSource\n"
         f"labels = PromptSet.from_labels({ASKED.labels!r})\n"
-        f"run = ScoringRun(list_images([{str(folder)!r}]), labels, {str(tiny_weights)!r}, Path({str(out)!r}))\n"
+        f"settings = ScoringSettings(WeightsSource({str(tiny_weights)!r}), labels)\n"
+        f"run = ScoringRun(list_images([{str(folder)!r}]), settings, Path({str(out)!r}))\n"
         "run.resume = True\n"
         "print(len(run.execute().table), 'torch' in sys.modules)"
     )
@@ -281,7 +290,7 @@ def test_two_runs_never_write_one_output(folder: Path, work: list[str], tiny_wei
                 run(folder, tiny_weights, out, **options)
             refused.append(str(error.value))
 
-    ScoringRun(list_images([folder]), ASKED, str(tiny_weights), out).execute(try_again)
+    build(folder, tiny_weights, out, batch_size=16).execute(try_again)
     assert len(refused) == 3
     assert len(load_scores(out)) == 4
 

@@ -21,7 +21,7 @@ from carzero.training.recipes import ImagePretrainRecipe, TextPretrainRecipe, lo
 from carzero.training.run import train
 from carzero.training.tasks.masked_image import pretrain_image
 from carzero.training.tasks.masked_text import pretrain_text
-from carzero.weights.source import load_model
+from carzero.weights.source import WeightsSource
 from tests.learning.test_resume import stop_at
 from tests.support.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
 from tests.support.runs import Records, read_log, save_recipe, save_reports_table, tiny_recipe
@@ -113,7 +113,7 @@ def test_towers_are_ordinary_folders_that_training_starts_from(
     recipe = tiny_recipe(optimiser={"steps": 1, "batch_size": 4, "lr": 1e-9, "warmup": 0.0}, keep="last")
     recipe["model"] |= {"vision": {"start": vision}, "text": {"start": text, "tokenizer": text}}
     train(load_recipe(save_recipe(tmp_path / "r.yaml", recipe)), tables["pairs"], tmp_path / "run")
-    trained: Any = load_model(tmp_path / "run" / "weights")
+    trained: Any = WeightsSource(tmp_path / "run" / "weights").load_model()
     for tower, start in ((trained.vision_model, vit), (trained.text_model, bert)):
         held = tower.state_dict()
         for name, value in start.state_dict().items():

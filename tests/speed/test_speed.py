@@ -17,6 +17,7 @@ from carzero.speed import SpeedResult, SpeedRow, SpeedRun
 from carzero.speed.run import describe_machine
 from carzero.speed.tasks import FORMATS, build_prompts, load_classifiers, write_films
 from carzero.speed.timing import Task, summarise, time_in_turns
+from carzero.weights.source import WeightsSource
 from tests.support.commands import in_process
 
 
@@ -94,7 +95,9 @@ def test_a_run_times_every_part_in_every_precision(tiny_weights: Path, monkeypat
     monkeypatch.setattr("carzero.speed.run.time_in_turns", count_calls)
     monkeypatch.setattr("carzero.speed.run._READ_ITEMS", 1)
     seen: list[tuple[int, int, int]] = []
-    run = SpeedRun(str(tiny_weights), ["float32", "bfloat16"], prompts=[2, 5], batch_size=2, turns=3, device="cpu")
+    run = SpeedRun(
+        WeightsSource(tiny_weights), ["float32", "bfloat16"], prompts=[2, 5], batch_size=2, turns=3, device="cpu"
+    )
     result = run.execute(lambda *state: seen.append(state))
     measures = ["image tower", "score, 2 prompts", "score, 5 prompts", "PNG to scores, 2 prompts"]
     assert [(row.measure, row.dtype) for row in result.rows] == [
@@ -117,7 +120,7 @@ def test_a_run_times_every_part_in_every_precision(tiny_weights: Path, monkeypat
 @pytest.mark.parametrize("change", [{"prompts": []}, {"turns": 0}, {"batch_size": 0}])
 def test_nothing_to_time_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="nothing to time"):
-        SpeedRun(**change)
+        SpeedRun(None, **change)
 
 
 @pytest.mark.parametrize(("slowest", "told"), [(60.0, False), (49.0, True)])

@@ -13,6 +13,7 @@ from carzero.export import ExportResult, ExportRun
 from carzero.export import graphs as onnx_graphs
 from carzero.images.listing import list_images
 from carzero.prompts import PromptSet
+from carzero.weights.source import WeightsSource
 
 BAKED = PromptSet.from_labels(["edema", "pneumonia"])
 _SUFFIXES = ("", ".data")
@@ -20,7 +21,7 @@ _SUFFIXES = ("", ".data")
 
 def export(weights: Path, out: Path, engine: str, films: list[Path], **settings: Any) -> ExportResult:
     """Runs one export, compared with the torch model on the films."""
-    return ExportRun(str(weights), engine, out, calibration=list_images(films), **settings).execute()
+    return ExportRun(WeightsSource(weights), engine, out, calibration=list_images(films), **settings).execute()
 
 
 def remember_graphs(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
+from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text.tokenizers import continuation_pieces, load_tokenizer
@@ -74,7 +75,7 @@ def random_inputs(images: int = 3, texts: int = 4, *, length: int = MAX_TEXT, se
 
 def tiny_processor() -> CARZeroProcessor:
     """The fixtures' vocabulary, and pictures of 32 pixels."""
-    return build_processor(load_tokenizer(VOCABULARY), resize_px=RESIZE_PX, crop_px=IMAGE_PX, max_text_length=MAX_TEXT)
+    return build_processor(load_tokenizer(VOCABULARY), PixelTransform(RESIZE_PX, IMAGE_PX), max_text_length=MAX_TEXT)
 
 
 def tiny_pair(**changes: Any) -> tuple[CARZeroModel, CARZeroProcessor]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import carzero
-from carzero.weights.source import resolve_weights
+from carzero.weights.source import WeightsSource
 
-FOLDER = Path(resolve_weights("demo"))
+FOLDER = WeightsSource("demo").folder
 
 
 @pytest.fixture(scope="module")

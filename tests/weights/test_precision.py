@@ -11,9 +11,10 @@ import torch
 from carzero.core.run_record import recorded_setting
 from carzero.errors import ConfigurationError, WeightsError
 from carzero.inference.classifier import ZeroShotClassifier
-from carzero.inference.scoring import scoring_settings
+from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet
 from carzero.weights.precision import has_fast_bfloat16, resolve_dtype, to_torch_dtype
+from carzero.weights.source import WeightsSource
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bfloat16"), (False, "float32")])
@@ -21,12 +22,12 @@ def test_auto_asks_the_machine_and_the_tower(
     fast: bool, chosen: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("carzero.weights.precision.has_fast_bfloat16", lambda device: fast)
-    assert resolve_dtype("auto", tiny_weights) == chosen
-    assert resolve_dtype("auto", "demo") == "float32", "its tower is convolutional"
+    assert resolve_dtype("auto", WeightsSource(tiny_weights)) == chosen
+    assert resolve_dtype("auto", WeightsSource("demo")) == "float32", "its tower is convolutional"
     assert ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu").dtype == chosen
     for given in ("float32", "bfloat16", "float16", "int8"):
-        assert resolve_dtype(given, tiny_weights) == given
-    assert resolve_dtype(torch.float16, tiny_weights) == "float16"
+        assert resolve_dtype(given, WeightsSource(tiny_weights)) == given
+    assert resolve_dtype(torch.float16, WeightsSource(tiny_weights)) == "float16"
 
 
 @pytest.mark.parametrize("capability", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
@@ -43,11 +44,11 @@ def test_the_processor_is_asked(capability: str, monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_had_is_refused(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("carzero.weights.precision.has_fast_bfloat16", lambda device: True)
     with pytest.raises(ConfigurationError, match="precision is not known; got 'half'"):
-        resolve_dtype("half", tiny_weights)
+        resolve_dtype("half", WeightsSource(tiny_weights))
     with pytest.raises(ConfigurationError, match="carzero export --to openvino --dtype int8"):
         to_torch_dtype("int8")
     with pytest.raises(WeightsError, match="No weights are found"):
-        resolve_dtype("auto", tiny_weights / "nowhere")
+        resolve_dtype("auto", WeightsSource(tiny_weights / "nowhere"))
 
 
 def test_a_resumed_run_keeps_its_precision(tiny_weights: Path, tmp_path: Path) -> None:
@@ -55,10 +56,8 @@ def test_a_resumed_run_keeps_its_precision(tiny_weights: Path, tmp_path: Path) -
     asked = PromptSet.from_labels(["edema"])
 
     def dtype(wish: str, resumed: Path | None) -> str:
-        settings = scoring_settings(
-            str(tiny_weights), asked, dtype=wish, device="cpu", pool="mean", force=False, resumed=resumed
-        )
-        return str(settings["dtype"])
+        settings = ScoringSettings(WeightsSource(tiny_weights), asked, dtype=wish, device="cpu")
+        return str(settings.record(resumed)["dtype"])
 
     out.with_name("scores.csv.journal").write_text(json.dumps({"run": {"dtype": "float16"}}) + "\n")
     assert dtype("auto", out) == "float16"

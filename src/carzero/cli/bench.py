@@ -39,12 +39,13 @@ def bench(
     """
     from carzero.speed import SpeedRun
     from carzero.weights.precision import check_dtype
+    from carzero.weights.source import WeightsSource
 
     if full_size and weights != "demo":
         raise typer.BadParameter("and --weights exclude each other.", param_hint="--full-size")
     quiet_libraries()
     run = SpeedRun(
-        weights=None if full_size else weights,
+        weights=None if full_size else WeightsSource(weights),
         dtypes=[check_dtype(name) for name in split_names(dtype) or []],
         prompts=_read_numbers(prompts),
         batch_size=batch_size,

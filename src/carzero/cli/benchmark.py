@@ -81,6 +81,7 @@ def benchmark(
     """
     from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
     from carzero.weights.precision import check_dtype
+    from carzero.weights.source import WeightsSource
 
     name, *more = arguments
     run = BenchmarkRun(
@@ -89,7 +90,7 @@ def benchmark(
         images=images,
         scores=scores,
         image_list=image_list,
-        weights=weights,
+        weights=None if scores is not None else WeightsSource(weights),
         task=task,
         out=out,
         allow_missing=allow_missing,

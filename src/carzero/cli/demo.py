@@ -21,12 +21,13 @@ def demo(
     A research demonstration, not for clinical use.
     """
     from carzero.images.listing import list_images
-    from carzero.inference.scoring import ScoringRun
+    from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.prompts import PromptSet
-    from carzero.weights.source import example_film
+    from carzero.weights.source import DEMO, WeightsSource, example_film
 
     quiet_libraries()
-    run = ScoringRun(list_images([example_film()]), PromptSet.from_labels(DEMO_LABELS), overlay=out)
+    settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
+    run = ScoringRun(list_images([example_film()]), settings, overlay=out)
     result = run.execute()
     show_result(result, out=None, as_json=False)
     stderr_console().print("Research demonstration, not for clinical use.")

@@ -56,9 +56,10 @@ def export(
     from carzero.export import ExportRun
     from carzero.images.listing import list_images
     from carzero.prompts import PromptSet, resolve_prompts
+    from carzero.weights.source import WeightsSource
 
     run = ExportRun(
-        weights=weights,
+        weights=WeightsSource(weights),
         engine=engine,
         out=out,
         dtype=dtype,

@@ -73,13 +73,14 @@ def ground(
     """
     from carzero.images.listing import list_images
     from carzero.inference.grounding import GroundingRun
+    from carzero.weights.source import WeightsSource
 
     items, prompt_set = list_images(images), read_prompts(labels, prompts, template)
     quiet_libraries()
     run = GroundingRun(
         items=items,
         prompt_set=prompt_set,
-        weights=weights,
+        weights=WeightsSource(weights),
         out=out,
         map_format=map_format,
         box_share=box_share,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from carzero.inference.ray.run import ParallelResult, ParallelRun
-    from carzero.inference.scoring import ScoringRun
     from carzero.inference.scoring_result import RunResult
 
 
@@ -116,27 +115,36 @@ def predict(
     Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
+    from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.inference.scoring_result import RunResult
+    from carzero.records import POOLS
     from carzero.weights.precision import check_dtype
+    from carzero.weights.source import WeightsSource
 
-    if pool not in ("mean", "max"):
+    chosen_pool = next((known for known in POOLS if known == pool), None)
+    if chosen_pool is None:
         raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
-    settings = {
-        "items": list_images(images),
-        "prompt_set": _read_prompts(labels, prompts, template),
-        "bank": _find_bank(prompts),
-        "weights": weights,
-        "resume": resume,
-        "overwrite": overwrite,
-        "force": force,
-        "pool": pool,
-        "batch_size": batch_size,
-        "device": device,
-        "dtype": check_dtype(dtype),
-    }
+    _check_engine(engine, out=out, overlay=overlay, readers=readers, workers=workers, address=address)
+    items = list_images(images)
+    settings = ScoringSettings(
+        prompts=_read_prompts(labels, prompts, template),
+        weights=WeightsSource(weights),
+        pool=chosen_pool,
+        force=force,
+        batch_size=batch_size,
+        device=device,
+        dtype=check_dtype(dtype),
+        bank=_find_bank(prompts),
+    )
     quiet_libraries()
-    run = _build_run(engine, settings, out=out, overlay=overlay, readers=readers, workers=workers, address=address)
-    with show_progress("scoring", "scored", "images", len(run.items)) as advance:
+    run: ScoringRun | ParallelRun
+    if engine == "ray" and out is not None:
+        from carzero.inference.ray.run import ParallelRun
+
+        run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
+    else:
+        run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
+    with show_progress("scoring", "scored", "images", len(items)) as advance:
         result = run.execute(advance)
     if isinstance(result, RunResult):
         show_result(result, out=out, as_json=as_json)
@@ -146,22 +154,20 @@ def predict(
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _build_run(
+def _check_engine(
     engine: str,
-    settings: dict[str, Any],
     *,
     out: Path | None,
     overlay: Path | None,
     readers: int | None,
     workers: int | None,
     address: str | None,
-) -> ScoringRun | ParallelRun:
+) -> None:
+    """Refuses options that do not go with the executor."""
     if engine == "local":
         if workers is not None or address is not None:
             raise typer.BadParameter("belongs to --engine ray.", param_hint="--workers, --address")
-        from carzero.inference.scoring import ScoringRun
-
-        return ScoringRun(**settings, out=out, overlay=overlay, readers=readers)
+        return
     if engine != "ray":
         raise typer.BadParameter(f"expected local or ray, got {engine}.", param_hint="--engine")
     if out is None:
@@ -170,9 +176,6 @@ def _build_run(
         raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--overlay")
     if readers is not None:
         raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--readers")
-    from carzero.inference.ray.run import ParallelRun
-
-    return ParallelRun(**settings, out=out, workers=workers, address=address)
 
 
 def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:

@@ -182,10 +182,10 @@ def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
 
     if weights is None:
         return lint(prompt_set)
-    from carzero.weights.source import load_processor
+    from carzero.weights.source import WeightsSource
 
     quiet_libraries()
-    processor = load_processor(weights)
+    processor = WeightsSource(weights).load_processor()
     return lint(prompt_set, processor.tokenizer, processor.max_text_length)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from carzero.errors import UnreadableImageError, WeightsError, describe
+from carzero.images import PixelTransform
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend
 from carzero.inference.backends.graph_backend import open_exported
@@ -85,9 +86,8 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
 
 
 def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[LoadedImage | FailedImage]:
-    fields = processor.image_processor
-    with Readers() as readers:
-        yield from load_ahead(items, readers, batch_size=8, resize_px=fields.resize_px, crop_px=fields.crop_px)
+    with Readers(isolated=True) as readers:
+        yield from load_ahead(items, readers, batch_size=8, transform=PixelTransform.of(processor.image_processor))
 
 
 _PICTURES_AT_ONCE = 8

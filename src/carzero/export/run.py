@@ -16,7 +16,7 @@ from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts
 from carzero.records import ImageItem
 from carzero.weights.export_manifest import GRAPH_SUFFIXES, GRAPHS, MANIFEST_NAME, Calibration, ExportManifest, Source
-from carzero.weights.source import hash_weights, resolve_weights
+from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from carzero.export.comparison import ExportPictures
@@ -57,7 +57,7 @@ class ExportRun:
     """The settings of one export; see `carzero export --help` for each.
 
     Attributes:
-        weights: as `load_model` takes them.
+        weights: where they are.
         engine: one of `ENGINES`.
         out: folder to write.
         dtype: one of `DTYPES[engine]`.
@@ -67,7 +67,7 @@ class ExportRun:
         overwrite: replace an earlier export in `out`.
     """
 
-    weights: str
+    weights: WeightsSource
     engine: str
     out: Path
     dtype: str = "float32"
@@ -90,13 +90,12 @@ class ExportRun:
         # torch is loaded here and not above, so that wrong use is refused at once.
         from carzero.export.comparison import load_pictures
         from carzero.inference.backends import TorchBackend
-        from carzero.weights.source import load_model, load_processor
 
         self._require_packages()
         progress("reading weights and pictures")
-        processor = load_processor(self.weights)
+        processor = self.weights.load_processor()
         pictures = load_pictures(self.calibration, processor, self.calibration_size if self.dtype == "int8" else 0)
-        source = TorchBackend(load_model(self.weights), device="cpu")
+        source = TorchBackend(self.weights.load_model(), device="cpu")
         with new.fill() as folder:
             manifest = self._fill(folder, source, processor, pictures, progress)
         return ExportResult(self.out, manifest, pictures.failures)
@@ -145,7 +144,6 @@ class ExportRun:
             raise ConfigurationError(
                 describe("Calibration needs pictures", got=self.calibration_size, expected="at least 1")
             )
-        resolve_weights(self.weights)
         new = NewFolder(
             self.out.resolve(), self.overwrite, _OURS.__contains__, "export", "three times the weights' size"
         )
@@ -186,10 +184,7 @@ class ExportRun:
         return ExportManifest(
             engine=writer.engine,
             dtype=writer.dtype,
-            source=Source(
-                weights=Path(self.weights).name if Path(self.weights).is_dir() else self.weights,  # folders get moved
-                sha256=hash_weights(self.weights),
-            ),
+            source=Source(weights=self.weights.short_name, sha256=self.weights.sha256),
             prompt_tensors=writer.tensors,
             prompts=None if baked is None else {label: list(prompts) for label, prompts in baked},
             prompts_sha256=None if baked is None else baked.hash,

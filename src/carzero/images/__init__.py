@@ -1,12 +1,13 @@
 """Files to grey arrays, and the one transform to and from original pixels."""
 
 from carzero.images.area_resize import resize_area
-from carzero.images.geometry import Geometry
+from carzero.images.geometry import Geometry, PixelTransform
 from carzero.images.overlay import draw_overlay, save_overlay
 from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
 
 __all__ = [
     "Geometry",
+    "PixelTransform",
     "draw_overlay",
     "load_radiograph",
     "read_radiograph",

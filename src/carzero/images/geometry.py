@@ -12,7 +12,7 @@ original -> model is: scale so that the longer side is `resize_px`, pad with zer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,36 @@ from carzero.images.area_resize import resize_area
 _Points = NDArray[np.float64]
 
 _Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelTransform:
+    """What is done to a radiograph before a model sees it; the defaults are the released model's.
+
+    Attributes:
+        resize_px: the longer side is scaled to this by area interpolation, then padded with zeros to a square.
+        crop_px: side of the centre crop that the model sees, at most `resize_px`.
+        image_mean: mean of the training pixels, in 0-1.
+        image_std: standard deviation of the training pixels, in 0-1.
+    """
+
+    resize_px: int = 256
+    crop_px: int = 224
+    image_mean: float = 0.4978
+    image_std: float = 0.2449
+
+    @classmethod
+    def of(cls, fields: object) -> PixelTransform:
+        """The four fields of an object that has others too, such as a saved processor or a section of a recipe."""
+        return cls(*(getattr(fields, name) for name in cls.__slots__))
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """The transform between an image of this size and the model's square."""
+        return Geometry.fit(height, width, resize_px=self.resize_px, crop_px=self.crop_px)
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from carzero.core.system import count_cores
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 from carzero.errors import ImageError, UnreadableImageError, describe
-from carzero.images import Geometry, load_radiograph, to_radiograph
+from carzero.images import PixelTransform, load_radiograph, to_radiograph
 from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
 
 _NO_PIXELS = np.empty((0, 0), np.float32)
@@ -57,22 +57,17 @@ def read_image(image: Any, *, force: bool = False) -> Radiograph:
     return to_radiograph(image, force=force)
 
 
-def to_levels(radiograph: Radiograph, resize_px: int, crop_px: int) -> NDArray[np.uint8]:
+def to_levels(radiograph: Radiograph, transform: PixelTransform) -> NDArray[np.uint8]:
     """Returns (crop_px, crop_px) whole grey levels as the model sees the radiograph; see `Geometry`."""
-    height, width = radiograph.pixels.shape
-    geometry = Geometry.fit(height, width, resize_px=resize_px, crop_px=crop_px)
-    return geometry.apply(radiograph.pixels).astype(np.uint8)
+    return transform.geometry(*radiograph.pixels.shape).apply(radiograph.pixels).astype(np.uint8)
 
 
-def read_picture(
-    image: Any, resize_px: int, crop_px: int, force: bool = False, keep_pixels: bool = False
-) -> ReadPicture:
+def read_picture(image: Any, transform: PixelTransform, force: bool = False, keep_pixels: bool = False) -> ReadPicture:
     """Reads a picture down to the model's crop.
 
     Args:
         image: as for `read_image`.
-        resize_px: see `Geometry`.
-        crop_px: see `Geometry`.
+        transform: to the model's square.
         force: score a readable picture that is no chest radiograph.
         keep_pixels: keep the grey levels at full size too; they take tens of megabytes.
 
@@ -81,7 +76,7 @@ def read_picture(
     """
     try:
         radiograph = read_image(image, force=force)
-        levels = to_levels(radiograph, resize_px, crop_px)
+        levels = to_levels(radiograph, transform)
     except ImageError:
         raise
     except (OSError, MemoryError) as error:
@@ -127,10 +122,10 @@ class Readers:
             self._processes.__exit__(kind, error, trace)
 
     def read(
-        self, item: ImageItem, *, resize_px: int, crop_px: int, force: bool, keep_pixels: bool
+        self, item: ImageItem, *, transform: PixelTransform, force: bool, keep_pixels: bool
     ) -> Future[ReadPicture]:
         """Begins to read a picture; see `read_picture`."""
-        arguments = (item.image, resize_px, crop_px, force, keep_pixels)
+        arguments = (item.image, transform, force, keep_pixels)
         if self._processes is not None and isinstance(item.image, str | Path):
             return self._processes.submit(*arguments)
         return self._threads.submit(read_picture, *arguments)
@@ -141,8 +136,7 @@ def load_ahead(
     readers: Readers,
     *,
     batch_size: int,
-    resize_px: int,
-    crop_px: int,
+    transform: PixelTransform,
     force: bool = False,
     keep_pixels: bool = False,
     in_order: bool = True,
@@ -153,8 +147,7 @@ def load_ahead(
         items: the pictures; they are taken as room is made for them.
         readers: read them.
         batch_size: pictures that are worked on at once; twice as many, and one for each reader, are on their way.
-        resize_px: see `Geometry`.
-        crop_px: see `Geometry`.
+        transform: to the model's square.
         force: also take readable pictures that are no chest radiographs.
         keep_pixels: keep each film's grey levels at full size too.
         in_order: True keeps the order given, and waits for a slow picture; False lets others pass it once a batch of
@@ -166,7 +159,7 @@ def load_ahead(
     try:
         while True:
             for item in islice(remaining, ahead - len(waiting)):
-                future = readers.read(item, resize_px=resize_px, crop_px=crop_px, force=force, keep_pixels=keep_pixels)
+                future = readers.read(item, transform=transform, force=force, keep_pixels=keep_pixels)
                 waiting[future] = item
             if not waiting:
                 return

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 
 from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe
+from carzero.images import PixelTransform
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, load_backend
-from carzero.inference.prompt_bank import BankKey, Pool, PromptBank, load_bank, save_bank
+from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
 from carzero.inference.score_table import score_row, to_frame
 from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
-from carzero.records import FailedImage, Grounding, ImageItem, LoadedImage, ScoredImage
-from carzero.weights.source import DEMO, hash_weights, load_processor
+from carzero.records import FailedImage, Grounding, ImageItem, LoadedImage, Pool, ScoredImage
+from carzero.weights.source import DEMO, WeightsSource, to_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ class ZeroShotClassifier:
         model: the model, which is put into eval mode; or another backend with the weights in it.
         processor: the processor that belongs to it.
         device: where to compute; None takes a GPU if there is one. A backend has its own.
-        weights_id: name of the weights, as `load_model` takes it; empty for a model made in memory.
+        weights_id: name of the weights, as `from_pretrained` takes it; empty for a model made in memory.
 
     Example:
         >>> classifier = ZeroShotClassifier.from_pretrained("demo")
@@ -62,11 +63,12 @@ class ZeroShotClassifier:
         self.backend: Backend = model
         self.processor = processor
         self.weights_id = weights_id
+        self._source: WeightsSource | None = None
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path = DEMO,
+        name: str | Path | WeightsSource = DEMO,
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
@@ -74,20 +76,23 @@ class ZeroShotClassifier:
         """Loads weights and processor.
 
         Args:
-            name: "demo" (in the package), a folder, or a hub id.
+            name: "demo" (in the package), a folder, or a hub id; or weights that were looked up already.
             device: where to compute; None takes a GPU if there is one.
             dtype: precision to compute in: "float32", "bfloat16", "float16", "int8" (exported weights), or "auto":
                 bfloat16 where the device has it in hardware and the image tower is a transformer, else float32.
 
         Raises:
             WeightsError: not found, or not fitting.
-            ConfigurationError: this device or precision is not to be had.
+            ConfigurationError: this device or precision is not available.
         """
-        backend = load_backend(name, device=device, dtype=dtype)
-        processor = load_processor(name)
+        source = to_source(name)
+        backend = load_backend(source, device=device, dtype=dtype)
+        processor = source.load_processor()
         if isinstance(backend, TorchBackend):
             _check_pair(backend.model, processor)
-        return cls(backend, processor, weights_id=str(name))
+        classifier = cls(backend, processor, weights_id=source.name)
+        classifier._source = source
+        return classifier
 
     @property
     def model(self) -> CARZeroModel:
@@ -116,7 +121,9 @@ class ZeroShotClassifier:
     @cached_property
     def weights_hash(self) -> str:
         """SHA-256 of the weights' files, for the record; empty for a model made in memory. Read on first use."""
-        return hash_weights(self.weights_id) if self.weights_id else ""
+        if self._source is None and self.weights_id:
+            self._source = WeightsSource(self.weights_id)
+        return "" if self._source is None else self._source.sha256
 
     def encode_prompts(self, prompt_set: PromptSet) -> PromptBank:
         """Encodes prompts, once for all images.
@@ -271,14 +278,13 @@ class ZeroShotClassifier:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
         if pool not in ("mean", "max"):
             raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
-        fields = self.processor.image_processor
+        transform = PixelTransform.of(self.processor.image_processor)
         with Readers() if readers is None else nullcontext(readers) as reading:
             loaded = load_ahead(
                 items,
                 reading,
                 batch_size=batch_size,
-                resize_px=fields.resize_px,
-                crop_px=fields.crop_px,
+                transform=transform,
                 force=force,
                 keep_pixels=need_maps,
                 in_order=in_order,

@@ -13,12 +13,12 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import to_file_name
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
+from carzero.images.loading import Readers
 from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map
 from carzero.metrics.boxes import box_of_region, region_of_peak
 from carzero.prompts import PromptSet
 from carzero.records import FailedImage, ImageItem, Radiograph, ScoredImage
-from carzero.weights.export_manifest import is_exported
-from carzero.weights.source import DEMO, hash_weights, load_preprocessing, resolve_weights
+from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
@@ -89,11 +89,11 @@ class GroundingResult:
 
 @dataclass(frozen=True, slots=True)
 class GroundingRun:
-    """The settings of one run; see `carzero ground --help` for each."""
+    """One run over a list of images; see `carzero ground --help` for each option."""
 
     items: list[ImageItem]
     prompt_set: PromptSet
-    weights: str = DEMO
+    weights: WeightsSource
     out: Path | None = None
     map_format: str = "npz"
     box_share: float = 0.5
@@ -115,19 +115,26 @@ class GroundingRun:
         doubts = tuple(manifest["warnings"])
         rows: list[dict[str, Any]] = []
         failures: list[dict[str, str]] = []
-        # torch is loaded here and not above, so that wrong use is refused at once.
-        from carzero.inference.classifier import ZeroShotClassifier
+        with Readers(isolated=True) as readers:  # they start beside torch
+            # torch is loaded here and not above, so that wrong use is refused at once.
+            from carzero.inference.classifier import ZeroShotClassifier
 
-        dtype = "auto" if is_exported(resolve_weights(self.weights)) else "float32"
-        classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
-        bank = classifier.encode_prompts(self.prompt_set)
-        stream = classifier.stream(self.items, bank, batch_size=self.batch_size, force=self.force, need_maps=True)
-        for done, result in enumerate(stream, start=1):
-            if isinstance(result, FailedImage):
-                failures.append({"image_id": result.image_id, "path": result.path, "reason": result.reason})
-            else:
-                rows += self._ground(classifier, result, doubts)
-            advance(done, len(failures))
+            dtype = self.weights.own_dtype or "float32"
+            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
+            stream = classifier.stream(
+                self.items,
+                classifier.encode_prompts(self.prompt_set),
+                batch_size=self.batch_size,
+                force=self.force,
+                need_maps=True,
+                readers=readers,
+            )
+            for done, result in enumerate(stream, start=1):
+                if isinstance(result, FailedImage):
+                    failures.append({"image_id": result.image_id, "path": result.path, "reason": result.reason})
+                else:
+                    rows += self._ground(classifier, result, doubts)
+                advance(done, len(failures))
         finished = GroundingResult(rows, failures, {**manifest, "images": len(self.items)})
         if self.out is not None:
             self._save(finished, self.out)
@@ -198,13 +205,12 @@ class GroundingRun:
     def _manifest(self) -> dict[str, Any]:
         from carzero._version import __version__
 
-        weights_hash = hash_weights(self.weights)
         return {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "carzero_version": __version__,
-            "weights": self.weights,
-            "weights_sha256": weights_hash,
-            "preprocessing": load_preprocessing(self.weights),
+            "weights": self.weights.name,
+            "weights_sha256": self.weights.sha256,
+            "preprocessing": self.weights.preprocessing,
             "prompts_sha256": self.prompt_set.hash,
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
             "map_kind": "attention of the finding's text on the picture's patches, mean over heads and layers; it says "
@@ -212,7 +218,7 @@ class GroundingRun:
             "peak_rule": "centre of the highest cell of the model's grid, of equal cells the first in row order",
             "box_rule": BOX_RULE.format(share=self.box_share),
             "box_order": "xyxy in the picture's pixels, edges at whole numbers",
-            "warnings": [DEMO_DOUBT] if weights_hash == hash_weights(DEMO) else [],
+            "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
         }
 
     def _save(self, result: GroundingResult, out: Path) -> None:

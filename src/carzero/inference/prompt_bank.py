@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,12 +17,11 @@ from carzero.model.alignment import build_scorer
 from carzero.model.alignment.simr_scoring import count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
+from carzero.records import Pool
 
 if TYPE_CHECKING:
     import torch
 
-
-Pool = Literal["mean", "max"]
 
 _TEXTS_AT_ONCE = 64
 

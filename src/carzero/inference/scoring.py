@@ -25,9 +25,9 @@ from carzero.inference.score_table import (
 )
 from carzero.inference.scoring_result import LISTED_FAILURES, RunResult, ScoredRows, failures_path, save_failures
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, ImageItem, ScoredImage
+from carzero.records import FailedImage, ImageItem, Pool, ScoredImage
 from carzero.weights.precision import resolve_dtype
-from carzero.weights.source import hash_weights, load_preprocessing
+from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,47 +35,56 @@ if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
 
 
-def scoring_settings(
-    weights: str,
-    prompt_set: PromptSet,
-    *,
-    dtype: str,
-    device: str | None,
-    pool: str,
-    force: bool,
-    resumed: Path | None,
-) -> dict[str, Any]:
-    """What the scores of a run depend on, beside the pictures.
+@dataclass(frozen=True, slots=True)
+class ScoringSettings:
+    """What is asked of which weights, and how it is computed; the same for every way of running it.
 
-    Args:
-        weights: their name.
-        prompt_set: what is asked.
-        dtype: precision asked for, see `carzero.weights.precision.DTYPES`.
-        device: where to compute; None takes a GPU if there is one.
+    Attributes:
+        weights: where they are.
+        prompts: what is asked.
         pool: how the logits of a label's prompts become one.
-        force: whether pictures that are no chest radiographs are scored too.
-        resumed: output of the run that goes on, or None. Without a wish it keeps its precision, whatever this machine
-            would choose.
-
-    Returns:
-        plain values.
-
-    Raises:
-        WeightsError: the weights are not found.
-        ConfigurationError: an unknown precision or device.
+        force: whether readable images that are not chest radiographs are scored too.
+        batch_size: images in one pass; changes speed and memory, not scores.
+        device: where to compute; None takes a GPU if there is one.
+        dtype: precision to compute in, see `carzero.weights.precision.DTYPES`.
+        bank: folder of the prompts already encoded; None encodes them.
     """
-    from carzero._version import __version__
 
-    recorded = recorded_setting(resumed, "dtype") if resumed is not None and dtype == "auto" else None
-    return {
-        "carzero_version": __version__,
-        "weights_sha256": hash_weights(weights),
-        "preprocessing": load_preprocessing(weights),
-        "prompts_sha256": prompt_set.hash,
-        "dtype": str(recorded or resolve_dtype(dtype, weights, device)),
-        "pool": pool,
-        "force": force,
-    }
+    weights: WeightsSource
+    prompts: PromptSet
+    pool: Pool = "mean"
+    force: bool = False
+    batch_size: int = 16
+    device: str | None = None
+    dtype: str = "auto"
+    bank: Path | None = None
+
+    def record(self, resumed: Path | None) -> dict[str, Any]:
+        """What the scores depend on, beside the images.
+
+        Args:
+            resumed: output of the run that is resumed, or None. With the precision "auto" it keeps its own, whatever
+                this machine would choose.
+
+        Returns:
+            plain values.
+
+        Raises:
+            WeightsError: the weights are not whole.
+            ConfigurationError: an unknown precision or device.
+        """
+        from carzero._version import __version__
+
+        recorded = recorded_setting(resumed, "dtype") if resumed is not None and self.dtype == "auto" else None
+        return {
+            "carzero_version": __version__,
+            "weights_sha256": self.weights.sha256,
+            "preprocessing": self.weights.preprocessing,
+            "prompts_sha256": self.prompts.hash,
+            "dtype": str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
+            "pool": self.pool,
+            "force": self.force,
+        }
 
 
 Advance = Callable[[int, int], None]
@@ -83,23 +92,16 @@ Advance = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class ScoringRun:
-    """The settings of one run; see `carzero predict --help` for each."""
+    """One run over a list of images; see `carzero predict --help` for each option."""
 
     items: Sequence[ImageItem]
-    prompt_set: PromptSet
-    weights: str = "demo"
+    settings: ScoringSettings
     out: Path | None = None
     overlay: Path | None = None
     resume: bool = False
     overwrite: bool = False
-    force: bool = False
-    pool: Any = "mean"
-    batch_size: int = 16
-    device: str | None = None
-    dtype: str = "auto"
     readers: int | None = None
     read_limit_s: float = LIMIT_S
-    bank: Path | None = None
     _overlays: list[Path] = field(default_factory=list)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
@@ -120,30 +122,22 @@ class ScoringRun:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
             _make_folder(self.overlay)
-        settings = scoring_settings(
-            self.weights,
-            self.prompt_set,
-            dtype=self.dtype,
-            device=self.device,
-            pool=self.pool,
-            force=self.force,
-            resumed=self.out if self.resume else None,
-        )
-        journal = self._open_journal(settings)
+        record = self.settings.record(self.out if self.resume else None)
+        journal = self._open_journal(record)
         try:
-            self._score(journal, settings, advance)
-            return self._finish(journal, settings)
+            self._score(journal, record, advance)
+            return self._finish(journal, record)
         finally:
             if self.out is not None:  # rows of a run without a table are read from the journal
                 journal.close()
 
-    def _score(self, journal: Journal, settings: dict[str, Any], advance: Advance) -> None:
+    def _score(self, journal: Journal, record: dict[str, Any], advance: Advance) -> None:
         known = {item.image_id for item in self.items if _is_scored(journal, item)}
         if len(known) == len(self.items):
             return
         remaining = [item for item in self.items if item.image_id not in known]
         failed, done = 0, len(known)
-        with closing(self._batches(remaining, settings["dtype"])) as batches:
+        with closing(self._batches(remaining, record["dtype"])) as batches:
             for batch in batches:
                 journal.append([pack_result(result) for result in batch])
                 failed += sum(isinstance(result, FailedImage) for result in batch)
@@ -155,20 +149,21 @@ class ScoringRun:
             # torch is loaded here and not above, so that a run with nothing left to do ends at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
-            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
-            bank = classifier.load_prompts(self.bank) if self.bank else classifier.encode_prompts(self.prompt_set)
+            asked = self.settings
+            classifier = ZeroShotClassifier.from_pretrained(asked.weights, device=asked.device, dtype=dtype)
+            bank = classifier.load_prompts(asked.bank) if asked.bank else classifier.encode_prompts(asked.prompts)
             results = classifier.stream(
                 items,
                 bank,
-                pool=self.pool,
-                batch_size=self.batch_size,
-                force=self.force,
+                pool=asked.pool,
+                batch_size=asked.batch_size,
+                force=asked.force,
                 need_maps=self.overlay is not None,
                 readers=readers,
                 in_order=False,
             )
             drawn = self._drawn(classifier, results)
-            while batch := list(itertools.islice(drawn, self.batch_size)):
+            while batch := list(itertools.islice(drawn, asked.batch_size)):
                 yield batch
 
     def _drawn(
@@ -177,56 +172,56 @@ class ScoringRun:
         """Passes results on, with their overlays drawn where they are wanted."""
         for result in results:
             if self.overlay is not None and isinstance(result, ScoredImage):
-                self._overlays += _draw(classifier, result, self.prompt_set.labels, self.overlay)
+                self._overlays += _draw(classifier, result, self.settings.prompts.labels, self.overlay)
             yield result
 
-    def _open_journal(self, settings: dict[str, Any]) -> Journal:
+    def _open_journal(self, record: dict[str, Any]) -> Journal:
         if self.out is None:
-            return Journal.start(None, settings)
+            return Journal.start(None, record)
         path = self.out.with_name(self.out.name + ".journal")
         if self.resume and not self.overwrite:
             if path.exists():
-                return Journal.resume(path, settings)
-            _check_finished(self.out, settings)
-            journal = Journal.start(path, settings)
+                return Journal.resume(path, record)
+            _check_finished(self.out, record)
+            journal = Journal.start(path, record)
             try:
-                for piece in _load_finished(self.out, len(self.prompt_set.labels)):
+                for piece in _load_finished(self.out, len(self.settings.prompts.labels)):
                     journal.append(pack_frame(piece))
             except BaseException:
                 journal.remove()
                 raise
             return journal
         if path.exists() and not self.overwrite:
-            Journal(settings, path).close()  # says so where it is not interrupted at all, but at work
+            Journal(record, path).close()  # says so where it is not interrupted at all, but at work
             raise TableError(
                 describe(
                     f"An interrupted run of {self.out} is waiting in {path.name}",
                     then="go on with --resume, or start anew with --overwrite",
                 )
             )
-        return Journal.start(path, settings)
+        return Journal.start(path, record)
 
-    def _finish(self, journal: Journal, settings: dict[str, Any]) -> RunResult:
-        rows = ScoredRows(self.items, journal, self.prompt_set.labels)
+    def _finish(self, journal: Journal, record: dict[str, Any]) -> RunResult:
+        rows = ScoredRows(self.items, journal, self.settings.prompts.labels)
         if self.out is not None:
             save_score_pieces(rows.pieces(), self.out)
             save_failures(rows.failures, self.out)
         else:
             for _ in rows.pieces():
                 pass
-        manifest = self._manifest(settings, rows)
+        manifest = self._manifest(record, rows)
         if self.out is not None:
             save_manifest(manifest, self.out)
             journal.remove()
         return RunResult(rows, self.out, manifest, self._overlays)
 
-    def _manifest(self, settings: dict[str, Any], rows: ScoredRows) -> dict[str, Any]:
+    def _manifest(self, record: dict[str, Any], rows: ScoredRows) -> dict[str, Any]:
         manifest = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "weights": self.weights,
-            **settings,
+            "weights": self.settings.weights.name,
+            **record,
             "score_kind": "logit",
-            "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
+            "prompts": {label: list(prompts) for label, prompts in self.settings.prompts},
             "images": len(self.items),
             "scored": rows.scored,
             "failures": rows.failures[:LISTED_FAILURES],
@@ -245,7 +240,7 @@ def _is_scored(journal: Journal, item: ImageItem) -> bool:
     return row is not None and "reason" not in row and row["path"] == item.path
 
 
-def _check_finished(out: Path, settings: dict[str, Any]) -> None:
+def _check_finished(out: Path, record: dict[str, Any]) -> None:
     """Refuses to go on with a finished table that another run has left.
 
     Raises:
@@ -260,7 +255,7 @@ def _check_finished(out: Path, settings: dict[str, Any]) -> None:
         raise TableError(
             describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
         ) from error
-    check_same_run(out, {key: manifest.get(key) for key in settings}, settings)
+    check_same_run(out, {key: manifest.get(key) for key in record}, record)
 
 
 def _load_finished(out: Path, labels: int) -> Iterator[pd.DataFrame]:

@@ -14,6 +14,7 @@ from carzero.core.system import count_cores, memory_gib, read_processor
 from carzero.errors import ConfigurationError, describe
 from carzero.images.loading import Readers
 from carzero.speed.timing import SpeedRow, summarise, time_in_turns
+from carzero.weights.source import WeightsSource
 
 NOTES = (
     "The image tower is timed bare, on tensors in memory; scoring is the tower, the alignment with prompts encoded "
@@ -67,7 +68,7 @@ class SpeedRun:
     """The settings of one run.
 
     Attributes:
-        weights: their name; None: random weights of the paper's size.
+        weights: where they are; None: random weights of the paper's size.
         dtypes: precisions; none: those worth timing on this machine.
         prompts: numbers of prompts to score with; the first one is used end to end.
         batch_size: pictures in one pass.
@@ -78,7 +79,7 @@ class SpeedRun:
         ConfigurationError: no prompts, or fewer than one turn or picture.
     """
 
-    weights: str | None = "demo"
+    weights: WeightsSource | None
     dtypes: Sequence[str] = ()
     prompts: Sequence[int] = (14, 192)
     batch_size: int = 8
@@ -97,7 +98,7 @@ class SpeedRun:
             advance: called with the number of timings done, 0, and their total.
 
         Raises:
-            CARZeroError: weights, device, precision or number of prompts that cannot be had.
+            CARZeroError: weights, device, precision or number of prompts that is not available.
         """
         from carzero.speed.tasks import (
             FULL_SIZE,
@@ -125,7 +126,7 @@ class SpeedRun:
     def _settings(self, full_size: str) -> dict[str, Any]:
         return {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "weights": self.weights or full_size,
+            "weights": full_size if self.weights is None else self.weights.name,
             "prompts": list(self.prompts),
             "batch_size": self.batch_size,
             "turns": self.turns,

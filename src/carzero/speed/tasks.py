@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carzero.errors import PromptError, describe
-from carzero.images import load_radiograph
+from carzero.images import PixelTransform, load_radiograph
 from carzero.images.loading import Readers, load_ahead, read_image
 from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
@@ -27,26 +27,17 @@ from carzero.records import ImageItem
 from carzero.speed.timing import Task
 from carzero.text.tokenizers import continuation_pieces
 from carzero.weights.precision import choose_device, has_fast_bfloat16, to_torch_dtype
-from carzero.weights.source import DEMO, example_film, load_processor
+from carzero.weights.source import DEMO, WeightsSource, example_film
 
 
 def list_reading(
     classifier: ZeroShotClassifier, films: Mapping[str, Sequence[ImageItem]], readers: Readers
 ) -> list[Task]:
     """Reading of each format to grey levels of the model's size, as prediction does it."""
-    fields = classifier.processor.image_processor
+    transform = PixelTransform.of(classifier.processor.image_processor)
 
     def read(items: Sequence[ImageItem]) -> None:
-        _exhaust(
-            load_ahead(
-                items,
-                readers,
-                batch_size=len(items),
-                resize_px=fields.resize_px,
-                crop_px=fields.crop_px,
-                in_order=False,
-            )
-        )
+        _exhaust(load_ahead(items, readers, batch_size=len(items), transform=transform, in_order=False))
 
     return [Task(f"read {name}", "", len(items), partial(read, items)) for name, items in films.items()]
 
@@ -133,27 +124,20 @@ def list_dtypes(device: str | None) -> list[str]:
     ]
 
 
-def load_classifiers(weights: str | None, dtypes: Sequence[str], device: str | None) -> list[ZeroShotClassifier]:
+def load_classifiers(
+    weights: WeightsSource | None, dtypes: Sequence[str], device: str | None
+) -> list[ZeroShotClassifier]:
     """Loads the weights once for each precision.
 
     Args:
-        weights: their name; None makes a ViT-B/16, a BERT-base and four alignment layers of random numbers in memory.
+        weights: where they are; None makes a ViT-B/16, a BERT-base and four alignment layers of random numbers.
         dtypes: precisions, or none to time what there is: all of `list_dtypes`, or the one of exported weights.
         device: where to compute; None takes a GPU if there is one.
     """
     if weights is None:
         return _build_full_size(dtypes or list_dtypes(device), device)
-    if dtypes:
-        return [ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype) for dtype in dtypes]
-    first = ZeroShotClassifier.from_pretrained(weights, device=device)
-    if not isinstance(first.backend, TorchBackend):
-        return [first]
-    others = {
-        dtype: ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
-        for dtype in list_dtypes(device)
-        if dtype != first.dtype
-    }
-    return [(others | {first.dtype: first})[dtype] for dtype in list_dtypes(device)]
+    named = dtypes or ([weights.own_dtype] if weights.own_dtype else list_dtypes(device))
+    return [ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype) for dtype in named]
 
 
 def build_prompts(count: int) -> PromptSet:
@@ -171,7 +155,7 @@ def build_prompts(count: int) -> PromptSet:
 
 
 def _build_full_size(dtypes: Sequence[str], device: str | None) -> list[ZeroShotClassifier]:
-    tokenizer = load_processor(DEMO).tokenizer
+    tokenizer = WeightsSource(DEMO).load_processor().tokenizer
     config = CARZeroConfig(text_config={"model_type": "bert", "vocab_size": len(tokenizer)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carzero.errors import ConfigurationError, describe
 
 if TYPE_CHECKING:
     import torch
+
+    from carzero.weights.source import WeightsSource
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
@@ -27,26 +28,23 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def resolve_dtype(dtype: str | torch.dtype, weights: str | Path, device: str | torch.device | None = None) -> str:
+def resolve_dtype(dtype: str | torch.dtype, weights: WeightsSource, device: str | torch.device | None = None) -> str:
     """Names the precision that weights are computed in.
 
     Args:
         dtype: one of `DTYPES`, or a torch dtype. "auto" is bfloat16 where the device computes it in hardware and the
             image tower is a transformer, and float32 otherwise: a convolutional tower gains nothing by it. Exported
             weights have one precision, which is then taken.
-        weights: their name, as `carzero.weights.source.load_model` takes it.
+        weights: where they are.
         device: where to compute; None takes a GPU if there is one.
 
     Raises:
         ConfigurationError: an unknown precision, or device; exported weights in another precision.
-        WeightsError: the weights are not found.
+        WeightsError: the weights cannot be downloaded, or were not exported by this version.
     """
-    from carzero.weights.export_manifest import is_exported, load_manifest
-    from carzero.weights.source import resolve_weights
-
     name = check_dtype(dtype) if isinstance(dtype, str) else dtype_name(dtype)
-    if is_exported(folder := resolve_weights(weights)):
-        return _exported_dtype(name, load_manifest(folder).dtype)
+    if weights.own_dtype is not None:
+        return _exported_dtype(name, weights.own_dtype)
     if name != "auto":
         return name
     return "bfloat16" if has_fast_bfloat16(device) and has_transformer_tower(weights) else "float32"
@@ -77,12 +75,11 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     return any(_asks_cpu(name) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
 
 
-def has_transformer_tower(weights: str | Path) -> bool:
+def has_transformer_tower(weights: WeightsSource) -> bool:
     """Whether the image tower of the weights works on tokens and not on feature maps."""
     from carzero.model.vision import is_convolutional
-    from carzero.weights.source import load_config
 
-    return not is_convolutional(load_config(weights).vision_config)
+    return not is_convolutional(weights.config.vision_config)
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -1,14 +1,16 @@
-"""Where weights live: the bundled demo, a folder, or a hub id; loaded only if they fit their configuration exactly."""
+"""Where weights are: the bundled demo, a folder, or a hub id; loaded only if they fit their configuration exactly."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from carzero.errors import WeightsError, describe
-from carzero.weights.export_manifest import hash_graphs, is_exported
+from carzero.images import PixelTransform
+from carzero.weights.export_manifest import ExportManifest, hash_graphs, is_exported, load_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -19,31 +21,221 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 
-_PIXEL_FIELDS = ("resize_px", "crop_px", "image_mean", "image_std")
-
 _ASSETS = Path(__file__).parents[1] / "assets"
 
+# What is downloaded of a hub id: pickled weights are never read.
+_HUB_FILES = ("*.safetensors", "*.json", "*.txt")
 
-def resolve_weights(name: str | Path) -> str:
-    """Returns the folder of the named weights, or the hub id if it is none.
+
+class WeightsSource:
+    """Weights by their name, looked up once; everything that belongs to them is read on first use and kept.
+
+    A source that was sent to another process, perhaps on another machine, looks its name up there on first use.
 
     Args:
         name: "demo" (the bundled ones), a folder written by `save_pretrained`, `carzero convert` or `carzero export`,
             or a hub id such as "user/model".
 
+    Attributes:
+        name: as given.
+
     Raises:
         WeightsError: the name looks like a path, and there is no such folder, or it holds no weights.
     """
-    path = Path(name).expanduser()
-    if str(name) == DEMO:  # always the bundled ones; a folder of that name is "./demo"
-        return str(_ASSETS / DEMO)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise _not_found(name, "this folder holds no config.json")
-        return str(path)
-    if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
-        raise _not_found(name, "a file was given" if path.exists() else "there is no such folder")
-    return str(name)
+
+    def __init__(self, name: str | Path) -> None:
+        self.name = str(name)
+        _ = self._found  # a wrong name is refused here
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"name": self.name}
+
+    @cached_property
+    def _found(self) -> Path | None:
+        return _find_folder(self.name)
+
+    @property
+    def short_name(self) -> str:
+        """The name without the way to the folder, for records that outlive it: folders get moved."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the weights on this machine; a hub id is downloaded first.
+
+        Raises:
+            WeightsError: a hub id that cannot be downloaded.
+        """
+        return self._found or _download(self.name)
+
+    @property
+    def kind(self) -> Literal["torch", "graphs"]:
+        """Whether the weights are a torch model's, or were exported as graphs for another engine."""
+        return "torch" if self.manifest is None else "graphs"
+
+    @cached_property
+    def manifest(self) -> ExportManifest | None:
+        """What an exported folder says about itself; None for the weights of a torch model.
+
+        Raises:
+            WeightsError: the manifest is not what this version writes.
+        """
+        return load_manifest(self.folder) if is_exported(self.folder) else None
+
+    @property
+    def own_dtype(self) -> str | None:
+        """The one precision that exported weights are computed in; None for weights that can be computed in several."""
+        return None if self.manifest is None else self.manifest.dtype
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the safetensors files as they lie on disk, the hash that `sha256sum` prints for one file.
+
+        Several shards are hashed one after another in the order of their names; so are the graphs of an exported
+        folder.
+
+        Raises:
+            WeightsError: there is no safetensors file.
+        """
+        return _hash_demo() if self._found == _ASSETS / DEMO else _hash_folder(self.folder)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether these are the bundled demo weights, by whatever name."""
+        return is_demo(self.sha256)
+
+    @cached_property
+    def config(self) -> CARZeroConfig:
+        """The model's configuration.
+
+        Raises:
+            WeightsError: it is not a CARZero's.
+        """
+        from carzero.model import CARZeroConfig
+
+        try:
+            return CARZeroConfig.from_pretrained(self.folder, local_files_only=True)
+        except WeightsError:
+            raise
+        except Exception as error:  # the loader raises many kinds; all mean the same to the user
+            raise _not_found(self.name, f"the loader says: {_first_line(error)}") from error
+
+    @property
+    def pixels(self) -> PixelTransform:
+        """What is done to images before the model sees them.
+
+        Raises:
+            WeightsError: the folder holds no processor.
+        """
+        return self._preprocessing[0]
+
+    @property
+    def max_text_length(self) -> int:
+        """Tokens of a text, after padding or truncation; raises as `pixels`."""
+        return self._preprocessing[1]
+
+    @property
+    def preprocessing(self) -> dict[str, int | float]:
+        """`pixels` and `max_text_length` as plain values, for the record; raises as `pixels`."""
+        return {**self.pixels.to_dict(), "max_text_length": self.max_text_length}
+
+    @cached_property
+    def _preprocessing(self) -> tuple[PixelTransform, int]:
+        """Read from the saved processor's file alone: torch is not needed for it."""
+        try:
+            content = json.loads((self.folder / "processor_config.json").read_bytes())
+            fields = {name: content["image_processor"][name] for name in PixelTransform.__slots__}
+            return PixelTransform(**fields), int(content["max_text_length"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._no_processor(error) from error
+
+    def load_model(self, *, dtype: torch.dtype | None = None) -> CARZeroModel:
+        """Loads the model in eval mode.
+
+        Args:
+            dtype: precision to compute in; None is float32, whatever the file holds.
+
+        Raises:
+            WeightsError: not a CARZero, or tensors missing, left over or of other shapes than configured.
+        """
+        import torch
+
+        from carzero.model import CARZeroModel
+
+        if self.kind == "graphs":
+            raise WeightsError(
+                describe(
+                    "These weights were exported for another engine, and there is no torch model in them",
+                    got=self.name,
+                    expected='"demo", a folder with config.json and model.safetensors, or a hub id',
+                    then="name the weights that were exported",
+                )
+            )
+        try:
+            # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
+            # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
+            model, info = CARZeroModel.from_pretrained(
+                self.folder,
+                dtype=dtype or torch.float32,
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        except WeightsError:
+            raise
+        except Exception as error:  # the loader raises many kinds; all mean the same to the user
+            raise WeightsError(
+                describe(
+                    "The weights could not be loaded",
+                    got=self.name,
+                    expected='"demo", a folder with config.json and model.safetensors, or a hub id',
+                    then=f"check the files (the loader said: {_first_line(error)})",
+                )
+            ) from error
+        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+        if any(wrong.values()):
+            raise WeightsError(
+                describe(
+                    f"The weights in {self.name} do not fit their configuration",
+                    got={kind: keys[:4] for kind, keys in wrong.items() if keys},
+                    expected="every tensor of the model, and no other",
+                    then="take the config.json that was saved with these weights",
+                )
+            )
+        return model.eval()  # type: ignore[no-any-return]
+
+    def load_processor(self) -> CARZeroProcessor:
+        """Loads the processor that belongs to the weights.
+
+        Raises:
+            WeightsError: the folder holds no processor.
+        """
+        from carzero.processing import CARZeroProcessor
+
+        try:
+            return CARZeroProcessor.from_pretrained(self.folder, local_files_only=True)
+        except Exception as error:  # as in `load_model`
+            raise self._no_processor(error) from error
+
+    def _no_processor(self, error: Exception) -> WeightsError:
+        return WeightsError(
+            describe(
+                "The weights come without a usable processor",
+                got=self.name,
+                expected="processor_config.json and tokenizer.json beside the weights",
+                then=f"save the processor into the folder (the loader said: {_first_line(error)})",
+            )
+        )
+
+
+def to_source(weights: str | Path | WeightsSource) -> WeightsSource:
+    """The source of weights that a caller names, or has looked up already."""
+    return weights if isinstance(weights, WeightsSource) else WeightsSource(weights)
+
+
+def is_demo(sha256: str) -> bool:
+    """Whether a hash of weights is that of the bundled demo weights."""
+    return sha256 == _hash_demo()
 
 
 def example_film() -> Path:
@@ -51,160 +243,46 @@ def example_film() -> Path:
     return _ASSETS / "example" / "chest.dcm"
 
 
-def load_model(name: str | Path, *, dtype: torch.dtype | None = None) -> CARZeroModel:
-    """Loads a model in eval mode.
-
-    Args:
-        name: see `resolve_weights`.
-        dtype: precision to compute in; None is float32, whatever the file holds.
-
-    Raises:
-        WeightsError: not found, not a CARZero, or tensors missing, left over or of other shapes than configured.
-    """
-    import torch
-
-    from carzero.model import CARZeroModel
-
-    folder = resolve_weights(name)
-    if is_exported(folder):
-        raise WeightsError(
-            describe(
-                "These weights were exported for another engine, and there is no torch model in them",
-                got=str(name),
-                expected='"demo", a folder with config.json and model.safetensors, or a hub id',
-                then="name the weights that were exported",
-            )
-        )
-    try:
-        # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
-        # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
-        model, info = CARZeroModel.from_pretrained(
-            folder,
-            dtype=dtype or torch.float32,
-            output_loading_info=True,
-            use_safetensors=True,
-            local_files_only=Path(folder).is_dir(),
-        )
-    except WeightsError:
-        raise
-    except Exception as error:  # the loader raises many kinds; all mean the same to the user
-        raise WeightsError(
-            describe(
-                "The weights could not be loaded",
-                got=str(name),
-                expected='"demo", a folder with config.json and model.safetensors, or a hub id that can be reached',
-                then=f"check the name or the network (the loader said: {_first_line(error)})",
-            )
-        ) from error
-    wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    if any(wrong.values()):
-        raise WeightsError(
-            describe(
-                f"The weights in {name} do not fit their configuration",
-                got={kind: keys[:4] for kind, keys in wrong.items() if keys},
-                expected="every tensor of the model, and no other",
-                then="take the config.json that was saved with these weights",
-            )
-        )
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def load_config(name: str | Path) -> CARZeroConfig:
-    """Loads the configuration alone; see `resolve_weights`.
-
-    Raises:
-        WeightsError: not found, or not a CARZero's.
-    """
-    from carzero.model import CARZeroConfig
-
-    folder = resolve_weights(name)
-    try:
-        return CARZeroConfig.from_pretrained(folder, local_files_only=Path(folder).is_dir())
-    except WeightsError:
-        raise
-    except Exception as error:  # the loader raises many kinds; all mean the same to the user
-        raise _not_found(name, f"the loader says: {_first_line(error)}") from error
-
-
-def load_processor(name: str | Path) -> CARZeroProcessor:
-    """Loads the processor that belongs to the weights; see `resolve_weights`.
-
-    Raises:
-        WeightsError: the folder holds no processor.
-    """
-    from carzero.processing import CARZeroProcessor
-
-    folder = resolve_weights(name)
-    try:
-        return CARZeroProcessor.from_pretrained(folder, local_files_only=Path(folder).is_dir())
-    except Exception as error:  # as above
-        raise _no_processor(name, error) from error
-
-
-def hash_weights(name: str | Path) -> str:
-    """SHA-256 of the weights' safetensors files as they lie on disk, the hash that `sha256sum` prints for one file.
-
-    Several shards are hashed one after another in the order of their names; so are the graphs of an exported folder.
-    A hub id is downloaded first.
-
-    Raises:
-        WeightsError: not found, or without safetensors.
-    """
-    folder = _local_folder(name)
-    if is_exported(folder):
-        return hash_graphs(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise _not_found(name, "there is no .safetensors file")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def load_preprocessing(name: str | Path) -> dict[str, Any]:
-    """Reads what is done to pictures and texts before the model sees them, from the saved processor's file alone.
-
-    Returns:
-        `resize_px`, `crop_px`, `image_mean`, `image_std` and `max_text_length`.
-
-    Raises:
-        WeightsError: the folder holds no processor.
-    """
-    try:
-        content = json.loads((_local_folder(name) / "processor_config.json").read_bytes())
-        image = {field: content["image_processor"][field] for field in _PIXEL_FIELDS}
-        return {**image, "max_text_length": content["max_text_length"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _no_processor(name, error) from error
-
-
-def _local_folder(name: str | Path) -> Path:
-    """The folder of the weights on this machine; a hub id is downloaded first."""
-    folder = Path(resolve_weights(name))
-    return folder if folder.is_dir() else _download(str(name))
+def _find_folder(name: str | Path) -> Path | None:
+    """The folder of the named weights, or None for a hub id."""
+    path = Path(name).expanduser()
+    if str(name) == DEMO:  # always the bundled ones; a folder of that name is "./demo"
+        return _ASSETS / DEMO
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise _not_found(name, "this folder holds no config.json")
+        return path
+    if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
+        raise _not_found(name, "a file was given" if path.exists() else "there is no such folder")
+    return None
 
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
-    except Exception as error:  # as above
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # the hub raises many kinds; all mean the same to the user
         raise _not_found(name, f"the hub says: {_first_line(error)}") from error
 
 
-def _no_processor(name: str | Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        describe(
-            "The weights come without a usable processor",
-            got=str(name),
-            expected="processor_config.json and tokenizer.json beside the weights",
-            then=f"save the processor into the folder (the loader said: {_first_line(error)})",
-        )
-    )
+@cache
+def _hash_demo() -> str:
+    return _hash_folder(_ASSETS / DEMO)
+
+
+def _hash_folder(folder: Path) -> str:
+    if is_exported(folder):
+        return hash_graphs(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise _not_found(folder, "there is no .safetensors file")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _not_found(name: str | Path, why: str) -> WeightsError:

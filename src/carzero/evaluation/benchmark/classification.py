@@ -19,6 +19,7 @@ from carzero.datasets.files import FoundImages, find_images
 from carzero.errors import TableError, describe
 from carzero.evaluation.benchmark.scores import Aligned, ScoreFile, align_scores, load_score_file, to_score_file
 from carzero.evaluation.score_matrix import describe_probabilities, to_score_matrix
+from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.rows import MetricRow
@@ -188,14 +189,11 @@ def benchmark_images(
     dataset: PublicDataset,
     labels: Sequence[Path],
     images: Path,
+    settings: ScoringSettings,
     *,
-    weights: str,
     out: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    batch_size: int = 16,
-    device: str | None = None,
-    dtype: str = "float32",
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
@@ -206,13 +204,10 @@ def benchmark_images(
         dataset: the public data set.
         labels: its label files.
         images: folder that holds the pictures, at any depth.
-        weights: as `load_model` takes them.
+        settings: weights, prompts, and how they are computed.
         out: folder; the scores are kept there as scores.parquet, and an interrupted run can be resumed.
         resume: go on with the scores in `out`.
         overwrite: start anew although an interrupted run could be resumed.
-        batch_size: pictures in one pass.
-        device: where to compute.
-        dtype: precision to compute in.
         allow_missing: evaluate what is there although pictures of the set are not found.
         statistics: of the intervals.
         progress: called with the number of pictures; a context that yields `advance(done, failed)`.
@@ -221,29 +216,16 @@ def benchmark_images(
         CARZeroError: pictures are missing and that is not allowed, or settings that cannot work. A picture that cannot
             be read is no error: it is left out, and listed in the result.
     """
-    from carzero.inference.scoring import ScoringRun
-    from carzero.prompts import load_prompt_set
-
     labelled = dataset.load(labels)
     found = find_images(images, labelled.images, dataset.to_id)
     refuse_missing(found, labelled, images, allow_missing)
-    prompt_set = load_prompt_set(dataset.prompts, "paper")
-    run = ScoringRun(
-        items=found.items,
-        prompt_set=prompt_set,
-        weights=weights,
-        out=None if out is None else out / "scores.parquet",
-        resume=resume,
-        overwrite=overwrite,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
+    table = None if out is None else out / "scores.parquet"
+    run = ScoringRun(found.items, settings, table, resume=resume, overwrite=overwrite)
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
     scored = to_score_file(to_score_matrix(result.table, manifest=result.manifest), dataset)
-    about = {"scores": {"form": "scored here"}, **_describe_weights(scored.provenance, weights=weights)}
-    about["prompts"] = {label: list(prompts) for label, prompts in prompt_set}
+    about = {"scores": {"form": "scored here"}, **_describe_weights(scored.provenance, weights=settings.weights.name)}
+    about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
     about["failures"] = [{key: failure[key] for key in ("image_id", "reason")} for failure in result.failures]
     evaluated = _evaluate(dataset, labelled, scored, about, True, statistics or Statistics())
     return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.aligned, result.failures)

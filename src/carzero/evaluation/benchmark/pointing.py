@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,15 @@ from carzero.evaluation.benchmark.classification import (
     to_records,
 )
 from carzero.evaluation.benchmark.pointing_metrics import BOX_SHARE, build_rows, measure_maps
+from carzero.images.loading import Readers
 from carzero.inference.grounding import BOX_RULE, DEMO_DOUBT
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
+from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
 from carzero.prompts import PromptSet
 from carzero.records import FailedImage, ImageItem, ScoredImage
 from carzero.weights.precision import resolve_dtype
-from carzero.weights.source import DEMO, hash_weights, load_preprocessing
+from carzero.weights.source import is_demo
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
@@ -50,29 +52,21 @@ class MappedImages:
 
 def map_images(
     items: list[ImageItem],
-    prompt_set: PromptSet,
+    settings: ScoringSettings,
     *,
-    weights: str,
     journal: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    batch_size: int = 16,
-    device: str | None = None,
-    dtype: str = "float32",
     advance: Advance = lambda done, failed: None,
 ) -> MappedImages:
     """Makes the maps of every finding in every picture.
 
     Args:
         items: the pictures.
-        prompt_set: what is asked.
-        weights: as `load_model` takes them.
+        settings: weights, prompts, and how they are computed.
         journal: keeps finished pictures; left in place until the caller has saved the table and removes it.
         resume: go on with the journal.
         overwrite: start anew although there is one.
-        batch_size: pictures in one pass.
-        device: where to compute.
-        dtype: precision to compute in.
         advance: called with the numbers of pictures done and failed.
 
     Raises:
@@ -80,21 +74,22 @@ def map_images(
     """
     from carzero._version import __version__
 
-    settings: dict[str, Any] = {
+    weights = settings.weights
+    record: dict[str, Any] = {
         "carzero_version": __version__,
-        "weights_sha256": hash_weights(weights),
-        "preprocessing": load_preprocessing(weights),
-        "dtype": resolve_dtype(dtype, weights, device),
-        "prompts_sha256": prompt_set.hash,
+        "weights_sha256": weights.sha256,
+        "preprocessing": weights.preprocessing,
+        "dtype": resolve_dtype(settings.dtype, weights, settings.device),
+        "prompts_sha256": settings.prompts.hash,
     }
-    book = _open(journal, settings, resume, overwrite)
+    book = _open(journal, record, resume, overwrite)
     rows = {} if book is None else dict(book.rows)
     rows = {
         item.image_id: rows[item.image_id] for item in items if "reason" not in rows.get(item.image_id, {"reason": 1})
     }
     remaining = [item for item in items if item.image_id not in rows]
     failed = 0
-    for batch in _stream(remaining, prompt_set, weights, batch_size, device, settings["dtype"]):
+    for batch in _stream(remaining, replace(settings, dtype=record["dtype"])):
         if book is not None:
             book.append(batch)
         rows.update({row["image_id"]: row for row in batch})
@@ -102,7 +97,7 @@ def map_images(
         advance(len(rows), failed)
     ordered = [rows[item.image_id] for item in items]
     failures = [{key: row[key] for key in ("image_id", "path", "reason")} for row in ordered if "reason" in row]
-    return MappedImages(_to_table(ordered, prompt_set, {"weights": weights, **settings}), failures)
+    return MappedImages(_to_table(ordered, settings.prompts, {"weights": weights.name, **record}), failures)
 
 
 def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> Journal | None:
@@ -120,18 +115,23 @@ def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrit
     return Journal.start(path, settings)
 
 
-def _stream(
-    items: list[ImageItem], prompt_set: PromptSet, weights: str, batch_size: int, device: str | None, dtype: str
-) -> Iterable[list[dict[str, Any]]]:
+def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[dict[str, Any]]]:
     if not items:
         return
-    # torch is loaded here and not above, so that a run with nothing left to do ends at once.
-    from carzero.inference.classifier import ZeroShotClassifier
+    with Readers(isolated=True) as readers:  # they start beside torch
+        # torch is loaded here and not above, so that a run with nothing left to do ends at once.
+        from carzero.inference.classifier import ZeroShotClassifier
 
-    classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
-    results = classifier.stream(items, classifier.encode_prompts(prompt_set), batch_size=batch_size, need_maps=True)
-    while batch := list(itertools.islice(results, batch_size)):
-        yield [_to_row(classifier, result) for result in batch]
+        classifier = ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
+        results = classifier.stream(
+            items,
+            classifier.encode_prompts(settings.prompts),
+            batch_size=settings.batch_size,
+            need_maps=True,
+            readers=readers,
+        )
+        while batch := list(itertools.islice(results, settings.batch_size)):
+            yield [_to_row(classifier, result) for result in batch]
 
 
 def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -> dict[str, Any]:
@@ -198,14 +198,11 @@ def point_images(
     dataset: PublicDataset,
     labels: Sequence[Path],
     images: Path,
+    settings: ScoringSettings,
     *,
-    weights: str,
     out: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    batch_size: int = 16,
-    device: str | None = None,
-    dtype: str = "float32",
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
@@ -217,24 +214,17 @@ def point_images(
     Raises:
         CARZeroError: the set has no boxes, pictures are missing, or settings that cannot work.
     """
-    from carzero.prompts import load_prompt_set
-
     labelled = _load(dataset, labels)
     found = find_images(images, labelled.images, dataset.to_id)
     refuse_missing(found, labelled, images, allow_missing)
-    prompt_set = load_prompt_set(dataset.prompts, "paper")
     journal = None if out is None else out / f"{MAPS_FILE}.journal"
     with progress(len(found.items)) as advance:
         mapped = map_images(
             found.items,
-            prompt_set,
-            weights=weights,
+            settings,
             journal=journal,
             resume=resume,
             overwrite=overwrite,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
             advance=advance,
         )
     if out is not None and journal is not None:
@@ -242,7 +232,7 @@ def point_images(
         journal.unlink(missing_ok=True)
     about = {
         "maps": {"form": "made here"},
-        "prompts": {label: list(prompts) for label, prompts in prompt_set},
+        "prompts": {label: list(prompts) for label, prompts in settings.prompts},
         "failures": [{key: failure[key] for key in ("image_id", "reason")} for failure in mapped.failures],
     }
     result = _evaluate(dataset, labelled, mapped.table, about, True, statistics or Statistics())
@@ -299,7 +289,7 @@ def _evaluate(
             "seed": statistics.seed,
         },
     )
-    if table.provenance.get("weights_sha256") == hash_weights(DEMO):
+    if is_demo(table.provenance.get("weights_sha256", "")):
         manifest["notes"].insert(0, DEMO_DOUBT)
     return BenchmarkResult(dataset, to_records(rows, dataset, labelled), manifest)
 

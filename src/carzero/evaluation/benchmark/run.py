@@ -21,6 +21,9 @@ from carzero.evaluation.benchmark.classification import (
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import save_result
+from carzero.inference.scoring import ScoringSettings
+from carzero.prompts import load_prompt_set
+from carzero.weights.source import WeightsSource
 
 EVERY = "all"
 _TASKS = ("classification", "pointing")
@@ -28,14 +31,14 @@ _TASKS = ("classification", "pointing")
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRun:
-    """The settings of one benchmark; see `carzero benchmark --help` for each."""
+    """One benchmark; see `carzero benchmark --help` for each option. `weights` are needed with `images` alone."""
 
     name: str
     labels: Sequence[Path] = ()
     images: Path | None = None
     scores: Path | None = None
     image_list: Path | None = None
-    weights: str = "demo"
+    weights: WeightsSource | None = None
     task: str = "classification"
     out: Path | None = None
     allow_missing: bool = False
@@ -127,18 +130,24 @@ class BenchmarkRun:
     def _from_images(
         self, dataset: PublicDataset, images: Path, out: Path | None, statistics: Statistics, progress: Progress
     ) -> BenchmarkResult:
+        if self.weights is None:
+            raise ConfigurationError(describe("A benchmark from images needs weights"))
+        settings = ScoringSettings(
+            self.weights,
+            load_prompt_set(dataset.prompts, "paper"),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
         run = point_images if self.task == "pointing" else benchmark_images
         return run(
             dataset,
             self.labels or find_label_files(images, dataset),
             images,
-            weights=self.weights,
+            settings,
             out=out,
             resume=self.resume,
             overwrite=self.overwrite,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
             allow_missing=self.allow_missing,
             statistics=statistics,
             progress=progress,

@@ -210,7 +210,8 @@ def score_parts(
         {"number": number, "image_ids": [item.image_id for item in items], "paths": [item.path for item in items]}
         for number, items in parts.items()
     ]
-    job = replace(job, device=job.device or ("cuda" if placement.gpus else "cpu"))
+    device = job.settings.device or ("cuda" if placement.gpus else "cpu")
+    job = replace(job, settings=replace(job.settings, device=device))
     with _quiet_data(ray):
         # One block a part: left to itself, Ray joins small blocks and gives one worker everything.
         scored = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -12,9 +12,8 @@ from carzero.images.loading import Readers
 from carzero.inference.ray.notes import PartNotes
 from carzero.inference.ray.score_folder import ScoreFolder, find_score_folder
 from carzero.inference.score_table import score_row
-from carzero.prompts import PromptSet
+from carzero.inference.scoring import ScoringSettings
 from carzero.records import FailedImage, ImageItem, ScoredImage
-from carzero.weights.source import hash_weights
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
@@ -30,30 +29,17 @@ class PartJob:
     Attributes:
         out: folder of the run, an absolute path that every worker sees.
         run: hash of the run.
-        prompt_set: what is asked.
-        weights: their name.
-        weights_sha256: their hash where the run was started; a worker with others refuses to work.
+        settings: what to compute, in a precision that every worker is to use; a bank's path is an absolute one that
+            every worker sees.
+        weights_sha256: hash of the weights where the run was started; a worker with others refuses to work.
         version: of CARZero where the run was started, likewise.
-        dtype: precision to compute in.
-        device: where to compute; None takes a GPU if the worker has one.
-        pool: how the logits of a label's prompts become one.
-        batch_size: pictures in one pass.
-        force: also score readable pictures that are no chest radiographs.
-        bank: folder of the prompts already encoded, an absolute path that every worker sees; None encodes them.
     """
 
     out: Path
     run: str
-    prompt_set: PromptSet
-    weights: str
+    settings: ScoringSettings
     weights_sha256: str
     version: str
-    dtype: str = "float32"
-    device: str | None = None
-    pool: Any = "mean"
-    batch_size: int = 16
-    force: bool = False
-    bank: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +71,12 @@ class PartScorer:
         _check_equal(job)
         self.job = job
         self.readers = readers
-        self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.prompt_set.labels)
-        self.classifier = classifier or _load_classifier(job)
-        if job.bank is None:
-            self.bank = self.classifier.encode_prompts(job.prompt_set)
+        self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.settings.prompts.labels)
+        self.classifier = classifier or _load_classifier(job.settings)
+        if job.settings.bank is None:
+            self.bank = self.classifier.encode_prompts(job.settings.prompts)
         else:
-            self.bank = self.classifier.load_prompts(job.bank)
+            self.bank = self.classifier.load_prompts(job.settings.bank)
 
     def score(self, number: int, items: Sequence[ImageItem]) -> PartResult:
         """Scores what a part lacks, and writes it.
@@ -117,9 +103,9 @@ class PartScorer:
         results = self.classifier.stream(
             items,
             self.bank,
-            pool=self.job.pool,
-            batch_size=self.job.batch_size,
-            force=self.job.force,
+            pool=self.job.settings.pool,
+            batch_size=self.job.settings.batch_size,
+            force=self.job.settings.force,
             readers=self.readers,
             in_order=False,
         )
@@ -140,15 +126,13 @@ class PartScorer:
     def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, Any]:
         if isinstance(result, FailedImage):
             return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
-        return score_row(result, self.job.prompt_set.labels)
+        return score_row(result, self.job.settings.prompts.labels)
 
 
-def _load_classifier(job: PartJob) -> ZeroShotClassifier:
+def _load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
     from carzero.inference.classifier import ZeroShotClassifier
 
-    return ZeroShotClassifier.from_pretrained(
-        job.weights, device=job.device, dtype=getattr(__import__("torch"), job.dtype)
-    )
+    return ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
 
 
 def _give_up(item: ImageItem, deaths: int) -> dict[str, Any]:
@@ -163,7 +147,7 @@ def _give_up(item: ImageItem, deaths: int) -> dict[str, Any]:
 def _check_equal(job: PartJob) -> None:
     from carzero._version import __version__
 
-    found = {"version": __version__, "weights_sha256": hash_weights(job.weights)}
+    found = {"version": __version__, "weights_sha256": job.settings.weights.sha256}
     wanted = {"version": job.version, "weights_sha256": job.weights_sha256}
     if found != wanted:
         raise RunError(

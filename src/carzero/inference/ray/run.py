@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from carzero.errors import RunError, TableError, describe
 from carzero.inference.ray.cluster import joined_cluster, place_workers, score_parts
 from carzero.inference.ray.parts import PartJob
 from carzero.inference.ray.score_folder import ScoreFolder, open_score_folder
-from carzero.inference.scoring import scoring_settings
-from carzero.prompts import PromptSet
+from carzero.inference.scoring import ScoringSettings
 from carzero.records import ImageItem
 
 Advance = Callable[[int, int], None]
@@ -53,7 +52,7 @@ def choose_part_size(images: int) -> int:
 
 @dataclass(slots=True)
 class ParallelRun:
-    """The settings of one run; see `carzero predict --help` for each.
+    """One run over a list of images; see `carzero predict --help` for each option.
 
     Attributes:
         items: pictures, each a path that every worker sees.
@@ -63,19 +62,12 @@ class ParallelRun:
     """
 
     items: list[ImageItem]
-    prompt_set: PromptSet
+    settings: ScoringSettings
     out: Path
-    weights: str = "demo"
     workers: int | None = None
     address: str | None = None
     resume: bool = False
     overwrite: bool = False
-    force: bool = False
-    pool: Any = "mean"
-    batch_size: int = 16
-    device: str | None = None
-    dtype: str = "auto"
-    bank: Path | None = None
     part_size: int | None = None
 
     def execute(self, advance: Advance = lambda done, failed: None) -> ParallelResult:
@@ -91,7 +83,7 @@ class ParallelRun:
         _check_items(self.items)
         record = self._record()
         folder = open_score_folder(
-            self.out.absolute(), record, self.prompt_set.labels, resume=self.resume, overwrite=self.overwrite
+            self.out.absolute(), record, self.settings.prompts.labels, resume=self.resume, overwrite=self.overwrite
         )
         parts = _divide(self.items, record["part_size"])
         missing = {number: part for number, part in parts.items() if folder.count_rows(number) != len(part)}
@@ -99,7 +91,7 @@ class ParallelRun:
         if missing:
             job = self._job(folder, record)
             with joined_cluster(self.address, self.workers or 1) as ray:
-                placement = place_workers(ray, self.workers, self.device, len(missing))
+                placement = place_workers(ray, self.workers, self.settings.device, len(missing))
                 engine |= {"version": ray.__version__, "workers": placement.workers}
                 done, failed = len(self.items) - sum(map(len, missing.values())), 0
                 for result in score_parts(ray, missing, job, placement):
@@ -110,36 +102,21 @@ class ParallelRun:
 
     def _record(self) -> dict[str, Any]:
         """What the scores and their division into parts depend on; parts of another run are never mixed with these."""
-        settings = scoring_settings(
-            self.weights,
-            self.prompt_set,
-            dtype=self.dtype,
-            device=self.device,
-            pool=self.pool,
-            force=self.force,
-            resumed=self.out if self.resume else None,
-        )
         return {
-            **settings,
+            **self.settings.record(self.out if self.resume else None),
             "images": len(self.items),
             "images_sha256": hash_texts(f"{item.image_id}\t{item.path}" for item in self.items),
             "part_size": self.part_size or choose_part_size(len(self.items)),
         }
 
     def _job(self, folder: ScoreFolder, record: dict[str, Any]) -> PartJob:
+        bank = self.settings.bank
         return PartJob(
             out=folder.path,
             run=folder.run,
-            prompt_set=self.prompt_set,
-            weights=self.weights,
+            settings=replace(self.settings, dtype=record["dtype"], bank=None if bank is None else bank.absolute()),
             weights_sha256=record["weights_sha256"],
             version=record["carzero_version"],
-            dtype=record["dtype"],
-            device=self.device,
-            pool=self.pool,
-            batch_size=self.batch_size,
-            force=self.force,
-            bank=None if self.bank is None else self.bank.absolute(),
         )
 
     def _finish(
@@ -158,10 +135,10 @@ class ParallelRun:
             )
         manifest = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "weights": self.weights,
+            "weights": self.settings.weights.name,
             **record,
             "score_kind": "logit",
-            "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
+            "prompts": {label: list(prompts) for label, prompts in self.settings.prompts},
             "parts": parts,
             "scored": scored,
             "failures": failures,

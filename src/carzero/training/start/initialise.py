@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carzero.errors import ConfigurationError, MissingExtraError, describe
+from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text.cleaning import clean_text
@@ -16,7 +17,7 @@ from carzero.text.tokenizers import continuation_pieces
 from carzero.training.batches.sampler import seed_torch
 from carzero.training.recipe_sections import LoraSection, MemorySection, ModelSection, PixelSection
 from carzero.training.start.towers import copy_weights, spare_memory, start_text, start_vision
-from carzero.weights.source import load_model, load_processor
+from carzero.weights.source import WeightsSource
 
 
 def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
@@ -71,9 +72,6 @@ def merge_adapters(model: CARZeroModel) -> CARZeroModel:
     return merged
 
 
-_PIXEL_FIELDS = ("resize_px", "crop_px", "image_mean", "image_std")
-
-
 def build_start(
     options: ModelSection, pixels: PixelSection, memory: MemorySection, seed: int, sentences: Sequence[str]
 ) -> tuple[CARZeroModel, CARZeroProcessor]:
@@ -92,7 +90,8 @@ def build_start(
     """
     seed_torch(seed)
     if options.start is not None:
-        model, processor = load_model(options.start), load_processor(options.start)
+        source = WeightsSource(options.start)
+        model, processor = source.load_model(), source.load_processor()
         _check_pixels(pixels, options.start, processor)
     else:
         model, processor = _build_from_towers(options, pixels, sentences)
@@ -122,15 +121,7 @@ def _build_from_towers(
         if start is not None:
             copy_weights(tower, start)
     _set_continuations(model, tokenizer)
-    processor = build_processor(
-        tokenizer,
-        resize_px=pixels.resize_px,
-        crop_px=pixels.crop_px,
-        image_mean=pixels.image_mean,
-        image_std=pixels.image_std,
-        max_text_length=config.max_text_length,
-    )
-    return model, processor
+    return model, build_processor(tokenizer, PixelTransform.of(pixels), max_text_length=config.max_text_length)
 
 
 def _set_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -162,13 +153,10 @@ def _check_patches(config: PreTrainedConfig, crop_px: int) -> None:
 
 def _check_pixels(pixels: PixelSection, start: str, processor: CARZeroProcessor) -> None:
     """Weights come with their preprocessing; a recipe that says otherwise would train another model than it saves."""
-    wrong = {
-        name: getattr(pixels, name)
-        for name in _PIXEL_FIELDS
-        if getattr(pixels, name) != getattr(processor.image_processor, name)
-    }
-    if wrong:
-        expected = {name: getattr(processor.image_processor, name) for name in wrong}
+    given = PixelTransform.of(pixels).to_dict()
+    needed = PixelTransform.of(processor.image_processor).to_dict()
+    if wrong := {name: value for name, value in given.items() if value != needed[name]}:
+        expected = {name: needed[name] for name in wrong}
         raise ConfigurationError(
             describe(
                 f"The recipe's pixels are not those of the weights {start}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import PreTrainedConfig, ViTMAEConfig, ViTMAEForPreTraining, V
 
 from carzero.data.pairs import load_pairs
 from carzero.errors import ConfigurationError, describe
+from carzero.images import PixelTransform
 from carzero.model.position_embeddings import fit_positions, sine_cosine_positions
 from carzero.processing import CARZeroImageProcessor
 from carzero.training.batches.image_cache import share_films
@@ -183,9 +185,8 @@ class MaskedImages:
 
     def to_parts(self, model: ViTMAEForPreTraining) -> tuple[ViTModel, CARZeroImageProcessor]:
         """A plain ViT, and the processor that says which pixels it was trained on."""
-        pixels = self._recipe.pixels
-        fields = {name: getattr(pixels, name) for name in ("resize_px", "crop_px", "image_mean", "image_std")}
-        return to_vit(model.vit), CARZeroImageProcessor(**fields)
+        transform = PixelTransform.of(self._recipe.pixels)
+        return to_vit(model.vit), CARZeroImageProcessor(**asdict(transform))
 
     def _mask(self, pixels: Tensor, count: int, purpose: int, place: int) -> MaskedBatch:
         # Drawn for all processes, so that an image's masked patches do not depend on who reads it.

@@ -18,6 +18,7 @@ import carzero
 from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
 from carzero.errors import CheckpointError, describe
+from carzero.images import PixelTransform
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text.tokenizers import continuation_pieces, load_tokenizer
@@ -162,8 +163,7 @@ def _processor_for(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> C
     crop_px = int(model.config.vision_config.image_size)
     return build_processor(
         tokenizer,
-        resize_px=round(crop_px * _RESIZE_PER_CROP),
-        crop_px=crop_px,
+        PixelTransform(round(crop_px * _RESIZE_PER_CROP), crop_px),
         max_text_length=model.config.max_text_length,
     )
 
