@@ -78,7 +78,6 @@ class TestForm:
         [
             "The heart is enlarged.",
             '{"findings": [}',
-            '{"findings": []} and more',
             "__import__('os').system('true')",
             "{'findings': []}",
             "[" * 5000,

@@ -26,8 +26,11 @@ _MAX_ANSWER_CHARS = 2**16
 _MAX_CLAIMS = 200
 _MAX_CHARS = {"sentence": 2000, "finding": 80, "location": 120, "severity": 40}
 _CHOICES = {"presence": get_args(Presence), "laterality": tuple(side or "none" for side in get_args(Laterality))}
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+# Where an answer may begin among other words. Whatever stands around it, a fence of any spelling included, is passed
+# over; no pattern here looks for the end of anything, so none can backtrack over what a model says.
+_BEGINS = re.compile(r'\{\s{0,100}"findings"')
+_MAX_BEGINNINGS = 16
+_THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")
 
 
 class InvalidAnswerError(ValueError):
@@ -72,25 +75,57 @@ def build_schema() -> dict[str, object]:
 def read_claims(answer: KeptAnswer) -> list[Claim]:
     """Reads what a model claims: each entry with exactly the schema's fields, values of their type, choice and length.
 
-    A code fence around the JSON and a thought before it ("<think>...</think>") are looked through.
+    Thoughts before it ("<think>...</think>"), fences and words around the JSON are passed over.
 
     Raises:
-        InvalidAnswerError: the answer has a fault, is no JSON, or has another form.
+        InvalidAnswerError: the answer has a fault, is not JSON, or has another form.
     """
     if answer.fault:
         raise InvalidAnswerError(answer.fault)
     if len(answer.content) > _MAX_ANSWER_CHARS:
         raise InvalidAnswerError("too_large")
-    content = _THOUGHT.sub("", answer.content, count=1)
-    fenced = _FENCED.fullmatch(content)
-    try:
-        value = json.loads(fenced[1] if fenced else content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidAnswerError("not_json") from error
+    value = _find_json(_skip_thought(answer.content).strip("\ufeff\u200b \t\r\n"))
     entries = value.get("findings") if isinstance(value, dict) and value.keys() == {"findings"} else None
     if not isinstance(entries, list) or len(entries) > _MAX_CLAIMS or not all(map(_has_form, entries)):
         raise InvalidAnswerError("wrong_schema")
     return [Claim(**entry) for entry in entries]
+
+
+def _skip_thought(content: str) -> str:
+    """What follows the last end of a thought; some servers leave out its beginning."""
+    lower = content.lower()
+    if len(lower) != len(content):  # letters that change their number in lower case: positions would not fit
+        lower = content
+    ends = [lower.rfind(f"</{tag}>") + len(f"</{tag}>") for tag in _THOUGHT_TAGS if f"</{tag}>" in lower]
+    return content[max(ends, default=0) :]
+
+
+def _find_json(content: str) -> object:
+    """The one JSON value of an answer: all of it, or the object with the findings among other words.
+
+    Raises:
+        InvalidAnswerError: there is none, or there are several that differ.
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        pass
+    decoder = json.JSONDecoder()
+    found: list[object] = []
+    end = 0
+    for number, match in enumerate(_BEGINS.finditer(content)):
+        if number == _MAX_BEGINNINGS:
+            raise InvalidAnswerError("not_json")
+        if match.start() < end:  # inside the one before
+            continue
+        try:
+            value, end = decoder.raw_decode(content, match.start())
+        except (ValueError, RecursionError):
+            continue
+        found.append(value)
+    if not found or any(value != found[0] for value in found):
+        raise InvalidAnswerError("not_json")
+    return found[0]
 
 
 def _has_form(entry: object) -> bool:

@@ -14,64 +14,16 @@ from types import TracebackType
 from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, LanguageModelError, describe
 from carzero.structuring.answer_cache import KeptAnswer
+from carzero.structuring.completions import ANSWER_FORMS, LEFT_OUT, find_refused_field, read_completion, to_body
 from carzero.structuring.server import Server, is_passing, retry_after_s
 from carzero.structuring.usage import Tally
-
-# How a server may be asked for JSON of a form, the strictest first: OpenAI, vLLM, Ollama, LM Studio and llama.cpp's own
-# server know the first; llama-cpp-python's the second; the rest is for servers that constrain less or nothing.
-ANSWER_FORMS = ("json_schema", "json_object with schema", "json_object", "no response_format")
-
-
-def to_body(request: Mapping[str, object], form: str, limit_field: str) -> dict[str, object]:
-    """The body of a request for a chat completion.
-
-    Args:
-        request: `model`, `messages`, options, `max_tokens`, and the `schema` of the answer.
-        form: one of `ANSWER_FORMS`.
-        limit_field: "max_tokens", or "max_completion_tokens" as newer models of OpenAI call it.
-    """
-    body = {key: value for key, value in request.items() if key not in ("schema", "max_tokens")}
-    body[limit_field] = request["max_tokens"]
-    schema = request["schema"]
-    if form == "json_schema":
-        described = {"name": "report_findings", "strict": True, "schema": schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": described}
-    elif form == "json_object with schema":
-        body["response_format"] = {"type": "json_object", "schema": schema}
-    elif form == "json_object":
-        body["response_format"] = {"type": "json_object"}
-    return body
-
-
-def read_completion(body: bytes) -> KeptAnswer | None:
-    """The answer in a response's body, or None where the body is no chat completion."""
-    try:
-        response = json.loads(body)
-        choice = response["choices"][0]
-        content, refusal = (choice["message"].get(name) for name in ("content", "refusal"))
-        reason = choice.get("finish_reason")
-        usage = response.get("usage") or {}
-        tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return None
-    if refusal or reason == "content_filter":
-        return KeptAnswer("", "refused", *tokens)
-    if reason == "length":
-        return KeptAnswer("", "cut_off", *tokens)
-    if content is None or content == "":
-        return KeptAnswer("", "empty", *tokens)
-    # JSON can hold lone surrogates; UTF-8, in which answers are kept, cannot.
-    return KeptAnswer(content.encode("utf-8", "replace").decode(), "", *tokens) if isinstance(content, str) else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
-
 
 _MAX_BODY_BYTES = 2**20
 _CONNECT_S = 15.0
 _FEW_TRIES = 3
 _SHOWN = 300
+_NOTED = 3  # refusals that are shown in the server's own words
+
 _KEY_REFUSED = frozenset({401, 403})
 _NOT_THERE = frozenset({404, 405})
 _MISTAKEN = frozenset({400, 422})
@@ -142,6 +94,8 @@ class ChatClient:
         self._form = 0
         self._is_settled = self._has_replied = False
         self._limit_field = "max_tokens"
+        self._left_out: frozenset[str] = frozenset()
+        self._noted: set[str] = set()
         self._not_before = 0.0
         self._failures = (httpx.TransportError, httpx.DecodingError, TimeoutError)
         headers = {"accept-encoding": "identity", "content-type": "application/json", "user-agent": "carzero"}
@@ -219,15 +173,24 @@ class ChatClient:
         return answer
 
     async def _post_negotiated(self, request: Mapping[str, object]) -> _Reply:
-        """Sends the request; until a first one has succeeded, in weaker and weaker forms as the server refuses them."""
+        """Sends the request, again without each field that the server refuses by name, and remembers what it takes.
+
+        Until a first request has succeeded, it is also sent in weaker and weaker forms as the server refuses them.
+        """
+        left_out = self._left_out
         while True:
             form, limit_field = self._form, self._limit_field
-            reply = await self._post(to_body(request, ANSWER_FORMS[form], limit_field))
+            reply = await self._post(to_body(request, ANSWER_FORMS[form], limit_field, left_out))
             if reply.status == 200:
                 self._settle(form)
+                self._remember_left_out(left_out)
                 return reply
             if reply.status in _MISTAKEN and limit_field == "max_tokens" and b"max_completion_tokens" in reply.body:
                 self._limit_field = "max_completion_tokens"
+                continue
+            refused = find_refused_field(reply.body) if reply.status in _MISTAKEN else ""
+            if refused and refused not in left_out:
+                left_out |= {refused}
                 continue
             # llama-cpp-python's server answers 500 to a form that it does not know, and names the field.
             is_form_refused = reply.status in _MISTAKEN or (reply.status >= 500 and b"response_format" in reply.body)
@@ -248,6 +211,11 @@ class ChatClient:
         self._tally.answer_form = ANSWER_FORMS[form]
         if form:
             self._note(f"{self.server.host} does not know {ANSWER_FORMS[0]}; asked with {ANSWER_FORMS[form]} instead.")
+
+    def _remember_left_out(self, left_out: frozenset[str]) -> None:
+        for field in sorted(left_out - self._left_out):
+            self._note(f"{self.server.host} does not take {LEFT_OUT[field]}; asked without it.")
+        self._left_out |= left_out
 
     async def _post(self, body: Mapping[str, object]) -> _Reply:
         self._tally.requests += 1
@@ -294,6 +262,9 @@ class ChatClient:
         if b"insufficient_quota" in reply.body:
             raise LanguageModelError(describe(f"The account at {self.server.host} has no quota left", got=shown))
         if not is_passing(reply.status):
+            if shown not in self._noted and len(self._noted) < _NOTED:
+                self._noted.add(shown)
+                self._note(f"{self.server.host} refused a request with status {shown}")
             raise RequestFailedError("refused_by_server", f"status {shown}")
 
     def _show(self, body: bytes) -> str:
