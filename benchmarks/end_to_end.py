@@ -117,7 +117,7 @@ def time_files(classifier: ZeroShotClassifier, bank: Any, images: int, paths: li
         start = time.perf_counter()
         results = list(classifier.stream(items, bank, batch_size=BATCH, readers=readers, in_order=False))
         seconds = time.perf_counter() - start
-    failed = [result.reason for result in results if isinstance(result, FailedImage)]
+    failed = [result.failure.reason for result in results if isinstance(result, FailedImage)]
     if failed:
         raise SystemExit(f"{len(failed)} of {images} files were not scored: {failed[0]}")
     return images / seconds
@@ -125,12 +125,12 @@ def time_files(classifier: ZeroShotClassifier, bank: Any, images: int, paths: li
 
 def time_reading(paths: list[Path]) -> float:
     """Milliseconds of one core for reading a file down to the model's crop."""
-    from carzero.images.loading import read_picture
+    from carzero.images.loading import load_item
 
     spent = []
     for path in paths * 3:
         start = time.process_time()
-        read_picture(str(path), PixelTransform())
+        load_item(ImageItem(str(path), str(path), str(path)), PixelTransform())
         spent.append(1e3 * (time.process_time() - start))
     return statistics.median(spent)
 

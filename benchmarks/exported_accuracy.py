@@ -32,7 +32,7 @@ def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype
     """Logits by image and label; films that cannot be read are left out."""
     classifier = ZeroShotClassifier.from_pretrained(weights, device="cpu", dtype=dtype)
     results = classifier.stream(items, classifier.encode_prompts(prompts), batch_size=8)
-    scored = {result.image_id: result.logits for result in results if isinstance(result, ScoredImage)}
+    scored = {result.item.image_id: result.logits for result in results if isinstance(result, ScoredImage)}
     return pd.DataFrame.from_dict(scored, orient="index", columns=prompts.labels)
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from carzero.images.loading import read_image
+from carzero.images import load_image
 from carzero.inference.backends import TorchBackend
 from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroModel
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
+from carzero.records import ImageSource
 
 TASK = "zero-shot-cxr-classification"
 
@@ -43,9 +44,9 @@ class ZeroShotCXRPipeline(Pipeline):
             forward["prompt_set"] = PromptSet.from_labels(list(candidate_labels), template or DEFAULT_TEMPLATE)
         return {"force": force}, forward, {}
 
-    def preprocess(self, input_: Any, force: bool = False, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, input_: ImageSource, force: bool = False, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         """Reads one picture: path, array, PIL image or `Radiograph`."""
-        radiograph = read_image(input_, force=force)
+        radiograph = load_image(input_, force=force)
         return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
 
     def _forward(self, input_tensors: dict[str, Any], prompt_set: PromptSet | None = None, **_: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -15,16 +15,15 @@ from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTra
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from carzero.images import Geometry, PixelTransform
-from carzero.images.loading import read_image, to_levels
+from carzero.images import Geometry, PixelTransform, load_image, to_model_input
+from carzero.images.listing import to_sequence
 from carzero.model import CARZeroConfig
-from carzero.records import Radiograph
+from carzero.records import ImageSource, Radiograph
 from carzero.text.cleaning import clean_text
 from carzero.text.tokenizers import FixedLengthEncoder
 
 _ENCODERS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, int], FixedLengthEncoder]] = WeakKeyDictionary()
 _ENCODERS_LOCK = threading.Lock()
-ImageLike = "str | Path | np.ndarray | Image | Radiograph"
 
 
 class _NoOptions(TypedDict, total=False):
@@ -64,16 +63,18 @@ class CARZeroImageProcessor(BaseImageProcessor):
 
     def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
         """Returns (3, crop_px, crop_px) float32, normalised."""
-        return self.normalise(to_levels(radiograph, PixelTransform.of(self)))
+        return self.normalise(to_model_input(radiograph, PixelTransform.of(self)))
 
     def normalise(self, levels: NDArray[np.uint8]) -> torch.Tensor:
         """Returns (..., 3, h, w) float32 pixel values of (..., h, w) grey levels."""
         normalised = (torch.from_numpy(levels).float() / 255 - self.image_mean) / self.image_std
         return normalised.unsqueeze(-3).expand(*levels.shape[:-2], 3, -1, -1)
 
-    def preprocess(self, images: Any, *, return_tensors: str | None = "pt", **_: Any) -> BatchFeature:
-        """Returns `pixel_values` (I, 3, crop_px, crop_px) for one picture or a sequence of them; see `read_image`."""
-        batch = torch.stack([self.to_pixel_values(read_image(image)) for image in _as_list(images)])
+    def preprocess(
+        self, images: ImageSource | Sequence[ImageSource], *, return_tensors: str | None = "pt", **_: object
+    ) -> BatchFeature:
+        """Returns `pixel_values` (I, 3, crop_px, crop_px) for one image or a sequence of them; see `load_image`."""
+        batch = torch.stack([self.to_pixel_values(load_image(image)) for image in to_sequence(images)])
         return BatchFeature({"pixel_values": batch if return_tensors == "pt" else batch.numpy()})
 
 
@@ -93,7 +94,11 @@ class CARZeroProcessor(ProcessorMixin):
         self.max_text_length = max_text_length
 
     def __call__(
-        self, images: Any = None, text: str | Sequence[str] | None = None, return_tensors: str | None = "pt", **_: Any
+        self,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        text: str | Sequence[str] | None = None,
+        return_tensors: str | None = "pt",
+        **_: object,
     ) -> BatchFeature:
         """Processes pictures, texts or both.
 
@@ -142,10 +147,6 @@ def build_processor(
     """Joins a tokenizer with a pixel transform; None takes the released one."""
     fields = asdict(pixels or PixelTransform())
     return CARZeroProcessor(CARZeroImageProcessor(**fields), tokenizer, max_text_length)
-
-
-def _as_list(images: Any) -> list[Any]:
-    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 AutoImageProcessor.register(CARZeroConfig, slow_image_processor_class=CARZeroImageProcessor, exist_ok=True)

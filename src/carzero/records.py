@@ -5,17 +5,15 @@ Nothing here computes: these are records with names, shapes and units, so that a
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from PIL import Image
 
 Pool = Literal["mean", "max"]  # how the logits of a label's prompts become one
 
@@ -23,67 +21,123 @@ POOLS: tuple[Pool, ...] = ("mean", "max")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Radiograph:
-    """One radiograph as grey levels, and what its file said about itself.
+class RadiographInfo:
+    """What a file says about its radiograph, and what was found odd about it.
 
     Attributes:
-        pixels: (height, width) float32 in [0, 255]; larger is brighter (denser tissue), whatever the file's convention.
-        source: path or name the picture came from; empty for an array.
+        source: path or name the image came from; empty for an array.
         encoding: how the file held the pixels, for example "PNG 16-bit" or "DICOM JPEG 2000 12-bit".
         view: "PA", "AP", "LATERAL" or "" where the file does not say.
         study_uid: DICOM Study Instance UID, or "".
         series_uid: DICOM Series Instance UID, or "".
         sop_uid: DICOM SOP Instance UID, or "".
-        warnings: doubts about the picture, each a full sentence; empty for a plain chest radiograph.
+        warnings: doubts about the image, each a full sentence; empty for a plain chest radiograph.
     """
 
-    pixels: NDArray[np.float32]
     source: str = ""
     encoding: str = ""
     view: str = ""
     study_uid: str = ""
     series_uid: str = ""
     sop_uid: str = ""
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """A base of its own, so that `pixels` is the first field of a `Radiograph`."""
+
+    __slots__ = ()
+    pixels: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Radiograph(RadiographInfo, _Pixels):
+    """One radiograph as grey levels, and what its file said about itself; see `RadiographInfo` for the other fields.
+
+    Attributes:
+        pixels: (height, width) float32 in [0, 255]; larger is brighter (denser tissue), whatever the file's convention.
+    """
+
+
+# An image in any form that a user may hold it in; a string is a path.
+ImageSource: TypeAlias = "str | Path | NDArray[np.generic] | Image.Image | Radiograph"
+
+
+def to_info(radiograph: Radiograph) -> RadiographInfo:
+    """What is known about a radiograph, without its pixels."""
+    return RadiographInfo(*(getattr(radiograph, name) for name in RadiographInfo.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """One image to score: its key, where it came from (empty for an array), and what to read."""
+
+    image_id: str
+    path: str
+    image: ImageSource
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedImage:
+    """An image that has been read down to the model's square.
+
+    Attributes:
+        item: what was read.
+        info: what its file said.
+        levels: (crop_px, crop_px) uint8, the whole grey levels in the model's crop, 0 in the padding.
+        radiograph: the image at full size, where it was asked for, or None.
+    """
+
+    item: ImageItem
+    info: RadiographInfo
+    levels: NDArray[np.uint8]
+    radiograph: Radiograph | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredImage:
-    """One picture and its scores.
+    """One image and its scores.
 
     Attributes:
-        image_id: key of the picture, unique in its run.
-        path: where it came from; empty for an array.
-        study_uid: DICOM Study Instance UID, or "".
-        series_uid: DICOM Series Instance UID, or "".
-        sop_uid: DICOM SOP Instance UID, or "".
-        view: "PA", "AP", "LATERAL" or "".
-        warnings: doubts about the picture.
+        item: what was scored.
+        info: what its file said.
         logits: (labels,) float32 raw logits.
         maps: (labels, h, w) float32 attention on the model's grid, or None.
-        radiograph: the picture itself where maps were asked for, or None.
+        radiograph: the image at full size, where maps were asked for, or None.
     """
 
-    image_id: str
-    path: str
-    study_uid: str
-    series_uid: str
-    sop_uid: str
-    view: str
-    warnings: tuple[str, ...]
+    item: ImageItem
+    info: RadiographInfo
     logits: NDArray[np.float32]
     maps: NDArray[np.float32] | None = None
     radiograph: Radiograph | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class FailedImage:
-    """One picture that could not be scored, and why; `error` is what predict raises."""
+class Failure:
+    """One image that could not be scored, and why."""
 
     image_id: str
     path: str
     reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values, ready for JSON."""
+        return {"image_id": self.image_id, "path": self.path, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image that could not be read or scored; `error` is what `predict` raises."""
+
+    item: ImageItem
     error: Exception
+
+    @property
+    def failure(self) -> Failure:
+        """What a record keeps of it."""
+        return Failure(self.item.image_id, self.item.path, str(self.error))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,30 +147,12 @@ class Grounding:
     Attributes:
         label: the finding.
         logit: its raw score; the map says where, this says whether.
-        heatmap: (height, width) float32 in the picture's own pixels, attention per cell of the model's grid,
+        heatmap: (height, width) float32 in the image's own pixels, attention per cell of the model's grid,
             interpolated; NaN where the model does not look (outside its crop).
-        peak: (x, y) of the map's highest cell centre in the picture's pixels, pixel centres at +0.5.
+        peak: (x, y) of the map's highest cell centre in the image's pixels, pixel centres at +0.5.
     """
 
     label: str
     logit: float
     heatmap: NDArray[np.float32]
     peak: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageItem:
-    """One picture to score: its key, where it came from, and what to read (a path, or the picture itself)."""
-
-    image_id: str
-    path: str
-    image: Any
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LoadedImage:
-    """A picture ready to be scored: its item, what its file said, and (crop_px, crop_px) uint8 grey levels."""
-
-    item: ImageItem
-    radiograph: Radiograph
-    levels: NDArray[np.uint8]

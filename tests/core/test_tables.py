@@ -29,7 +29,7 @@ from carzero.inference.score_table import (
     score_row,
     to_frame,
 )
-from carzero.records import Radiograph, ScoredImage
+from carzero.records import ImageItem, Radiograph, RadiographInfo, ScoredImage
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -215,8 +215,9 @@ LABELS = ["edema", 'pleural "effusion", left']
 
 
 def scored(image_id: str, *logits: float, **fields: Any) -> ScoredImage:
-    keys = {"path": f"x/{image_id}", "study_uid": "1.20", "series_uid": "", "sop_uid": "", "view": "PA"}
-    return ScoredImage(image_id, **{**keys, "warnings": (), **fields}, logits=np.array(logits, dtype=np.float32))
+    path = fields.pop("path", f"x/{image_id}")
+    info = RadiographInfo(**{"study_uid": "1.20", "view": "PA", **fields})
+    return ScoredImage(ImageItem(image_id, path, path), info, np.array(logits, dtype=np.float32))
 
 
 def score_frame() -> pd.DataFrame:

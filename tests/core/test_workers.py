@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -17,8 +18,8 @@ import pytest
 from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess
 from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.images import PixelTransform
-from carzero.images.loading import Readers, ReadPicture, load_ahead, read_picture
-from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
+from carzero.images.loading import Readers, load_ahead, load_item
+from carzero.records import FailedImage, ImageItem, LoadedImage, RadiographInfo
 
 FOREVER_S = 10_000.0
 
@@ -86,16 +87,16 @@ class ByHand(Readers):
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
-        self.begun: dict[str, Future[ReadPicture]] = {}
+        self.begun: dict[str, Future[LoadedImage]] = {}
 
-    def read(self, item: ImageItem, **_: Any) -> Future[ReadPicture]:
+    def read(self, item: ImageItem, **_: Any) -> Future[LoadedImage]:
         self.begun[item.image_id] = Future()
         return self.begun[item.image_id]
 
     def finish(self, *names: str) -> None:
-        empty = Radiograph(np.empty((0, 0), np.float32))
         for name in names:
-            self.begun[name].set_result(ReadPicture(empty, np.zeros((4, 4), np.uint8)))
+            item = ImageItem(name, "", "")
+            self.begun[name].set_result(LoadedImage(item, RadiographInfo(), np.zeros((4, 4), np.uint8)))
 
 
 ITEMS = [ImageItem(f"{n}", f"/x/{n}.png", f"/x/{n}.png") for n in range(9)]
@@ -132,22 +133,22 @@ def test_threads_and_processes_read_the_same(isolated: bool, films: list[Path], 
     assert [isinstance(result, FailedImage) for result in found] == [False] * 3 + [True, True, False]
     for item, result in zip(items, found, strict=True):
         if isinstance(result, LoadedImage):
-            np.testing.assert_array_equal(result.levels, read_picture(item.image, PixelTransform(36, 32)).levels)
-            assert result.radiograph.pixels.size == 0
+            np.testing.assert_array_equal(result.levels, load_item(item, PixelTransform(36, 32)).levels)
+            assert result.radiograph is None
             assert result.item is item
         else:
             assert isinstance(result.error, UnreadableImageError)
-            assert item.path in result.reason
+            assert item.path in result.failure.reason
 
 
 def test_a_file_that_its_reader_does_not_survive_fails_alone(
     films: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carzero.images.loading.read_picture", read_or_crash)
+    monkeypatch.setattr("carzero.images.loading.load_item", read_or_crash)
     items = [ImageItem(name, f"/{name}", f"{films[0]}?{name}") for name in ("good", "crash", "fine", "hang", "last")]
     with Readers(2, isolated=True, limit_s=FOREVER_S) as readers:
         found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, transform=PixelTransform(36, 32)))
-    assert [result.reason if isinstance(result, FailedImage) else "" for result in found] == [
+    assert [result.failure.reason if isinstance(result, FailedImage) else "" for result in found] == [
         "",
         "/crash: its reader crashed; got 'exit status -11'; expected a picture that its decoder gets through. "
         "Export the picture again, or leave it out.",
@@ -157,13 +158,13 @@ def test_a_file_that_its_reader_does_not_survive_fails_alone(
     with Readers(1, isolated=True, limit_s=0.2) as readers:
         (hung,) = load_ahead(items[3:4], readers, batch_size=1, transform=PixelTransform(36, 32))
     assert isinstance(hung, FailedImage)
-    assert hung.reason.startswith("/hang: its reader hung; got 'no answer within 0.2 s'")
+    assert hung.failure.reason.startswith("/hang: its reader hung; got 'no answer within 0.2 s'")
 
 
-def read_or_crash(image: str, *arguments: Any) -> ReadPicture:
-    path, _, how = image.partition("?")
+def read_or_crash(item: ImageItem, *arguments: Any) -> LoadedImage:
+    path, _, how = str(item.image).partition("?")
     behave(how)
-    return read_picture(path, *arguments)
+    return load_item(dataclasses.replace(item, image=path), *arguments)
 
 
 def test_readers_must_be_some() -> None:

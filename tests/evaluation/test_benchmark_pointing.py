@@ -140,7 +140,7 @@ def test_maps_made_here_are_kept_and_give_the_same_figures_again(
 ) -> None:
     options = {"settings": asked_of(tiny_weights), "statistics": FEW}
     first = point_images(DET, [films / "test.json"], films, out=tmp_path, **options)
-    assert [failure["image_id"] for failure in first.failures] == ["film_005.png"]
+    assert [failure.image_id for failure in first.failures] == ["film_005.png"]
     assert first.manifest["images"] == 5
     assert rows(first)["pointing", "Mass"]["n"] == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["maps.npz"]

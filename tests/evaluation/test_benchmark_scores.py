@@ -19,6 +19,7 @@ from carzero.evaluation.benchmark.classification import BenchmarkResult, Statist
 from carzero.evaluation.benchmark.plots import check_drawing, draw_figures, to_png, to_svg
 from carzero.evaluation.benchmark.report import build_report, save_result
 from carzero.evaluation.benchmark.scores import align_scores, load_image_list, load_score_file
+from carzero.records import Failure
 
 NIH, PADCHEST, DET = DATASETS["chestxray14"], DATASETS["padchest"], DATASETS["chestxdet10"]
 FEW = Statistics(rounds=50)
@@ -314,7 +315,7 @@ def test_text_in_the_report_is_escaped(nih: Path) -> None:
     hostile = "<script>alert(1)</script>"
     result.manifest["weights"] = hostile
     result.manifest["notes"].append(hostile)
-    result.failures.append({"image_id": hostile, "path": "", "reason": hostile})
+    result.failures.append(Failure(hostile, "", hostile))
     html = build_report(result, {"roc": b"<svg/>"})
     assert "<script" not in html
     assert html.count("&lt;script&gt;") == 6

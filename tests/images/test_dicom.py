@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from carzero.errors import UnsuitableImageError
-from carzero.images.reading import read_radiograph
+from carzero.images.reading import load_image
 from tests.support.image_files import dicom, film, lut
 
 DEEP = film(largest=4095, dtype=np.uint16)
@@ -35,7 +35,7 @@ def by_pydicom(data: bytes) -> np.ndarray:
 def test_window_functions(function: str | None, rescale: dict[str, float]) -> None:
     options = {} if function is None else {"VOILUTFunction": function}
     data = dicom(DEEP, bits=12, WindowCenter=[1700, 10], WindowWidth=[1500, 4], **options, **rescale)
-    radiograph = read_radiograph(data)
+    radiograph = load_image(data)
     np.testing.assert_allclose(radiograph.pixels, by_pydicom(data), atol=1e-3)
     assert radiograph.warnings == ()
     assert radiograph.encoding == "DICOM 12-bit"
@@ -46,19 +46,19 @@ def test_window_functions(function: str | None, rescale: dict[str, float]) -> No
 def test_signed_values() -> None:
     stored = (DEEP.astype(np.int32) - 2048).astype(np.int16)
     data = dicom(stored, bits=12, WindowCenter=100, WindowWidth=2000)
-    np.testing.assert_allclose(read_radiograph(data).pixels, by_pydicom(data), atol=1e-3)
+    np.testing.assert_allclose(load_image(data).pixels, by_pydicom(data), atol=1e-3)
 
 
 def test_unused_high_bits_are_ignored() -> None:
     with_overlay = DEEP | np.uint16(0xF000)
     plain, overlaid = dicom(DEEP, bits=12), dicom(with_overlay, bits=12)
-    np.testing.assert_array_equal(read_radiograph(overlaid).pixels, read_radiograph(plain).pixels)
+    np.testing.assert_array_equal(load_image(overlaid).pixels, load_image(plain).pixels)
 
 
 def test_modality_lut_then_window() -> None:
     table = (np.arange(4096) ** 2 // 4096).astype(np.uint16)
     data = dicom(DEEP, bits=12, ModalityLUTSequence=[lut(table, 0, 16)], WindowCenter=2000, WindowWidth=3000)
-    np.testing.assert_allclose(read_radiograph(data).pixels, by_pydicom(data), atol=1e-3)
+    np.testing.assert_allclose(load_image(data).pixels, by_pydicom(data), atol=1e-3)
 
 
 @pytest.mark.parametrize(("first", "bits"), [(0, 12), (500, 12), (500, 16)])
@@ -66,14 +66,14 @@ def test_voi_lut_is_preferred_to_a_window(first: int, bits: int) -> None:
     table = np.rint(np.linspace(0, 1, 2000) ** 2 * (2**bits - 1))
     data = dicom(DEEP, bits=12, VOILUTSequence=[lut(table, first, bits)], WindowCenter=10, WindowWidth=2)
     expected = table[np.clip(DEEP.astype(int) - first, 0, 1999)] / (2**bits - 1) * 255
-    np.testing.assert_allclose(read_radiograph(data).pixels, expected, atol=1e-3)
+    np.testing.assert_allclose(load_image(data).pixels, expected, atol=1e-3)
 
 
 def test_voi_lut_of_signed_values() -> None:
     stored = (DEEP.astype(np.int32) - 2048).astype(np.int16)
     table = np.linspace(0, 4095, 4096)
     data = dicom(stored, bits=12, VOILUTSequence=[lut(table, -2048, 12, signed=True)])
-    np.testing.assert_allclose(read_radiograph(data).pixels, DEEP / 4095 * 255, atol=0.1)
+    np.testing.assert_allclose(load_image(data).pixels, DEEP / 4095 * 255, atol=0.1)
 
 
 def test_voi_lut_of_a_big_endian_file() -> None:
@@ -81,13 +81,13 @@ def test_voi_lut_of_a_big_endian_file() -> None:
     item = lut(table, 0, 12)
     item.LUTData = table.astype(">u2").tobytes()
     big = dicom(DEEP.astype(">u2"), bits=12, syntax="1.2.840.10008.1.2.2", VOILUTSequence=[item])
-    np.testing.assert_allclose(read_radiograph(big).pixels, DEEP / 4095 * 255, atol=0.1)
+    np.testing.assert_allclose(load_image(big).pixels, DEEP / 4095 * 255, atol=0.1)
 
 
 def test_12_bit_voi_lut_declared_as_16_bits_is_not_shown_black() -> None:
     table = np.linspace(0, 4095, 4096)
     honest, overstated = (dicom(DEEP, bits=12, VOILUTSequence=[lut(table, 0, bits)]) for bits in (12, 16))
-    np.testing.assert_array_equal(read_radiograph(overstated).pixels, read_radiograph(honest).pixels)
+    np.testing.assert_array_equal(load_image(overstated).pixels, load_image(honest).pixels)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_12_bit_voi_lut_declared_as_16_bits_is_not_shown_black() -> None:
 def test_polarity_is_inverted_exactly_once(photometric: str, shape: str | None, inverted: bool) -> None:
     options = {} if shape is None else {"PresentationLUTShape": shape}
     window = {"WindowCenter": 2048, "WindowWidth": 4096}
-    got = read_radiograph(dicom(DEEP, bits=12, PhotometricInterpretation=photometric, **window, **options)).pixels
+    got = load_image(dicom(DEEP, bits=12, PhotometricInterpretation=photometric, **window, **options)).pixels
     plain = by_pydicom(dicom(DEEP, bits=12, **window))
     np.testing.assert_allclose(got, 255 - plain if inverted else plain, atol=1e-3)
 
@@ -111,9 +111,9 @@ def test_polarity_is_inverted_exactly_once(photometric: str, shape: str | None, 
 def test_without_a_window_deep_values_are_spread_and_8_bit_values_kept() -> None:
     narrow = (1000 + DEEP // 4).astype(np.uint16)
     expected = (narrow - 1000.0) / (narrow.max() - 1000.0) * 255
-    np.testing.assert_allclose(read_radiograph(dicom(narrow, bits=12)).pixels, expected, atol=1e-3)
+    np.testing.assert_allclose(load_image(dicom(narrow, bits=12)).pixels, expected, atol=1e-3)
     grey = film(largest=180)
-    np.testing.assert_array_equal(read_radiograph(dicom(grey)).pixels, grey)
+    np.testing.assert_array_equal(load_image(dicom(grey)).pixels, grey)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -130,7 +130,7 @@ def test_padding_is_dark_and_out_of_the_statistics(photometric: str, padding: di
     content = stored.copy()
     stored[:20] = padding.get("PixelPaddingRangeLimit", padding["PixelPaddingValue"])
     data = dicom(stored, bits=12, PhotometricInterpretation=photometric, **padding)
-    got = read_radiograph(data).pixels
+    got = load_image(data).pixels
     low, high = content[20:].min(), content[20:].max()
     expected = (content.astype(float) - low) / (high - low) * 255
     expected = 255 - expected if photometric == "MONOCHROME1" else expected
@@ -140,13 +140,13 @@ def test_padding_is_dark_and_out_of_the_statistics(photometric: str, padding: di
 
 @pytest.mark.parametrize("width", [0, -5])
 def test_impossible_window_is_said_and_replaced(width: int) -> None:
-    radiograph = read_radiograph(dicom(DEEP, bits=12, WindowCenter=2000, WindowWidth=width))
+    radiograph = load_image(dicom(DEEP, bits=12, WindowCenter=2000, WindowWidth=width))
     assert any("window width" in warning for warning in radiograph.warnings)
-    np.testing.assert_array_equal(radiograph.pixels, read_radiograph(dicom(DEEP, bits=12)).pixels)
+    np.testing.assert_array_equal(radiograph.pixels, load_image(dicom(DEEP, bits=12)).pixels)
 
 
 def test_window_beside_the_picture_is_said_and_replaced() -> None:
-    radiograph = read_radiograph(dicom(DEEP, bits=12, WindowCenter=30000, WindowWidth=100))
+    radiograph = load_image(dicom(DEEP, bits=12, WindowCenter=30000, WindowWidth=100))
     assert any("leaves nothing to see" in warning for warning in radiograph.warnings)
     assert radiograph.pixels.max() == 255
 
@@ -169,8 +169,8 @@ def test_lossless_syntaxes_equal_uncompressed(syntax: str, signed: bool) -> None
     if signed:  # none of these streams but JPEG 2000 knows a sign: the bits are what counts
         stored = stored.view(np.int16)
         frame = SYNTAXES[syntax](stored) if syntax.endswith(".90") else frame
-    plain = read_radiograph(dicom(stored, **window))
-    packed = read_radiograph(dicom(stored, syntax=syntax, frame=frame, **window))
+    plain = load_image(dicom(stored, **window))
+    packed = load_image(dicom(stored, syntax=syntax, frame=frame, **window))
     np.testing.assert_array_equal(packed.pixels, plain.pixels)
     assert packed.encoding != plain.encoding
 
@@ -178,19 +178,19 @@ def test_lossless_syntaxes_equal_uncompressed(syntax: str, signed: bool) -> None
 def test_12_bit_jpeg_is_close_to_uncompressed() -> None:
     smooth = film(largest=4095, dtype=np.uint16) // 16 * 16
     frame = imagecodecs.jpeg8_encode(smooth, bitspersample=12, level=98)
-    packed = read_radiograph(dicom(smooth, bits=12, syntax="1.2.840.10008.1.2.4.51", frame=frame))
-    plain = read_radiograph(dicom(smooth, bits=12))
+    packed = load_image(dicom(smooth, bits=12, syntax="1.2.840.10008.1.2.4.51", frame=frame))
+    plain = load_image(dicom(smooth, bits=12))
     assert packed.encoding == "DICOM JPEG 12-bit"
     assert np.abs(packed.pixels - plain.pixels).max() < 4
 
 
 def test_data_set_without_preamble_or_transfer_syntax_reads() -> None:
-    np.testing.assert_array_equal(read_radiograph(dicom(film(), preamble=False)).pixels, film())
+    np.testing.assert_array_equal(load_image(dicom(film(), preamble=False)).pixels, film())
 
 
 def test_equal_colour_channels_are_grey() -> None:
     grey = film()
-    radiograph = read_radiograph(dicom(np.repeat(grey[..., None], 3, axis=2)))
+    radiograph = load_image(dicom(np.repeat(grey[..., None], 3, axis=2)))
     np.testing.assert_array_equal(radiograph.pixels, grey)
     assert radiograph.warnings == ()
 
@@ -199,9 +199,9 @@ def test_planar_colour_and_ybr_full() -> None:
     grey = film()
     planes = np.repeat(grey[None], 3, axis=0)
     data = dicom(np.moveaxis(planes, 0, -1), PlanarConfiguration=1, PixelData=planes.tobytes())
-    np.testing.assert_array_equal(read_radiograph(data).pixels, grey)
+    np.testing.assert_array_equal(load_image(data).pixels, grey)
     ybr = np.stack([grey, np.full_like(grey, 128), np.full_like(grey, 128)], axis=-1)
-    got = read_radiograph(dicom(ybr, PhotometricInterpretation="YBR_FULL"))
+    got = load_image(dicom(ybr, PhotometricInterpretation="YBR_FULL"))
     np.testing.assert_array_equal(got.pixels, grey)
 
 
@@ -220,7 +220,7 @@ def test_planar_colour_and_ybr_full() -> None:
     ],
 )
 def test_view(elements: dict[str, object], view: str) -> None:
-    radiograph = read_radiograph(dicom(film(), **elements))
+    radiograph = load_image(dicom(film(), **elements))
     assert radiograph.view == view
     assert bool(radiograph.warnings) == (view == "LATERAL")
 
@@ -228,13 +228,13 @@ def test_view(elements: dict[str, object], view: str) -> None:
 def test_view_code_names_the_view() -> None:
     code = Dataset()
     code.CodeMeaning = "postero-anterior"
-    assert read_radiograph(dicom(film(), ViewPosition=None, ViewCodeSequence=[code])).view == "PA"
+    assert load_image(dicom(film(), ViewPosition=None, ViewCodeSequence=[code])).view == "PA"
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize("part", ["CHEST", "chest", "THORAX", "Torax", "LUNG", "PORT CHEST", "RIBS"])
 def test_chest_words_pass_in_silence(part: str) -> None:
-    assert read_radiograph(dicom(film(), BodyPartExamined=part)).warnings == ()
+    assert load_image(dicom(film(), BodyPartExamined=part)).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_chest_words_pass_in_silence(part: str) -> None:
     ],
 )
 def test_silence_about_the_body_part_is_no_doubt(elements: dict[str, object]) -> None:
-    assert read_radiograph(dicom(film(), **elements)).warnings == ()
+    assert load_image(dicom(film(), **elements)).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_silence_about_the_body_part_is_no_doubt(elements: dict[str, object]) ->
 def test_wrong_part_or_modality_is_refused_unless_forced(elements: dict[str, object], named: str) -> None:
     data = dicom(film(), **elements)
     with pytest.raises(UnsuitableImageError, match=rf"hand\.dcm: .*got '{named}'; expected C.*with force=True"):
-        read_radiograph(data, source="hand.dcm")
-    forced = read_radiograph(data, force=True)
+        load_image(data, source="hand.dcm")
+    forced = load_image(data, force=True)
     assert len(forced.warnings) == 1
     assert forced.warnings[0].startswith("Scored by force: ")
     assert named in forced.warnings[0]
@@ -275,14 +275,14 @@ def test_wrong_part_or_modality_is_refused_unless_forced(elements: dict[str, obj
     ("element", "value"), [("Modality", "OT"), ("Modality", None), ("BodyPartExamined", "UNKNOWN")]
 )
 def test_uncertain_headers_are_scored_with_a_doubt(element: str, value: str | None) -> None:
-    assert len(read_radiograph(dicom(film(), **{element: value})).warnings) == 1
+    assert len(load_image(dicom(film(), **{element: value})).warnings) == 1
 
 
 def test_several_frames_are_refused_unless_forced() -> None:
     frames = np.stack([film(), film()[::-1]])
     data = dicom(frames[0], NumberOfFrames=2, PixelData=frames.tobytes())
     with pytest.raises(UnsuitableImageError, match="several frames; got 2; expected one frame"):
-        read_radiograph(data)
-    forced = read_radiograph(data, force=True)
+        load_image(data)
+    forced = load_image(data, force=True)
     np.testing.assert_array_equal(forced.pixels, frames[0])
     assert len(forced.warnings) == 1

@@ -15,7 +15,7 @@ from pydicom.encaps import get_frame
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from carzero.errors import ImageError, UnreadableImageError
-from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
+from carzero.images.reading import load_image, load_radiograph
 from tests.support.image_files import dicom, encode, film
 
 GREY = film()
@@ -41,7 +41,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_whole_files_read(kind: str) -> None:
-    assert read_radiograph(WHOLE[kind]).warnings == ()
+    assert load_image(WHOLE[kind]).warnings == ()
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom and Pillow comment on damaged files
@@ -50,7 +50,7 @@ def test_whole_files_read(kind: str) -> None:
 def test_truncated_files_are_refused_also_by_force(kind: str, share: float) -> None:
     data = WHOLE[kind][: int(len(WHOLE[kind]) * share)]
     with pytest.raises(UnreadableImageError, match=r"^cut: the .*got .*; expected .*\. [A-Z].*\.$"):
-        read_radiograph(data, source="cut", force=True)
+        load_image(data, source="cut", force=True)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "colour JPEG"])
@@ -58,9 +58,9 @@ def test_truncated_files_are_refused_where_pillow_is_told_to_fill_them(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
-    assert read_radiograph(WHOLE[kind]).warnings == ()
+    assert load_image(WHOLE[kind]).warnings == ()
     with pytest.raises(UnreadableImageError, match="no end marker"):
-        read_radiograph(WHOLE[kind][: len(WHOLE[kind]) // 2])
+        load_image(WHOLE[kind][: len(WHOLE[kind]) // 2])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_truncated_streams_inside_whole_dicom_files_are_refused(kind: str, synta
     stored = GREY if kind == "JPEG" else DEEP
     data = dicom(stored, bits=8 if kind == "JPEG" else 12, syntax=syntax, frame=WHOLE[kind][: len(WHOLE[kind]) // 2])
     with pytest.raises(UnreadableImageError, match=r"pixel data are broken or truncated; .*without an end marker"):
-        read_radiograph(data)
+        load_image(data)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=r"got 'ValueError|got 'no such file'"):
         load_radiograph("nul\0byte.png")
     with pytest.raises(UnreadableImageError, match=r"the file is empty; got '0 bytes'"):
-        read_radiograph(b"")
+        load_image(b"")
 
 
 @pytest.mark.parametrize("data", [encode(np.full_like(GREY, 7), "PNG"), dicom(np.full_like(DEEP, 9))])
 def test_constant_pictures_are_refused_also_by_force(data: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"is constant; got 'grey level [07] everywhere'.*export"):
-        read_radiograph(data, force=True)
+        load_image(data, force=True)
 
 
 def test_film_of_padding_only_is_constant() -> None:
     with pytest.raises(UnreadableImageError, match=r"is constant"):
-        read_radiograph(dicom(DEEP, bits=12, PixelPaddingValue=0, PixelPaddingRangeLimit=4095))
+        load_image(dicom(DEEP, bits=12, PixelPaddingValue=0, PixelPaddingRangeLimit=4095))
 
 
 def _png_claiming(rows: int, columns: int) -> bytes:
@@ -143,37 +143,37 @@ def test_absurd_sizes_are_refused_before_decoding(data: bytes) -> None:
     with pytest.raises(
         UnreadableImageError, match=r"the picture claims to be too large; got .*at most 80 million pixels.*shrink it"
     ):
-        read_radiograph(data, force=True)
+        load_image(data, force=True)
 
 
 def test_pictures_without_pixels() -> None:
     with pytest.raises(UnreadableImageError, match=r"has no pixels; got '0 x 220'.*at least one row"):
-        read_radiograph(dicom(DEEP, Rows=0))
+        load_image(dicom(DEEP, Rows=0))
     with pytest.raises(UnreadableImageError, match=r"has no pixels; got '0 x 5'"):
-        to_radiograph(np.zeros((0, 5)))
+        load_image(np.zeros((0, 5)))
     with pytest.raises(UnreadableImageError, match=r"holds no pixels; got 'Digital X-Ray.*expected Pixel Data"):
-        read_radiograph(dicom(DEEP, PixelData=None))
+        load_image(dicom(DEEP, PixelData=None))
 
 
 def test_frame_of_another_size_than_the_header_is_refused() -> None:
     data = dicom(film(100, 90), syntax="1.2.840.10008.1.2.4.50", frame=WHOLE["JPEG"])
     with pytest.raises(UnreadableImageError, match=r"got '240 x 220 pixels'; expected 100 x 90 pixels, complete"):
-        read_radiograph(data)
+        load_image(data)
 
 
 def test_unknown_transfer_syntax_is_refused() -> None:
     data = dicom(GREY, syntax="1.2.840.10008.1.2.4.102", frame=b"\0" * 100)
     with pytest.raises(UnreadableImageError, match=r"broken or truncated; got .*NotImplementedError") as caught:
-        read_radiograph(data)
+        load_image(data)
     assert isinstance(caught.value.__cause__, NotImplementedError)
 
 
 def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dicom(DEEP, syntax=DeflatedExplicitVRLittleEndian)
-    np.testing.assert_array_equal(read_radiograph(whole).pixels, read_radiograph(WHOLE["DICOM"]).pixels)
+    np.testing.assert_array_equal(load_image(whole).pixels, load_image(WHOLE["DICOM"]).pixels)
     monkeypatch.setattr("carzero.images.dicom._LARGEST_DATA_SET", 50_000)
     with pytest.raises(UnreadableImageError, match=r"unpacks to more than any radiograph"):
-        read_radiograph(whole)
+        load_image(whole)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arrays_are_named(array: object, message: str) -> None:
     with pytest.raises(UnreadableImageError, match=message):
-        to_radiograph(array, force=True)
+        load_image(array, force=True)
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom and Pillow comment on damaged files
@@ -222,7 +222,7 @@ def test_random_bytes_never_end_in_a_bare_error(start: bytes, rest: bytes) -> No
 
 def _read_or_refuse(data: bytes) -> None:
     try:
-        pixels = read_radiograph(data, source="fuzz", force=True).pixels
+        pixels = load_image(data, source="fuzz", force=True).pixels
     except ImageError as error:
         message = str(error)
     else:
@@ -235,8 +235,8 @@ def test_rle_reads_and_is_refused_when_cut() -> None:
     header = pydicom.dcmread(io.BytesIO(WHOLE["DICOM"]))
     header.compress(RLELossless)
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
-    whole = read_radiograph(dicom(DEEP, syntax=RLELossless, frame=frame))
-    np.testing.assert_array_equal(whole.pixels, read_radiograph(WHOLE["DICOM"]).pixels)
+    whole = load_image(dicom(DEEP, syntax=RLELossless, frame=frame))
+    np.testing.assert_array_equal(whole.pixels, load_image(WHOLE["DICOM"]).pixels)
     assert whole.encoding == "DICOM RLE 16-bit"
     with pytest.raises(UnreadableImageError):
-        read_radiograph(dicom(DEEP, syntax=RLELossless, frame=frame[: len(frame) // 2]))
+        load_image(dicom(DEEP, syntax=RLELossless, frame=frame[: len(frame) // 2]))

@@ -72,7 +72,7 @@ def test_broken_pictures_are_listed(films: list[Path], tiny_weights: Path, tmp_p
     (tmp_path / "broken.png").write_bytes(b"no picture")
     counts: list[tuple[int, int]] = []
     result = run([tmp_path / "broken.png", films[0]], tiny_weights).execute(lambda *done: counts.append(done))
-    assert [failure["image_id"] for failure in result.failures] == ["broken.png"]
+    assert [failure.image_id for failure in result.failures] == ["broken.png"]
     assert len(result.rows) == 2
     assert counts == [(1, 1), (2, 1)]
 

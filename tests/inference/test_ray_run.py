@@ -99,7 +99,9 @@ def test_the_folder_says_what_it_is(killed: tuple[ParallelResult, list[int]], al
     common = alone.manifest.keys() - {"date"}
     assert {name: manifest[name] for name in common} == {name: alone.manifest[name] for name in common}
     assert not (result.folder / "_attempts").exists()
-    assert load_table(result.folder / "_failures" / "part-00002.parquet").to_dict("records") == alone.failures
+    assert load_table(result.folder / "_failures" / "part-00002.parquet").to_dict("records") == [
+        failure.to_dict() for failure in alone.failures
+    ]
 
 
 def test_readers_of_parquet_folders_see_the_scores_alone(killed: tuple[ParallelResult, list[int]]) -> None:

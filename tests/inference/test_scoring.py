@@ -120,8 +120,8 @@ def test_failures_are_tried_again(
     out = tmp_path / "scores.csv"
     (folder / "film_000.png").write_bytes(b"not yet copied")
     first = run(folder, tiny_weights, out)
-    assert [failure["image_id"] for failure in first.failures] == ["film_000.png"]
-    assert first.manifest["failures"] == first.failures
+    assert [failure.image_id for failure in first.failures] == ["film_000.png"]
+    assert first.manifest["failures"] == [failure.to_dict() for failure in first.failures]
     assert len(first.table) == 3
     work.clear()
     (folder / "film_000.png").write_bytes(films[0].read_bytes())
@@ -321,7 +321,7 @@ def test_a_run_without_a_score_is_whole_too(suffix: str, work: list[str], tiny_w
     for name in "abc":
         (broken / f"{name}.png").write_bytes(b"no picture")
     result = run(broken, tiny_weights, tmp_path / f"scores{suffix}")
-    assert (result.scored, [failure["image_id"] for failure in result.failures]) == (0, ["a.png", "b.png", "c.png"])
+    assert (result.scored, [failure.image_id for failure in result.failures]) == (0, ["a.png", "b.png", "c.png"])
     assert json.loads("".join(run(broken, tiny_weights).iterate_json()))["scores"] == []
 
 
@@ -350,7 +350,7 @@ def test_many_failures_are_listed_in_a_file(
     out = tmp_path / "scores.csv"
     result = run(folder, tiny_weights, out)
     listed = tmp_path / "scores.csv.failures.csv"
-    assert result.manifest["failures"] == result.failures[:1]
+    assert result.manifest["failures"] == [result.failures[0].to_dict()]
     assert result.manifest["all_failures"] == {"count": 2, "file": listed.name}
     assert listed.read_text().splitlines()[0] == "image_id,path,reason"
     assert len(listed.read_text().splitlines()) == 3

@@ -131,8 +131,8 @@ def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> Non
         if result.failures:
             console.print(f"{len(result.failures)} pictures were not scored and are left out:")
         for failure in result.failures[:_SHOWN_FAILURES]:
-            reason = failure["reason"].removeprefix(f"{failure['path']}: ")
-            console.print(f"  {failure['image_id']}: {reason}", markup=False)
+            reason = failure.reason.removeprefix(f"{failure.path}: ")
+            console.print(f"  {failure.image_id}: {reason}", markup=False)
 
 
 def _join(results: list[BenchmarkResult]) -> dict[str, Any]:

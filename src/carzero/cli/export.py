@@ -77,7 +77,7 @@ def export(
     else:
         stdout_console().print(_table(result))
     console.print(f"Wrote {out}; its export.json says what it is.", markup=False)
-    lines = [f"{path}: {reason.removeprefix(f'{path}: ')}" for path, reason in result.failures]
+    lines = [f"{each.path}: {each.reason.removeprefix(f'{each.path}: ')}" for each in result.failures]
     print_some("calibration films that could not be read", lines, shown=50, rest="the rest is alike")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)

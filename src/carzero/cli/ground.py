@@ -122,8 +122,8 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
     if result.failures:
         console.print(f"{len(result.failures)} of {result.manifest['images']} pictures were not read:")
     for failure in result.failures:
-        reason = failure["reason"].removeprefix(f"{failure['path']}: ")
-        console.print(f"  {failure['image_id']}: {reason}", markup=False)
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        console.print(f"  {failure.image_id}: {reason}", markup=False)
 
 
 def _table(result: GroundingResult) -> Table:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring_result import RunResult
+    from carzero.records import Failure
 
 
 _SHOWN = 50
@@ -231,12 +232,12 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
         _show_failures(console, result.failures, result.scored)
 
 
-def _show_failures(console: Console, failures: list[dict[str, str]], scored: int) -> None:
+def _show_failures(console: Console, failures: list[Failure], scored: int) -> None:
     count = len(failures)
     console.print(f"{count} of {count + scored} pictures were not scored:")
     for failure in failures[:_SHOWN]:
-        reason = failure["reason"].removeprefix(f"{failure['path']}: ")
-        console.print(f"  {failure['image_id']}: {reason}", markup=False)
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        console.print(f"  {failure.image_id}: {reason}", markup=False)
     if count > _SHOWN:
         console.print(f"  and {count - _SHOWN} more; --out and --json list all of them")
 

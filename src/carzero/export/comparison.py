@@ -17,7 +17,7 @@ from carzero.inference.backends import Backend, TorchBackend
 from carzero.inference.backends.graph_backend import open_exported
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, ImageItem, LoadedImage
+from carzero.records import FailedImage, Failure, ImageItem, LoadedImage
 from carzero.weights.export_manifest import Accuracy, ExportManifest
 from carzero.weights.source import example_film
 
@@ -33,14 +33,14 @@ class ExportPictures:
         calibration_sha256: of the calibration pictures' pixel values.
         check: (I, 3, h, w).
         of: what `check` shows, in words.
-        failures: path and reason of pictures that could not be read.
+        failures: images that could not be read.
     """
 
     calibration: Tensor
     calibration_sha256: str
     check: Tensor
     of: str
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
 
 
 def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, largest: int) -> ExportPictures:
@@ -60,11 +60,11 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
         return ExportPictures(film[:0], "", film, "the bundled film", [])
     wanted = min(len(items), largest + min(_LARGEST_CHECK, -(-largest // 3) or _LARGEST_CHECK))
     good: list[Tensor] = []
-    failures: list[tuple[str, str]] = []
+    failures: list[Failure] = []
     spread = [items[number * len(items) // wanted] for number in range(wanted)]
     for entry in _read(spread, processor):
         if isinstance(entry, FailedImage):
-            failures.append((entry.path, entry.reason))
+            failures.append(entry.failure)
         else:
             good.append(processor.image_processor.normalise(entry.levels[None]).contiguous()[0])
     needed = 2 if largest else 1
@@ -72,7 +72,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
         raise UnreadableImageError(
             describe(
                 "Too few of the calibration pictures can be read",
-                got=f"{len(good)} of {wanted}" + (f" ({failures[0][1]})" if failures else ""),
+                got=f"{len(good)} of {wanted}" + (f" ({failures[0].reason})" if failures else ""),
                 expected=f"{needed} at least, better a hundred",
                 then="name a folder of films like those that will be scored",
             )

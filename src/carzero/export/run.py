@@ -14,7 +14,7 @@ from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
 from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts
-from carzero.records import ImageItem
+from carzero.records import Failure, ImageItem
 from carzero.weights.export_manifest import GRAPH_SUFFIXES, GRAPHS, MANIFEST_NAME, Calibration, ExportManifest, Source
 from carzero.weights.source import WeightsSource
 
@@ -45,11 +45,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What an export wrote: its folder, its manifest, and path and reason of pictures that could not be read."""
+    """What an export wrote: its folder, its manifest, and the images that could not be read."""
 
     folder: Path
     manifest: ExportManifest
-    failures: list[tuple[str, str]]
+    failures: list[Failure]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,15 @@
 from carzero.images.area_resize import resize_area
 from carzero.images.geometry import Geometry, PixelTransform
 from carzero.images.overlay import draw_overlay, save_overlay
-from carzero.images.reading import load_radiograph, read_radiograph, to_radiograph
+from carzero.images.reading import load_image, load_radiograph, to_model_input
 
 __all__ = [
     "Geometry",
     "PixelTransform",
     "draw_overlay",
+    "load_image",
     "load_radiograph",
-    "read_radiograph",
     "resize_area",
     "save_overlay",
-    "to_radiograph",
+    "to_model_input",
 ]

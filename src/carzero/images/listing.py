@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import TableError, describe
-from carzero.records import ImageItem
+from carzero.records import ImageItem, ImageSource
 
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})
@@ -54,15 +53,19 @@ def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
     return _make_unique(items)
 
 
-def list_arrays(images: Any) -> list[ImageItem]:
+def to_sequence(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
+    """The images given, where one may be given by itself."""
+    return images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+
+
+def list_arrays(images: ImageSource | Sequence[ImageSource]) -> list[ImageItem]:
     """Lists pictures that a caller holds: one or a sequence of paths, arrays, PIL images or radiographs.
 
     Raises:
         TableError: a path is given twice.
     """
-    given: Sequence[Any] = images if isinstance(images, list | tuple) else [images]
     items = []
-    for index, image in enumerate(given):
+    for index, image in enumerate(to_sequence(images)):
         source = str(image) if isinstance(image, str | Path) else str(getattr(image, "source", "") or "")
         items.append(ImageItem(Path(source).name if source else f"image_{index}", source, image))
     return _make_unique(items)

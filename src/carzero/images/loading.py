@@ -9,84 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from carzero.core.system import count_cores
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 from carzero.errors import ImageError, UnreadableImageError, describe
-from carzero.images import PixelTransform, load_radiograph, to_radiograph
-from carzero.records import FailedImage, ImageItem, LoadedImage, Radiograph
-
-_NO_PIXELS = np.empty((0, 0), np.float32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadPicture:
-    """A picture that has been read.
-
-    Attributes:
-        radiograph: what its file said, with its pixels where they are kept, else without any.
-        levels: (crop_px, crop_px) uint8, the whole grey levels in the model's crop, 0 in the padding.
-    """
-
-    radiograph: Radiograph
-    levels: NDArray[np.uint8]
+from carzero.images.geometry import PixelTransform
+from carzero.images.reading import load_image, to_model_input
+from carzero.records import FailedImage, ImageItem, LoadedImage, to_info
 
 
-def read_image(image: Any, *, force: bool = False) -> Radiograph:
-    """Returns a picture as a radiograph, whatever form it came in.
+def load_item(
+    item: ImageItem, transform: PixelTransform, force: bool = False, keep_pixels: bool = False
+) -> LoadedImage:
+    """Reads an image down to the model's crop.
 
     Args:
-        image: a path (str or Path), an array (height, width), a PIL image, or a `Radiograph`, which is returned as is.
-        force: score a readable picture that is no chest radiograph.
-
-    Raises:
-        ImageError: the picture is broken or no chest radiograph.
-    """
-    if isinstance(image, Radiograph):
-        return image
-    if isinstance(image, str | Path):
-        return load_radiograph(image, force=force)
-    return to_radiograph(image, force=force)
-
-
-def to_levels(radiograph: Radiograph, transform: PixelTransform) -> NDArray[np.uint8]:
-    """Returns (crop_px, crop_px) whole grey levels as the model sees the radiograph; see `Geometry`."""
-    return transform.geometry(*radiograph.pixels.shape).apply(radiograph.pixels).astype(np.uint8)
-
-
-def read_picture(image: Any, transform: PixelTransform, force: bool = False, keep_pixels: bool = False) -> ReadPicture:
-    """Reads a picture down to the model's crop.
-
-    Args:
-        image: as for `read_image`.
+        item: what to read.
         transform: to the model's square.
-        force: score a readable picture that is no chest radiograph.
+        force: take a readable image that is not a chest radiograph too.
         keep_pixels: keep the grey levels at full size too; they take tens of megabytes.
 
     Raises:
-        ImageError: the picture cannot be read, or is no chest radiograph.
+        ImageError: the image cannot be read, or is not a chest radiograph.
     """
     try:
-        radiograph = read_image(image, force=force)
-        levels = to_levels(radiograph, transform)
+        radiograph = load_image(item.image, force=force)
+        levels = to_model_input(radiograph, transform)
     except ImageError:
         raise
     except (OSError, MemoryError) as error:
         got = str(error) or "not enough memory"
-        raise UnreadableImageError(describe(f"{_name(image)} cannot be read", got=got)) from error
-    return ReadPicture(radiograph if keep_pixels else replace(radiograph, pixels=_NO_PIXELS), levels)
-
-
-def _name(image: Any) -> str:
-    return str(image) if isinstance(image, str | Path) else "The picture"
+        raise UnreadableImageError(describe(f"{item.path or 'The picture'} cannot be read", got=got)) from error
+    return LoadedImage(item, to_info(radiograph), levels, radiograph if keep_pixels else None)
 
 
 LIMIT_S = 300.0
@@ -109,7 +67,7 @@ class Readers:
             raise ValueError(f"count must be at least 1; got {count}.")
         self.count = count or min(_MOST_READERS, count_cores())
         self._threads = ThreadPoolExecutor(self.count)
-        self._processes = WorkerPool(read_picture, self.count, limit_s=limit_s) if isolated and CAN_ISOLATE else None
+        self._processes = WorkerPool(load_item, self.count, limit_s=limit_s) if isolated and CAN_ISOLATE else None
 
     def __enter__(self) -> Readers:
         return self
@@ -123,12 +81,12 @@ class Readers:
 
     def read(
         self, item: ImageItem, *, transform: PixelTransform, force: bool, keep_pixels: bool
-    ) -> Future[ReadPicture]:
-        """Begins to read a picture; see `read_picture`."""
-        arguments = (item.image, transform, force, keep_pixels)
+    ) -> Future[LoadedImage]:
+        """Begins to read an image; see `load_item`."""
+        arguments = (item, transform, force, keep_pixels)
         if self._processes is not None and isinstance(item.image, str | Path):
             return self._processes.submit(*arguments)
-        return self._threads.submit(read_picture, *arguments)
+        return self._threads.submit(load_item, *arguments)
 
 
 def load_ahead(
@@ -153,7 +111,7 @@ def load_ahead(
         in_order: True keeps the order given, and waits for a slow picture; False lets others pass it once a batch of
             them is ready, so that the order is kept where no picture is slow.
     """
-    waiting: dict[Future[ReadPicture], ImageItem] = {}
+    waiting: dict[Future[LoadedImage], ImageItem] = {}
     remaining = iter(items)
     ahead = 2 * batch_size + readers.count
     try:
@@ -170,7 +128,7 @@ def load_ahead(
             future.cancel()
 
 
-def _wait_for_one(waiting: Iterable[Future[ReadPicture]], patience: int) -> Future[ReadPicture]:
+def _wait_for_one(waiting: Iterable[Future[LoadedImage]], patience: int) -> Future[LoadedImage]:
     """Returns the first of the futures once it is done, or the first that is done once `patience` of them are."""
     futures = list(waiting)
     while True:
@@ -180,11 +138,11 @@ def _wait_for_one(waiting: Iterable[Future[ReadPicture]], patience: int) -> Futu
         wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
 
 
-def _to_result(item: ImageItem, future: Future[ReadPicture]) -> LoadedImage | FailedImage:
+def _to_result(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | FailedImage:
     try:
-        read = future.result()
+        return replace(future.result(), item=item)  # the caller's own, not a process's copy
     except ImageError as error:
-        return FailedImage(item.image_id, item.path, str(error), error)
+        return FailedImage(item, error)
     except (WorkerCrashedError, WorkerHungError) as error:
         failed = UnreadableImageError(
             describe(
@@ -194,5 +152,4 @@ def _to_result(item: ImageItem, future: Future[ReadPicture]) -> LoadedImage | Fa
                 then="export the picture again, or leave it out",
             )
         )
-        return FailedImage(item.image_id, item.path, str(failed), failed)
-    return LoadedImage(item, read.radiograph, read.levels)
+        return FailedImage(item, failed)

@@ -23,7 +23,7 @@ from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
-from carzero.records import FailedImage, Grounding, ImageItem, LoadedImage, Pool, ScoredImage
+from carzero.records import FailedImage, Failure, Grounding, ImageItem, ImageSource, LoadedImage, Pool, ScoredImage
 from carzero.weights.source import DEMO, WeightsSource, to_source
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class ZeroShotClassifier:
 
     def predict(
         self,
-        images: Any,
+        images: ImageSource | Sequence[ImageSource],
         labels: Sequence[str] | None = None,
         *,
         prompts: Mapping[str, Any] | PromptSet | None = None,
@@ -202,21 +202,21 @@ class ZeroShotClassifier:
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
         bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
         scored: list[ScoredImage] = []
-        failures: list[FailedImage] = []
+        failures: list[Failure] = []
         for result in self.stream(list_arrays(images), bank, pool=pool, batch_size=batch_size, force=force):
             if isinstance(result, ScoredImage):
                 scored.append(result)
             elif on_error == "raise":
                 raise result.error
             else:
-                failures.append(result)
+                failures.append(result.failure)
         table = to_frame([score_row(image, bank.labels) for image in scored], bank.labels)
         table.attrs["failures"] = [(f.image_id, f.path, f.reason) for f in failures]
         return table
 
     def ground(
         self,
-        image: Any,
+        image: ImageSource,
         labels: Sequence[str] | None = None,
         *,
         prompts: Mapping[str, Any] | PromptSet | None = None,
@@ -307,16 +307,11 @@ class ZeroShotClassifier:
                 yield _not_finite(entry.item)
                 continue
             yield ScoredImage(
-                image_id=entry.item.image_id,
-                path=entry.item.path,
-                study_uid=entry.radiograph.study_uid,
-                series_uid=entry.radiograph.series_uid,
-                sop_uid=entry.radiograph.sop_uid,
-                view=entry.radiograph.view,
-                warnings=entry.radiograph.warnings,
-                logits=logits[index],
-                maps=None if maps is None else maps[index],
-                radiograph=entry.radiograph if need_maps else None,
+                entry.item,
+                entry.info,
+                logits[index],
+                None if maps is None else maps[index],
+                entry.radiograph,
             )
 
 
@@ -328,7 +323,7 @@ def _not_finite(item: ImageItem) -> FailedImage:
             then="check the weights, or compute in float32",
         )
     )
-    return FailedImage(item.image_id, item.path, str(error), error)
+    return FailedImage(item, error)
 
 
 def _check_pair(model: CARZeroModel, processor: CARZeroProcessor) -> None:

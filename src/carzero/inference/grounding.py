@@ -17,7 +17,7 @@ from carzero.images.loading import Readers
 from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map
 from carzero.metrics.boxes import box_of_region, region_of_peak
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, ImageItem, Radiograph, ScoredImage
+from carzero.records import FailedImage, Failure, ImageItem, Radiograph, ScoredImage
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -74,17 +74,21 @@ class GroundingResult:
 
     Attributes:
         rows: one for each picture and finding: what `Found` holds, and `path`, `width`, `height`, `files`, `warnings`.
-        failures: `image_id`, `path` and `reason` of every picture that could not be read.
+        failures: every image that could not be read.
         manifest: where the maps came from, and what is to be known about them.
     """
 
     rows: list[dict[str, Any]]
-    failures: list[dict[str, str]]
+    failures: list[Failure]
     manifest: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {"findings": self.rows, "failures": self.failures, "manifest": self.manifest}
+        return {
+            "findings": self.rows,
+            "failures": [failure.to_dict() for failure in self.failures],
+            "manifest": self.manifest,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class GroundingRun:
         manifest = self._manifest()
         doubts = tuple(manifest["warnings"])
         rows: list[dict[str, Any]] = []
-        failures: list[dict[str, str]] = []
+        failures: list[Failure] = []
         with Readers(isolated=True) as readers:  # they start beside torch
             # torch is loaded here and not above, so that wrong use is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
@@ -131,7 +135,7 @@ class GroundingRun:
             )
             for done, result in enumerate(stream, start=1):
                 if isinstance(result, FailedImage):
-                    failures.append({"image_id": result.image_id, "path": result.path, "reason": result.reason})
+                    failures.append(result.failure)
                 else:
                     rows += self._ground(classifier, result, doubts)
                 advance(done, len(failures))
@@ -165,7 +169,7 @@ class GroundingRun:
             score_map = ScoreMap.from_grid(grid, geometry)
             x, y = geometry.peak_to_original(grid)
             found = Found(
-                image.image_id,
+                image.item.image_id,
                 label,
                 float(logit),
                 (x, y),
@@ -176,11 +180,11 @@ class GroundingRun:
             files = {} if self.out is None else self._draw(image.radiograph, found, score_map, self.out, doubts)
             yield {
                 **found.to_dict(),
-                "path": image.path,
+                "path": image.item.path,
                 "width": geometry.width,
                 "height": geometry.height,
                 "files": files,
-                "warnings": list(image.warnings),
+                "warnings": list(image.info.warnings),
             }
 
     def _draw(

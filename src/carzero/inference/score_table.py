@@ -27,10 +27,16 @@ _CELLS = 2**20  # scores in memory at once
 
 def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, Any]:
     """One picture's row: key columns, `logit:<label>` per finding, `warnings`."""
-    row: dict[str, Any] = {name: getattr(image, name) for name in KEY_COLUMNS}
+    row: dict[str, Any] = {**_keys(image)}
     row.update({f"logit:{label}": float(logit) for label, logit in zip(labels, image.logits, strict=True)})
-    row["warnings"] = " ".join(image.warnings)
+    row["warnings"] = " ".join(image.info.warnings)
     return row
+
+
+def _keys(image: ScoredImage) -> dict[str, str]:
+    item, info = image.item, image.info
+    values = (item.image_id, item.path, info.study_uid, info.series_uid, info.sop_uid, info.view)
+    return dict(zip(KEY_COLUMNS, values, strict=True))
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
@@ -128,9 +134,8 @@ _FLOAT = np.dtype("<f4")
 def pack_result(result: ScoredImage | FailedImage) -> dict[str, Any]:
     """What a journal keeps of a picture: its keys and logits, or `reason` where it was not scored."""
     if isinstance(result, FailedImage):
-        return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
-    keys = {name: getattr(result, name) for name in KEY_COLUMNS}
-    return {**keys, "warnings": " ".join(result.warnings), "logits": _pack(result.logits)}
+        return {**result.failure.to_dict()}
+    return {**_keys(result), "warnings": " ".join(result.info.warnings), "logits": _pack(result.logits)}
 
 
 def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:

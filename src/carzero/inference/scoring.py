@@ -224,7 +224,7 @@ class ScoringRun:
             "prompts": {label: list(prompts) for label, prompts in self.settings.prompts},
             "images": len(self.items),
             "scored": rows.scored,
-            "failures": rows.failures[:LISTED_FAILURES],
+            "failures": [failure.to_dict() for failure in rows.failures[:LISTED_FAILURES]],
         }
         if self.out is not None and len(rows.failures) > LISTED_FAILURES:
             manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
@@ -276,7 +276,7 @@ def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str],
 
     paths = []
     for grounding in classifier.to_groundings(image, labels):
-        path = folder / f"{to_file_name(image.image_id)}__{to_file_name(grounding.label)}.png"
+        path = folder / f"{to_file_name(image.item.image_id)}__{to_file_name(grounding.label)}.png"
         save_overlay(
             path,
             image.radiograph.pixels,  # type: ignore[union-attr]

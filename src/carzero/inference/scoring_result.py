@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
 from carzero.inference.score_table import load_score_pieces, rows_in_piece, to_rows, unpack_rows
-from carzero.records import ImageItem
+from carzero.records import Failure, ImageItem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ class ScoredRows:
 
     Attributes:
         scored: rows with scores.
-        failures: `image_id`, `path` and `reason` of every picture without.
+        failures: every image without scores.
         doubts: (image_id, warnings) of the first thousand pictures that have some.
     """
 
@@ -41,7 +41,7 @@ class ScoredRows:
         self._journal = journal
         self._labels = list(labels)
         self.scored = 0
-        self.failures: list[dict[str, str]] = []
+        self.failures: list[Failure] = []
         self.doubts: list[tuple[str, str]] = []
 
     def pieces(self) -> Iterator[pd.DataFrame]:
@@ -60,7 +60,7 @@ class ScoredRows:
         for item in self._items:
             row = self._journal.rows[item.image_id]
             if "reason" in row:
-                self.failures.append(row)
+                self.failures.append(Failure(row["image_id"], row["path"], row["reason"]))
                 continue
             self.scored += 1
             if row["warnings"] and len(self.doubts) < _KEPT_DOUBTS:
@@ -79,7 +79,7 @@ class RunResult:
 
     Attributes:
         scored: pictures with scores.
-        failures: `image_id`, `path` and `reason` of every picture that was not scored.
+        failures: every image that was not scored.
         doubts: (image_id, warnings) of pictures that were, the first thousand of them.
         manifest: where the numbers came from.
         overlays: pictures drawn by this run.
@@ -113,7 +113,7 @@ class RunResult:
         """Plain values, ready for JSON."""
         return {
             "scores": to_rows(self.table),
-            "failures": self.failures,
+            "failures": [failure.to_dict() for failure in self.failures],
             "manifest": self.manifest,
         }
 
@@ -125,7 +125,7 @@ class RunResult:
                 yield between + json.dumps(row)
                 between = ",\n"
         yield "\n" if between == ",\n" else between
-        rest = {"failures": self.failures, "manifest": self.manifest}
+        rest = {"failures": [failure.to_dict() for failure in self.failures], "manifest": self.manifest}
         yield "],\n" + json.dumps(rest, indent=2).removeprefix("{\n") + "\n"
 
 
@@ -134,13 +134,13 @@ def failures_path(out: Path) -> Path:
     return out.with_name(out.name + ".failures.csv")
 
 
-def save_failures(failures: Sequence[dict[str, str]], out: Path) -> None:
+def save_failures(failures: Sequence[Failure], out: Path) -> None:
     """Lists failures beside the table `out` where they are too many for its manifest, and takes an older list away."""
     path = failures_path(out)
     if len(failures) <= LISTED_FAILURES:
         path.unlink(missing_ok=True)
         return
     with replace_when_done(path) as target, target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["image_id", "path", "reason"], extrasaction="ignore")
+        writer = csv.DictWriter(file, ["image_id", "path", "reason"])
         writer.writeheader()
-        writer.writerows(failures)
+        writer.writerows(failure.to_dict() for failure in failures)

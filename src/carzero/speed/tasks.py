@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carzero.errors import PromptError, describe
-from carzero.images import PixelTransform, load_radiograph
-from carzero.images.loading import Readers, load_ahead, read_image
+from carzero.images import PixelTransform, load_image, load_radiograph
+from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.prompt_bank import PromptBank
@@ -60,7 +60,7 @@ def list_scoring(
         batch_size: pictures in one pass.
         first: place of the first task in the list it is put into.
     """
-    film = classifier.processor.image_processor.to_pixel_values(read_image(films[0].image))
+    film = classifier.processor.image_processor.to_pixel_values(load_image(films[0].image))
     pixels = film.expand(batch_size, *film.shape).contiguous()
     tower = _tower_task(classifier, pixels)
     base = None if tower is None else first

@@ -24,6 +24,7 @@ from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import evaluate
+from carzero.records import Failure
 
 _PACKAGES = ("numpy", "scipy")
 
@@ -130,14 +131,14 @@ class BenchmarkResult:
         rows: the tidy table: the columns of `evaluation.rows.COLUMNS`, and `published`.
         manifest: the record.
         aligned: truth and scores, for curves; None where figures came from elsewhere.
-        failures: `image_id`, `path` and `reason` of every picture that was not scored.
+        failures: every image that was not scored.
     """
 
     dataset: PublicDataset
     rows: list[dict[str, Any]]
     manifest: dict[str, Any]
     aligned: Aligned | None = None
-    failures: list[dict[str, str]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -226,7 +227,7 @@ def benchmark_images(
     scored = to_score_file(to_score_matrix(result.table, manifest=result.manifest), dataset)
     about = {"scores": {"form": "scored here"}, **_describe_weights(scored.provenance, weights=settings.weights.name)}
     about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
-    about["failures"] = [{key: failure[key] for key in ("image_id", "reason")} for failure in result.failures]
+    about["failures"] = [{"image_id": each.image_id, "reason": each.reason} for each in result.failures]
     evaluated = _evaluate(dataset, labelled, scored, about, True, statistics or Statistics())
     return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.aligned, result.failures)
 

@@ -31,7 +31,7 @@ from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, ImageItem, ScoredImage
+from carzero.records import FailedImage, Failure, ImageItem, ScoredImage
 from carzero.weights.precision import resolve_dtype
 from carzero.weights.source import is_demo
 
@@ -47,7 +47,7 @@ class MappedImages:
     """Maps of the pictures that could be read, and the others with their reasons."""
 
     table: MapTable
-    failures: list[dict[str, str]]
+    failures: list[Failure]
 
 
 def map_images(
@@ -96,7 +96,7 @@ def map_images(
         failed += sum("reason" in row for row in batch)
         advance(len(rows), failed)
     ordered = [rows[item.image_id] for item in items]
-    failures = [{key: row[key] for key in ("image_id", "path", "reason")} for row in ordered if "reason" in row]
+    failures = [Failure(row["image_id"], row["path"], row["reason"]) for row in ordered if "reason" in row]
     return MappedImages(_to_table(ordered, settings.prompts, {"weights": weights.name, **record}), failures)
 
 
@@ -135,13 +135,14 @@ def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[
 
 
 def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -> dict[str, Any]:
-    if isinstance(result, FailedImage) or result.maps is None or result.radiograph is None:
-        reason = result.reason if isinstance(result, FailedImage) else "no map was made"
-        return {"image_id": result.image_id, "path": result.path, "reason": reason}
+    if isinstance(result, FailedImage):
+        return {**result.failure.to_dict()}
+    if result.maps is None or result.radiograph is None:
+        raise ValueError("The image was scored without maps; score it with need_maps=True.")
     geometry = classifier.processor.image_processor.geometry(result.radiograph)
     return {
-        "image_id": result.image_id,
-        "path": result.path,
+        "image_id": result.item.image_id,
+        "path": result.item.path,
         "size": [geometry.height, geometry.width],
         "logits": result.logits.tolist(),
         "grids": result.maps.tolist(),
@@ -233,7 +234,7 @@ def point_images(
     about = {
         "maps": {"form": "made here"},
         "prompts": {label: list(prompts) for label, prompts in settings.prompts},
-        "failures": [{key: failure[key] for key in ("image_id", "reason")} for failure in mapped.failures],
+        "failures": [{"image_id": each.image_id, "reason": each.reason} for each in mapped.failures],
     }
     result = _evaluate(dataset, labelled, mapped.table, about, True, statistics or Statistics())
     return BenchmarkResult(dataset, result.rows, result.manifest, None, mapped.failures)

@@ -15,6 +15,7 @@ from carzero.core.atomic import replace_when_done
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkResult
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
+from carzero.records import Failure
 
 _CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
@@ -182,10 +183,10 @@ def _build_figure(name: str, svg: bytes) -> str:
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _build_failures(failures: Sequence[Mapping[str, str]]) -> str:
+def _build_failures(failures: Sequence[Failure]) -> str:
     if not failures:
         return ""
-    items = "".join(f"<li>{escape(each['image_id'])}: {escape(each['reason'])}</li>" for each in failures[:50])
+    items = "".join(f"<li>{escape(each.image_id)}: {escape(each.reason)}</li>" for each in failures[:50])
     more = f"<li>and {len(failures) - 50} more</li>" if len(failures) > 50 else ""
     return f"<h2>{len(failures)} pictures were not scored</h2><ul>{items}{more}</ul>"
 

@@ -125,7 +125,7 @@ class PartScorer:
 
     def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, Any]:
         if isinstance(result, FailedImage):
-            return {"image_id": result.image_id, "path": result.path, "reason": result.reason}
+            return {**result.failure.to_dict()}
         return score_row(result, self.job.settings.prompts.labels)
 
 

@@ -14,7 +14,7 @@ from carzero.inference.ray.cluster import joined_cluster, place_workers, score_p
 from carzero.inference.ray.parts import PartJob
 from carzero.inference.ray.score_folder import ScoreFolder, open_score_folder
 from carzero.inference.scoring import ScoringSettings
-from carzero.records import ImageItem
+from carzero.records import Failure, ImageItem
 
 Advance = Callable[[int, int], None]
 
@@ -28,18 +28,18 @@ class ParallelResult:
     Attributes:
         folder: of the parts.
         scored: pictures that have a score.
-        failures: `image_id`, `path` and `reason` of every picture that has none, in the order of the inputs.
+        failures: every image that has none, in the order of the inputs.
         manifest: where the numbers came from.
     """
 
     folder: Path
     scored: int
-    failures: list[dict[str, str]]
+    failures: list[Failure]
     manifest: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the scores are in the folder."""
-        return {"failures": self.failures, "manifest": self.manifest}
+        return {"failures": [failure.to_dict() for failure in self.failures], "manifest": self.manifest}
 
 
 def choose_part_size(images: int) -> int:
@@ -145,7 +145,7 @@ class ParallelRun:
             "engine": engine,
         }
         folder.finish(manifest)
-        return ParallelResult(self.out, scored, failures, manifest)
+        return ParallelResult(self.out, scored, [Failure(**row) for row in failures], manifest)
 
 
 def _divide(items: list[ImageItem], size: int) -> dict[int, list[ImageItem]]:
