@@ -64,9 +64,9 @@ class ZeroShotCXRPipeline(Pipeline):
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
         return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])
 
-    def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank:
+    def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank[object]:
         """The encoded prompts; kept until other labels are asked, so that a loop over pictures encodes them once."""
-        kept: PromptBank | None = getattr(self, "_kept_bank", None)
+        kept: PromptBank[object] | None = getattr(self, "_kept_bank", None)
         if kept is None or kept.prompt_set.hash != prompt_set.hash:
             kept = backend.encode_prompts(self.processor, prompt_set)  # type: ignore[arg-type]
             self._kept_bank = kept

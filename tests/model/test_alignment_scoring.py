@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carzero.model import CARZeroModel, CARZeroOutput, TextFeatures
-from carzero.model.alignment import Scorer, build_scorer
+from carzero.model.alignment import ALIGNMENTS, Alignment
 from carzero.model.alignment import simr_scoring as scoring_module
 from carzero.model.alignment.image_memory import is_cheaper_moved
-from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts, collapse_padding, count_words
+from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts, collapse_padding
+from carzero.model.text import count_words
 from tests.support.tiny import MAX_TEXT, build_model, random_inputs, tiny_config
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "released": {},
+    **{kind: {"alignment": kind} for kind in ALIGNMENTS},
     "linear head": {"score_head": "linear"},
     "masked padding": {"mask_padding": True},
     "projection": {"projection_dim": 32},
     "projection, masked padding": {"projection_dim": 32, "mask_padding": True},
-    "cosine": {"alignment": "cosine"},
 }
 TOLERANCE = 1e-5
 few = settings(max_examples=12, deadline=None)
@@ -39,10 +39,13 @@ def make_inputs(images: int, lengths: list[int], seed: int = 0) -> dict[str, tor
 
 @torch.inference_mode()
 def score(
-    model: CARZeroModel, batch: dict[str, torch.Tensor], need_maps: bool = True, scorer: Scorer | None = None
+    model: CARZeroModel,
+    batch: dict[str, torch.Tensor],
+    need_maps: bool = True,
+    scorer: Alignment | SimilarityScorer | None = None,
 ) -> Any:
     raw = model.raw_text_features(batch["input_ids"], batch["attention_mask"])
-    scorer = scorer or build_scorer(model.alignment)
+    scorer = scorer or model.alignment
     texts = scorer.prepare(model.project_texts(raw), count_words(raw.local))
     return scorer.score(model.encode_images(batch["pixel_values"]), texts, need_maps)
 
@@ -87,7 +90,7 @@ def test_scores_and_maps_are_those_of_the_plain_path(
 def test_both_ways_of_reading_an_image_agree(lengths: list[int], moved: bool, linear: bool) -> None:
     model = build_model(tiny_config(score_head="linear" if linear else "mlp"))
     batch = make_inputs(3, lengths)
-    scores, maps = score(model, batch, scorer=SimilarityScorer(model.alignment, moved))
+    scores, maps = score(model, batch, scorer=SimilarityScorer(model.alignment.decoder, model.alignment.head, moved))
     expected = plain(model, batch)
     assert float(expected.logits_per_image.std()) > 1e-3, "scores that are all alike test nothing"
     assert off(scores, expected.logits_per_image) < TOLERANCE
@@ -112,7 +115,7 @@ def test_a_typical_prompt_keeps_few_tokens() -> None:
     raw = model.raw_text_features(batch["input_ids"], batch["attention_mask"])
     words = count_words(raw.local)
     assert words.tolist() == [6, 8, 7]
-    (group,) = build_scorer(model.alignment).prepare(model.project_texts(raw), words)
+    (group,) = model.alignment.prepare(model.project_texts(raw), words)
     assert isinstance(group, SimilarityTexts)
     tokens = 1 + 8 + 1  # global, words of the longest, padding
     assert group.keys.shape == (2, 3, 2 * tokens, 16)

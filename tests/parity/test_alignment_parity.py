@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import BertModel, ViTModel
 
 from carzero.model import CARZeroModel
-from carzero.model.alignment.simr import CrossAttention, SimilarityAlignment
+from carzero.model.alignment.simr import SimilarityAlignment
+from carzero.model.alignment.simr_decoder import CrossAttention
 from tests.support.tiny import BERT, VIT, WIDTH, build_model, random_inputs, tiny_config
 
 HEADS, MEMORIES, QUERIES, TOKENS = 4, 3, 5, 7

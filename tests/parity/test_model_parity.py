@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from carzero.model.alignment import build_scorer
-from carzero.model.alignment.simr_scoring import count_words
+from carzero.model.text import count_words
 from carzero.weights.released.key_map import Conversion, translate_released
 from tests.support.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
@@ -71,7 +70,7 @@ def test_scores_without_training_are_the_authors(case: str, model: torch.nn.Modu
     """The form that prediction uses: folded projections, one key for all padding."""
     expected = load_expected(case)
     batch = inputs(expected)
-    scorer = build_scorer(model.alignment)
+    scorer = model.alignment
     with torch.inference_mode():
         raw = model.raw_text_features(batch["input_ids"], batch["attention_mask"])
         texts = scorer.prepare(model.project_texts(raw), count_words(raw.local))

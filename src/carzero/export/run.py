@@ -15,7 +15,16 @@ from carzero.core.hashing import hash_file
 from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts
 from carzero.records import Failure, ImageItem
-from carzero.weights.export_manifest import GRAPH_SUFFIXES, GRAPHS, MANIFEST_NAME, Calibration, ExportManifest, Source
+from carzero.weights.export_manifest import (
+    GRAPH_SUFFIXES,
+    GRAPHS,
+    MANIFEST_NAME,
+    Calibration,
+    ExportDtype,
+    ExportEngine,
+    ExportManifest,
+    Source,
+)
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -25,7 +34,10 @@ if TYPE_CHECKING:
     from carzero.processing import CARZeroProcessor
 
 
-DTYPES = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}
+DTYPES: dict[ExportEngine, tuple[ExportDtype, ...]] = {
+    "onnx": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
 
 ENGINES = tuple(DTYPES)
 
@@ -112,7 +124,8 @@ class ExportRun:
         from carzero.export.writer import GraphWriter
 
         asked = self.prompt_set or PromptSet.from_request(None, resolve_prompts(_USUAL_PROMPTS))
-        writer = GraphWriter(source.model, processor, asked, self.engine, self.dtype, baked=self.prompt_set is not None)
+        engine, dtype = self._check_engine()
+        writer = GraphWriter(source.model, processor, asked, engine, dtype, baked=self.prompt_set is not None)
         writer.write(folder, pictures.calibration, progress)
         source.model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -150,20 +163,23 @@ class ExportRun:
         new.check()
         return new
 
-    def _check_engine(self) -> None:
-        if self.engine not in DTYPES:
+    def _check_engine(self) -> tuple[ExportEngine, ExportDtype]:
+        engine = next((known for known in DTYPES if known == self.engine), None)
+        if engine is None:
             raise ConfigurationError(
                 describe("There is no export to this engine", got=self.engine, expected=" or ".join(ENGINES))
             )
-        if self.dtype not in DTYPES[self.engine]:
+        dtype = next((known for known in DTYPES[engine] if known == self.dtype), None)
+        if dtype is None:
             raise ConfigurationError(
                 describe(
                     f"There is no export to {self.engine} in this precision",
                     got=self.dtype,
-                    expected=" or ".join(DTYPES[self.engine]),
-                    then="export to openvino, which has float32, bfloat16 and int8" if self.engine == "onnx" else "",
+                    expected=" or ".join(DTYPES[engine]),
+                    then="export to openvino, which has float32, bfloat16 and int8" if engine == "onnx" else "",
                 )
             )
+        return engine, dtype
 
     def _require_packages(self) -> None:
         from carzero.export.graphs import require_nncf, require_onnx

@@ -5,34 +5,54 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from carzero.errors import ConfigurationError, describe
 from carzero.export.graphs import OPSET, bake_onnx, bake_openvino, quantise, read_onnx, save_onnx, save_openvino
+from carzero.inference.backends.graphs import Arrays
 from carzero.inference.prompt_bank import token_batches
 from carzero.model import CARZeroModel
-from carzero.model.alignment import build_scorer
-from carzero.model.alignment.cosine import CosineTexts
-from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts, count_words
+from carzero.model.alignment import ALIGNMENTS, ExportableAlignment
+from carzero.model.text import count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
-from carzero.weights.export_manifest import GRAPH_SUFFIXES, PROMPTS_GRAPH, SCORING_GRAPH, TensorSpec
+from carzero.weights.export_manifest import (
+    GRAPH_SUFFIXES,
+    PROMPTS_GRAPH,
+    SCORING_GRAPH,
+    ExportDtype,
+    ExportEngine,
+    TensorSpec,
+)
+
+
+def exportable(model: CARZeroModel) -> ExportableAlignment:
+    """The model's alignment, which must be one that can be written as graphs.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(model.alignment, ExportableAlignment):
+        return model.alignment
+    known = [name for name, kind in ALIGNMENTS.items() if issubclass(kind, ExportableAlignment)]
+    raise ConfigurationError(
+        describe(
+            "Weights with this alignment cannot be exported",
+            got=model.config.alignment,
+            expected=" or ".join(known),
+            then="score with the weights themselves, in torch",
+        )
+    )
 
 
 def prompt_tensors(model: CARZeroModel) -> list[TensorSpec]:
-    """What the model's alignment keeps of T prompts, in order.
-
-    For `simr` the fields of `SimilarityTexts`, with heads and tokens as axes of their own: queries and first_queries
-    (T, D), keys and values (L, T, heads, N, D), bias (L, T, heads, N). For `cosine` the global features (T, D).
-    """
-    if model.config.alignment == "cosine":
-        return [TensorSpec(name="pooled", prompts_axis=0)]
-    queries = [TensorSpec(name=name, prompts_axis=0) for name in ("queries", "first_queries")]
-    memory = [TensorSpec(name=name, prompts_axis=1, tokens_axis=3) for name in ("keys", "values", "bias")]
-    return queries + memory
+    """What the model's alignment keeps of T prompts, in order."""
+    return [
+        TensorSpec(name=tensor.name, prompts_axis=tensor.prompts_axis, tokens_axis=tensor.tokens_axis)
+        for tensor in exportable(model).export_tensors
+    ]
 
 
 class PromptsModule(nn.Module):
@@ -41,7 +61,6 @@ class PromptsModule(nn.Module):
     def __init__(self, model: CARZeroModel) -> None:
         super().__init__()
         self.model = model
-        self._scorer = build_scorer(model.alignment)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> tuple[Tensor, ...]:
         """Encodes texts.
@@ -49,15 +68,11 @@ class PromptsModule(nn.Module):
         Args:
             input_ids: (T, W).
             attention_mask: (T, W).
-            positions: (N - 2,) for `simr`: 0, 1, 2, ... for at least as many positions as the longest text has tokens.
+            positions: (N - 2,) where tokens are counted, see `ExportableAlignment.to_tensors`.
         """
         raw = self.model.raw_text_features(input_ids, attention_mask)
         texts = self.model.project_texts(raw)
-        if not isinstance(self._scorer, SimilarityScorer):
-            return (texts.pooled,)
-        group = self._scorer.prepare_group(texts, count_words(raw.local), positions)
-        by_head = (tensor.unflatten(2, (self.model.config.decoder_heads, -1)) for tensor in group[2:])
-        return (group.queries, group.first_queries, *by_head)
+        return exportable(self.model).to_tensors(texts, count_words(raw.local), positions)
 
 
 class ScoringModule(nn.Module):
@@ -65,28 +80,21 @@ class ScoringModule(nn.Module):
 
     Args:
         model: the model.
-        asked: how many prompts the graph is for, by which the cheaper way to read the pictures is chosen.
+        asked: how many prompts the graph is for, by which the cheaper way to read the images is chosen.
     """
 
     def __init__(self, model: CARZeroModel, asked: int) -> None:
         super().__init__()
         self.model = model
         self.asked = asked
-        self._scorer = build_scorer(model.alignment)
 
     def forward(self, pixel_values: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits (I, T) and maps (I, T, h, w)."""
-        images = self.model.encode_images(pixel_values)
-        if not isinstance(self._scorer, SimilarityScorer):
-            scores, maps = self._scorer.score(images, (CosineTexts(*tensors),), need_maps=True)
-            return scores, cast("Tensor", maps)
-        queries, first_queries, *by_head = tensors
-        texts = SimilarityTexts(queries, first_queries, *(tensor.flatten(2, 3) for tensor in by_head))
-        scores, maps = self._scorer.score_tile(images.pooled, images.local, (texts,), self.asked, need_maps=True)
-        return scores, cast("Tensor", maps).unflatten(-1, images.grid)
+        alignment = exportable(self.model)
+        return alignment.score_whole(
+            self.model.encode_images(pixel_values), alignment.from_tensors(tensors), self.asked
+        )
 
-
-Arrays = dict[str, NDArray[Any]]
 
 # So many that keys and values of pictures are projected by plain layers: only those become int8.
 _MANY = 1 << 30
@@ -113,8 +121,8 @@ class GraphWriter:
         model: CARZeroModel,
         processor: CARZeroProcessor,
         prompt_set: PromptSet,
-        engine: Any,
-        dtype: Any,
+        engine: ExportEngine,
+        dtype: ExportDtype,
         *,
         baked: bool,
     ) -> None:

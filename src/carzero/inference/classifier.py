@@ -125,7 +125,7 @@ class ZeroShotClassifier:
             self._source = WeightsSource(self.weights_id)
         return "" if self._source is None else self._source.sha256
 
-    def encode_prompts(self, prompt_set: PromptSet) -> PromptBank:
+    def encode_prompts(self, prompt_set: PromptSet) -> PromptBank[object]:
         """Encodes prompts, once for all images.
 
         Raises:
@@ -133,7 +133,7 @@ class ZeroShotClassifier:
         """
         return self.backend.encode_prompts(self.processor, prompt_set)
 
-    def save_prompts(self, bank: PromptBank, folder: str | Path, *, overwrite: bool = False) -> None:
+    def save_prompts(self, bank: PromptBank[object], folder: str | Path, *, overwrite: bool = False) -> None:
         """Keeps encoded prompts in a folder, for runs with the same weights and precision.
 
         Raises:
@@ -151,7 +151,7 @@ class ZeroShotClassifier:
             )
         save_bank(bank, Path(folder), self._bank_key(), overwrite=overwrite)
 
-    def load_prompts(self, folder: str | Path) -> PromptBank:
+    def load_prompts(self, folder: str | Path) -> PromptBank[object]:
         """Reads encoded prompts back.
 
         Raises:
@@ -253,7 +253,7 @@ class ZeroShotClassifier:
     def stream(
         self,
         items: Iterable[ImageItem],
-        bank: PromptBank,
+        bank: PromptBank[object],
         *,
         pool: Pool = "mean",
         batch_size: int = 16,
@@ -296,7 +296,7 @@ class ZeroShotClassifier:
                     yield entry if isinstance(entry, FailedImage) else next(scores)
 
     def _score_batch(
-        self, batch: Sequence[LoadedImage], bank: PromptBank, pool: Pool, need_maps: bool
+        self, batch: Sequence[LoadedImage], bank: PromptBank[object], pool: Pool, need_maps: bool
     ) -> Iterator[ScoredImage | FailedImage]:
         pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
         pairs = self.backend.score(pixels, bank, need_maps)

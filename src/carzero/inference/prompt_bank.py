@@ -6,28 +6,28 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
 
 import torch
 
 from carzero.core.atomic import replace_when_done
 from carzero.errors import PromptError, describe
 from carzero.model import CARZeroModel, TextFeatures
-from carzero.model.alignment import build_scorer
-from carzero.model.alignment.simr_scoring import count_words
+from carzero.model.alignment import ALIGNMENTS, ScoringTexts
+from carzero.model.text import count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.records import Pool
-
-if TYPE_CHECKING:
-    import torch
 
 
 _TEXTS_AT_ONCE = 64
 
 
+TextsT_co = TypeVar("TextsT_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class PromptBank:
+class PromptBank(Generic[TextsT_co]):
     """Encoded prompts.
 
     Attributes:
@@ -37,14 +37,8 @@ class PromptBank:
     """
 
     prompt_set: PromptSet
-    texts: Any
+    texts: TextsT_co
     owner: torch.Tensor
-
-    @classmethod
-    def of(cls, prompt_set: PromptSet, texts: Any) -> PromptBank:
-        """Joins prompts and what was made of them."""
-        owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
-        return cls(prompt_set, texts, torch.tensor(owner))
 
     @property
     def labels(self) -> list[str]:
@@ -63,8 +57,40 @@ class PromptBank:
         return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
 
 
-def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
-    """Encodes a prompt set on the model's device; `texts` is what the scorer of its alignment prepares.
+PreparedT = TypeVar("PreparedT")
+
+
+def build_bank(prompt_set: PromptSet, texts: PreparedT) -> PromptBank[PreparedT]:
+    """Joins prompts and what a backend made of them."""
+    owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
+    return PromptBank(prompt_set, texts, torch.tensor(owner))
+
+
+Groups = tuple[ScoringTexts, ...]
+
+
+def to_groups(bank: PromptBank[object]) -> Groups:
+    """The prompts as the alignment of a torch model prepared them.
+
+    Raises:
+        PromptError: another backend encoded them.
+    """
+    texts = bank.texts if isinstance(bank.texts, tuple) else (bank.texts,)
+    groups = tuple(group for group in texts if isinstance(group, ScoringTexts))
+    if len(groups) < len(texts):
+        raise PromptError(
+            describe(
+                "These prompts were encoded by another backend",
+                got=type(bank.texts).__name__,
+                expected="prompts that the torch model encoded",
+                then="encode them again, with the weights that are to score",
+            )
+        )
+    return groups
+
+
+def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[Groups]:
+    """Encodes a prompt set on the model's device; `texts` is what its alignment prepares.
 
     Raises:
         PromptError: a prompt is longer than the model reads.
@@ -74,8 +100,7 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
         for ids, mask in token_batches(processor, prompt_set)
     ]
     raw = TextFeatures.join(parts)
-    prepared = build_scorer(model.alignment).prepare(model.project_texts(raw), count_words(raw.local))
-    return PromptBank.of(prompt_set, prepared)
+    return build_bank(prompt_set, model.alignment.prepare(model.project_texts(raw), count_words(raw.local)))
 
 
 def token_batches(processor: CARZeroProcessor, prompt_set: PromptSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -133,11 +158,12 @@ def is_bank(path: str | Path) -> bool:
     return (Path(path) / _RECORD).is_file()
 
 
-def save_bank(bank: PromptBank, folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
+def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
     """Writes a bank into a folder: `bank.json`, which tells what is asked and by which weights, and `bank.safetensors`.
 
     Raises:
-        PromptError: the folder holds a bank already, cannot be written, or the weights have no hash.
+        PromptError: the folder holds a bank already, cannot be written, the weights have no hash, or another backend
+            than torch encoded the prompts.
     """
     from safetensors.torch import save_file
 
@@ -150,8 +176,8 @@ def save_bank(bank: PromptBank, folder: Path, key: BankKey, *, overwrite: bool =
     record = {**asdict(key), "prompts_sha256": bank.prompt_set.hash}
     tensors = {
         f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
-        for number, group in enumerate(bank.texts)
-        for name, tensor in group._asdict().items()
+        for number, group in enumerate(to_groups(bank))
+        for name, tensor in group.tensors().items()
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +198,7 @@ def load_bank_prompts(folder: str | Path) -> PromptSet:
     return _read_record(Path(folder))[1]
 
 
-def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank:
+def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank[Groups]:
     """Reads a bank.
 
     Args:
@@ -195,10 +221,10 @@ def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cp
         raise _damaged(Path(folder), str(error)) from error
     if header != {name: record[name] for name in header} or not header:
         raise _damaged(Path(folder), "tensors and record are of two banks")
-    return PromptBank.of(prompt_set, _to_groups(Path(folder), tensors))
+    return build_bank(prompt_set, _read_groups(Path(folder), tensors))
 
 
-def _read_record(folder: Path) -> tuple[Mapping[str, Any], PromptSet]:
+def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
     try:
         record = dict(json.loads((folder / _RECORD).read_bytes()))
         prompt_set = PromptSet.from_mapping(record["prompts"])
@@ -209,7 +235,7 @@ def _read_record(folder: Path) -> tuple[Mapping[str, Any], PromptSet]:
     return record, prompt_set
 
 
-def _check_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _check_key(folder: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:
         raise PromptError(
@@ -222,12 +248,9 @@ def _check_key(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
         )
 
 
-def _to_groups(folder: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, ...]:
-    from carzero.model.alignment.cosine import CosineTexts
-    from carzero.model.alignment.simr_scoring import SimilarityTexts
-
-    kinds = {kind.__name__: kind for kind in (SimilarityTexts, CosineTexts)}
-    groups: dict[int, tuple[Any, dict[str, torch.Tensor]]] = {}
+def _read_groups(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Groups:
+    kinds = {kind.scoring_texts.__name__: kind.scoring_texts for kind in ALIGNMENTS.values()}
+    groups: dict[int, tuple[type[ScoringTexts], dict[str, torch.Tensor]]] = {}
     try:
         for name, tensor in tensors.items():
             number, kind, field = name.split(".")

@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel
 
 from carzero.model.configuration import CARZeroConfig
-from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
+from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
 from carzero.model.modeling import CARZeroModel, CARZeroOutput
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "CARZeroModel",
     "CARZeroOutput",
     "ImageFeatures",
-    "TextBank",
+    "PreparedTexts",
     "TextFeatures",
 ]
 

@@ -8,6 +8,7 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig, ViTConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from carzero.errors import ConfigurationError, describe
+from carzero.model.alignment import find_alignment
 
 # What transformers itself writes into a config.json or passes through a constructor beside declared fields.
 _HOUSEKEEPING = frozenset(
@@ -78,7 +79,7 @@ class CARZeroConfig(PreTrainedConfig):
     max_text_length: int = 97
     summed_text_layers: int = 4
     mask_padding: bool = False
-    alignment: Literal["simr", "cosine"] = "simr"
+    alignment: str = "simr"  # a key of `carzero.model.alignment.ALIGNMENTS`
     decoder_layers: int = 4
     decoder_heads: int = 4
     decoder_ffn_dim: int = 1024
@@ -122,7 +123,7 @@ class CARZeroConfig(PreTrainedConfig):
         return int(self.text_config.hidden_size)
 
     def _check(self) -> None:
-        _check_choice("alignment", self.alignment, ("simr", "cosine"))
+        alignment = find_alignment(self.alignment)
         _check_choice("score_head", self.score_head, ("mlp", "linear"))
         if self.projection_dim is None and self.vision_width != self.text_width:
             raise ConfigurationError(
@@ -133,15 +134,7 @@ class CARZeroConfig(PreTrainedConfig):
                     then="set projection_dim, for example to 256",
                 )
             )
-        if self.alignment == "simr" and (self.decoder_heads < 1 or self.hidden_size % self.decoder_heads):
-            raise ConfigurationError(
-                describe(
-                    "The decoder's width cannot be split into its heads",
-                    got=f"width {self.hidden_size}, decoder_heads {self.decoder_heads}",
-                    expected="a width divisible by decoder_heads",
-                    then="change decoder_heads or projection_dim",
-                )
-            )
+        alignment.check_config(self)
         positions = getattr(self.text_config, "max_position_embeddings", None)
         if positions is not None and self.max_text_length > positions:
             raise ConfigurationError(

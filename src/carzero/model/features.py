@@ -1,4 +1,4 @@
-"""What passes between towers and alignment: features of images and texts, memories, scores."""
+"""Feature containers exchanged between the encoders and the alignment: of images and texts, memories, scores."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class TextFeatures:
         """Joins features of several groups of texts."""
         masks = [part.mask for part in parts if part.mask is not None]
         return cls(
-            torch.cat([part.pooled for part in parts]),
-            torch.cat([part.local for part in parts]),
+            torch.cat([part.pooled for part in parts]),  # (T, D)
+            torch.cat([part.local for part in parts]),  # (T, W, D)
             torch.cat(masks) if masks else None,
         )
 
@@ -62,8 +62,8 @@ class Memory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TextBank:
-    """Everything about T texts that no image changes: their features, and for `simr` their keys and values."""
+class PreparedTexts:
+    """Everything about T texts that no image changes: their features, and keys and values if the alignment has any."""
 
     features: TextFeatures
     memory: Memory | None
@@ -75,11 +75,12 @@ class AlignmentOutput:
 
     Attributes:
         scores: (I, T) the score of each pair; unbounded logits.
-        logits_i2t: (I, T) text queries read the image (the released code's "i2t"); for `cosine` the same as `scores`.
-        logits_t2i: (T, I) image queries read the text; for `cosine` the transpose of `scores`.
-        maps: (I, T, h, w) attention of each text on the image's patches, averaged over heads and layers, the global
-            token left out and not renormalised (rows sum to a little under 1); for `cosine` the cosine of the text with
-            every patch. None unless asked for.
+        logits_i2t: (I, T) text queries read the image (the released code's "i2t"); the same as `scores` where a pair
+            has one score whatever is asked of what (`cosine`).
+        logits_t2i: (T, I) image queries read the text; there the transpose of `scores`.
+        maps: (I, T, h, w) where in the image each text is: for `simr` its attention on patches, averaged over heads and
+            layers, the global token left out and not renormalised (rows sum to a little under 1); for `cosine` its
+            cosine with every patch. None unless asked for.
     """
 
     scores: Tensor
@@ -88,6 +89,8 @@ class AlignmentOutput:
     maps: Tensor | None
 
     @classmethod
-    def join(cls, logits_i2t: Tensor, logits_t2i: Tensor, maps: Tensor | None = None) -> AlignmentOutput:
-        """Joins both directions; the score of a pair is their mean."""
+    def join(cls, logits_i2t: Tensor, logits_t2i: Tensor | None, maps: Tensor | None = None) -> AlignmentOutput:
+        """Joins both directions; the score of a pair is their mean, or the one there is."""
+        if logits_t2i is None:
+            return cls(logits_i2t, logits_i2t, logits_i2t.T, maps)
         return cls((logits_i2t + logits_t2i.T) / 2, logits_i2t, logits_t2i, maps)

@@ -11,11 +11,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
-from carzero.model.alignment import build_alignment
-from carzero.model.alignment.cosine import CosineAlignment
+from carzero.model.alignment import Alignment, find_alignment
 from carzero.model.configuration import CARZeroConfig
-from carzero.model.features import AlignmentOutput, ImageFeatures, TextBank, TextFeatures
-from carzero.model.loss import contrastive_loss, pairwise_loss
+from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
 from carzero.model.projection import FeatureProjection, build_projection
 from carzero.model.text import text_features
 from carzero.model.vision import (
@@ -79,8 +77,8 @@ class CARZeroPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
         elif isinstance(module, FeatureProjection):
             module.reset_statistics()
-        elif isinstance(module, CosineAlignment):
-            nn.init.constant_(module.logit_scale, module.initial_logit_scale)
+        elif isinstance(module, Alignment):
+            module.reset_parameters()
         elif isinstance(module, CARZeroModel):
             nn.init.zeros_(module.is_continuation)
 
@@ -102,7 +100,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
         self.text_model = build_tower(config.text_config)
         self.vision_projection = build_projection(config.vision_width, config.projection_dim, config.projection_dropout)
         self.text_projection = build_projection(config.text_width, config.projection_dim, config.projection_dropout)
-        self.alignment = build_alignment(config)
+        self.alignment = find_alignment(config.alignment)(config)
         # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
         vocabulary = int(config.text_config.vocab_size)
         self.register_buffer("is_continuation", torch.zeros(vocabulary, dtype=torch.bool))
@@ -177,27 +175,27 @@ class CARZeroModel(CARZeroPreTrainedModel):
         pooled, local = self.text_projection(raw.pooled, raw.local)
         return TextFeatures(pooled, local, raw.mask)
 
-    def prepare_texts(self, texts: TextFeatures) -> TextBank:
+    def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """Computes everything that depends on the texts alone, to be kept for all images."""
         return self.alignment.prepare_texts(texts)
 
-    def align(self, images: ImageFeatures, texts: TextFeatures | TextBank, need_maps: bool = False) -> AlignmentOutput:
+    def align(
+        self, images: ImageFeatures, texts: TextFeatures | PreparedTexts, need_maps: bool = False
+    ) -> AlignmentOutput:
         """Scores every image against every text.
 
         Args:
             images: features of I images.
-            texts: features of T texts, or a bank from `prepare_texts`, which saves work for many images.
+            texts: features of T texts, or what `prepare_texts` makes of them, which saves work for many images.
             need_maps: also return attention maps (I, T, h, w).
         """
-        bank = texts if isinstance(texts, TextBank) else self.prepare_texts(texts)
-        output: AlignmentOutput = self.alignment(images, bank, need_maps)
+        prepared = texts if isinstance(texts, PreparedTexts) else self.prepare_texts(texts)
+        output: AlignmentOutput = self.alignment(images, prepared, need_maps)
         return output
 
     def compute_loss(self, output: AlignmentOutput, match: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """The training loss of the configured alignment; see `carzero.model.loss`."""
-        if self.config.alignment == "cosine":
-            return contrastive_loss(output.scores, match, known)
-        return pairwise_loss(output.logits_i2t, output.logits_t2i, match, known)
+        return self.alignment.loss(output, match, known)
 
     def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
         """Returns global features (I, D) as `pooler_output`, [global; local] (I, 1 + P, D) as `last_hidden_state`."""
@@ -274,7 +272,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
 
     def _sum_texts(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         features = text_features(
-            tower_output,
+            tower_output.hidden_states,
             input_ids,
             attention_mask,
             self.is_continuation,

@@ -95,12 +95,16 @@ def _tower_task(classifier: ZeroShotClassifier, pixels: torch.Tensor) -> Task | 
     return Task("image tower", classifier.dtype, len(pixels), run)
 
 
-def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBank) -> Callable[[], object]:
+def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBank[object]) -> Callable[[], object]:
     return lambda: bank.pool(classifier.backend.score(pixels, bank).scores, "mean")
 
 
 def _predict(
-    classifier: ZeroShotClassifier, films: Sequence[ImageItem], bank: PromptBank, readers: Readers, batch_size: int
+    classifier: ZeroShotClassifier,
+    films: Sequence[ImageItem],
+    bank: PromptBank[object],
+    readers: Readers,
+    batch_size: int,
 ) -> None:
     _exhaust(classifier.stream(films, bank, batch_size=batch_size, readers=readers, in_order=False))
 

@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch.distributed.checkpoint import state_dict as states
 
 from carzero.errors import ConfigurationError, describe
+from carzero.model.alignment import Alignment
 from carzero.training.recipe_sections import OptimiserSection
 from carzero.weights.precision import choose_device
 
@@ -229,10 +230,11 @@ def _shard(module: nn.Module) -> nn.Module:
     """Spreads parameters over processes, layer by layer, so that one layer at a time is whole in each."""
     from torch.distributed.fsdp import fully_shard
 
-    for name, child in module.named_modules():
-        # The alignment works on a number of tiles that differs between processes; as part of the root it is gathered
-        # once a step, for all of them.
-        if isinstance(child, nn.ModuleList) and "alignment" not in name:
+    # An alignment works on a number of tiles that differs between processes; as part of the root it is gathered once a
+    # step, for all of them.
+    whole = {part for child in module.modules() if isinstance(child, Alignment) for part in child.modules()}
+    for child in module.modules():
+        if isinstance(child, nn.ModuleList) and child not in whole:
             for layer in child:
                 fully_shard(layer)
     fully_shard(module)

@@ -15,6 +15,10 @@ from carzero.errors import WeightsError, describe
 
 MANIFEST_NAME = "export.json"
 
+ExportEngine = Literal["onnx", "openvino"]
+
+ExportDtype = Literal["float32", "bfloat16", "int8"]
+
 GRAPHS = SCORING_GRAPH, PROMPTS_GRAPH = "scoring", "prompts"
 
 # The files of one graph, by engine; the second holds the numbers, and the first is loaded.
@@ -103,8 +107,8 @@ class ExportManifest(_Record):
     """
 
     format: Literal[1] = 1
-    engine: Literal["onnx", "openvino"]
-    dtype: Literal["float32", "bfloat16", "int8"]
+    engine: ExportEngine
+    dtype: ExportDtype
     source: Source
     prompt_tensors: list[TensorSpec]
     prompts: dict[str, list[str]] | None

@@ -35,14 +35,14 @@ class Backend(Protocol):
     name: str
     dtype: str
 
-    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[object]:
         """Encodes prompts, once for all pictures; only this backend need understand the bank's `texts`.
 
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
 
-    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+    def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores pictures.
 
         Args:

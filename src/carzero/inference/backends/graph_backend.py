@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from carzero.errors import PromptError, describe
 from carzero.inference.backends.base import PairScores
-from carzero.inference.backends.graphs import Graph, load_onnx_graph, load_openvino_graph
-from carzero.inference.prompt_bank import PromptBank, token_batches
+from carzero.inference.backends.graphs import Arrays, Graph, load_onnx_graph, load_openvino_graph
+from carzero.inference.prompt_bank import PromptBank, build_bank, token_batches
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.weights.export_manifest import (
@@ -27,7 +27,20 @@ from carzero.weights.export_manifest import (
     load_manifest,
 )
 
-Arrays = dict[str, NDArray[Any]]
+
+@dataclass(frozen=True, slots=True)
+class GraphTexts:
+    """Encoded prompts as a prompts graph gives them and the scoring graph takes them: its inputs by name."""
+
+    inputs: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class BakedTexts:
+    """Prompts among those that are a part of the scoring graph: their numbers there (prompts,), int64."""
+
+    numbers: Tensor
+
 
 _PAIRS_AT_ONCE = 8192  # pictures x prompts; half a gigabyte at the released model's width
 
@@ -53,14 +66,14 @@ class ExportedBackend(ABC):
     def _prompts(self) -> Graph:
         return self._load(PROMPTS_GRAPH)
 
-    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
-        """Encodes prompts; see `Backend.encode_prompts`. Where prompts are baked in, `texts` are their numbers.
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[GraphTexts | BakedTexts]:
+        """Encodes prompts, or finds those that are baked in; see `Backend.encode_prompts`.
 
         Raises:
             PromptError: a prompt is longer than the model reads, or none of those that are baked in.
         """
         if self.manifest.prompts is not None:
-            return PromptBank.of(prompt_set, self._find_baked(prompt_set))
+            return build_bank(prompt_set, self._find_baked(prompt_set))
         batches = list(token_batches(processor, prompt_set))
         longest = max(int(mask.sum(dim=1).max()) for _, mask in batches)
         parts = [self._encode(ids, mask, longest) for ids, mask in batches]
@@ -68,35 +81,53 @@ class ExportedBackend(ABC):
             tensor.name: np.concatenate(arrays, axis=tensor.prompts_axis)
             for tensor, arrays in zip(self.manifest.prompt_tensors, zip(*parts, strict=True), strict=True)
         }
-        return PromptBank.of(prompt_set, texts)
+        return build_bank(prompt_set, GraphTexts(texts))
 
-    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+    def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores pictures, so many at once that their pairs with the prompts stay few; see `Backend.score`."""
         at_once = max(1, _PAIRS_AT_ONCE // len(bank.owner))
-        parts = [self._score(pictures, bank, need_maps) for pictures in pixel_values.split(at_once)]
+        texts = self._own_texts(bank)
+        parts = [self._score(images, texts, need_maps) for images in pixel_values.split(at_once)]
         scores, *maps = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return PairScores(scores, maps[0] if need_maps else None)
 
     def _encode(self, input_ids: Tensor, attention_mask: Tensor, longest: int) -> list[NDArray[np.float32]]:
         """The prompts' tensors, their memories as long as the longest of all texts has tokens."""
-        inputs: Arrays = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        inputs = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
         if any(tensor.tokens_axis is not None for tensor in self.manifest.prompt_tensors):
             inputs["positions"] = np.arange(longest)
         return self._prompts.run(inputs, [tensor.name for tensor in self.manifest.prompt_tensors])
 
-    def _score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool) -> list[Tensor]:
-        baked = self.manifest.prompts is not None
-        inputs: Arrays = {"pixel_values": pixel_values.numpy()} | ({} if baked else bank.texts)
+    def _score(self, pixel_values: Tensor, texts: GraphTexts | BakedTexts, need_maps: bool) -> list[Tensor]:
+        inputs = {"pixel_values": pixel_values.numpy(), **(texts.inputs if isinstance(texts, GraphTexts) else {})}
         computed = self._scoring.run(inputs, ["logits", "maps"] if need_maps else ["logits"])
         tensors = [torch.from_numpy(np.array(array)) for array in computed]
-        return [tensor[:, bank.texts] for tensor in tensors] if baked else tensors
+        return [tensor[:, texts.numbers] for tensor in tensors] if isinstance(texts, BakedTexts) else tensors
+
+    def _own_texts(self, bank: PromptBank[object]) -> GraphTexts | BakedTexts:
+        """What `encode_prompts` of such a backend made.
+
+        Raises:
+            PromptError: another backend encoded the prompts.
+        """
+        texts = bank.texts
+        if isinstance(texts, BakedTexts if self.manifest.prompts is not None else GraphTexts):
+            return texts
+        raise PromptError(
+            describe(
+                "These prompts were encoded by another backend",
+                got=type(texts).__name__,
+                expected=f"prompts that the {self.name} backend encoded",
+                then="encode them again, with the weights that are to score",
+            )
+        )
 
     @abstractmethod
     def _load(self, graph: str) -> Graph:
         """Opens a graph of the folder in the engine."""
 
-    def _find_baked(self, prompt_set: PromptSet) -> Tensor:
-        """Numbers of prompts among those that are baked in: (prompts,) int64.
+    def _find_baked(self, prompt_set: PromptSet) -> BakedTexts:
+        """Finds prompts among those that are baked in.
 
         Raises:
             PromptError: one is not among them.
@@ -114,7 +145,7 @@ class ExportedBackend(ABC):
                     then="ask those, or export the weights again without --prompts",
                 )
             )
-        return torch.tensor([numbers[prompt] for prompt in asked])
+        return BakedTexts(torch.tensor([numbers[prompt] for prompt in asked]))
 
 
 class OnnxBackend(ExportedBackend):

@@ -15,7 +15,7 @@ from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, WeightsError, describe
 from carzero.weights.export_manifest import GRAPH_SUFFIXES
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[np.generic]]
 
 # What OpenVINO calls our precisions. An int8 graph computes in float32 what is not quantised.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from carzero.inference.backends.base import PairScores
-from carzero.inference.prompt_bank import PromptBank, encode_prompts
+from carzero.inference.prompt_bank import Groups, PromptBank, encode_prompts, to_groups
 from carzero.model import CARZeroModel
-from carzero.model.alignment import build_scorer
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.weights.precision import choose_device, dtype_name
@@ -35,18 +34,17 @@ class TorchBackend:
         self.device = choose_device(device)
         self.model: CARZeroModel = model.eval().to(self.device, dtype or model.dtype)
         self.dtype = dtype_name(self.model.dtype)
-        self._scorer = build_scorer(self.model.alignment)
 
     @torch.inference_mode()
-    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank:
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[Groups]:
         """Encodes prompts; see `Backend.encode_prompts`."""
         return encode_prompts(self.model, processor, prompt_set)
 
     @torch.inference_mode()
-    def score(self, pixel_values: Tensor, bank: PromptBank, need_maps: bool = False) -> PairScores:
+    def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores pictures; see `Backend.score`."""
         images = self.model.encode_images(self._to_device(pixel_values))
-        scores, maps = self._scorer.score(images, bank.texts, need_maps)
+        scores, maps = self.model.alignment.score(images, to_groups(bank), need_maps)
         return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
 
     def _to_device(self, pixel_values: Tensor) -> Tensor:

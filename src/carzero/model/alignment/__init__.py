@@ -1,29 +1,36 @@
-"""Alignments: how an image and a text become a score."""
+"""Alignments: how an image and a text become a score. A new kind is a file here and a line in `ALIGNMENTS`."""
 
-from __future__ import annotations
-
-from typing import cast
-
-from torch import nn
-
-from carzero.model.alignment.cosine import CosineAlignment, CosineScorer
+from carzero.errors import ConfigurationError, describe
+from carzero.model.alignment.base import Alignment, AlignmentConfig, ExportableAlignment, GraphTensor, ScoringTexts
+from carzero.model.alignment.cosine import CosineAlignment
 from carzero.model.alignment.simr import SimilarityAlignment
-from carzero.model.alignment.simr_scoring import SimilarityScorer
-from carzero.model.configuration import CARZeroConfig
 
-__all__ = ["Scorer", "build_alignment", "build_scorer"]
+__all__ = [
+    "ALIGNMENTS",
+    "Alignment",
+    "AlignmentConfig",
+    "ExportableAlignment",
+    "GraphTensor",
+    "ScoringTexts",
+    "find_alignment",
+]
+
+ALIGNMENTS: dict[str, type[Alignment]] = {"simr": SimilarityAlignment, "cosine": CosineAlignment}
 
 
-def build_alignment(config: CARZeroConfig) -> SimilarityAlignment | CosineAlignment:
-    """Builds the alignment that the configuration names."""
-    return SimilarityAlignment(config) if config.alignment == "simr" else CosineAlignment(config)
+def find_alignment(kind: str) -> type[Alignment]:
+    """Finds the class of an alignment by the name that configurations give it.
 
-
-Scorer = SimilarityScorer | CosineScorer
-
-
-def build_scorer(alignment: nn.Module) -> Scorer:
-    """Builds the scorer of an alignment."""
-    if isinstance(alignment, SimilarityAlignment):
-        return SimilarityScorer(alignment)
-    return CosineScorer(cast("CosineAlignment", alignment))
+    Raises:
+        ConfigurationError: there is no such kind.
+    """
+    if kind not in ALIGNMENTS:
+        raise ConfigurationError(
+            describe(
+                "alignment is not known",
+                got=kind,
+                expected=f"one of {', '.join(ALIGNMENTS)}",
+                then="correct alignment in the configuration",
+            )
+        )
+    return ALIGNMENTS[kind]

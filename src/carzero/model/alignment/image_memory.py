@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from carzero.model.alignment.simr import CrossAttention
+from carzero.model.alignment.simr_decoder import CrossAttention
 
 
 class ImageMemory(Protocol):
@@ -40,18 +40,18 @@ class ProjectedMemory:
 
     def __init__(self, attentions: Sequence[CrossAttention], tokens: Tensor) -> None:
         self.tokens = tokens
-        self._keys = [a.split_heads(a.k_proj(tokens)) for a in attentions]
+        self._keys = [a.split_heads(a.k_proj(tokens)) for a in attentions]  # L times (I, heads, N, D / heads)
         self._values = [a.split_heads(a.v_proj(tokens)) for a in attentions]
         self._attentions = attentions
 
     def read(self, layer: int, queries: Tensor, need_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Attends; see `ImageMemory.read`."""
-        q = self._attentions[layer].split_heads(queries)
+        q = self._attentions[layer].split_heads(queries)  # (I, heads, T, D / heads)
         keys, values = self._keys[layer], self._values[layer]
         if not need_weights:
-            return F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2), None
-        weights = (q @ keys.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
-        return (weights @ values).transpose(1, 2).flatten(2), weights.float().mean(dim=1)
+            return F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).flatten(2), None  # (I, T, D)
+        weights = (q @ keys.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (I, heads, T, N)
+        return (weights @ values).transpose(1, 2).flatten(2), weights.float().mean(dim=1)  # (I, T, D), (I, T, N)
 
 
 class MovedMemory:
@@ -73,14 +73,18 @@ class MovedMemory:
         attention = self._attentions[layer]
         images, texts, width = queries.shape
         heads = attention.heads
-        by_head = queries.reshape(images * texts, heads, -1).transpose(0, 1)
+        by_head = queries.reshape(images * texts, heads, -1).transpose(0, 1)  # (heads, I * T, D / heads)
         moved = torch.bmm(by_head, attention.k_proj.weight.view(heads, -1, width))  # (heads, I * T, D)
-        q = moved.view(heads, images, texts, width).permute(1, 2, 0, 3).reshape(images, texts * heads, width)
-        weights = (q @ self.tokens.transpose(1, 2) * (width // heads) ** -0.5).softmax(dim=-1)
-        seen = (weights @ self.tokens).view(images * texts, heads, width).transpose(0, 1)
-        values = torch.bmm(seen, attention.v_proj.weight.view(heads, -1, width).transpose(1, 2))
-        attended = values.transpose(0, 1).reshape(images, texts, width) + attention.v_proj.bias
-        return attended, weights.view(images, texts, heads, -1).float().mean(dim=2) if need_weights else None
+        q = moved.view(heads, images, texts, width).permute(1, 2, 0, 3)  # (I, T, heads, D)
+        q = q.reshape(images, texts * heads, width)
+        weights = (q @ self.tokens.transpose(1, 2) * (width // heads) ** -0.5).softmax(dim=-1)  # (I, T * heads, N)
+        seen = (weights @ self.tokens).view(images * texts, heads, width).transpose(0, 1)  # (heads, I * T, D)
+        projection = attention.v_proj.weight.view(heads, -1, width).transpose(1, 2)  # (heads, D, D / heads)
+        values = torch.bmm(seen, projection)  # (heads, I * T, D / heads)
+        attended = values.transpose(0, 1).reshape(images, texts, width) + attention.v_proj.bias  # (I, T, D)
+        if not need_weights:
+            return attended, None
+        return attended, weights.view(images, texts, heads, -1).float().mean(dim=2)  # (I, T, N)
 
 
 def is_cheaper_moved(texts: int, tokens: int, width: int, heads: int) -> bool:

@@ -12,15 +12,16 @@ Three rearrangements, each exact up to the rounding of floats:
 
 from __future__ import annotations
 
-import itertools
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from carzero.model.alignment.base import ScoringTexts
 from carzero.model.alignment.image_memory import ImageMemory, MovedMemory, ProjectedMemory, is_cheaper_moved
-from carzero.model.alignment.simr import CrossAttention, DecoderLayer, ScoreHead, SimilarityAlignment
+from carzero.model.alignment.simr_decoder import CrossAttention, ScoreHead, SimilarityDecoder, as_kind
 from carzero.model.features import ImageFeatures, TextFeatures
 from carzero.model.vision import stack_memory
 
@@ -29,7 +30,8 @@ _TEXTS_IN_A_GROUP = 32
 _IMAGES_IN_A_TILE = 16
 
 
-class SimilarityTexts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SimilarityTexts(ScoringTexts):
     """What no image changes about T texts of at most N memory tokens, for `simr`.
 
     Attributes:
@@ -51,22 +53,23 @@ class SimilarityScorer:
     """Scores by `simr`; gives the numbers of `SimilarityAlignment.forward`.
 
     Args:
-        alignment: whose weights to use; they are read when they are needed, and never copied.
+        decoder: of the alignment; weights are read when they are needed, and never copied.
+        head: likewise.
         moved: whether the projections of images are moved; None asks `is_cheaper_moved`.
     """
 
-    def __init__(self, alignment: SimilarityAlignment, moved: bool | None = None) -> None:
+    def __init__(self, decoder: SimilarityDecoder, head: ScoreHead, moved: bool | None = None) -> None:
         self._moved = moved
-        self._norm = alignment.decoder.norm
-        self._layers = [cast("DecoderLayer", layer) for layer in alignment.decoder.layers]
-        self._head = alignment.head
+        self._norm = decoder.norm
+        self._layers = decoder.decoder_layers
+        self._head = head
 
     def prepare(self, texts: TextFeatures, words: Tensor) -> tuple[SimilarityTexts, ...]:
         """Computes what depends on the texts alone, in float32, and keeps it in the weights' precision.
 
         Args:
             texts: features of T texts.
-            words: (T,) how many positions of each text are words, from `count_words`.
+            words: (T,) how many positions of each text are words, from `carzero.model.text.count_words`.
 
         Returns:
             groups of texts in order, so that one long text makes its own group long and no other.
@@ -75,7 +78,7 @@ class SimilarityScorer:
         return tuple(self.prepare_group(texts.select(numbers), words[numbers]) for numbers in groups)
 
     def score(
-        self, images: ImageFeatures, texts: tuple[SimilarityTexts, ...], need_maps: bool = False
+        self, images: ImageFeatures, texts: Sequence[SimilarityTexts], need_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Scores every image against every text, in tiles of bounded memory.
 
@@ -85,10 +88,11 @@ class SimilarityScorer:
         asked = sum(len(group.queries) for group in texts)
         tiles = zip(images.pooled.split(_IMAGES_IN_A_TILE), images.local.split(_IMAGES_IN_A_TILE), strict=True)
         rows = [self.score_tile(pooled, local, texts, asked, need_maps) for pooled, local in tiles]
-        scores = torch.cat([row[0] for row in rows])
+        scores = torch.cat([row[0] for row in rows])  # (I, T)
         if not need_maps:
             return scores, None
-        return scores, torch.cat([cast("Tensor", row[1]) for row in rows]).unflatten(-1, images.grid)
+        maps = torch.cat([torch.cat(row[1], dim=1) for row in rows])  # (I, T, P)
+        return scores, maps.unflatten(-1, images.grid)  # (I, T, h, w)
 
     def prepare_group(self, texts: TextFeatures, words: Tensor, positions: Tensor | None = None) -> SimilarityTexts:
         """Prepares texts whose memories get one length; see `prepare` and `collapse_padding`."""
@@ -103,8 +107,8 @@ class SimilarityScorer:
         return SimilarityTexts(queries.to(dtype), asked.to(dtype), *stacked)
 
     def score_tile(
-        self, pooled: Tensor, local: Tensor, texts: tuple[SimilarityTexts, ...], asked: int, need_maps: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, pooled: Tensor, local: Tensor, texts: Sequence[SimilarityTexts], asked: int, need_maps: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         """Scores a tile of images; see `score`.
 
         Args:
@@ -112,13 +116,15 @@ class SimilarityScorer:
             local: (I, P, D) local features.
             texts: from `prepare`.
             asked: how many texts there are, by which the cheaper way to read the images is chosen.
-            need_maps: also return maps (I, T, P).
+            need_maps: also return maps.
+
+        Returns:
+            (I, T) raw logits; the maps (I, texts of the group, P) of each group, none unless they are needed.
         """
         memory = self._remember(self._norm(stack_memory(pooled, local)), asked)
         tiles = [self._score_group(memory, group, need_maps) for group in texts]
-        scores = torch.cat([tile[0] for tile in tiles], dim=1)
-        maps = torch.cat([cast("Tensor", tile[1]) for tile in tiles], dim=1) if need_maps else None
-        return scores, maps
+        scores = torch.cat([tile[0] for tile in tiles], dim=1)  # (I, T)
+        return scores, [maps for _, maps in tiles if maps is not None]
 
     def _remember(self, tokens: Tensor, asked: int) -> ImageMemory:
         attentions = [layer.attention for layer in self._layers]
@@ -139,31 +145,24 @@ class SimilarityScorer:
                 texts.queries.expand(images, -1, -1).reshape(pairs, width),
                 memory.tokens[:, 0].expand(count, -1, -1).reshape(pairs, width),
             ]
-        )
-        seen = []
+        )  # (2 * I * T, D)
+        seen: list[Tensor] = []
         for index, layer in enumerate(self._layers):
             normed = layer.attention_norm(rows)
-            asking = texts.first_queries.expand(images, -1, -1)
+            asking = texts.first_queries.expand(images, -1, -1)  # (I, T, D)
             if index > 0:
-                asking = layer.attention.q_proj(normed[:pairs]).view(images, count, width)
-            attended, weights = memory.read(index, asking, need_maps)
-            from_images = layer.attention.o_proj(attended.reshape(pairs, width))
-            from_texts = read_texts(layer.attention.heads, normed[pairs:].view(count, images, width), texts, index)
-            rows = rows + torch.cat([from_images, from_texts.reshape(pairs, width)])
+                asking = layer.attention.q_proj(normed[:pairs]).view(images, count, width)  # (I, T, D)
+            attended, weights = memory.read(index, asking, need_maps)  # (I, T, D), (I, T, 1 + P)
+            from_images = layer.attention.o_proj(attended.reshape(pairs, width))  # (I * T, D)
+            asking = normed[pairs:].view(count, images, width)  # (T, I, D)
+            from_texts = read_texts(layer.attention.heads, asking, texts, index)
+            rows = rows + torch.cat([from_images, from_texts.reshape(pairs, width)])  # (2 * I * T, D)
             rows = rows + layer.fc2(F.relu_(layer.fc1(layer.ffn_norm(rows))))
-            seen.append(weights)
-        logits = read_scores(self._head, self._norm(rows))
-        scores = (logits[:pairs].view(images, count) + logits[pairs:].view(count, images).T) / 2
-        return scores, torch.stack([cast("Tensor", w) for w in seen]).mean(dim=0)[..., 1:] if need_maps else None
-
-
-def count_words(local: Tensor) -> Tensor:
-    """Counts the positions up to the last word of each text: (T, W, D) before any projection to (T,) int64.
-
-    Behind the last word all vectors are zero; a text that fills all positions has W words.
-    """
-    position = torch.arange(1, local.shape[1] + 1, device=local.device)
-    return (local.ne(0).any(dim=-1) * position).amax(dim=1)
+            if weights is not None:
+                seen.append(weights)
+        logits = read_scores(self._head, self._norm(rows))  # (2 * I * T,)
+        scores = (logits[:pairs].view(images, count) + logits[pairs:].view(count, images).T) / 2  # (I, T)
+        return scores, torch.stack(seen).mean(dim=0)[..., 1:] if seen else None  # the global token left out: (I, T, P)
 
 
 def collapse_padding(
@@ -184,12 +183,13 @@ def collapse_padding(
         logarithm of how often each token counts (T, N), minus infinity where a text has none.
     """
     if positions is None:
-        positions = torch.arange(int(words.max()), device=words.device)
+        positions = torch.arange(int(words.max()), device=words.device)  # (N - 2,)
     # The last position is padding wherever there is any.
-    memory = torch.cat([pooled.unsqueeze(1), local.index_select(1, positions), local[:, -1:]], dim=1).float()
-    padding = (local.shape[1] - words if with_padding else torch.zeros_like(words)).unsqueeze(1)
-    is_word = positions < words.unsqueeze(1)
-    return memory, torch.cat([torch.ones_like(padding), is_word, padding], dim=1).float().log()
+    memory = torch.cat([pooled.unsqueeze(1), local.index_select(1, positions), local[:, -1:]], dim=1)  # (T, N, D)
+    padding = (local.shape[1] - words if with_padding else torch.zeros_like(words)).unsqueeze(1)  # (T, 1)
+    is_word = positions < words.unsqueeze(1)  # (T, N - 2)
+    counts = torch.cat([torch.ones_like(padding), is_word, padding], dim=1)  # (T, N)
+    return memory.float(), counts.float().log()
 
 
 def fold_projections(attention: CrossAttention, memory: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,24 +205,27 @@ def fold_projections(attention: CrossAttention, memory: Tensor, bias: Tensor) ->
         on head h is the softmax of `keys x + bias` over that head's tokens, and what it adds is `values` weighed by it.
     """
     heads, width = attention.heads, memory.shape[-1]
-    keys = attention.split_heads(_in_float32(attention.k_proj, memory))
-    values = attention.split_heads(_in_float32(attention.v_proj, memory))
+    keys = attention.split_heads(_in_float32(attention.k_proj, memory))  # (T, heads, N, D / heads)
+    values = attention.split_heads(_in_float32(attention.v_proj, memory))  # (T, heads, N, D / heads)
     scale = keys.shape[-1] ** -0.5
-    asking = attention.q_proj.weight.float().view(heads, -1, width)
-    giving = attention.o_proj.weight.float().view(width, heads, -1)
-    folded_keys = torch.einsum("thnd,hdw->thnw", keys, asking) * scale
-    folded_values = torch.einsum("thnd,whd->thnw", values, giving)
-    asked = torch.einsum("thnd,hd->thn", keys, attention.q_proj.bias.float().view(heads, -1)) * scale
+    asking = attention.q_proj.weight.float().view(heads, -1, width)  # (heads, D / heads, D)
+    giving = attention.o_proj.weight.float().view(width, heads, -1)  # (D, heads, D / heads)
+    folded_keys = torch.einsum("thnd,hdw->thnw", keys, asking) * scale  # (T, heads, N, D)
+    folded_values = torch.einsum("thnd,whd->thnw", values, giving)  # (T, heads, N, D)
+    asking_bias = attention.q_proj.bias.float().view(heads, -1)  # (heads, D / heads)
+    asked = torch.einsum("thnd,hd->thn", keys, asking_bias) * scale  # (T, heads, N)
     # Each head's weights sum to one, so a share of the output bias in every value is the whole of it in the end.
     folded_values = folded_values + attention.o_proj.bias.float() / heads
-    return folded_keys.flatten(1, 2), folded_values.flatten(1, 2), (asked + bias.unsqueeze(1)).flatten(1, 2)
+    logits_bias = asked + bias.unsqueeze(1)  # (T, heads, N)
+    return folded_keys.flatten(1, 2), folded_values.flatten(1, 2), logits_bias.flatten(1, 2)  # (T, heads * N, ...)
 
 
 def read_texts(heads: int, queries: Tensor, texts: SimilarityTexts, layer: int) -> Tensor:
     """Image queries (T, I, D), normalised, read texts: (T, I, D), the output projection included."""
-    logits = torch.baddbmm(texts.bias[layer].unsqueeze(1), queries, texts.keys[layer].transpose(1, 2))
-    weights = logits.unflatten(-1, (heads, -1)).softmax(dim=-1).flatten(-2)
-    return torch.bmm(weights, texts.values[layer])
+    keys = texts.keys[layer].transpose(1, 2)  # (T, D, heads * N)
+    logits = torch.baddbmm(texts.bias[layer].unsqueeze(1), queries, keys)  # (T, I, heads * N)
+    weights = logits.unflatten(-1, (heads, -1)).softmax(dim=-1).flatten(-2)  # over N; (T, I, heads * N)
+    return torch.bmm(weights, texts.values[layer])  # (T, I, D)
 
 
 def read_scores(head: ScoreHead, representation: Tensor) -> Tensor:
@@ -230,15 +233,16 @@ def read_scores(head: ScoreHead, representation: Tensor) -> Tensor:
 
     A logit rounded to bfloat16 has three digits, and ties where the ranking needs none.
     """
+    *hidden, last = as_kind(nn.Linear, head.layers)
     x = representation
-    for layer in itertools.islice(head.layers, len(head.layers) - 1):
+    for layer in hidden:
         x = F.relu_(layer(x))
-    return _in_float32(head.layers[-1], x).squeeze(-1)
+    return _in_float32(last, x).squeeze(-1)  # (..., 1) to (...)
 
 
-def _in_float32(module: nn.Module, x: Tensor) -> Tensor:
+def _in_float32(module: nn.Linear | nn.LayerNorm, x: Tensor) -> Tensor:
     """Applies a linear layer or LayerNorm in float32, whatever the precision of its weights."""
-    weight, bias = cast("Tensor", module.weight).float(), cast("Tensor", module.bias).float()
+    weight, bias = module.weight.float(), module.bias.float()
     if isinstance(module, nn.LayerNorm):
         return F.layer_norm(x.float(), module.normalized_shape, weight, bias, module.eps)
     return F.linear(x.float(), weight, bias)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from carzero.data.pairs import PairTable
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.alignment import find_alignment
 from carzero.training.batches.image_cache import share_films
 from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
 from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
@@ -120,11 +121,12 @@ class ContrastiveTask:
 def uses_every_parameter(config: CARZeroConfig) -> bool:
     """Whether every parameter gets a gradient at every step, so that processes need not search for those that do not.
 
-    Other towers than ViT hold parameters that take no part, such as DINOv2's mask token; a cosine reads no local
+    Other towers than ViT hold parameters that take no part, such as DINOv2's mask token; an alignment may read no local
     features, and layers behind the one that is read are computed for nothing.
     """
     is_whole = config.vision_feature_layer is None
-    return config.vision_config.model_type == "vit" and config.alignment == "simr" and is_whole
+    alignment = find_alignment(config.alignment)
+    return config.vision_config.model_type == "vit" and alignment.uses_every_parameter and is_whole
 
 
 def _build_statements(recipe: Recipe, table: PairTable) -> ReportStatements | FindingStatements:

@@ -53,7 +53,7 @@ class ContrastiveObjective(nn.Module):
                 images, texts, image_queries=image_queries, text_queries=text_queries, tile_pairs=tile
             )
         dtype = images.pooled.dtype  # scores rounded to a lower precision would stay so
-        return AlignmentOutput.join(gather(i2t.to(dtype)), gather(t2i.to(dtype)))
+        return AlignmentOutput.join(gather(i2t.to(dtype)), None if t2i is None else gather(t2i.to(dtype)))
 
     def compute_loss(self, aligned: AlignmentOutput, match: Tensor, known: Tensor | None) -> Tensor:
         """The loss of scores."""

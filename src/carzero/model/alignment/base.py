@@ -1,0 +1,226 @@
+"""The contract of the alignments: features of images and texts in, scores of every pair and maps out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
+
+
+class AlignmentConfig(Protocol):
+    """What alignments read of `carzero.model.CARZeroConfig`, which documents it."""
+
+    decoder_layers: int
+    decoder_heads: int
+    decoder_ffn_dim: int
+    decoder_layer_norm_eps: float
+    dropout: float
+    logit_scale_init: float
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width at which images and texts meet."""
+
+    @property
+    def score_head(self) -> str:
+        """Kind of the score head."""
+
+    @property
+    def score_head_dims(self) -> Sequence[int]:
+        """Hidden widths of the score head."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringTexts:
+    """What an alignment keeps of T texts to score images without training.
+
+    A kind's subclass has tensors as its fields, and nothing else. Saved prompt banks name the class and its fields, so
+    renaming either makes them unreadable.
+    """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by field, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+TextsT = TypeVar("TextsT", bound=ScoringTexts)
+
+
+def check_texts(kind: type[TextsT], texts: Sequence[ScoringTexts]) -> list[TextsT]:
+    """Returns the texts as those of one kind.
+
+    Raises:
+        ValueError: they were prepared by an alignment of another kind.
+    """
+    own = [group for group in texts if isinstance(group, kind)]
+    if len(own) < len(texts):
+        found = sorted({type(group).__name__ for group in texts})
+        raise ValueError(
+            f"These texts were prepared by another alignment: {', '.join(found)} instead of {kind.__name__}."
+        )
+    return own
+
+
+class Alignment(nn.Module, ABC):
+    """Scores images against texts.
+
+    A kind is a subclass in a file of its own and a line in `carzero.model.alignment.ALIGNMENTS`. It has two forms: the
+    plain one (`forward`, `score_both`), which can be trained, and the scoring one (`prepare`, `score`), which gives the
+    same numbers and may rearrange the computation.
+
+    Args:
+        config: of the model.
+
+    Attributes:
+        scoring_texts: class of what `prepare` returns.
+        uses_every_parameter: each step of training gives every parameter of the alignment, and every output of both
+            towers, a gradient; where it is False, data-parallel training searches for those without.
+    """
+
+    scoring_texts: ClassVar[type[ScoringTexts]]
+    uses_every_parameter: ClassVar[bool] = False
+
+    def __init__(self, config: AlignmentConfig) -> None:
+        super().__init__()
+
+    @classmethod
+    def check_config(cls, config: AlignmentConfig) -> None:
+        """Refuses a configuration that this kind cannot be built from.
+
+        Raises:
+            ConfigurationError: what does not fit, and how to repair it.
+        """
+
+    def reset_parameters(self) -> None:
+        """Initialises the parameters that belong to no linear layer or LayerNorm; those start as everywhere."""
+
+    def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
+        """Computes what depends on the texts alone, for `forward`."""
+        return PreparedTexts(texts, None)
+
+    @abstractmethod
+    def forward(self, images: ImageFeatures, texts: PreparedTexts, need_maps: bool = False) -> AlignmentOutput:
+        """Scores every image against every text; see `AlignmentOutput`."""
+
+    @abstractmethod
+    def score_both(
+        self,
+        images: ImageFeatures,
+        texts: TextFeatures,
+        *,
+        image_queries: Tensor | None = None,
+        text_queries: Tensor | None = None,
+        tile_pairs: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores both directions in training.
+
+        Where several processes share a batch, only queries travel: each process scores all texts on its own images,
+        and all images on its own texts.
+
+        Args:
+            images: features of I images.
+            texts: features of T texts.
+            image_queries: (J, D) global features of the images that read the texts; None: of `images`.
+            text_queries: (S, D) global features of the texts that read the images; None: of `texts`.
+            tile_pairs: pairs whose inner values are kept at once; the rest is computed again when its gradient is due,
+                and memory grows with I + T instead of I x T. None: everything is kept.
+
+        Returns:
+            Raw logits (I, S) of text queries on images and (T, J) of image queries on texts; None instead of the
+            latter where a pair has one score whatever is asked of what.
+        """
+
+    @abstractmethod
+    def loss(self, output: AlignmentOutput, match: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """The scalar training loss of raw logits; `match` and `known` as in `carzero.model.loss.pairwise_loss`."""
+
+    @abstractmethod
+    def prepare(self, texts: TextFeatures, words: Tensor) -> tuple[ScoringTexts, ...]:
+        """Computes what depends on the texts alone, for `score`.
+
+        Args:
+            texts: features of T texts.
+            words: (T,) how many positions of each text are words, from `carzero.model.text.count_words`.
+
+        Returns:
+            groups of texts in order.
+        """
+
+    @abstractmethod
+    def score(
+        self, images: ImageFeatures, texts: Sequence[ScoringTexts], need_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores every image against every text, in bounded memory.
+
+        Args:
+            images: features of I images.
+            texts: from `prepare`, of T texts in all.
+            need_maps: also return maps.
+
+        Returns:
+            (I, T) float32 raw logits; maps (I, T, h, w) as in `AlignmentOutput`, or None.
+
+        Raises:
+            ValueError: the texts were prepared by an alignment of another kind.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """A tensor that an exported prompts graph gives and the scoring graph takes.
+
+    Attributes:
+        name: of the graphs' output and input.
+        prompts_axis: the axis that counts texts.
+        tokens_axis: the axis that counts a text's memory tokens, or None.
+    """
+
+    name: str
+    prompts_axis: int
+    tokens_axis: int | None = None
+
+
+class ExportableAlignment(Alignment):
+    """An alignment that can be written as graphs for other engines.
+
+    Attributes:
+        export_tensors: what passes from the prompts graph to the scoring graph, in order.
+    """
+
+    export_tensors: ClassVar[tuple[GraphTensor, ...]]
+
+    @abstractmethod
+    def to_tensors(self, texts: TextFeatures, words: Tensor, positions: Tensor | None) -> tuple[Tensor, ...]:
+        """Prepares texts as one group; traced into the prompts graph.
+
+        Args:
+            texts: features of T texts.
+            words: (T,) as in `prepare`.
+            positions: 0, 1, 2, ... for at least as many positions as the longest text has tokens, if any of
+                `export_tensors` counts tokens; else None.
+
+        Returns:
+            the tensors of `export_tensors`.
+        """
+
+    @abstractmethod
+    def from_tensors(self, tensors: Sequence[Tensor]) -> ScoringTexts:
+        """The group of texts that `to_tensors` made tensors of; traced into the scoring graph."""
+
+    @abstractmethod
+    def score_whole(self, images: ImageFeatures, texts: ScoringTexts, asked: int) -> tuple[Tensor, Tensor]:
+        """Scores as `score` does, all images and one group of texts at once; traced into the scoring graph.
+
+        Args:
+            images: features of I images.
+            texts: T texts.
+            asked: how many texts the graph is meant for, where a cheaper way of computing depends on it.
+
+        Returns:
+            (I, T) raw logits; maps (I, T, h, w).
+        """
