@@ -103,7 +103,7 @@ def measure_crossover(dtype: torch.dtype, options: argparse.Namespace) -> None:
         bank = backend.encode_prompts(processor, PromptSet.from_mapping({text: text for text in findings[:count]}))
         ways, alignment = {"projected": False, "moved": True}, backend.model.alignment
         scorers = {way: SimilarityScorer(alignment.decoder, alignment.head, moved) for way, moved in ways.items()}
-        works = {way: functools.partial(scorer.score, features, bank.texts) for way, scorer in scorers.items()}
+        works = {way: functools.partial(scorer.score, features, bank.texts.groups) for way, scorer in scorers.items()}
         spent = {way: 1000 * taken / options.images for way, taken in medians(works, options.rounds).items()}
         print(f"  {count:>3} prompts: projected {spent['projected']:.2f} ms an image, moved {spent['moved']:.2f}")
 

@@ -243,7 +243,7 @@ def test_a_fresh_model_is_dimensioned_as_the_released_one() -> None:
         ({"summed_text_layers": 0}, "summed_text_layers 0.*expected 1 to 3"),
         ({"decoder_heads": 0}, "width 16, decoder_heads 0"),
         ({"max_text_length": 41}, "got 'max_text_length 41'; expected at most max_position_embeddings 40"),
-        ({"vision_config": "vit"}, "vision_config is no configuration; got 'vit'"),
+        ({"vision_config": "vit"}, "vision_config is not a configuration; got 'vit'"),
         ({"vision_config": {"model_type": "vitt"}}, "vision_config names a tower.*got 'vitt'"),
         ({"text_config": {"model_type": "berd"}}, "text_config names a tower.*got 'berd'"),
     ],

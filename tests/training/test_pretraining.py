@@ -14,7 +14,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM, ViTConfig, ViTM
 
 from carzero.data.pairs import load_pairs, load_sentences
 from carzero.errors import ConfigurationError, TableError, WeightsError
-from carzero.model.position_embeddings import sine_cosine_positions
+from carzero.model.vision import sine_cosine_positions
 from carzero.text.tokenizers import learn_wordpieces, load_tokenizer
 from carzero.training.distributed import DistributedContext
 from carzero.training.recipes import ImagePretrainRecipe, RunSection, TextPretrainRecipe, load_schema

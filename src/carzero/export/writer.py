@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -49,10 +50,7 @@ def exportable(model: CARZeroModel) -> ExportableAlignment:
 
 def prompt_tensors(model: CARZeroModel) -> list[TensorSpec]:
     """What the model's alignment keeps of T prompts, in order."""
-    return [
-        TensorSpec(name=tensor.name, prompts_axis=tensor.prompts_axis, tokens_axis=tensor.tokens_axis)
-        for tensor in exportable(model).export_tensors
-    ]
+    return [TensorSpec(**asdict(tensor)) for tensor in exportable(model).export_tensors]
 
 
 class PromptsModule(nn.Module):
@@ -90,10 +88,8 @@ class ScoringModule(nn.Module):
 
     def forward(self, pixel_values: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits (I, T) and maps (I, T, h, w)."""
-        alignment = exportable(self.model)
-        return alignment.score_whole(
-            self.model.encode_images(pixel_values), alignment.from_tensors(tensors), self.asked
-        )
+        images, alignment = self.model.encode_images(pixel_values), exportable(self.model)
+        return alignment.score_whole(images, alignment.from_tensors(tensors), self.asked)
 
 
 # So many that keys and values of pictures are projected by plain layers: only those become int8.

@@ -25,6 +25,8 @@ _TEXTS_AT_ONCE = 64
 
 TextsT_co = TypeVar("TextsT_co", covariant=True)
 
+KindT = TypeVar("KindT")
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBank(Generic[TextsT_co]):
@@ -45,6 +47,23 @@ class PromptBank(Generic[TextsT_co]):
         """Labels in order."""
         return self.prompt_set.labels
 
+    def texts_as(self, kind: type[KindT]) -> KindT:
+        """Returns the texts, which must be of the kind that the backend at hand makes.
+
+        Raises:
+            PromptError: another backend encoded the prompts.
+        """
+        if isinstance(self.texts, kind):
+            return self.texts
+        raise PromptError(
+            describe(
+                "These prompts were encoded by another backend",
+                got=type(self.texts).__name__,
+                expected=kind.__name__,
+                then="encode them again, with the weights that are to score",
+            )
+        )
+
     def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
         """Joins what belongs to one label: (I, prompts, ...) to (I, labels, ...).
 
@@ -57,39 +76,20 @@ class PromptBank(Generic[TextsT_co]):
         return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
 
 
-PreparedT = TypeVar("PreparedT")
+@dataclass(frozen=True, slots=True)
+class TorchTexts:
+    """Encoded prompts of a torch model: what its alignment prepared, in groups."""
+
+    groups: tuple[ScoringTexts, ...]
 
 
-def build_bank(prompt_set: PromptSet, texts: PreparedT) -> PromptBank[PreparedT]:
+def build_bank(prompt_set: PromptSet, texts: KindT) -> PromptBank[KindT]:
     """Joins prompts and what a backend made of them."""
     owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
     return PromptBank(prompt_set, texts, torch.tensor(owner))
 
 
-Groups = tuple[ScoringTexts, ...]
-
-
-def to_groups(bank: PromptBank[object]) -> Groups:
-    """The prompts as the alignment of a torch model prepared them.
-
-    Raises:
-        PromptError: another backend encoded them.
-    """
-    texts = bank.texts if isinstance(bank.texts, tuple) else (bank.texts,)
-    groups = tuple(group for group in texts if isinstance(group, ScoringTexts))
-    if len(groups) < len(texts):
-        raise PromptError(
-            describe(
-                "These prompts were encoded by another backend",
-                got=type(bank.texts).__name__,
-                expected="prompts that the torch model encoded",
-                then="encode them again, with the weights that are to score",
-            )
-        )
-    return groups
-
-
-def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[Groups]:
+def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
     """Encodes a prompt set on the model's device; `texts` is what its alignment prepares.
 
     Raises:
@@ -100,7 +100,8 @@ def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set:
         for ids, mask in token_batches(processor, prompt_set)
     ]
     raw = TextFeatures.join(parts)
-    return build_bank(prompt_set, model.alignment.prepare(model.project_texts(raw), count_words(raw.local)))
+    groups = model.alignment.prepare(model.project_texts(raw), count_words(raw.local))
+    return build_bank(prompt_set, TorchTexts(groups))
 
 
 def token_batches(processor: CARZeroProcessor, prompt_set: PromptSet) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -176,7 +177,7 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
     record = {**asdict(key), "prompts_sha256": bank.prompt_set.hash}
     tensors = {
         f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
-        for number, group in enumerate(to_groups(bank))
+        for number, group in enumerate(bank.texts_as(TorchTexts).groups)
         for name, tensor in group.tensors().items()
     }
     try:
@@ -198,7 +199,7 @@ def load_bank_prompts(folder: str | Path) -> PromptSet:
     return _read_record(Path(folder))[1]
 
 
-def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank[Groups]:
+def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank[TorchTexts]:
     """Reads a bank.
 
     Args:
@@ -221,7 +222,7 @@ def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cp
         raise _damaged(Path(folder), str(error)) from error
     if header != {name: record[name] for name in header} or not header:
         raise _damaged(Path(folder), "tensors and record are of two banks")
-    return build_bank(prompt_set, _read_groups(Path(folder), tensors))
+    return build_bank(prompt_set, _read_texts(Path(folder), tensors))
 
 
 def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
@@ -248,14 +249,14 @@ def _check_key(folder: Path, found: Mapping[str, object], wanted: Mapping[str, o
         )
 
 
-def _read_groups(folder: Path, tensors: Mapping[str, torch.Tensor]) -> Groups:
+def _read_texts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> TorchTexts:
     kinds = {kind.scoring_texts.__name__: kind.scoring_texts for kind in ALIGNMENTS.values()}
     groups: dict[int, tuple[type[ScoringTexts], dict[str, torch.Tensor]]] = {}
     try:
         for name, tensor in tensors.items():
             number, kind, field = name.split(".")
             groups.setdefault(int(number), (kinds[kind], {}))[1][field] = tensor
-        return tuple(kind(**fields) for _, (kind, fields) in sorted(groups.items()))
+        return TorchTexts(tuple(kind(**fields) for _, (kind, fields) in sorted(groups.items())))
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"unknown tensors ({error})") from error
 

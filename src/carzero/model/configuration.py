@@ -90,7 +90,7 @@ class CARZeroConfig(PreTrainedConfig):
     freeze_position_embeddings: bool = False
     logit_scale_init: float = 2.6592
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         unknown = sorted(set(kwargs) - _HOUSEKEEPING)
         if unknown:
             raise ConfigurationError(
@@ -161,14 +161,14 @@ def _own_fields() -> list[str]:
     return [name for name in CARZeroConfig.__annotations__ if not name.startswith("_")]
 
 
-def _to_config(value: Any, field: str, default: type[PreTrainedConfig]) -> PreTrainedConfig:
+def _to_config(value: object, field: str, default: type[PreTrainedConfig]) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
     if value is None:
         return default()
     if not isinstance(value, dict):
         raise ConfigurationError(
-            describe(f"{field} is no configuration", got=value, expected="a dict with model_type, or an object")
+            describe(f"{field} is not a configuration", got=value, expected="a dict with model_type, or an object")
         )
     kind = value.get("model_type", default.model_type)
     if kind not in CONFIG_MAPPING:
@@ -183,7 +183,7 @@ def _to_config(value: Any, field: str, default: type[PreTrainedConfig]) -> PreTr
     return CONFIG_MAPPING[kind](**value)
 
 
-def _tower_width(config: Any) -> int:
+def _tower_width(config: PreTrainedConfig) -> int:
     # EfficientNet's `hidden_dim` is the width of its last feature map; convolutional stages list `hidden_sizes`.
     for field in ("hidden_dim", "hidden_size"):
         if isinstance(getattr(config, field, None), int):

@@ -1,13 +1,20 @@
-"""Feature containers exchanged between the encoders and the alignment: of images and texts, memories, scores."""
+"""Feature containers exchanged between the encoders and the alignment: their records and projection."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class TowerOutput(Protocol):
+    """What towers return: the last hidden state, and those of all layers where they are asked for."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +101,75 @@ class AlignmentOutput:
         if logits_t2i is None:
             return cls(logits_i2t, logits_i2t, logits_i2t.T, maps)
         return cls((logits_i2t + logits_t2i.T) / 2, logits_i2t, logits_t2i, maps)
+
+
+_FLOOR = 1e-6  # of a channel's deviation
+
+
+class Standardise(nn.Module):
+    """Shifts and scales each channel by stored statistics: mean 0 and deviation 1 leave it as it is."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    @torch.no_grad()
+    def calibrate(self, features: Tensor) -> None:
+        """Takes the statistics of features (..., width)."""
+        flat = features.flatten(0, -2).float()  # (rows, width)
+        self.mean.copy_(flat.mean(dim=0))  # (width,)
+        if len(flat) > 1:  # a single row has no deviation
+            self.deviation.copy_(flat.std(dim=0).clamp(min=_FLOOR))  # (width,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (..., width)."""
+        return (x - self.mean) / self.deviation
+
+
+class FeatureProjection(nn.Module):
+    """Projects global and local features by a linear layer each, after standardising their channels.
+
+    The statistics are set once before training (`calibrate`), so that towers whose channels differ in scale by orders
+    of magnitude start level; they are saved with the weights.
+    """
+
+    def __init__(self, width: int, projected: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pooled_norm = Standardise(width)
+        self.pooled = nn.Linear(width, projected)
+        self.dropout = nn.Dropout(dropout)
+        self.local_norm = Standardise(width)
+        self.local = nn.Linear(width, projected)
+
+    def reset_statistics(self) -> None:
+        """Sets all statistics to mean 0 and deviation 1."""
+        for norm in (self.pooled_norm, self.local_norm):
+            nn.init.zeros_(norm.mean)
+            nn.init.ones_(norm.deviation)
+
+    def calibrate(self, pooled: Tensor, local: Tensor) -> None:
+        """Takes the statistics of a sample of features: (N, width) and (N, P, width)."""
+        self.pooled_norm.calibrate(pooled)
+        self.local_norm.calibrate(local)
+
+    def forward(self, pooled: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects (N, width) and (N, P, width)."""
+        pooled = self.pooled(self.dropout(self.pooled_norm(pooled)))  # (N, projected)
+        return pooled, self.local(self.local_norm(local))  # (N, P, projected)
+
+
+class NoProjection(nn.Module):
+    """Hands the features on as they are, as the released model does."""
+
+    def forward(self, pooled: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns both unchanged."""
+        return pooled, local
+
+
+def build_projection(width: int, projected: int | None, dropout: float = 0.0) -> FeatureProjection | NoProjection:
+    """Builds the projection, or none where `projected` is None."""
+    return NoProjection() if projected is None else FeatureProjection(width, projected, dropout)

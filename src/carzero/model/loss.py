@@ -45,9 +45,9 @@ def contrastive_loss(logits: Tensor, match: Tensor | None = None, known: Tensor 
                 f"{logits.shape[0]} images against {logits.shape[1]} texts need `match`; without it "
                 "text i belongs to image i."
             )
-        target = torch.arange(logits.shape[0], device=logits.device)
+        target = torch.arange(logits.shape[0], device=logits.device)  # (I,)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    negative = ~match if known is None else ~match & known
+    negative = ~match if known is None else ~match & known  # (I, T)
     positive = match if known is None else match & known
     return (_rows(logits, positive, negative) + _rows(logits.T, positive.T, negative.T)) / 2
 
@@ -65,18 +65,18 @@ def sigmoid_loss(logits: Tensor, match: Tensor, known: Tensor | None = None, *, 
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     target = match.to(logits.dtype) * (1 - 2 * smoothing) + smoothing
-    per_pair = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    per_pair = F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # (I, T)
     weight = torch.ones_like(per_pair) if known is None else known.float()
-    per_text = (per_pair * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+    per_text = (per_pair * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)  # (T,)
     return per_text.sum() / (weight.sum(dim=0) > 0).sum().clamp(min=1)
 
 
 def _rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    rivals = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)
+    rivals = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)  # (I, 1)
     per_pair = F.softplus(rivals - logits)  # -log(e^p / (e^p + sum of e^n)), stable
-    telling = positive & negative.any(dim=1, keepdim=True)
-    count = telling.sum(dim=1)
+    telling = positive & negative.any(dim=1, keepdim=True)  # (I, T)
+    count = telling.sum(dim=1)  # (I,)
     # `where` before the sum: a row without negatives holds -inf, whose gradient must not reach the rest.
-    per_row = torch.where(telling, per_pair, torch.zeros_like(per_pair)).sum(dim=1) / count.clamp(min=1)
+    per_row = torch.where(telling, per_pair, torch.zeros_like(per_pair)).sum(dim=1) / count.clamp(min=1)  # (I,)
     return per_row.sum() / (count > 0).sum().clamp(min=1)

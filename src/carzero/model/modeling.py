@@ -13,8 +13,15 @@ from transformers.utils.generic import ModelOutput
 
 from carzero.model.alignment import Alignment, find_alignment
 from carzero.model.configuration import CARZeroConfig
-from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
-from carzero.model.projection import FeatureProjection, build_projection
+from carzero.model.features import (
+    AlignmentOutput,
+    FeatureProjection,
+    ImageFeatures,
+    PreparedTexts,
+    TextFeatures,
+    TowerOutput,
+    build_projection,
+)
 from carzero.model.text import text_features
 from carzero.model.vision import (
     build_tower,
@@ -50,8 +57,8 @@ class CARZeroOutput(ModelOutput):
     attention_maps: Tensor | None = None
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
-    vision_model_output: Any = None
-    text_model_output: Any = None
+    vision_model_output: TowerOutput | None = None
+    text_model_output: TowerOutput | None = None
 
 
 class CARZeroPreTrainedModel(PreTrainedModel):
@@ -167,12 +174,12 @@ class CARZeroModel(CARZeroPreTrainedModel):
 
     def project_images(self, raw: ImageFeatures) -> ImageFeatures:
         """Takes raw image features to the width where images and texts meet."""
-        pooled, local = self.vision_projection(raw.pooled, raw.local)
+        pooled, local = self.vision_projection(raw.pooled, raw.local)  # (I, D), (I, P, D)
         return ImageFeatures(pooled, local, raw.grid)
 
     def project_texts(self, raw: TextFeatures) -> TextFeatures:
         """Takes raw text features to the width where images and texts meet."""
-        pooled, local = self.text_projection(raw.pooled, raw.local)
+        pooled, local = self.text_projection(raw.pooled, raw.local)  # (T, D), (T, W, D)
         return TextFeatures(pooled, local, raw.mask)
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
@@ -220,7 +227,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
         return_loss: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CARZeroOutput | tuple[Any, ...]:
+    ) -> CARZeroOutput | tuple[object, ...]:
         """Scores every image of the batch against every text of the batch.
 
         Args:
@@ -240,7 +247,7 @@ class CARZeroModel(CARZeroPreTrainedModel):
         output = CARZeroOutput(
             loss=self.compute_loss(aligned) if return_loss else None,
             logits_per_image=aligned.scores,
-            logits_per_text=aligned.scores.T,
+            logits_per_text=aligned.scores.T,  # (T, I)
             logits_i2t=aligned.logits_i2t,
             logits_t2i=aligned.logits_t2i,
             attention_maps=aligned.maps,
@@ -251,26 +258,30 @@ class CARZeroModel(CARZeroPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _run_vision_tower(self, pixel_values: Tensor) -> Any:
+    def _run_vision_tower(self, pixel_values: Tensor) -> TowerOutput:
         if is_convolutional(self.config.vision_config):
             # Convolutions on a CPU are several times faster with the channels last; values differ by rounding only.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         every_layer = self.config.vision_feature_layer is not None
-        return self.vision_model(pixel_values=pixel_values, output_hidden_states=every_layer)
+        output: TowerOutput = self.vision_model(pixel_values=pixel_values, output_hidden_states=every_layer)
+        return output
 
-    def _run_text_tower(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> Any:
+    def _run_text_tower(self, input_ids: Tensor, attention_mask: Tensor, **tower_inputs: Tensor | None) -> TowerOutput:
         given = {name: value for name, value in tower_inputs.items() if value is not None}
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **given)
+        given |= {"input_ids": input_ids, "attention_mask": attention_mask}
+        output: TowerOutput = self.text_model(output_hidden_states=True, **given)
+        return output
 
-    def _split_images(self, tower_output: Any, pixel_values: Tensor) -> ImageFeatures:
+    def _split_images(self, tower_output: TowerOutput, pixel_values: Tensor) -> ImageFeatures:
         layer = self.config.vision_feature_layer
+        # (I, 1 + R + P, D) tokens, or (I, D, h, w) a feature map
         hidden = tower_output.last_hidden_state if layer is None else tower_output.hidden_states[layer]
         size = (int(pixel_values.shape[-2]), int(pixel_values.shape[-1]))
         return ImageFeatures(
             *split_image_features(hidden, self.config.vision_config, size, self.config.vision_feature_pool)
         )
 
-    def _sum_texts(self, tower_output: Any, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+    def _sum_texts(self, tower_output: TowerOutput, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         features = text_features(
             tower_output.hidden_states,
             input_ids,

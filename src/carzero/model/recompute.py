@@ -72,7 +72,7 @@ class _Tiles(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[3:]
         count = len(wanted) - len(ctx.names)
         saved = ctx.saved_tensors
@@ -89,8 +89,8 @@ class _Tiles(torch.autograd.Function):
                 ]
                 for part in _parts(grid, size):
                     tile = Grid(whole.queries, *(map(_leaf, _cut(whole, part)[1:], need)))
-                    with torch.autocast(ctx.device.type, **ctx.autocast):
-                        scores = functional_call(ctx.scorer, named, tuple(tile))
+                    with _autocast_as(ctx.device, *ctx.autocast):
+                        scores = functional_call(ctx.scorer, named, tuple(tile))  # (rows, Q)
                     if not scores.requires_grad:  # nothing of this grid is learned from
                         break
                     torch.autograd.backward(scores, gradients[number][part])
@@ -113,9 +113,9 @@ def _parts(grid: Grid, size: int) -> Iterator[slice]:
 
 def _score_grid(scorer: nn.Module, grid: Grid, size: int) -> Tensor:
     first, *others = _parts(grid, size)
-    tile = scorer(*_cut(grid, first))
+    tile = scorer(*_cut(grid, first))  # (rows, Q)
     # One tensor for all tiles: many small ones would lie between what the tiles free.
-    scores: Tensor = tile.new_empty(len(grid.pooled), len(grid.queries))
+    scores: Tensor = tile.new_empty(len(grid.pooled), len(grid.queries))  # (M, Q)
     scores[first] = tile
     for part in others:
         scores[part] = scorer(*_cut(grid, part))
@@ -131,12 +131,13 @@ def _leaf(tensor: Tensor | None, wanted: bool) -> Any:
     return None if tensor is None else tensor.detach().requires_grad_(wanted)
 
 
-def _autocast_state(device: torch.device) -> dict[str, Any]:
-    return {
-        "enabled": torch.is_autocast_enabled(device.type),
-        "dtype": torch.get_autocast_dtype(device.type),
-        "cache_enabled": False,  # it would keep the lower precision's copies of parameters of every tile
-    }
+def _autocast_state(device: torch.device) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+
+
+def _autocast_as(device: torch.device, enabled: bool, dtype: torch.dtype) -> torch.autocast:
+    """Autocast as at an earlier time, without its cache, which would keep low-precision weights of every tile."""
+    return torch.autocast(device.type, dtype, enabled, cache_enabled=False)
 
 
 @contextmanager
@@ -184,4 +185,4 @@ def compute_in_blocks(
         parts = [checkpoint(function, *block, use_reentrant=False) for block in zip(*blocks, strict=True)]
     else:
         parts = [function(*block) for block in zip(*blocks, strict=True)]
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))  # (N, ...)

@@ -1,9 +1,9 @@
-"""The image tower: pixels to one global and many local features."""
+"""The image tower: pixels to one global and many local features; its position embeddings at other resolutions."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,19 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from carzero.errors import ConfigurationError, describe
+
 
 def build_tower(config: PreTrainedConfig) -> nn.Module:
     """Builds a tower from its configuration, without the pooling layer that CARZero never reads.
 
     A layer without gradient would stop distributed training, so it is left out wherever the architecture allows.
     """
-    tower_class: Any = MODEL_MAPPING[type(config)]
+    tower_class: Any = MODEL_MAPPING[type(config)]  # annotated by transformers as a tuple, which it is for no config
     accepted = inspect.signature(tower_class).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
-    return AutoModel.from_config(config, **options)  # type: ignore[no-any-return]
+    tower: nn.Module = AutoModel.from_config(config, **options)
+    return tower
 
 
 def split_image_features(
@@ -41,13 +44,13 @@ def split_image_features(
     """
     if hidden.dim() == 4:
         if pool > 1:
-            hidden = F.avg_pool2d(hidden, pool)
+            hidden = F.avg_pool2d(hidden, pool)  # (I, D, h, w)
         grid = (int(hidden.shape[2]), int(hidden.shape[3]))
-        local = hidden.flatten(2).transpose(1, 2)
-        return local.mean(dim=1), local, grid
+        local = hidden.flatten(2).transpose(1, 2)  # (I, P, D)
+        return local.mean(dim=1), local, grid  # (I, D), (I, P, D)
     prefix = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
-    local = hidden[:, prefix:]
-    return hidden[:, 0], local, _grid(config, pixel_size, int(local.shape[1]))
+    local = hidden[:, prefix:]  # (I, P, D)
+    return hidden[:, 0], local, _grid(config, pixel_size, int(local.shape[1]))  # (I, D), (I, P, D)
 
 
 def is_convolutional(config: PreTrainedConfig) -> bool:
@@ -77,4 +80,67 @@ def freeze_position_embeddings(tower: nn.Module) -> None:
 
 def stack_memory(global_features: Tensor, local_features: Tensor) -> Tensor:
     """Joins global (N, D) and local (N, P, D) features into one memory (N, 1 + P, D), global token first."""
-    return torch.cat([global_features.unsqueeze(1), local_features], dim=1)
+    return torch.cat([global_features.unsqueeze(1), local_features], dim=1)  # (N, 1 + P, D)
+
+
+TowerT = TypeVar("TowerT", bound=nn.Module)
+
+
+def sine_cosine_positions(side: int, width: int) -> Tensor:
+    """Fixed position embeddings (1, 1 + side * side, width), zero for the class token (He et al. 2022; its code).
+
+    A quarter of the width each: sines and cosines of the column, then of the row, as in the released weights.
+
+    Raises:
+        ValueError: `width` is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"The width {width} is not a multiple of 4.")
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))  # (width / 4,)
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")  # (side, side)
+    angles = [place.flatten()[:, None] * frequency for place in (column, row)]  # (side * side, width / 4)
+    grid = torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)  # (side * side, width)
+    positions = torch.cat([torch.zeros(1, width, dtype=grid.dtype), grid]).float()  # (1 + side * side, width)
+    return positions.unsqueeze(0)  # (1, 1 + side * side, width)
+
+
+def interpolate_positions(positions: Tensor, side: int) -> Tensor:
+    """Position embeddings (1, 1 + n * n, D), class token first, for a grid of `side` x `side` patches (bicubic).
+
+    Raises:
+        ValueError: the old grid is not square.
+    """
+    old = round((positions.shape[1] - 1) ** 0.5)
+    if 1 + old * old != positions.shape[1]:
+        raise ValueError(f"{positions.shape[1]} position embeddings are not a class token and a square grid.")
+    grid = positions[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, n, n)
+    resized = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)  # (1, D, side, side)
+    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + side * side, D)
+
+
+def fit_positions(config: PreTrainedConfig, tower: TowerT, crop_px: int) -> tuple[PreTrainedConfig, TowerT]:
+    """Fits a ViT to images of `crop_px`; towers without learned positions, or of that size already, stay as they are.
+
+    Raises:
+        ConfigurationError: `crop_px` is not a multiple of the patch size.
+    """
+    embeddings = getattr(tower, "embeddings", None)
+    positions = getattr(embeddings, "position_embeddings", None)
+    if (
+        embeddings is None
+        or not isinstance(positions, nn.Parameter)
+        or getattr(config, "image_size", crop_px) == crop_px
+    ):
+        return config, tower
+    if crop_px % config.patch_size:
+        raise ConfigurationError(
+            describe(
+                "The image size is not a multiple of the tower's patches",
+                got=f"crop_px {crop_px}, patch_size {config.patch_size}",
+                expected=f"a crop_px such as {round(crop_px / config.patch_size) * config.patch_size}",
+            )
+        )
+    with torch.no_grad():
+        embeddings.position_embeddings = nn.Parameter(interpolate_positions(positions, crop_px // config.patch_size))
+    config.image_size = crop_px
+    return config, tower

@@ -86,8 +86,7 @@ class ExportedBackend(ABC):
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores pictures, so many at once that their pairs with the prompts stay few; see `Backend.score`."""
         at_once = max(1, _PAIRS_AT_ONCE // len(bank.owner))
-        texts = self._own_texts(bank)
-        parts = [self._score(images, texts, need_maps) for images in pixel_values.split(at_once)]
+        parts = [self._score(images, bank, need_maps) for images in pixel_values.split(at_once)]
         scores, *maps = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return PairScores(scores, maps[0] if need_maps else None)
 
@@ -98,29 +97,13 @@ class ExportedBackend(ABC):
             inputs["positions"] = np.arange(longest)
         return self._prompts.run(inputs, [tensor.name for tensor in self.manifest.prompt_tensors])
 
-    def _score(self, pixel_values: Tensor, texts: GraphTexts | BakedTexts, need_maps: bool) -> list[Tensor]:
-        inputs = {"pixel_values": pixel_values.numpy(), **(texts.inputs if isinstance(texts, GraphTexts) else {})}
-        computed = self._scoring.run(inputs, ["logits", "maps"] if need_maps else ["logits"])
+    def _score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool) -> list[Tensor]:
+        baked = bank.texts_as(BakedTexts).numbers if self.manifest.prompts is not None else None
+        texts = bank.texts_as(GraphTexts).inputs if baked is None else {}
+        names = ["logits", "maps"] if need_maps else ["logits"]
+        computed = self._scoring.run({"pixel_values": pixel_values.numpy(), **texts}, names)
         tensors = [torch.from_numpy(np.array(array)) for array in computed]
-        return [tensor[:, texts.numbers] for tensor in tensors] if isinstance(texts, BakedTexts) else tensors
-
-    def _own_texts(self, bank: PromptBank[object]) -> GraphTexts | BakedTexts:
-        """What `encode_prompts` of such a backend made.
-
-        Raises:
-            PromptError: another backend encoded the prompts.
-        """
-        texts = bank.texts
-        if isinstance(texts, BakedTexts if self.manifest.prompts is not None else GraphTexts):
-            return texts
-        raise PromptError(
-            describe(
-                "These prompts were encoded by another backend",
-                got=type(texts).__name__,
-                expected=f"prompts that the {self.name} backend encoded",
-                then="encode them again, with the weights that are to score",
-            )
-        )
+        return tensors if baked is None else [tensor[:, baked] for tensor in tensors]
 
     @abstractmethod
     def _load(self, graph: str) -> Graph:

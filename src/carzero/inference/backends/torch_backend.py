@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from carzero.inference.backends.base import PairScores
-from carzero.inference.prompt_bank import Groups, PromptBank, encode_prompts, to_groups
+from carzero.inference.prompt_bank import PromptBank, TorchTexts, encode_prompts
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
@@ -36,7 +36,7 @@ class TorchBackend:
         self.dtype = dtype_name(self.model.dtype)
 
     @torch.inference_mode()
-    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[Groups]:
+    def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
         """Encodes prompts; see `Backend.encode_prompts`."""
         return encode_prompts(self.model, processor, prompt_set)
 
@@ -44,7 +44,7 @@ class TorchBackend:
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores pictures; see `Backend.score`."""
         images = self.model.encode_images(self._to_device(pixel_values))
-        scores, maps = self.model.alignment.score(images, to_groups(bank), need_maps)
+        scores, maps = self.model.alignment.score(images, bank.texts_as(TorchTexts).groups, need_maps)
         return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
 
     def _to_device(self, pixel_values: Tensor) -> Tensor:

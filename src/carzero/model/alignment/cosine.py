@@ -9,13 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 
-from carzero.model.alignment.base import (
-    AlignmentConfig,
-    ExportableAlignment,
-    GraphTensor,
-    ScoringTexts,
-    check_texts,
-)
+from carzero.model.alignment.base import AlignmentConfig, ExportableAlignment, GraphTensor, ScoringTexts, check_texts
 from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
 from carzero.model.loss import contrastive_loss
 

@@ -12,13 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from carzero.errors import ConfigurationError, describe
-from carzero.model.alignment.base import (
-    AlignmentConfig,
-    ExportableAlignment,
-    GraphTensor,
-    ScoringTexts,
-    check_texts,
-)
+from carzero.model.alignment.base import AlignmentConfig, ExportableAlignment, GraphTensor, ScoringTexts, check_texts
 from carzero.model.alignment.simr_decoder import ScoreHead, SimilarityDecoder
 from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts
 from carzero.model.features import AlignmentOutput, ImageFeatures, Memory, PreparedTexts, TextFeatures
@@ -111,10 +105,8 @@ class SimilarityAlignment(ExportableAlignment):
     def to_tensors(self, texts: TextFeatures, words: Tensor, positions: Tensor | None) -> tuple[Tensor, ...]:
         """See `ExportableAlignment.to_tensors`."""
         group = SimilarityScorer(self.decoder, self.head).prepare_group(texts, words, positions)
-        by_head = (
-            tensor.unflatten(2, (self.heads, -1))  # (L, T, heads, N, ...)
-            for tensor in (group.keys, group.values, group.bias)
-        )
+        memory = (group.keys, group.values, group.bias)
+        by_head = (tensor.unflatten(2, (self.heads, -1)) for tensor in memory)  # (L, T, heads, N, ...)
         return (group.queries, group.first_queries, *by_head)
 
     def from_tensors(self, tensors: Sequence[Tensor]) -> SimilarityTexts:

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from carzero.errors import ConfigurationError, WeightsError, describe
-from carzero.model.position_embeddings import fit_positions
+from carzero.model.vision import fit_positions
 from carzero.text.tokenizers import load_tokenizer
 from carzero.training.recipe_sections import MemorySection, TextStart, VisionStart, refuse_fields
 from carzero.training.start.efficientnet_lite import start_from_lite0

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, ViTMAEConfig, ViTMAEForPreTraining, V
 from carzero.data.pairs import load_pairs
 from carzero.errors import ConfigurationError, describe
 from carzero.images import PixelTransform
-from carzero.model.position_embeddings import fit_positions, sine_cosine_positions
+from carzero.model.vision import fit_positions, sine_cosine_positions
 from carzero.processing import CARZeroImageProcessor
 from carzero.training.batches.image_cache import share_films
 from carzero.training.batches.inputs import ImageInputs

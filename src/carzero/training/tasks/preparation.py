@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carzero.model.projection import FeatureProjection
+from carzero.model.features import FeatureProjection
 from carzero.training.batches.feature_cache import hash_module, is_frozen
 from carzero.training.batches.inputs import BatchLoader, TextInputs
 from carzero.training.batches.sampler import Selection, StepRows
