@@ -16,6 +16,7 @@ from carzero.errors import ConfigurationError, MissingExtraError, PromptError, W
 from carzero.export import ExportRun
 from carzero.inference.backends import ExportedBackend, OnnxBackend, OpenVINOBackend, load_backend
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.model.alignment import ALIGNMENTS, ExportableAlignment
 from carzero.weights.export_manifest import load_manifest
 from carzero.weights.source import WeightsSource
 from tests.support.exports import BAKED, export, remember_graphs
@@ -114,8 +115,15 @@ def test_baked_prompts_score_as_asked_ones(
         loaded.predict(films, labels=["effusion"])
 
 
-@pytest.mark.parametrize("changes", [{"mask_padding": True, "decoder_layers": 1}, {"alignment": "cosine"}])
-def test_padding_left_out_and_cosines_too(changes: dict[str, Any], films: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask_padding": True, "decoder_layers": 1},
+        *({"alignment": name} for name, kind in ALIGNMENTS.items() if issubclass(kind, ExportableAlignment)),
+    ],
+    ids=str,
+)
+def test_padding_left_out_and_every_alignment_too(changes: dict[str, Any], films: list[Path], tmp_path: Path) -> None:
     weights = save_tiny_weights(
         tmp_path / "weights", vision_config={"model_type": "vit", **VIT, "num_hidden_layers": 1}, **changes
     )

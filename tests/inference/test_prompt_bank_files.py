@@ -14,6 +14,7 @@ from carzero.errors import PromptError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.prompt_bank import PromptBank, is_bank, load_bank_prompts
 from carzero.inference.score_table import load_scores
+from carzero.model.alignment import ALIGNMENTS
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem, ScoredImage
 from tests.support.commands import in_process
@@ -44,7 +45,7 @@ def logits(classifier: ZeroShotClassifier, bank: PromptBank, film: Path) -> np.n
     return result.logits
 
 
-@pytest.mark.parametrize("alignment", ["simr", "cosine"])
+@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
 def test_a_bank_gives_the_same_scores_bit_for_bit(alignment: str, films: list[Path], tmp_path: Path) -> None:
     weights = save_tiny_weights(tmp_path / "weights", alignment=alignment)
     classifier = ZeroShotClassifier.from_pretrained(weights, device="cpu", dtype="float32")

@@ -12,6 +12,7 @@ import pytest
 
 from carzero.errors import RunError
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from tests.support.runs import (
@@ -80,7 +81,7 @@ def retrieved(weights: Path, table: pd.DataFrame) -> float:
     return float((logits.argmax(axis=1) == np.arange(len(table))).mean())
 
 
-@pytest.mark.parametrize("alignment", ["simr", "cosine"])
+@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
 def test_sixteen_synthetic_films_find_their_reports(alignment: str, tmp_path: Path) -> None:
     table = save_reports_table(tmp_path / "pairs.jsonl")
     records, weights = overfit(table, tmp_path, **{"model.fields.alignment": alignment, "reports.per_image": "all"})

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from carzero.model.alignment import ALIGNMENTS
 from carzero.model.loss import contrastive_loss, pairwise_loss
 from tests.support.tiny import build_model, random_inputs, tiny_config
 
@@ -151,17 +152,19 @@ def test_images_and_texts_must_pair_or_be_matched() -> None:
         build_model(tiny_config())(**random_inputs(3, 2), return_loss=True)
 
 
-@pytest.mark.parametrize("alignment", ["simr", "cosine"])
+# Both directions of SimR are trained, a cosine has one: the CLIP loss.
+LOSSES = {
+    "simr": lambda output: contrastive_loss(output.logits_i2t) + contrastive_loss(output.logits_t2i.T),
+    "cosine": lambda output: contrastive_loss(output.logits_per_image),
+}
+
+
+@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
 @torch.no_grad()
 def test_the_model_takes_the_loss_of_its_alignment(alignment: str) -> None:
     model = build_model(tiny_config(alignment=alignment))
     output = model(**random_inputs(3, 3), return_loss=True)
-    # Both directions of SimR are trained, a cosine has one: the CLIP loss.
-    expected = (
-        contrastive_loss(output.logits_per_image)
-        if alignment == "cosine"
-        else contrastive_loss(output.logits_i2t) + contrastive_loss(output.logits_t2i.T)
-    )
+    expected = LOSSES[alignment](output)
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 

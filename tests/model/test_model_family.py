@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, ViTConfig
 
 from carzero.errors import ConfigurationError
 from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.alignment import ALIGNMENTS
 from tests.support.tiny import ALIGNMENT, BERT, IMAGE_PX, MAX_TEXT, VIT, WIDTH, build_model, random_inputs, tiny_config
 
 REGISTERS = 3
@@ -107,15 +108,27 @@ def test_features_have_the_documented_shapes(name: str, model: CARZeroModel) -> 
 @torch.no_grad()
 def test_maps_are_shares_of_attention_or_cosines(model: CARZeroModel) -> None:
     maps = model(**random_inputs(), output_attentions=True).attention_maps
-    if model.config.alignment == "cosine":
-        assert maps.abs().max() <= 1 + 1e-6
-        assert maps.min() < 0
-        return
+    MAPS[model.config.alignment](maps)
+
+
+def check_cosines(maps: torch.Tensor) -> None:
+    assert maps.abs().max() <= 1 + 1e-6
+    assert maps.min() < 0
+
+
+def check_shares(maps: torch.Tensor) -> None:
     sums = maps.sum(dim=(2, 3))
     assert (maps >= 0).all()
     assert (sums < 1).all(), "the global token's share is left out"
     assert (sums > 0).all()
     assert (maps.shape[2] == 1) or (sums > 0.5).all(), "16 patches against one global token"
+
+
+MAPS = {"simr": check_shares, "cosine": check_cosines}
+
+
+def test_every_alignment_is_in_a_combination() -> None:
+    assert {tiny_config(**fields).alignment for fields in COMBINATIONS.values()} == set(ALIGNMENTS) == set(MAPS)
 
 
 @torch.no_grad()

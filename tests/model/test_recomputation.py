@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from carzero.model import AlignmentOutput, CARZeroModel, ImageFeatures, TextFeatures
+from carzero.model.alignment import ALIGNMENTS
 from carzero.model.recompute import compute_in_blocks
 from tests.support.tiny import WIDTH, build_model, tiny_config
 
@@ -54,8 +55,8 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}
 @pytest.mark.parametrize("tile", [1, 6, 10, 1000])
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"score_head": "linear"}, {"mask_padding": True}, {"alignment": "cosine"}],
-    ids=["simr", "linear", "masked", "cosine"],
+    [*({"alignment": kind} for kind in ALIGNMENTS), {"score_head": "linear"}, {"mask_padding": True}],
+    ids=[*ALIGNMENTS, "linear", "masked"],
 )
 def test_tiles_give_the_plain_loss_and_gradients(fields: dict[str, Any], tile: int, dtype: torch.dtype) -> None:
     model = build_model(tiny_config(dropout=0.0, **fields)).to(dtype).train()

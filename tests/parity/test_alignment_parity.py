@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import BertModel, ViTModel
 
-from carzero.model import CARZeroModel
+from carzero.model import CARZeroModel, ImageFeatures, TextFeatures
+from carzero.model.alignment import ALIGNMENTS
 from carzero.model.alignment.simr import SimilarityAlignment
 from carzero.model.alignment.simr_decoder import CrossAttention
 from tests.support.tiny import BERT, VIT, WIDTH, build_model, random_inputs, tiny_config
@@ -109,24 +112,46 @@ def decode(query: Tensor, memory: Tensor, alignment: SimilarityAlignment) -> tup
     return last(x)[0], torch.stack(attention).mean(dim=0)
 
 
-@pytest.mark.parametrize("head", ["mlp", "linear"])
+Pair = tuple[Tensor, Tensor, Tensor]
+
+
+def similarity(model: CARZeroModel, images: ImageFeatures, texts: TextFeatures, i: int, t: int) -> Pair:
+    """Both directions through the reference's decoder, and the attention of the text on the patches."""
+    i2t, weights = decode(texts.pooled[t], torch.vstack([images.pooled[i], images.local[i]]), model.alignment)
+    t2i, _ = decode(images.pooled[i], torch.vstack([texts.pooled[t], texts.local[t]]), model.alignment)
+    return i2t, t2i, weights[1:]
+
+
+def cosine(model: CARZeroModel, images: ImageFeatures, texts: TextFeatures, i: int, t: int) -> Pair:
+    """The definition of a cosine, over the temperature; and the cosines of the patches."""
+    image, text = images.pooled[i], texts.pooled[t]
+    score = torch.dot(image, text) / (image.norm() * text.norm()) * model.alignment.logit_scale.exp()[0]
+    return score, score, images.local[i] @ text / (images.local[i].norm(dim=-1) * text.norm())
+
+
+REFERENCES = {"simr": similarity, "cosine": cosine}
+VARIANTS = [
+    *((kind, {}) for kind in ALIGNMENTS),
+    ("simr", {"score_head": "linear"}),
+    ("cosine", {"logit_scale_init": 1.5}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), VARIANTS, ids=str)
 @torch.no_grad()
-def test_the_decoder_is_the_references(head: str) -> None:
-    model = build_model(tiny_config(score_head=head, decoder_layers=3, decoder_heads=4)).double()
+def test_every_alignment_is_its_reference(kind: str, changes: dict[str, Any]) -> None:
+    model = build_model(tiny_config(alignment=kind, decoder_layers=3, decoder_heads=4, **changes)).double()
     batch = random_inputs(2, 3)
     images = model.encode_images(batch["pixel_values"].double())
     texts = model.encode_texts(batch["input_ids"], batch["attention_mask"])
     output = model.align(images, texts, need_maps=True)
     for i in range(2):
-        image_memory = torch.vstack([images.pooled[i], images.local[i]])
         for t in range(3):
-            text_memory = torch.vstack([texts.pooled[t], texts.local[t]])
-            i2t, weights = decode(texts.pooled[t], image_memory, model.alignment)
-            t2i, _ = decode(images.pooled[i], text_memory, model.alignment)
+            i2t, t2i, weights = REFERENCES[kind](model, images, texts, i, t)
             assert output.logits_i2t[i, t].item() == pytest.approx(i2t.item(), abs=1e-12)
             assert output.logits_t2i[t, i].item() == pytest.approx(t2i.item(), abs=1e-12)
             assert output.scores[i, t].item() == pytest.approx((i2t + t2i).item() / 2, abs=1e-12)
-            assert torch.allclose(output.maps[i, t].flatten(), weights[1:], atol=1e-12)
+            assert torch.allclose(output.maps[i, t].flatten(), weights, atol=1e-12)
 
 
 @torch.no_grad()
@@ -135,21 +160,6 @@ def test_the_maps_path_scores_as_the_plain_path() -> None:
     plain, mapped = model(**batch), model(**batch, output_attentions=True)
     for field in ("logits_i2t", "logits_t2i", "logits_per_image"):
         assert torch.allclose(plain[field], mapped[field], atol=1e-6)
-
-
-@torch.no_grad()
-def test_cosines_are_the_definition() -> None:
-    model, batch = build_model(tiny_config(alignment="cosine", logit_scale_init=1.5)), random_inputs(2, 3)
-    output = model(**batch, output_attentions=True)
-    images = model.encode_images(batch["pixel_values"])
-    for i in range(2):
-        for t in range(3):
-            text = output.text_embeds[t]
-            cosine = torch.dot(output.image_embeds[i], text) / (output.image_embeds[i].norm() * text.norm())
-            expected = cosine.item() * float(torch.tensor(1.5).exp())
-            assert output.logits_per_image[i, t].item() == pytest.approx(expected, abs=1e-5)
-            local = images.local[i] @ text / (images.local[i].norm(dim=-1) * text.norm())
-            assert torch.allclose(output.attention_maps[i, t].flatten(), local, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from torch import distributed as dist
 
 from carzero.model import CARZeroConfig
+from carzero.model.alignment import ALIGNMENTS
 from carzero.training.batches.inputs import StepBatch, Tokens
 from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
@@ -54,7 +55,7 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
 def main(out: str) -> None:
     """Takes a step of each alignment with each sharding, and writes what came of it."""
     for sharding in ("ddp", "fsdp2"):
-        for alignment in ("simr", "cosine"):
+        for alignment in ALIGNMENTS:
             found = take(sharding, alignment)
             if dist.get_rank() == 0:
                 torch.save(found, Path(out) / f"{sharding}-{alignment}.pt")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from tests.support.distributed_step import take
@@ -33,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("alignment", ["simr", "cosine"])
+@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 def test_two_processes_are_one(sharding: str, alignment: str, files: Path) -> None:
     alone = take("ddp", alignment)

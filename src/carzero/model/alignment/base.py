@@ -52,17 +52,11 @@ TextsT = TypeVar("TextsT", bound=ScoringTexts)
 
 
 def check_texts(kind: type[TextsT], texts: Sequence[ScoringTexts]) -> list[TextsT]:
-    """Returns the texts as those of one kind.
-
-    Raises:
-        ValueError: they were prepared by an alignment of another kind.
-    """
+    """Returns the texts as those of one kind; raises ValueError where an alignment of another kind prepared them."""
     own = [group for group in texts if isinstance(group, kind)]
     if len(own) < len(texts):
-        found = sorted({type(group).__name__ for group in texts})
-        raise ValueError(
-            f"These texts were prepared by another alignment: {', '.join(found)} instead of {kind.__name__}."
-        )
+        found = ", ".join(sorted({type(group).__name__ for group in texts}))
+        raise ValueError(f"These texts were prepared by another alignment: {found} instead of {kind.__name__}.")
     return own
 
 
@@ -172,13 +166,7 @@ class Alignment(nn.Module, ABC):
 
 @dataclass(frozen=True, slots=True)
 class GraphTensor:
-    """A tensor that an exported prompts graph gives and the scoring graph takes.
-
-    Attributes:
-        name: of the graphs' output and input.
-        prompts_axis: the axis that counts texts.
-        tokens_axis: the axis that counts a text's memory tokens, or None.
-    """
+    """A tensor that an exported prompts graph gives and the scoring graph takes; fields as in the export's manifest."""
 
     name: str
     prompts_axis: int
@@ -186,7 +174,7 @@ class GraphTensor:
 
 
 class ExportableAlignment(Alignment):
-    """An alignment that can be written as graphs for other engines.
+    """An alignment that can be written as graphs for other engines; all methods are traced.
 
     Attributes:
         export_tensors: what passes from the prompts graph to the scoring graph, in order.
@@ -196,31 +184,19 @@ class ExportableAlignment(Alignment):
 
     @abstractmethod
     def to_tensors(self, texts: TextFeatures, words: Tensor, positions: Tensor | None) -> tuple[Tensor, ...]:
-        """Prepares texts as one group; traced into the prompts graph.
+        """Prepares T texts as one group, and returns the tensors of `export_tensors`; `words` as in `prepare`.
 
-        Args:
-            texts: features of T texts.
-            words: (T,) as in `prepare`.
-            positions: 0, 1, 2, ... for at least as many positions as the longest text has tokens, if any of
-                `export_tensors` counts tokens; else None.
-
-        Returns:
-            the tensors of `export_tensors`.
+        `positions` is 0, 1, 2, ... for at least as many positions as the longest text has tokens, if any of
+        `export_tensors` counts tokens; else None.
         """
 
     @abstractmethod
     def from_tensors(self, tensors: Sequence[Tensor]) -> ScoringTexts:
-        """The group of texts that `to_tensors` made tensors of; traced into the scoring graph."""
+        """The group of texts that `to_tensors` made tensors of."""
 
     @abstractmethod
     def score_whole(self, images: ImageFeatures, texts: ScoringTexts, asked: int) -> tuple[Tensor, Tensor]:
-        """Scores as `score` does, all images and one group of texts at once; traced into the scoring graph.
+        """Scores all images against one group of texts at once: (I, T) raw logits; maps (I, T, h, w).
 
-        Args:
-            images: features of I images.
-            texts: T texts.
-            asked: how many texts the graph is meant for, where a cheaper way of computing depends on it.
-
-        Returns:
-            (I, T) raw logits; maps (I, T, h, w).
+        `asked` is how many texts the graph is meant for, where a cheaper way of computing depends on it.
         """
