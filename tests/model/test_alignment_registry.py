@@ -22,7 +22,7 @@ from carzero.model.alignment.cosine import CosineAlignment
 from carzero.model.loss import contrastive_loss
 from carzero.prompts import PromptSet
 from carzero.training.batches.inputs import StepBatch, Tokens
-from carzero.training.distributed import Engine
+from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.contrastive import uses_every_parameter
 from carzero.training.tasks.objective import ContrastiveObjective
@@ -144,16 +144,16 @@ def test_weights_and_prompts_are_saved_and_loaded(films: list[Path], tmp_path: P
 def test_a_training_step_moves_its_parameters() -> None:
     config = tiny_config(alignment="toy")
     options = OptimiserSection(steps=1, batch_size=4, lr=0.1)
-    engine = Engine(options, "ddp", "cpu")
+    context = DistributedContext(options, "ddp", "cpu")
     model = build_model(config).train()
     objective = ContrastiveObjective(model, LossSection(sigmoid=0.5), options, MemorySection(tile_pairs=2))
     assert not uses_every_parameter(config)
-    module = engine.prepare(objective, all_used=False)
+    module = context.prepare(objective, all_used=False)
     inputs = random_inputs(4, 3)
     match = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]], dtype=torch.bool)
     batch = StepBatch(inputs["pixel_values"], Tokens(inputs["input_ids"], inputs["attention_mask"]), match, None)
     before = {name: value.clone() for name, value in model.alignment.state_dict().items()}
-    engine.step(module(batch), module, torch.optim.SGD(model.parameters(), lr=0.1))
+    context.step(module(batch), module, torch.optim.SGD(model.parameters(), lr=0.1))
     assert all(not torch.equal(value, before[name]) for name, value in model.alignment.state_dict().items())
 
 
