@@ -19,7 +19,6 @@ from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.records import Pool
 
-
 _TEXTS_AT_ONCE = 64
 
 
