@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +10,7 @@ import pytest
 
 from carzero.cli.main import run
 from tests.support.checkpoint_files import save_released, tiny_state_dict, tiny_vocabulary, write_archive
-
-OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+from tests.support.commands import carzero
 
 
 def carzero_in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -24,11 +21,6 @@ def carzero_in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -
         with pytest.raises(SystemExit) as done:
             run()
     return int(done.value.code or 0), *capsys.readouterr()
-
-
-def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=OFFLINE, check=False, timeout=120)
 
 
 @pytest.fixture(scope="module")

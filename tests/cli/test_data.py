@@ -6,29 +6,25 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from carzero.data.pairs import load_pairs
+from tests.support.commands import Stalled, carzero_command, is_group_alive, run_program, wait_until
 from tests.support.image_files import encode, film
 from tests.support.releases import openi_report, save_mimic, save_tgz
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-PATIENCE_S = 120
 HEADER = "image,report,split,patient_id,view"
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "carzero.cli.main", "data", *map(str, arguments)]
+    return carzero_command("data", *arguments)
 
 
 def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S
-    )
+    return run_program(command(*arguments))
 
 
 @pytest.fixture
@@ -92,15 +88,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     )
     example = (Path(__file__).parents[2] / "docs" / "data.md").read_text().split("## Validate\n```\n$ carzero data ")[1]
     line, _, shown = example.split("```")[0].partition("\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "carzero.cli.main", "data", *line.split()],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-        cwd=tmp_path,
-        timeout=PATIENCE_S,
-    )
+    done = run_program(command(*line.split()), folder=tmp_path)
     assert done.returncode == 1, done.stderr
     printed = [line.strip() for line in (done.stdout + done.stderr).splitlines() if not line.startswith("read ")]
     assert list(filter(None, printed)) == [line.strip() for line in shown.splitlines() if line.strip()]
@@ -204,66 +192,35 @@ def test_import_openi_and_a_folder(picture: Path, tmp_path: Path) -> None:
     assert load_pairs(tmp_path / "folder.jsonl").patients == ["CXR7"]
 
 
-def test_ctrl_c_ends_at_once_and_leaves_nothing_behind(picture: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def reading(picture: Path, tmp_path: Path) -> Iterator[Stalled]:
+    """A validation that stands still at one of its first lines, in a group of its own, as a terminal has it."""
     names = [f"film_{n}.png" for n in range(4000)]
     for name in names:
         os.link(picture, tmp_path / name)
     table = save_table(tmp_path, *(f"{name},A large heart.,train,{n}," for n, name in enumerate(names)))
     arguments = command("validate", table, "-c", "text=report", "--jobs", "2", "--out", tmp_path / "out.csv")
-    # Its own session: the signal goes to the whole group, as a terminal sends it.
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
-    )
-    try:
-        assert process.stderr is not None
-        first = process.stderr.readline()
-        assert first.startswith("read "), first
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 130, stderr
-        assert "Traceback" not in stderr
-        assert not stdout
-        assert not (tmp_path / "out.csv").exists()
-        assert not is_group_alive(process.pid), "no process is left"
-    finally:
-        if is_group_alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+    running = Stalled(arguments, room_bytes=60, stdout=subprocess.PIPE, start_new_session=True)
+    running.wait_until(running.has_printed)
+    yield running
+    if is_group_alive(running.process.pid):
+        os.killpg(running.process.pid, signal.SIGKILL)
 
 
-def test_readers_end_with_their_killed_parent(picture: Path, tmp_path: Path) -> None:
-    names = [f"film_{n}.png" for n in range(4000)]
-    for name in names:
-        os.link(picture, tmp_path / name)
-    table = save_table(tmp_path, *(f"{name},A large heart.,train,{n}," for n, name in enumerate(names)))
-    process = subprocess.Popen(
-        command("validate", table, "-c", "text=report", "--jobs", "2"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
-    try:
-        assert process.stderr is not None
-        process.stderr.readline()
-        process.kill()
-        process.wait(timeout=PATIENCE_S)
-        deadline = time.monotonic() + PATIENCE_S
-        while is_group_alive(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not is_group_alive(process.pid)
-    finally:
-        if is_group_alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+def test_ctrl_c_ends_at_once_and_leaves_nothing_behind(reading: Stalled, tmp_path: Path) -> None:
+    process = reading.process
+    stderr = reading.end(lambda: os.killpg(process.pid, signal.SIGINT))
+    assert stderr.startswith("read "), stderr
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert process.stdout is not None
+    assert not process.stdout.read()
+    assert not (tmp_path / "out.csv").exists()
+    assert not is_group_alive(process.pid), "no process is left"
 
 
-def is_group_alive(group: int) -> bool:
-    """Whether a process of the group runs; those that have ended and wait to be collected do not count."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(of_group) == group and state != "Z":
-            return True
-    return False
+def test_readers_end_with_their_killed_parent(reading: Stalled) -> None:
+    group = reading.process.pid
+    reading.end(reading.process.kill)
+    wait_until(lambda: not is_group_alive(group))
+    assert not is_group_alive(group)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from tests.support.commands import carzero
 from tests.support.image_files import dicom, film
 from tests.support.released import FIXTURES
 
@@ -49,10 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_right_scores_for_what_is_right_and_a_reason_for_each_of_the_rest(folder: Path, tiny_weights: Path) -> None:
-    command = [sys.executable, "-m", "carzero.cli.main", "predict", str(folder), "--labels", "pneumonia,edema"]
-    done = subprocess.run(
-        [*command, "--weights", str(tiny_weights), "--json"], capture_output=True, text=True, check=False
-    )
+    done = carzero("predict", folder, "--labels", "pneumonia,edema", "--weights", tiny_weights, "--json")
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
     reasons = {failure["image_id"]: failure["reason"] for failure in result["failures"]}

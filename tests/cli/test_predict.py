@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,24 +16,21 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
+from tests.support.commands import Stalled, carzero_command, run_program
 from tests.support.tiny import save_films
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 LABELS = "pneumonia,pleural effusion"
 MANY = 120
 STEP = MANY // 20  # a progress line each
-PATIENCE_S = 120
-Start = Callable[[Path], "Midway"]
+Start = Callable[[Path], Stalled]
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "carzero.cli.main", "predict", *map(str, arguments)]
+    return carzero_command("predict", *arguments)
 
 
 def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S
-    )
+    return run_program(command(*arguments))
 
 
 def refused(*arguments: object) -> str:
@@ -174,45 +167,20 @@ def rows_in(journal: Path) -> int:
     return journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
 
 
-class Midway:
-    """A run that stands still after its first progress line, six rows into its journal, for nobody reads its stderr."""
-
-    def __init__(self, arguments: list[str], journal: Path) -> None:
-        self.stderr, pipe = os.pipe()
-        os.set_blocking(pipe, False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(pipe, b" " * 4096)
-        os.set_blocking(pipe, True)
-        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=pipe, env=ENVIRONMENT)
-        os.close(pipe)
-        deadline = time.monotonic() + PATIENCE_S
-        while rows_in(journal) < STEP and time.monotonic() < deadline and self.process.poll() is None:
-            time.sleep(0.01)
-
-    def end(self, sent: signal.Signals) -> str:
-        """Sends the signal, and returns stderr."""
-        self.process.send_signal(sent)
-        with open(self.stderr, encoding="utf-8") as stream:  # noqa: PTH123 (a descriptor, not a path)
-            stderr = stream.read()
-        self.process.wait(PATIENCE_S)
-        return stderr.strip()
-
-
 @pytest.fixture
 def start(many: Path, tiny_weights: Path) -> Iterator[Start]:
-    """Starts a run on many pictures, one at a time, and brings it midway."""
-    started: list[Midway] = []
+    """Starts a run on many pictures, one at a time, which stands still at its first progress line."""
+    started: list[Stalled] = []
 
-    def run(out: Path) -> Midway:
-        arguments = command(many, "-l", LABELS, "-w", tiny_weights, "-o", out, "--batch-size", "1")
-        started.append(Midway(arguments, Path(f"{out}.journal")))
+    def run(out: Path) -> Stalled:
+        started.append(Stalled(command(many, "-l", LABELS, "-w", tiny_weights, "-o", out, "--batch-size", "1")))
+        started[-1].wait_until(lambda: rows_in(Path(f"{out}.journal")) >= STEP)
         return started[-1]
 
     yield run
-    for midway in started:
-        midway.process.kill()
-        midway.process.wait()
+    for running in started:
+        running.process.kill()
+        running.process.wait()
 
 
 def same_scores(one: pd.DataFrame, other: pd.DataFrame) -> bool:
@@ -232,7 +200,7 @@ def test_killed_refused_resumed_and_whole(
     out = tmp_path / "scores.parquet"
     journal = tmp_path / "scores.parquet.journal"
     running = start(out)
-    running.end(signal.SIGKILL)
+    running.end(running.process.kill)
     assert running.process.returncode == -signal.SIGKILL
     assert not out.exists()
     assert rows_in(journal) == STEP
@@ -265,7 +233,7 @@ def test_killed_refused_resumed_and_whole(
 def test_an_interrupt_keeps_the_journal(start: Start, tmp_path: Path) -> None:
     out, journal = tmp_path / "scores.csv", tmp_path / "scores.csv.journal"
     running = start(out)
-    stderr = running.end(signal.SIGINT)
+    stderr = running.end(lambda: running.process.send_signal(signal.SIGINT))
     assert running.process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert not out.exists()

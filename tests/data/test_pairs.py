@@ -13,7 +13,7 @@ import pytest
 from carzero.data.pairs import PairTable, inspect_pairs, load_pairs
 from carzero.errors import TableError
 from carzero.reports.sections import select_sections, select_sentences, split_sections
-from tests.core.test_tables import save_frame
+from tests.support.files import save_frame
 
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 NESTED = (".json", ".jsonl", ".parquet")

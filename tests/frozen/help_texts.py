@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
-from tests.frozen.work import PATIENCE_S, ROOT, environment
+from tests.frozen.work import ROOT, environment
+from tests.support.commands import carzero_command, run_program
 
 __all__ = ["file_name", "help_texts"]
 
@@ -16,15 +15,9 @@ _VERB = re.compile(r"^│ ([a-z][a-z0-9-]*) ")
 
 def help_texts(*verbs: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yields verbs and their help, each group before what is in it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "carzero", *verbs, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment(),
-        cwd=ROOT,
-        timeout=PATIENCE_S,
-    )
+    done = run_program(carzero_command(*verbs, "--help"), folder=ROOT, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"carzero {' '.join(verbs)} --help: exit {done.returncode}\n{done.stderr}")
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     yield verbs, "\n".join(lines).strip("\n") + "\n"
     inside = False

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import Any
 
 from tests.frozen.compare import machine
 from tests.frozen.read import arrays_of, json_of, rows_of, tensors_of, without
-from tests.frozen.work import PATIENCE_S, ROOT, Samples, Work, environment
+from tests.frozen.work import ROOT, Samples, Work, environment
+from tests.support.commands import run_program
 
 __all__ = ["ITEMS", "Item", "make_material"]
 
@@ -436,15 +436,9 @@ def _prompt_sets(work: Work) -> Any:
 
 def _demo(work: Work) -> Any:
     films = sorted(str(path) for path in (work / "films").glob("film_*.png"))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.frozen.public", *films],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-        cwd=ROOT,
-        timeout=PATIENCE_S,
-    )
+    done = run_program([sys.executable, "-m", "tests.frozen.public", *films], folder=ROOT, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"tests.frozen.public: exit {done.returncode}\n{done.stderr}")
     return json.loads(done.stdout)
 
 

@@ -8,7 +8,6 @@ from tests.frozen.__main__ import check_help, check_item, check_surface
 from tests.frozen.items import ITEMS, Item
 from tests.frozen.work import HERE, Samples
 
-pytestmark = pytest.mark.timeout(1800)
 ADVICE = "if this is meant, write it anew with `python -m tests.frozen write` and review the diff"
 
 

@@ -7,18 +7,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HERE", "PATIENCE_S", "ROOT", "Samples", "Work", "environment"]
+from tests.support.commands import PATIENCE_S, ROOT, carzero_command, run_program, start, wait_until
+
+__all__ = ["HERE", "ROOT", "Samples", "Work", "environment"]
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-PATIENCE_S = 1200
 _KEYS = ("CARZERO_API_KEY", "OPENAI_API_KEY")
 
 
@@ -78,15 +76,7 @@ class Work:
 
     def run(self, *arguments: object, codes: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
         """Types `carzero ...`; an exit code that is not expected is an error."""
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-            cwd=self.folder,
-            timeout=PATIENCE_S,
-        )
+        done = run_program(carzero_command(*arguments), folder=self.folder, env=environment())
         if done.returncode not in codes:
             raise RuntimeError(f"carzero {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stderr}")
         return done
@@ -97,18 +87,13 @@ class Work:
 
     def stop(self, ready: Callable[[], bool], sent: signal.Signals, *arguments: object) -> None:
         """Types a command and sends it a signal as soon as `ready` says so."""
-        process = subprocess.Popen(
-            self.command(*arguments),
+        process = start(
+            carzero_command(*arguments),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment(),
             cwd=self.folder,
         )
-        deadline = time.monotonic() + PATIENCE_S
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.0005)
+        wait_until(ready, process, every_s=0.0005)
         process.send_signal(sent)
         process.wait(PATIENCE_S)
-
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "carzero", *map(str, arguments)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from carzero.inference.scoring_result import RunResult
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
 from carzero.weights.source import WeightsSource
+from tests.support.commands import run_program
 
 ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
 
@@ -276,7 +276,8 @@ def test_a_run_with_nothing_left_to_do_loads_no_torch(
         "run.resume = True\n"
         "print(len(run.execute().table), 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_program([sys.executable, "-c", program])
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "False"]
 
 

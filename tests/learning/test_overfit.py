@@ -15,13 +15,13 @@ from carzero.inference.classifier import ZeroShotClassifier
 from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
+from tests.support.commands import run_program
 from tests.support.runs import (
     EFFUSION,
     FINDINGS,
     IMAGES,
     Records,
     read_log,
-    run_command,
     save_findings_table,
     save_recipe,
     save_reports_table,
@@ -42,7 +42,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_trains_weights_that_answer(recipe_file: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = run_command(train_command(recipe_file, table, out))
+    done = run_program(train_command(recipe_file, table, out))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["validation"]["films"]["macro"] == 1.0
     records = read_log(out)

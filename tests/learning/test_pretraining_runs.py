@@ -22,9 +22,8 @@ from carzero.training.run import train
 from carzero.training.tasks.masked_image import pretrain_image
 from carzero.training.tasks.masked_text import pretrain_text
 from carzero.weights.source import WeightsSource
-from tests.learning.test_resume import stop_at
 from tests.support.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
-from tests.support.runs import Records, read_log, save_recipe, save_reports_table, tiny_recipe
+from tests.support.runs import Records, read_log, save_recipe, save_reports_table, stop_at, tiny_recipe
 from tests.support.tiny import save_films
 
 STEPS = 16

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,14 @@ from carzero.training.loop import stop_on_signals
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from carzero.training.run_folder import RunFolder, latest_checkpoint
-from tests.core.test_tables import leave_behind
+from tests.support.commands import run_program
+from tests.support.files import leave_behind
 from tests.support.runs import (
     IMAGES,
     read_log,
-    run_command,
     save_recipe,
     save_reports_table,
+    stop_at,
     tiny_recipe,
     train_command,
 )
@@ -76,23 +74,6 @@ def assert_same_run(out: Path, whole: Path) -> None:
     assert without_speed(out) == without_speed(whole)
 
 
-def stop_at(command: list[str], out: Path, step: int, number: signal.Signals) -> subprocess.Popen[str]:
-    """Sends a signal as soon as the log holds a step."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    log = out / "log.jsonl"
-    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= step):
-        time.sleep(0.005)
-    process.send_signal(number)
-    process.wait(timeout=60)
-    return process
-
-
 def test_a_killed_run_resumes_to_equal_weights(recipe_file: Path, table: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = train_command(recipe_file, table, out)
@@ -129,7 +110,7 @@ def assert_a_full_disk_leaves_the_checkpoint(command: list[str], out: Path) -> N
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, len(content) // 2))
 
-    failed = run_command([*command, "--resume"], preexec_fn=limit_files)
+    failed = run_program([*command, "--resume"], preexec_fn=limit_files)
     assert failed.returncode == 2
     assert "cannot be written" in failed.stderr
     assert "--resume" in failed.stderr

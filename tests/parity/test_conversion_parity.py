@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import torch
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from tests.support.checkpoint_files import save_released
+from tests.support.commands import carzero
 from tests.support.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
 TOLERANCE = {"text_local": 2e-5}
@@ -30,11 +28,7 @@ def weights(case: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(case)
     meta = load_meta(case)
     checkpoint = save_released(folder / "released.ckpt", released_state_dict(meta["parameters"], meta["seed"]))
-    command = [sys.executable, "-m", "carzero.cli.main", "convert", str(checkpoint), str(folder / "weights")]
-    command += ["--tokenizer", str(FIXTURES / "vocab.txt")]
-    done = subprocess.run(
-        command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
-    )
+    done = carzero("convert", checkpoint, folder / "weights", "--tokenizer", FIXTURES / "vocab.txt")
     assert done.returncode == 0, done.stderr
     checkpoint.unlink()
     return folder / "weights"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -204,7 +205,6 @@ def test_no_text_breaks_the_reading(text: str) -> None:
         assert text[slice(*finding.span)]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "part",
     [
@@ -214,5 +214,7 @@ def test_no_text_breaks_the_reading(text: str) -> None:
     ],
 )
 def test_a_long_hostile_text_takes_time_in_proportion_to_its_length(part: str) -> None:
-    text = part * (200_000 // len(part))  # a search that takes the square of it would run into the time limit
+    text = part * (200_000 // len(part))
+    start = time.process_time()
     assert RuleAligner().align("hostile", text).text == text
+    assert time.process_time() - start < 120  # of this process alone; a search that takes the square would need more

@@ -13,6 +13,7 @@ import pytest
 from carzero.errors import TableError
 from carzero.structuring.answer_cache import AnswerCache, KeptAnswer, request_key
 from carzero.structuring.requests import Instruction, Options, build_request
+from tests.support.commands import PATIENCE_S, start
 
 ANSWERS = {f"key {i}": KeptAnswer(f'{{"findings": "ödem ☃ {i}"}}', "", i, None) for i in range(20)}
 
@@ -46,7 +47,7 @@ def read_all(path: Path) -> None:
 
 def writer(path: Path, first: int, count: int) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", WRITER, str(path), str(first), str(count)]
-    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return start(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def tell(process: subprocess.Popen[str]) -> None:
@@ -83,7 +84,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     for process in both:
         assert [hear(process) for _ in range(300)][-1].isdigit()
         tell(process)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     with AnswerCache(path) as cache:
         assert len(cache) == 500
         assert cache.load("key 250") == KeptAnswer("answer 250", "", 250, 250)
@@ -97,7 +98,7 @@ def test_a_killed_process_loses_nothing_that_was_saved(tmp_path: Path) -> None:
     while hear(process) != "50":
         pass
     process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    process.wait(PATIENCE_S)
     with AnswerCache(path) as cache:
         assert all(cache.load(f"key {i}") == KeptAnswer(f"answer {i}", "", i, i) for i in range(51))
 

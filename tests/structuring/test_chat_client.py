@@ -6,8 +6,9 @@ import asyncio
 import datetime
 import random
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import format_datetime
 from typing import Any
 
@@ -110,9 +111,18 @@ class TestPassingFailures:
 
     def test_a_slow_answer(self) -> None:
         def slow(stub: StubServer) -> Server:
-            return Server(stub.base_url, "tiny", "", 0.5, FAST)
+            return Server(stub.base_url, "tiny", "", 5.0, FAST)
 
-        asked = Asked(once(Fault(body=completion("late"), wait_s=2.0)), server=slow)
+        asked_again = threading.Event()
+
+        def reply(request: Request, earlier: int) -> str:
+            if earlier:
+                asked_again.set()
+                return "good"
+            asked_again.wait()
+            return "late"
+
+        asked = Asked(reply, server=slow)
         assert asked.answer.content == "good"
         assert set(asked.tally.retries) == {"timeout"}
 
@@ -140,14 +150,26 @@ class TestPassingFailures:
         assert asked.failure.reason == "no_connection"
         assert asked.tally.requests == 3, "a server that never was there is not waited for"
 
-    def test_a_wait_that_is_asked_for_holds_back_every_request(self) -> None:
+    def test_a_wait_that_is_asked_for_holds_back_every_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
         starts: dict[str, list[float]] = {"first": [], "second": []}
+        told_to_wait = threading.Event()
+
+        def read_wait(headers: Mapping[str, str]) -> float:
+            wait_s = retry_after_s(headers)
+            if wait_s:
+                told_to_wait.set()
+            return wait_s
+
+        monkeypatch.setattr("carzero.structuring.chat_client.retry_after_s", read_wait)
 
         def reply(request: Request, earlier: int) -> str | Fault:
             starts[request.report].append(time.monotonic())
-            if request.report == "first" and not earlier:
-                return Fault(429, headers={"retry-after": "1"})
-            return "good" if request.report == "first" or earlier else Fault(500, wait_s=0.5)
+            if request.report == "first":
+                return "good" if earlier else Fault(429, headers={"retry-after": "1"})
+            if earlier:
+                return "good"
+            told_to_wait.wait()
+            return Fault(500)
 
         asked = Asked(reply, "first", "second")
         assert all(isinstance(outcome, KeptAnswer) for outcome in asked.outcomes)

@@ -39,7 +39,8 @@ class GatedWorker(RayWorker):
                 file.write(f"{os.getpid()}\n")
         except FileExistsError:
             return
-        time.sleep(600)
+        while True:
+            time.sleep(1)
 
 
 def waiting_pid(out: Path) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from carzero.training.progress import StepRecord
+from tests.support.commands import ENVIRONMENT, PATIENCE_S, ROOT, carzero_command, run_program, start, wait_until
 from tests.support.released import FIXTURES
 from tests.support.tiny import save_films
 
+TOLERANCE = 1e-6  # largest difference of two processes from one, in float64; measured: some 1e-16
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
 EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell
 TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -89,12 +91,28 @@ def save_reports_table(path: Path, count: int = 16) -> Path:
 
 
 def train_command(recipe: Path, table: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "carzero", "train", str(recipe), "--table", str(table), "-o", str(out), *more]
+    return carzero_command("train", recipe, "--table", table, "-o", out, *more)
 
 
-def run_command(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
+def torchrun(*arguments: object) -> None:
+    """Runs a program in two processes that know of each other."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    done = run_program(command, folder=ROOT, env={**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
+    assert done.returncode == 0, done.stderr
+
+
+def stop_at(command: Sequence[str], out: Path, step: int, number: signal.Signals) -> subprocess.Popen[str]:
+    """Sends a signal to a training command that stands still at a step until the signal is there."""
+    release = out.with_name(f"{out.name}.release")
+    release.unlink(missing_ok=True)
+    held = [sys.executable, "-m", "tests.support.held_training", step, release, *command[3:]]
+    process = start(held, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    log = out / "log.jsonl"
+    wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) >= step, process)
+    process.send_signal(number)
+    release.touch()
+    process.wait(PATIENCE_S)
+    return process
 
 
 class Records(list[dict[str, Any]]):

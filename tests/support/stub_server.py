@@ -1,12 +1,14 @@
 """A stub of an OpenAI-compatible server: answers as told, counts what it is asked, and fails on request.
 
-Run as a program, it prints its port and writes the SHA-256 of each report it is asked about into a file, a line each.
+Run as a program, it prints its port, writes the SHA-256 of each report it is asked about into a file, a line each, and
+answers as many requests as another file says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Fault", "Request", "StubServer", "claim", "completion", "faithful_answer", "running_stub"]
@@ -111,7 +114,7 @@ def running_stub(reply: Callable[[Request, int], str | bytes | Fault]) -> Iterat
         yield stub
     finally:
         stub.stop()
-        thread.join(10)
+        thread.join()
 
 
 def _build_handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:
@@ -158,13 +161,17 @@ def _build_handler(stub: StubServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def main(log: str, wait_s: str) -> None:
+def main(log: str, gate: str) -> None:
     """Serves until killed."""
-    with open(log, "a", encoding="ascii", buffering=1) as file:  # noqa: PTH123
+    numbers = itertools.count(1)
+    with Path(log).open("a", encoding="ascii", buffering=1) as file:
 
         def reply(request: Request, earlier: int) -> str:
-            file.write(hashlib.sha256(request.report.encode()).hexdigest() + "\n")
-            time.sleep(float(wait_s))
+            with stub.lock:
+                number = next(numbers)
+                file.write(hashlib.sha256(request.report.encode()).hexdigest() + "\n")
+            while number > int(Path(gate).read_text(encoding="ascii") or "0"):  # empty while it is written
+                time.sleep(0.01)
             return faithful_answer(request.report)
 
         stub = StubServer(reply)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,15 @@ from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from tests.support.distributed_step import take
-from tests.support.runs import read_log, run_command, save_recipe, save_reports_table, tiny_recipe, train_command
-
-ROOT = Path(__file__).parents[2]
-TOLERANCE = 1e-6  # largest difference, in float64; measured: some 1e-16
-
-
-def torchrun(*arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = run_command([*command, *arguments], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"})
-    assert done.returncode == 0, done.stderr
+from tests.support.runs import (
+    TOLERANCE,
+    read_log,
+    save_recipe,
+    save_reports_table,
+    tiny_recipe,
+    torchrun,
+    train_command,
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.pretraining_step import image_step, take, text_step
-from tests.training.test_distributed import TOLERANCE, torchrun
+from tests.support.runs import TOLERANCE, torchrun
 
 
 @pytest.fixture(scope="module")

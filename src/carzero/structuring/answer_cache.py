@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,7 @@ class AnswerCache:
                     then="name another file with --cache",
                 )
             )
-        execute("PRAGMA journal_mode = WAL")
+        self._turn_on_wal()
         execute("PRAGMA synchronous = NORMAL")
         if (found := execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)
@@ -132,6 +133,18 @@ class AnswerCache:
         execute(f"PRAGMA user_version = {_VERSION}")
         execute(_TABLE)
         execute("COMMIT")
+
+    def _turn_on_wal(self) -> None:
+        """SQLite waits for locks everywhere but here, where another process that opens the file holds one briefly."""
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
