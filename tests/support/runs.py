@@ -116,13 +116,20 @@ def stop_at(command: Sequence[str], out: Path, step: int, number: signal.Signals
 
 
 class Records(list[dict[str, Any]]):
-    """What a run tells its observer of its steps, as the log says it."""
+    """What a run tells its observer of its steps, as the log says it, and what it says besides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
 
     def add_record(self, record: StepRecord) -> None:
         self.append(record.to_dict())
 
     def count_images(self, done: int, total: int) -> None:
         assert 0 < done <= total
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:

@@ -86,7 +86,13 @@ def can_mirror(text: str) -> bool:
 
     False also where "left" or "right" may be no side ("left in place"): the image is then better not mirrored.
     """
-    return _WITHOUT_MIRROR.search(text) is None
+    return find_without_mirror(text) is None
+
+
+def find_without_mirror(text: str) -> str | None:
+    """The first words of a text that have no counterpart, in lower case; None where there are none."""
+    found = _WITHOUT_MIRROR.search(text)
+    return None if found is None else found.group(0).lower()
 
 
 def mirror_sides(text: str) -> str:

@@ -207,12 +207,18 @@ class RunObserver(Protocol):
     def count_images(self, done: int, total: int) -> None:
         """Takes the number of images read before the first step, and of all."""
 
+    def say(self, text: str) -> None:
+        """Takes a line that the user should read."""
+
 
 class _Unobserved:
     def add_record(self, record: StepRecord) -> None:
         pass
 
     def count_images(self, done: int, total: int) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
 

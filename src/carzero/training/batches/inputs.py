@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +88,20 @@ class ImageInputs:
         pixels: sizes, mean and standard deviation, variation.
         seed: of the variation.
         device: where pixel values are made.
+        mirrorable: (N,) bool, the table rows that may be mirrored; None: all.
     """
 
-    def __init__(self, films: Films, pixels: PixelSection, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        films: Films,
+        pixels: PixelSection,
+        *,
+        seed: int,
+        device: torch.device,
+        mirrorable: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._films, self._pixels, self._seed, self._device = films, pixels, seed, device
+        self._mirrorable = mirrorable
         self._mean, self._std = pixels.image_mean, pixels.image_std
         self._frozen: list[ImageFeatureCache] = []
 
@@ -101,7 +111,8 @@ class ImageInputs:
             versions = self._draw_versions(len(rows), step)
             mirrored = [self._frozen[v].is_mirrored(rows[i : i + 1])[0] for i, v in enumerate(versions)]
             return Views(rows, np.array(mirrored, dtype=bool), versions=versions)
-        variation = draw_variation(len(rows), self._pixels, torch_generator_for(self._seed, _VIEWS, step))
+        drawn = draw_variation(len(rows), self._pixels, torch_generator_for(self._seed, _VIEWS, step))
+        variation = self._keep_sides(rows, drawn)
         return Views(rows, variation.mirrored.numpy(), variation=variation)
 
     def load(self, views: Views) -> Tensor | ImageFeatures:
@@ -190,13 +201,21 @@ class ImageInputs:
     ) -> ImageFeatureCache:
         # Not the run's seed: runs that differ by it alone share these files.
         every = draw_variation(len(trained), self._pixels, torch_generator_for(0, _VERSIONS, number))
-        variation = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
+        drawn = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
+        variation = self._keep_sides(rows, drawn)
+        kept = rows[(drawn.mirrored & ~variation.mirrored).numpy()]
         return ImageFeatureCache.load_or_encode(
-            self._feature_file(folder, tower, number, rows),
+            self._feature_file(folder, tower, number, rows, kept),
             lambda part: encode(self._vary(rows[part], variation.select(part))),
             rows,
             variation.mirrored.numpy(),
         )
+
+    def _keep_sides(self, rows: NDArray[np.int64], drawn: Variation) -> Variation:
+        """The variation of some rows as drawn, but that those stay as they are which may not be mirrored."""
+        if self._mirrorable is None:
+            return drawn
+        return replace(drawn, mirrored=drawn.mirrored & torch.from_numpy(self._mirrorable[rows]))
 
     def _draw_versions(self, count: int, step: int) -> NDArray[np.int64]:
         return generator_for(self._seed, _VIEWS, step).integers(0, self._pixels.versions + 1, count)
@@ -211,10 +230,22 @@ class ImageInputs:
         pooled, local = (torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local"))
         return ImageFeatures(pooled.to(self._device), local.to(self._device), self._frozen[0].grid)
 
-    def _feature_file(self, folder: Path, tower: str, version: int, rows: NDArray[np.int64]) -> Path:
-        """The name that features of a view have: a hash of everything that decides them."""
+    def _feature_file(
+        self, folder: Path, tower: str, version: int, rows: NDArray[np.int64], kept: NDArray[np.int64] | None = None
+    ) -> Path:
+        """The name that features of a view have: a hash of everything that decides them.
+
+        Args:
+            folder: of the file.
+            tower: what tells the tower's features from another's.
+            version: 0: as they are.
+            rows: of the view.
+            kept: those that the draw would have mirrored, and that may not be.
+        """
         pixels = self._pixels.model_dump(mode="json", exclude={"versions"})
-        content = [tower, self._films.name, pixels, self._mean, self._std, version, rows.tolist()]
+        content: list[object] = [tower, self._films.name, pixels, self._mean, self._std, version, rows.tolist()]
+        if kept is not None and len(kept):
+            content.append({"never mirrored": kept.tolist()})
         return folder / f"features-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.safetensors"
 
 

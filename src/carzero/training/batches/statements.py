@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from carzero.errors import ConfigurationError, describe
 from carzero.text.cleaning import clean_text
-from carzero.text.laterality import is_lateral, mirror_sides
+from carzero.text.laterality import find_without_mirror, is_lateral, mirror_sides
 from carzero.training.recipe_sections import ReportSection
 
 
@@ -48,12 +49,16 @@ class Statements(Protocol):
     def all_sentences(self) -> list[str]:
         """Every sentence that can occur, each once."""
 
+    @property
+    def mirrorable(self) -> NDArray[np.bool_]:
+        """(N,) the rows whose image may be mirrored, as their sentences can be; all False where none is to be."""
+
     def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
         """Draws the sentences of one step.
 
         Args:
             rows: (I,) rows of the table.
-            mirrored: (I,) images whose left and right are exchanged.
+            mirrored: (I,) images whose left and right are exchanged; only such as are `mirrorable`.
             random: source of every choice.
         """
 
@@ -75,7 +80,12 @@ def to_label_matrix(
 class ReportStatements:
     """Sentences of each image's report.
 
-    Sentences are compared as the model reads them, cleaned: "No effusion." and "no effusion" are one.
+    Sentences are compared as the model reads them, cleaned: "No effusion." and "no effusion" are one. A row with a
+    sentence that cannot be mirrored, such as one on the lingula, keeps its image as it is.
+
+    Attributes:
+        pools: of each row, the cleaned sentences.
+        mirrorable: (N,) see `Statements`.
 
     Args:
         sentences: of each row's report, as written; those that cleaning empties are left out.
@@ -85,19 +95,40 @@ class ReportStatements:
 
     def __init__(self, sentences: Sequence[Sequence[str]], options: ReportSection, *, mirrors: bool = False) -> None:
         self._options = options
-        self._mirrors = mirrors
         self.pools = [list(dict.fromkeys(filter(None, map(clean_text, pool)))) for pool in sentences]
+        every = dict.fromkeys(sentence for pool in sentences for sentence in pool) if mirrors else {}
+        obstacles = {sentence: _find_obstacle(sentence) for sentence in every}
+        self._obstacles = [next(filter(None, map(obstacles.get, pool)), None) for pool in sentences]
+        self.mirrorable = np.array([mirrors and obstacle is None for obstacle in self._obstacles], dtype=bool)
 
     @property
     def all_sentences(self) -> list[str]:
         """Every sentence that can occur, each once."""
         every = dict.fromkeys(sentence for pool in self.pools for sentence in pool)
-        if self._mirrors:
-            every |= dict.fromkeys(mirror_sides(sentence) for sentence in list(every) if is_lateral(sentence))
+        turned = dict.fromkeys(s for pool, can in zip(self.pools, self.mirrorable, strict=True) if can for s in pool)
+        every |= dict.fromkeys(mirror_sides(sentence) for sentence in turned if is_lateral(sentence))
         return list(every)
 
+    def describe_unmirrored(self, rows: NDArray[np.int64]) -> str | None:
+        """How many of some rows are never mirrored and what stands in the way, in a sentence; None where all may be."""
+        found = Counter(obstacle for row in rows if (obstacle := self._obstacles[int(row)]))
+        if not found:
+            return None
+        named = ", ".join(f"{obstacle} {count}" for obstacle, count in found.most_common(_NAMED))
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        return (
+            f"{found.total()} of {len(rows)} images are never mirrored, as their sentences name what the other side "
+            f"does not have: {named}{more}"
+        )
+
     def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
-        """Draws sentences; a mirrored image's have left and right exchanged."""
+        """Draws sentences; a mirrored image's have left and right exchanged.
+
+        Raises:
+            ValueError: a row is mirrored that cannot be.
+        """
+        if (wrong := rows[mirrored & ~self.mirrorable[rows]]).size:
+            raise ValueError(f"Rows {wrong[:5].tolist()} are mirrored, and their sentences cannot be: ask mirrorable.")
         pools = [
             [mirror_sides(sentence) for sentence in self.pools[row]] if flip else self.pools[row]
             for row, flip in zip(rows, mirrored, strict=True)
@@ -116,6 +147,23 @@ class ReportStatements:
         held = [set(pool) for pool in pools]
         holds = [[text in pool for text in texts] for pool in held]
         return SentenceBatch(texts, torch.tensor(holds, dtype=torch.bool).reshape(len(pools), len(texts)))
+
+
+_NAMED = 8  # obstacles, in a note
+_UNCLEAR = "a side that cleaning changes"
+
+
+def _find_obstacle(sentence: str) -> str | None:
+    """What keeps a sentence of a report from being mirrored; None where nothing does.
+
+    It is read as written and as cleaned: "D-TGA" is known by its hyphen, and a side must be the same one in both.
+    """
+    cleaned = clean_text(sentence)
+    if not cleaned:
+        return None
+    if (found := find_without_mirror(sentence) or find_without_mirror(cleaned)) is not None:
+        return found
+    return None if clean_text(mirror_sides(sentence)) == mirror_sides(cleaned) else _UNCLEAR
 
 
 def to_sentences(
@@ -166,6 +214,7 @@ class FindingStatements:
         *,
         mirrors: bool = False,
     ) -> None:
+        self._mirrors = mirrors
         self.present, self.absent = to_sentences(phrases)
         self.findings = list(phrases)
         self.labels = to_label_matrix(present, absent, self.findings)
@@ -178,6 +227,11 @@ class FindingStatements:
                     expected="pixels.flip: 0, or findings without a side",
                 )
             )
+
+    @property
+    def mirrorable(self) -> NDArray[np.bool_]:
+        """(N,) see `Statements`: sentences without a side are true of any mirrored image."""
+        return np.full(len(self.labels), self._mirrors)
 
     @property
     def is_known(self) -> NDArray[np.bool_]:

@@ -58,6 +58,10 @@ class ContrastiveTask:
         expected = 'rows with split "val" in the table'
         check_best_can_be_chosen(recipe.keep, is_validated=selection.is_validated, expected=expected)
         self._sources, self.is_validated = selection.sources, selection.is_validated
+        if isinstance(statements, ReportStatements):
+            unmirrored = statements.describe_unmirrored(np.unique(selection.trained))
+            if unmirrored is not None and context.is_main:
+                observer.say(f"note: {unmirrored}")
         self.steps = count_steps(self._sources, recipe.optimiser, processes=context.world)
         every = [*statements.all_sentences, *prompts.values()]
         self._model, self._processor = build_start(recipe.model, recipe.pixels, recipe.memory, recipe.seed, every)
@@ -65,7 +69,9 @@ class ContrastiveTask:
         self.all_used = uses_every_parameter(self.model.config)
         rows = np.unique(np.concatenate([selection.trained, selection.validated_rows]))
         films = share_films(table.images, rows, recipe.pixels.resize_px, cache, context, observer.count_images)
-        images = ImageInputs(films, recipe.pixels, seed=recipe.seed, device=context.device)
+        images = ImageInputs(
+            films, recipe.pixels, seed=recipe.seed, device=context.device, mirrorable=statements.mirrorable
+        )
         texts = TextInputs(self._processor, context.device)
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
         self._prepare(selection, cache)
