@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.datasets.base import LabelledImages
+from carzero.datasets.base import Truth
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.openi import load_every_report
 from carzero.errors import TableError
@@ -21,11 +21,11 @@ NIH, OPENI, PADCHEST = DATASETS["chestxray14"], DATASETS["openi"], DATASETS["pad
 CHEXPERT, CHESTXDET = DATASETS["chexpert"], DATASETS["chestxdet10"]
 
 
-def found(labelled: LabelledImages, labels: tuple[str, ...]) -> dict[str, set[str]]:
+def found(labelled: Truth, labels: tuple[str, ...]) -> dict[str, set[str]]:
     """Each picture's findings."""
     return {
         name: {label for label, value in zip(labels, row, strict=True) if value}
-        for name, row in zip(labelled.images, labelled.matrix, strict=True)
+        for name, row in zip(labelled.ids, labelled.matrix, strict=True)
     }
 
 
@@ -62,7 +62,7 @@ def test_nih_list_and_table_give_the_same_matrix(tmp_path: Path) -> None:
     right = nih_entries(tmp_path / "Data_Entry_2017_v2020.csv", NAMES[::-1], NIH.labels, MATRIX[::-1])
     for files in ([released], [bare, right], [released, right], [right, released]):
         labelled = NIH.load(files)
-        assert labelled.images == NAMES
+        assert labelled.ids == NAMES
         assert np.array_equal(labelled.matrix, MATRIX)
         assert labelled.groups == ("00000003", "00000003", "00000017")
         assert labelled.unit == "patient"
@@ -112,7 +112,7 @@ REPORTS = {
 def test_open_i_reads_substrings_of_automatic_headings_from_either_file(tmp_path: Path) -> None:
     archive = openi_archive(tmp_path / "NLMCXR_reports.tgz", REPORTS)
     labelled = OPENI.load([archive])
-    assert labelled.images == (
+    assert labelled.ids == (
         *("CXR1_IM-0001-3001.png", "CXR2_IM-0652-2001.png", "CXR2_IM-0652-1001.png", "CXR10_IM-0002-2001.png"),
     )
     assert labelled.groups == ("CXR1", "CXR2", "CXR2", "CXR10")
@@ -131,7 +131,7 @@ def test_open_i_reads_substrings_of_automatic_headings_from_either_file(tmp_path
         "0,CXR10,CXR10_IM-0002-2001.png,normal,\n"
     )
     table = OPENI.load([tmp_path / "custom.csv"])
-    assert (table.images, table.groups) == (labelled.images, labelled.groups)
+    assert (table.ids, table.groups) == (labelled.ids, labelled.groups)
     assert np.array_equal(table.matrix, labelled.matrix)
     folder = tmp_path / "ecgen-radiology"
     folder.mkdir()
@@ -273,7 +273,7 @@ def test_chexpert_picks_five_columns_and_knows_films_by_their_last_three_parts(t
         "test/patient64741/study1/view2_lateral.jpg,1,0,0,0,0,1,1,1,1,0,0,0,0,0\n"
     )
     labelled = CHEXPERT.load([path])
-    assert labelled.images == ("patient64741/study1/view1_frontal.jpg", "patient64741/study1/view2_lateral.jpg")
+    assert labelled.ids == ("patient64741/study1/view1_frontal.jpg", "patient64741/study1/view2_lateral.jpg")
     assert labelled.matrix.tolist() == [[0, 1, 0, 0, 1], [1, 0, 1, 1, 0]]
     assert labelled.groups == ("patient64741", "patient64741")
     assert CHEXPERT.to_id("C:\\data\\patient1\\study2\\view1_frontal.jpg") == "patient1/study2/view1_frontal.jpg"
@@ -318,7 +318,7 @@ def test_the_released_lists_are_read_in_their_order(shared: Path, name: str) -> 
     folder = shared / "benchmarks" / name
     labelled = protocol.load([folder / file])
     listed = [protocol.to_id(path) for path in pd.read_csv(folder / "images.csv")["image"]]
-    assert list(labelled.images) == listed
+    assert list(labelled.ids) == listed
     assert len(listed) == protocol.images == images
     assert labelled.matrix.sum() == positives
     prompts = json.loads((folder / "prompts.json").read_text())
@@ -361,9 +361,9 @@ def test_matrices_equal_what_the_released_code_builds(shared: Path) -> None:
 def test_open_is_reports_give_the_released_matrix(shared: Path) -> None:
     reports = OPENI.load([shared / "reports" / "NLMCXR_reports.tgz"])
     table = OPENI.load([shared / "benchmarks" / "openi" / "custom.csv"])
-    rows = {name: row for row, name in enumerate(reports.images)}
-    assert rows.keys() == set(table.images)
-    order = [rows[name] for name in table.images]
+    rows = {name: row for row, name in enumerate(reports.ids)}
+    assert rows.keys() == set(table.ids)
+    order = [rows[name] for name in table.ids]
     assert np.array_equal(reports.matrix[order], table.matrix)
     assert [reports.groups[row] for row in order] == list(table.groups)
 
@@ -372,5 +372,5 @@ def test_nihs_own_table_gives_the_released_matrix(shared: Path, tmp_path: Path) 
     """NIH's table is not at hand here: it is written from the released labels in NIH's layout and read back."""
     path = shared / "benchmarks" / "chestxray14" / "test_list.txt"
     released = NIH.load([path])
-    entries = nih_entries(tmp_path / "Data_Entry_2017.csv", released.images[::-1], NIH.labels, released.matrix[::-1])
+    entries = nih_entries(tmp_path / "Data_Entry_2017.csv", released.ids[::-1], NIH.labels, released.matrix[::-1])
     assert np.array_equal(NIH.load([path, entries]).matrix, released.matrix)

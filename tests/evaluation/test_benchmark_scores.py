@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from carzero.datasets.base import LabelledImages
+from carzero.datasets.base import build_truth
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_images, find_label_files
 from carzero.errors import MissingExtraError, TableError
 from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics, benchmark_scores
 from carzero.evaluation.benchmark.plots import check_drawing, draw_figures, to_png, to_svg
 from carzero.evaluation.benchmark.report import build_report, save_result
-from carzero.evaluation.benchmark.scores import align_scores, load_image_list, load_score_file
+from carzero.evaluation.benchmark.scores import join_set, load_image_list, load_set_scores
+from carzero.evaluation.score_matrix import ScoreMatrix, to_score_matrix
 from carzero.records import Failure
 
 NIH, PADCHEST, DET = DATASETS["chestxray14"], DATASETS["padchest"], DATASETS["chestxdet10"]
@@ -196,8 +197,8 @@ def test_padchests_other_column_order_leaves_out_normal(tmp_path: Path) -> None:
     frame = pd.DataFrame([np.arange(193.0), np.arange(193.0)], columns=[str(c) for c in range(193)])
     frame.to_csv(tmp_path / "logits.csv", index=False)
     pd.DataFrame({"image": ["1_a.png", "1_b.png"]}).to_csv(tmp_path / "images.csv", index=False)
-    scored = load_score_file(tmp_path / "logits.csv", PADCHEST, tmp_path / "images.csv")
-    assert scored.scores[0].tolist() == [labels.index(label) for label in PADCHEST.labels]
+    scored = load_set_scores(tmp_path / "logits.csv", PADCHEST, tmp_path / "images.csv")
+    assert scored.values[0].tolist() == [labels.index(label) for label in PADCHEST.labels]
 
 
 def test_long_tail_and_the_mean_without_classes_of_no_finding(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_reliability_is_drawn_where_there_are_probabilities(nih: Path, tmp_path:
     table.to_csv(tmp_path / "calibrated.csv", index=False)
     result = run(nih, scores=tmp_path / "calibrated.csv", image_list=None)
     assert {"brier", "expected_calibration_error"} <= {row["metric"] for row in result.rows}
-    figures = draw_figures(NIH.labels, result.rows, result.aligned, "auroc")
+    figures = draw_figures(NIH.labels, result.rows, result.joined, "auroc")
     assert list(figures) == ["forest", "roc", "precision_recall", "reliability"]
     assert to_png(figures["reliability"]).startswith(b"\x89PNG")
 
@@ -375,13 +376,11 @@ def test_lists_of_pictures(tmp_path: Path) -> None:
 
 def test_rows_of_labels_must_agree() -> None:
     with pytest.raises(ValueError, match="rows differ"):
-        LabelledImages(("a",), np.zeros((2, 3), np.float32), ("a",), "image", ())
-    labelled = LabelledImages(("a", "b"), np.eye(2, dtype=np.float32), ("a", "b"), "image", ())
+        build_truth("xyz", ["a"], np.zeros((2, 3), np.float32), groups=["a"], unit="image", files=())
+    truth = build_truth("xy", ["a", "b"], np.eye(2, dtype=np.float32), groups=["a", "b"], unit="image", files=())
     with pytest.raises(TableError, match="2 of 2"):
-        align_scores(labelled, load_nothing())
+        join_set(truth, load_nothing())
 
 
-def load_nothing():  # type: ignore[no-untyped-def]
-    from carzero.evaluation.benchmark.scores import ScoreFile
-
-    return ScoreFile((), np.zeros((0, 2)), "score table")
+def load_nothing() -> ScoreMatrix:
+    return to_score_matrix(pd.DataFrame({"image_id": [], "logit:x": [], "logit:y": []}))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from carzero.errors import TableError, describe
 
@@ -14,24 +15,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def load_json_table(path: Path) -> pd.DataFrame:
-    """Reads .jsonl (an object a line; empty lines count for nothing) or .json (a list of objects, or columns by name).
+def _read_json_table(file: IO[bytes], *, lines: bool) -> pd.DataFrame:
+    """Reads JSON lines (an object a line; empty lines count for nothing), or a list of objects, or columns by name.
 
     Returns:
         Columns of Python's own values in the order in which they first occur, None where a row has none.
 
     Raises:
-        ValueError: the file is no JSON, or no table; OSError if it cannot be read.
+        ValueError: the file is not JSON, or not a table; OSError if it cannot be read.
     """
     import pandas as pd
 
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            if path.suffix.lower() == ".jsonl":
-                return _build_table(json.loads(line) for line in file if line.strip())
-            content = json.load(file)
-        except RecursionError as error:
-            raise ValueError("values that are nested too deeply") from error
+    text = io.TextIOWrapper(file, encoding="utf-8-sig")
+    try:
+        if lines:
+            return _build_table(json.loads(line) for line in text if line.strip())
+        content = json.load(text)
+    except RecursionError as error:
+        raise ValueError("values that are nested too deeply") from error
+    finally:
+        text.detach()  # else it would close the file
     if isinstance(content, dict):
         return pd.DataFrame({name: _build_column(content[name]) for name in content}).reset_index(drop=True)
     return _build_table(iter(content) if isinstance(content, list) else iter([content]))
@@ -75,7 +78,13 @@ FOLDER_MANIFEST = "_manifest.json"
 _TEXT_COLUMNS = ("image_id", "patient_id", "path", "image", "image_path", "file", "study_uid", "series_uid", "sop_uid")
 
 
-def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] = ()) -> pd.DataFrame:
+# What sees each file of a table before it is parsed: its path, and the file, open at its beginning.
+Opened = Callable[[Path, IO[bytes]], None]
+
+
+def load_table(
+    path: str | Path, *, as_text: bool = False, keys: Sequence[str] = (), opened: Opened | None = None
+) -> pd.DataFrame:
     """Reads a table: .csv, .tsv, .jsonl, .json (a list of records) or .parquet, with plain strings kept as strings.
 
     Args:
@@ -83,6 +92,7 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
         as_text: True makes no number, date or truth value of any text, and no float of a whole number beside a missing
             one; False does so except in columns of keys.
         keys: further columns of texts that may look like numbers.
+        opened: called with each file, which is opened once.
 
     Raises:
         TableError: the file is missing, of another suffix, or broken; the folder holds no parts, or unfinished ones.
@@ -92,22 +102,31 @@ def load_table(path: str | Path, *, as_text: bool = False, keys: Sequence[str] =
     path = Path(path)
     if path.is_dir():
         _check_finished(path)
-        return pd.concat([load_table(part, as_text=as_text, keys=keys) for part in list_parts(path)], ignore_index=True)
+        parts = [load_table(part, as_text=as_text, keys=keys, opened=opened) for part in list_parts(path)]
+        return pd.concat(parts, ignore_index=True)
     texts = dict.fromkeys((*_TEXT_COLUMNS, *keys), str)
     delimited: Any = str if as_text else texts
     exact: Any = {"dtype_backend": "numpy_nullable"} if as_text else {}
-    readers = {
-        ".csv": lambda: pd.read_csv(path, dtype=delimited),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", dtype=delimited),
-        ".jsonl": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
-        ".json": lambda: load_json_table(path) if as_text else _load_typed_json(path, texts),
-        ".parquet": lambda: pd.read_parquet(path, **exact),
+
+    def read_json(file: IO[bytes]) -> pd.DataFrame:
+        lines = path.suffix.lower() == ".jsonl"
+        return _read_json_table(file, lines=lines) if as_text else _read_typed_json(file, texts, lines=lines)
+
+    readers: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
+        ".csv": lambda file: pd.read_csv(file, dtype=delimited),
+        ".tsv": lambda file: pd.read_csv(file, sep="\t", dtype=delimited),
+        ".jsonl": read_json,
+        ".json": read_json,
+        ".parquet": lambda file: pd.read_parquet(file, **exact),
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise TableError(describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}"))
-    with _named_errors(path):
-        return _checked(reader(), path)
+    with _named_errors(path), path.open("rb") as file:
+        if opened is not None:
+            opened(path, file)
+            file.seek(0)
+        return _checked(reader(file), path)
 
 
 def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
@@ -134,13 +153,14 @@ def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
         yield load_table(path)
 
 
-def _load_typed_json(path: Path, texts: Mapping[str, type]) -> pd.DataFrame:
+def _read_typed_json(file: IO[bytes], texts: Mapping[str, type], *, lines: bool) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.read_json(path, lines=path.suffix.lower() == ".jsonl", dtype=dict(texts))
+    frame = pd.read_json(file, lines=lines, dtype=dict(texts))
     # Where a key is missing, pandas makes floats of the others before it makes texts of them.
     if gaps := [name for name in texts if name in frame and frame[name].isna().any()]:
-        written = load_json_table(path)
+        file.seek(0)
+        written = _read_json_table(file, lines=lines)
         for name in gaps:
             frame[name] = written[name].map(str, na_action="ignore").astype("str").to_numpy()
     return frame

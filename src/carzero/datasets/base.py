@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.hashing import hash_texts
 from carzero.errors import ConfigurationError, TableError, describe
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from carzero.images.boxes import BoxTable
 
 
@@ -26,39 +29,128 @@ PUBLISHED_MODEL = "CARZero"
 PUBLISHED_SOURCE = "CARZero: Lai et al., CVPR 2024, zero-shot, as printed there"
 
 
+# What a finding's column holds where nobody was sure.
+UNCERTAIN = -1.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledImages:
-    """The labels of a test set, as read from its files.
+class Truth:
+    """What is known of images.
 
     Attributes:
-        images: ids in the files' order; unique.
-        matrix: (I, C) float32, 1 where the finding is present, 0 where it is absent, in the dataset's class order.
-        groups: what is resampled as a whole: the patient of each picture, or the nearest thing that the files tell.
+        ids: (N,) key of each image, each once.
+        frame: one row an image, in the order of `ids`: findings and metadata, as they were read.
+        id_column: where the keys were found.
+        source: file names, or the kind of object.
+        sha256: of the file, or of keys and labels.
+        labels: (C,) findings in order; of a public data set its classes, else empty: any column may be one.
+        groups: (N,) what is resampled as a whole: the patient of each image, or the nearest thing that the files tell;
+            None where a column of `frame` is to tell.
         unit: what `groups` are: "patient", "study", "report" or "image".
-        sources: the files that were read.
+        files: the files that were read.
         boxes: where the files hold boxes.
     """
 
-    images: tuple[str, ...]
-    matrix: NDArray[np.float32]
-    groups: tuple[str, ...]
-    unit: str
-    sources: tuple[Path, ...]
+    ids: tuple[str, ...]
+    frame: pd.DataFrame
+    id_column: str
+    source: str
+    sha256: str
+    labels: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    unit: str = "image"
+    files: tuple[Path, ...] = ()
     boxes: BoxTable | None = None
 
-    def __post_init__(self) -> None:
-        if not len(self.images) == len(self.matrix) == len(self.groups):
-            raise ValueError(f"rows differ: {len(self.images)}, {len(self.matrix)}, {len(self.groups)}.")
-        doubled = [name for name, count in Counter(self.images).items() if count > 1]
-        if doubled:
-            raise TableError(
-                describe("The label files list pictures more than once", got=doubled[:5], expected="each picture once")
-            )
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """(N, C) values of `labels`; see `values`."""
+        return self.values(self.labels)
 
     @property
     def units(self) -> str:
         """What groups are, as a plural."""
         return {"study": "studies"}.get(self.unit, f"{self.unit}s")
+
+    def values(self, columns: Sequence[str]) -> NDArray[np.float64]:
+        """(N, len(columns)) of 1, 0, -1 (uncertain) and NaN (blank: unknown).
+
+        Raises:
+            TableError: a cell holds something else.
+        """
+        return np.column_stack([self._read(column) for column in columns])
+
+    def _read(self, column: str) -> NDArray[np.float64]:
+        import pandas as pd
+
+        cells = self.frame[column]
+        if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
+            cells = cells.map(lambda cell: cell.strip() or None if isinstance(cell, str) else cell)
+            cells = cells.replace({"True": 1, "true": 1, "False": 0, "false": 0})
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        unread = np.isnan(numbers) & cells.notna().to_numpy()
+        strange = unread | ~np.isin(numbers, (1, 0, UNCERTAIN)) & ~np.isnan(numbers)
+        if strange.any():
+            row = int(np.flatnonzero(strange)[0])
+            raise TableError(
+                describe(
+                    f"{self.source}: the column {column} is no finding (row {self.ids[row]}, one of {strange.sum()})",
+                    got=self.frame[column].iloc[row],
+                    expected="1, 0, -1 (uncertain) or blank (unknown)",
+                    then="name the findings with --labels",
+                )
+            )
+        return np.asarray(numbers)
+
+
+def build_truth(
+    labels: Sequence[str],
+    ids: Sequence[str],
+    matrix: NDArray[np.float32],
+    *,
+    groups: Sequence[str],
+    unit: str,
+    files: Sequence[Path],
+    boxes: BoxTable | None = None,
+) -> Truth:
+    """The truth of a public data set.
+
+    Args:
+        labels: (C,) classes in order.
+        ids: (N,) in the files' order.
+        matrix: (N, C), 1 where the finding is present, 0 where it is absent.
+        groups: (N,) what is resampled as a whole.
+        unit: what `groups` are; patients become the column `patient_id`.
+        files: that were read.
+        boxes: of findings, where the files hold some.
+
+    Raises:
+        TableError: an image stands in several rows.
+        ValueError: ids, matrix and groups differ in length.
+    """
+    import pandas as pd
+
+    if not len(ids) == len(matrix) == len(groups):
+        raise ValueError(f"rows differ: {len(ids)}, {len(matrix)}, {len(groups)}.")
+    if doubled := [name for name, count in Counter(ids).items() if count > 1]:
+        raise TableError(
+            describe("The label files list pictures more than once", got=doubled[:5], expected="each picture once")
+        )
+    keys = {"image_id": list(ids), **({"patient_id": list(groups)} if unit == "patient" else {})}
+    frame = pd.concat([pd.DataFrame(keys), pd.DataFrame(matrix, columns=list(labels))], axis=1)
+    lines = zip(ids, matrix.astype(np.int64).tolist(), strict=True)
+    return Truth(
+        ids=tuple(ids),
+        frame=frame,
+        id_column="image_id",
+        source=", ".join(path.name for path in files),
+        sha256=hash_texts(f"{name} {' '.join(map(str, row))}" for name, row in lines),
+        labels=tuple(labels),
+        groups=tuple(groups),
+        unit=unit,
+        files=tuple(files),
+        boxes=boxes,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +180,7 @@ class PublicDataset:
     prompts: str
     labels: tuple[str, ...]
     images: int
-    load: Callable[[Sequence[Path]], LabelledImages]
+    load: Callable[[Sequence[Path]], Truth]
     label_files: tuple[str, ...]
     to_id: Callable[[str], str]
     quirks: tuple[str, ...]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from carzero.datasets.base import LabelledImages, PublicDataset, file_name
+from carzero.datasets.base import PublicDataset, Truth, build_truth, file_name
 from carzero.errors import TableError, describe
 from carzero.images.boxes import load_chestxdet
 
@@ -33,7 +33,7 @@ POINTING = {
 }
 
 
-def load_labels(files: Sequence[Path]) -> LabelledImages:
+def load_labels(files: Sequence[Path]) -> Truth:
     """Reads label matrix and boxes.
 
     Raises:
@@ -48,7 +48,8 @@ def load_labels(files: Sequence[Path]) -> LabelledImages:
         raise TableError(
             describe(f"{files[0]} names findings that ChestX-Det10 does not", got=strange, expected=str(LABELS))
         )
-    return LabelledImages(boxes.images, boxes.to_labels(LABELS), boxes.images, "image", (files[0],), boxes)
+    matrix = boxes.to_labels(LABELS)
+    return build_truth(LABELS, boxes.images, matrix, groups=boxes.images, unit="image", files=files, boxes=boxes)
 
 
 DATASET = PublicDataset(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.tables import load_table
-from carzero.datasets.base import LabelledImages, PublicDataset, file_name, to_matrix
+from carzero.datasets.base import PublicDataset, Truth, build_truth, file_name, to_matrix
 from carzero.errors import TableError, describe
 
 LABELS = (
@@ -26,7 +26,7 @@ LABELS = (
 _KNOWN = {*LABELS, "No Finding"}
 
 
-def load_labels(files: Sequence[Path]) -> LabelledImages:
+def load_labels(files: Sequence[Path]) -> Truth:
     """Reads the label matrix.
 
     Raises:
@@ -52,7 +52,8 @@ def load_labels(files: Sequence[Path]) -> LabelledImages:
                 then="add --labels Data_Entry_2017.csv",
             )
         )
-    return LabelledImages(names, matrix, tuple(name.split("_")[0] for name in names), "patient", tuple(files))
+    patients = [name.split("_")[0] for name in names]
+    return build_truth(LABELS, names, matrix, groups=patients, unit="patient", files=files)
 
 
 def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]:

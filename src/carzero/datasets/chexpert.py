@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from carzero.core.tables import load_table
-from carzero.datasets.base import LabelledImages, PublicDataset
+from carzero.datasets.base import PublicDataset, Truth, build_truth
 from carzero.errors import TableError, describe
 
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 
 
-def load_labels(files: Sequence[Path]) -> LabelledImages:
+def load_labels(files: Sequence[Path]) -> Truth:
     """Reads the label matrix.
 
     Raises:
@@ -38,8 +38,8 @@ def load_labels(files: Sequence[Path]) -> LabelledImages:
     if wrong:
         raise TableError(describe(f"{path} has {len(wrong)} labels that are neither 0 nor 1", got=wrong[0]))
     images = tuple(to_id(str(value)) for value in frame["Path"])
-    patients = tuple(image.split("/")[0] for image in images)
-    return LabelledImages(images, matrix.astype(np.float32), patients, "patient", (path,))
+    patients = [image.split("/")[0] for image in images]
+    return build_truth(LABELS, images, matrix.astype(np.float32), groups=patients, unit="patient", files=files)
 
 
 def to_id(path: str) -> str:

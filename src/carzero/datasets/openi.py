@@ -25,10 +25,11 @@ from carzero.core.tables import load_table
 from carzero.datasets.base import (
     Advance,
     ImportReport,
-    LabelledImages,
     PublicDataset,
+    Truth,
     assign_split,
     build_row,
+    build_truth,
     check_shares,
     file_name,
 )
@@ -63,7 +64,7 @@ LABELS = tuple(_PIECES)
 _NAME = re.compile(r"^(?:CXR)?(\d+)_(?:\1_)?(IM-[\d-]+)(?:\.dcm)?(\.\w+)?$")
 
 
-def load_labels(files: Sequence[Path]) -> LabelledImages:
+def load_labels(files: Sequence[Path]) -> Truth:
     """Reads the label matrix.
 
     Raises:
@@ -80,12 +81,13 @@ def load_labels(files: Sequence[Path]) -> LabelledImages:
     (path,) = files
     rows = _load_table(path) if path.suffix.lower() == ".csv" else _load_reports(path)
     matrix = np.array([[any(piece in text for piece in _PIECES[label]) for label in LABELS] for _, _, text in rows])
-    return LabelledImages(
-        images=tuple(image for image, _, _ in rows),
-        matrix=matrix.reshape(-1, len(LABELS)).astype(np.float32),
-        groups=tuple(uid for _, uid, _ in rows),
+    return build_truth(
+        LABELS,
+        [image for image, _, _ in rows],
+        matrix.reshape(-1, len(LABELS)).astype(np.float32),
+        groups=[uid for _, uid, _ in rows],
         unit="report",
-        sources=(path,),
+        files=files,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carzero.core.tables import load_json, load_table
-from carzero.datasets.base import LabelledImages, PublicDataset, file_name, to_matrix
+from carzero.datasets.base import PublicDataset, Truth, build_truth, file_name, to_matrix
 from carzero.errors import TableError, describe
 
 # In the order of the released score columns: sorted with capitals first, "normal" left out.
@@ -65,7 +65,7 @@ _ITEM = r"""(?:'[^']*'|"[^"]*")"""
 _LIST = re.compile(rf"^\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*)?,?\s*\]\s*$")
 
 
-def load_labels(files: Sequence[Path]) -> LabelledImages:
+def load_labels(files: Sequence[Path]) -> Truth:
     """Reads the label matrix.
 
     Raises:
@@ -90,12 +90,13 @@ def load_labels(files: Sequence[Path]) -> LabelledImages:
         _check_agreement(found, official)
     if strange := sorted({label for labels in found.values() for label in labels} - {*LABELS, _NORMAL}):
         raise TableError(describe(f"{files[0]} names {len(strange)} labels that PadChest does not", got=strange[:5]))
-    return LabelledImages(
-        images=tuple(found),
-        matrix=to_matrix(LABELS, list(found.values())),
-        groups=tuple(patients.get(name) or name.rsplit("_", 1)[0] for name in found),
+    return build_truth(
+        LABELS,
+        list(found),
+        to_matrix(LABELS, list(found.values())),
+        groups=[patients.get(name) or name.rsplit("_", 1)[0] for name in found],
         unit="patient" if tables else "study",
-        sources=tuple(files),
+        files=files,
     )
 
 

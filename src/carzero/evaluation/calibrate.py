@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
 from carzero.evaluation.calibration_file import hash_calibration
-from carzero.evaluation.joined import LabelledScores, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, as_score_matrix
-from carzero.evaluation.truth import Truth, to_truth
+from carzero.evaluation.joined import Joined, join_truth
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
+from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
 from carzero.metrics.calibrators import CalibrationMethod
 from carzero.metrics.labels import UncertainPolicy
@@ -29,8 +30,8 @@ ORIGIN = ("weights_sha256", "preprocessing", "pool")
 class CalibrationRun:
     """The settings of one fit; see `carzero calibrate fit --help` for each."""
 
-    scores: Any
-    truth: Any
+    scores: ScoreSource
+    truth: TruthSource
     method: CalibrationMethod = "platt"
     truth_id: str | None = None
     labels: Sequence[str] | None = None
@@ -79,7 +80,7 @@ class CalibrationRun:
             )
         return fitted
 
-    def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: LabelledScores) -> dict[str, Any]:
+    def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: Joined) -> dict[str, Any]:
         from carzero._version import __version__
 
         return {

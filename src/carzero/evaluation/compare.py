@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.evaluate import EvaluationResult, describe_sources, find_patients
-from carzero.evaluation.joined import LabelledScores, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, as_score_matrix
-from carzero.evaluation.truth import to_truth
+from carzero.evaluation.joined import Joined, join_truth
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
+from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.comparison import compare
 from carzero.metrics.labels import UncertainPolicy
 
@@ -22,8 +21,8 @@ Advance = Callable[[int, int], None]
 class ComparisonRun:
     """The settings of one comparison; see `carzero compare --help` for each."""
 
-    scores: tuple[Any, Any]
-    truth: Any
+    scores: tuple[ScoreSource, ScoreSource]
+    truth: TruthSource
     names: tuple[str, str] | None = None
     truth_id: str | None = None
     labels: Sequence[str] | None = None
@@ -95,7 +94,7 @@ class ComparisonRun:
         return shared, [f"Only one table scores {', '.join(alone)}: not compared."] if alone else []
 
 
-def _check_same_pictures(first: LabelledScores, second: LabelledScores) -> None:
+def _check_same_pictures(first: Joined, second: Joined) -> None:
     if first.ids != second.ids:
         raise TableError(
             describe(

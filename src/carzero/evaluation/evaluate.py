@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
 from carzero.evaluation.calibration_file import load_calibration
-from carzero.evaluation.joined import LabelledScores, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, as_score_matrix, describe_probabilities
-from carzero.evaluation.truth import Truth, to_truth
+from carzero.evaluation.joined import Joined, join_truth
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, describe_probabilities
+from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
@@ -55,8 +56,8 @@ class EvaluationRun:
     data set (see `data.truth.to_truth`) or a `Truth`.
     """
 
-    scores: Any
-    truth: Any
+    scores: ScoreSource
+    truth: TruthSource
     truth_id: str | None = None
     labels: Sequence[str] | None = None
     groups: Sequence[str] = ()
@@ -126,7 +127,7 @@ class EvaluationRun:
         }
         return EvaluationResult(rows, manifest, notes)
 
-    def _thresholds(self, matrix: ScoreMatrix, joined: LabelledScores) -> tuple[Thresholds | None, list[str]]:
+    def _thresholds(self, matrix: ScoreMatrix, joined: Joined) -> tuple[Thresholds | None, list[str]]:
         if self.threshold_same:
             values = choose_thresholds(joined.truth, joined.scores, self.threshold_rule)
             note = "Thresholds were chosen on the set they are tested on: figures at them are optimistic."
@@ -167,7 +168,7 @@ class EvaluationRun:
         }
 
 
-def find_patients(joined: LabelledScores, wanted: str | None) -> tuple[str | None, list[str]]:
+def find_patients(joined: Joined, wanted: str | None) -> tuple[str | None, list[str]]:
     """The column of patients: the one wanted, else a usual name that is there; and a note on what that means."""
     column = wanted or next((name for name in PATIENT_COLUMNS if name in joined.metadata.columns), None)
     if column is None:
@@ -189,7 +190,7 @@ def describe_scores(matrix: ScoreMatrix) -> dict[str, Any]:
     }
 
 
-def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: LabelledScores) -> dict[str, Any]:
+def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Joined) -> dict[str, Any]:
     """What figures rest on, for a manifest."""
     from carzero._version import __version__
 
@@ -203,7 +204,7 @@ def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Labe
     }
 
 
-def _describe_probabilities(matrix: ScoreMatrix, joined: LabelledScores) -> tuple[str, list[str]]:
+def _describe_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[str, list[str]]:
     """What probabilities are, for the column `method`, and a note where they were fitted on these very pictures."""
     if matrix.probabilities is None:
         return "", []

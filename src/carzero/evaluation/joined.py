@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.hashing import hash_texts
+from carzero.datasets.base import UNCERTAIN, Truth
 from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.score_matrix import ScoreMatrix
-from carzero.evaluation.truth import UNCERTAIN, Truth, match_labels
+from carzero.evaluation.truth import match_labels
 from carzero.metrics.calibration import ABNORMAL, NO_FINDING, to_abnormal
 from carzero.metrics.groups import to_bands
 from carzero.metrics.labels import UncertainPolicy, resolve_uncertain
@@ -31,17 +32,33 @@ _MOST_GROUPS = 30
 _DERIVED = {ABNORMAL: True, NO_FINDING: False}
 
 
+class Account(TypedDict):
+    """What was joined, left out and resolved, for the manifest."""
+
+    images: int
+    unscored: int
+    unlabelled: int
+    uncertain_labels: int
+    uncertain_policy: UncertainPolicy
+    unknown_labels: int
+    derived_labels: list[str]
+    matched_columns: dict[str, str]
+    images_sha256: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledScores:
-    """Pictures with scores and truth, sorted by image id, so that the order of the files decides nothing.
+class Joined:
+    """Images with scores and truth, in the same rows.
 
     Attributes:
-        ids: (N,) sorted.
+        ids: (N,).
         labels: (C,).
-        scores: (N, C) what orders pictures.
+        scores: (N, C) what orders images.
         probabilities: (N, C) or None.
         truth: (N, C) of 1, 0, NaN.
-        metadata: one row a picture in this order: the columns of truth, then those of the score table that it lacks.
+        metadata: one row an image in this order: the columns of truth, then those of the score table that it lacks.
+        groups: (N,) what truth says is resampled as a whole; None where a column of `metadata` is to tell.
+        missing: ids of truth that have no score.
         account: numbers of what was joined, left out and resolved, for the manifest.
     """
 
@@ -51,7 +68,9 @@ class LabelledScores:
     probabilities: Floats | None
     truth: Floats
     metadata: pd.DataFrame
-    account: dict[str, Any]
+    groups: tuple[str, ...] | None
+    missing: tuple[str, ...]
+    account: Account
 
     def read_keys(self, column: str) -> NDArray[np.str_]:
         """A column of keys, such as patient ids, as texts.
@@ -116,8 +135,8 @@ def join_truth(
     labels: Sequence[str] | None = None,
     uncertain: UncertainPolicy = "drop",
     allow_missing: bool = False,
-) -> LabelledScores:
-    """Joins scores and truth by image id.
+) -> Joined:
+    """Joins scores and truth by image id, sorted, so that the order of the files decides nothing.
 
     Args:
         scores: what was scored.
@@ -132,32 +151,65 @@ def join_truth(
     """
     kept = _choose_labels(scores, truth, labels)
     both = sorted({*scores.ids} & {*truth.ids})
-    account = _count(scores, truth, both)
-    if not both or ((account["unscored"] or account["unlabelled"]) and not allow_missing):
-        raise _mismatch(scores, truth, account)
-    taken, known = _rows_of(both, scores.ids), _rows_of(both, truth.ids)
-    needed = kept if all(kept.values()) else {**_columns_of(scores, truth), **kept}
+    if not both or (len(both) < max(len(scores.ids), len(truth.ids)) and not allow_missing):
+        raise _mismatch(scores, truth, len(both))
+    rows = list(zip(_rows_of(both, truth.ids), _rows_of(both, scores.ids), strict=True))
+    return join_rows(scores, truth, rows, kept, uncertain)
+
+
+def join_rows(
+    scores: ScoreMatrix,
+    truth: Truth,
+    rows: Sequence[tuple[int, int]],
+    columns: Mapping[str, str],
+    uncertain: UncertainPolicy = "drop",
+) -> Joined:
+    """Brings rows of truth and of scores together.
+
+    Args:
+        scores: what was scored.
+        truth: what is known.
+        rows: pairs of rows of truth and of scores, one an image, at least one.
+        columns: labels to keep, and truth's column of each; "" for one that follows from the others.
+        uncertain: what -1 becomes.
+
+    Raises:
+        TableError: a column of truth holds something else than labels, or the policy is unknown.
+    """
+    known, taken = (list(each) for each in zip(*rows, strict=True))
+    ids = tuple(truth.ids[row] for row in known)
+    needed = columns if all(columns.values()) else {**_columns_of(scores, truth), **columns}
     given = {label: truth.values([column])[known, 0] for label, column in needed.items() if column}
     with refuse_settings("Scores and truth cannot be joined"):
         values = {label: resolve_uncertain(each, uncertain, uncertain=UNCERTAIN) for label, each in given.items()}
-    resolved = _derive(values, kept)
-    columns = [scores.labels.index(label) for label in kept]
-    account |= {
-        "uncertain_labels": sum(int((given[label] == UNCERTAIN).sum()) for label in kept if kept[label]),
-        "uncertain_policy": uncertain,
-        "unknown_labels": int(np.isnan(resolved).sum()),
-        "derived_labels": [label for label, column in kept.items() if not column],
-        "matched_columns": {label: column for label, column in kept.items() if column not in (label, "")},
-        "images_sha256": hash_texts(both),
-    }
+    resolved = _derive(values, columns)
+    account = Account(
+        images=len(ids),
+        unscored=len(truth.ids) - len(ids),
+        unlabelled=len(scores.ids) - len({*taken}),
+        uncertain_labels=sum(int((given[label] == UNCERTAIN).sum()) for label in columns if columns[label]),
+        uncertain_policy=uncertain,
+        unknown_labels=int(np.isnan(resolved).sum()),
+        derived_labels=[label for label, column in columns.items() if not column],
+        matched_columns={label: column for label, column in columns.items() if column not in (label, "")},
+        images_sha256=hash_texts(ids),
+    )
     own = [
         name for name in scores.frame.columns if name not in truth.frame and not name.startswith(("logit:", "prob:"))
     ]
     metadata = truth.frame.iloc[known].reset_index(drop=True)
-    metadata = metadata.join(scores.frame[own].iloc[taken].reset_index(drop=True))
-    probabilities = None if scores.probabilities is None else scores.probabilities[np.ix_(taken, columns)]
-    return LabelledScores(
-        tuple(both), tuple(kept), scores.values[np.ix_(taken, columns)], probabilities, resolved, metadata, account
+    chosen = scores.select(list(columns))
+    joined = {*known}
+    return Joined(
+        ids=ids,
+        labels=chosen.labels,
+        scores=chosen.values[taken],
+        probabilities=None if chosen.probabilities is None else chosen.probabilities[taken],
+        truth=resolved,
+        metadata=metadata.join(scores.frame[own].iloc[taken].reset_index(drop=True)),
+        groups=None if truth.groups is None else tuple(truth.groups[row] for row in known),
+        missing=tuple(name for row, name in enumerate(truth.ids) if row not in joined),
+        account=account,
     )
 
 
@@ -190,13 +242,13 @@ def _columns_of(scores: ScoreMatrix, truth: Truth) -> dict[str, str]:
     return match_labels(scores.labels, list(truth.frame.columns))
 
 
-def _derive(values: dict[str, Floats], kept: dict[str, str]) -> Floats:
+def _derive(values: Mapping[str, Floats], kept: Mapping[str, str]) -> Floats:
     """(N, labels to keep): truth as it is, and what follows from all findings that are scored and in truth."""
     derived = [label for label, column in kept.items() if not column]
     if derived:
         findings = np.column_stack([each for label, each in values.items() if label not in _DERIVED])
         abnormal = to_abnormal(findings)
-        values = values | {label: abnormal if _DERIVED[label] else 1 - abnormal for label in derived}
+        values = {**values} | {label: abnormal if _DERIVED[label] else 1 - abnormal for label in derived}
     return np.column_stack([values[label] for label in kept])
 
 
@@ -205,26 +257,18 @@ def _rows_of(ids: Sequence[str], order: Sequence[str]) -> list[int]:
     return [rows[image_id] for image_id in ids]
 
 
-def _count(scores: ScoreMatrix, truth: Truth, both: Sequence[str]) -> dict[str, Any]:
-    return {
-        "images": len(both),
-        "unscored": len(truth.ids) - len(both),
-        "unlabelled": len(scores.ids) - len(both),
-    }
-
-
-def _mismatch(scores: ScoreMatrix, truth: Truth, account: dict[str, Any]) -> TableError:
+def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     unscored = sorted({*truth.ids} - {*scores.ids})[:_SHOWN]
     unlabelled = sorted({*scores.ids} - {*truth.ids})[:_SHOWN]
     failed = len(scores.manifest.get("failures", []))
     return TableError(
         describe(
-            f"Scores and truth name different pictures: {account['images']} are in both, {account['unscored']} have "
-            f"truth but no score (such as {unscored}), {account['unlabelled']} a score but no truth (such as "
+            f"Scores and truth name different pictures: {both} are in both, {len(truth.ids) - both} have "
+            f"truth but no score (such as {unscored}), {len(scores.ids) - both} a score but no truth (such as "
             f"{unlabelled})" + (f"; {failed} pictures failed when they were scored" if failed else ""),
             expected=f"image_id of {scores.source} equal to {truth.id_column} of {truth.source}",
             then="name another key with --truth-id, or go on with those in both by --allow-missing"
-            if account["images"]
+            if both
             else "name another key with --truth-id",
         )
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.core.hashing import hash_table
+from carzero.core.hashing import load_hashed_table
 from carzero.core.run_record import manifest_path
-from carzero.core.tables import load_table
 from carzero.errors import TableError, describe
 from carzero.metrics.calibration import ScoreKind
 from carzero.metrics.groups import to_differences
@@ -73,12 +72,17 @@ class ScoreMatrix:
         Raises:
             TableError: no label has a logit.
         """
-        columns = [c for c, label in enumerate(self.labels) if f"logit:{label}" in self.frame.columns]
-        if not columns:
+        labels = [label for label in self.labels if f"logit:{label}" in self.frame.columns]
+        if not labels:
             raise TableError(describe(f"{self.source} holds no logits", got=list(self.labels)))
+        return self.select(labels)
+
+    def select(self, labels: Sequence[str]) -> ScoreMatrix:
+        """These labels, in this order."""
+        columns = [self.labels.index(label) for label in labels]
         return replace(
             self,
-            labels=tuple(self.labels[c] for c in columns),
+            labels=tuple(labels),
             values=self.values[:, columns],
             probabilities=None if self.probabilities is None else self.probabilities[:, columns],
         )
@@ -95,7 +99,10 @@ class ScoreMatrix:
         )
 
 
-def as_score_matrix(scores: Any) -> ScoreMatrix:
+ScoreSource: TypeAlias = "ScoreMatrix | str | Path | pd.DataFrame"
+
+
+def as_score_matrix(scores: ScoreSource) -> ScoreMatrix:
     """Takes scores as a caller has them: a path, a pandas table, or a `ScoreMatrix`, which is returned as it is."""
     if isinstance(scores, ScoreMatrix):
         return scores
@@ -113,14 +120,23 @@ def load_score_matrix(path: Path) -> ScoreMatrix:
     Raises:
         TableError: no such table, no `image_id`, no scores, a doubled key, or a score that is no number.
     """
-    frame, side_car = load_table(path), manifest_path(path)
-    manifest: dict[str, Any] = {}
-    if side_car.exists():
-        try:
-            manifest = dict(json.loads(side_car.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise TableError(describe(f"{side_car} is no manifest", then="delete it, or restore it")) from error
-    return to_score_matrix(frame, source=str(path), sha256=hash_table(path), manifest=manifest)
+    frame, sha256 = load_hashed_table(path)
+    return to_score_matrix(frame, source=str(path), sha256=sha256, manifest=load_score_manifest(path))
+
+
+def load_score_manifest(path: Path) -> dict[str, Any]:
+    """Reads the manifest beside a score table; empty where there is none.
+
+    Raises:
+        TableError: it is not a JSON object.
+    """
+    side_car = manifest_path(path)
+    if not side_car.exists():
+        return {}
+    try:
+        return dict(json.loads(side_car.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise TableError(describe(f"{side_car} is no manifest", then="delete it, or restore it")) from error
 
 
 def to_score_matrix(

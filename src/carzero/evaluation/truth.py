@@ -1,24 +1,21 @@
-"""Truth: what is known of each picture, from a labelled table or a torchxrayvision-style data set."""
+"""Truth read from what a user has: a labelled table, or a torchxrayvision-style data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.core.hashing import hash_table, hash_texts
-from carzero.core.tables import load_table
+from carzero.core.hashing import hash_texts, load_hashed_table
+from carzero.datasets.base import Truth
 from carzero.errors import TableError, describe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-UNCERTAIN = -1.0
 
 # Names of the key in tables that people have: ours, then those of NIH, PadChest, CheXpert, MIMIC-CXR, Open-i, SIIM.
 ID_COLUMNS = ("image_id", "Image Index", "ImageID", "Path", "dicom_id", "imageid", "ImageId")
@@ -26,62 +23,30 @@ ID_COLUMNS = ("image_id", "Image Index", "ImageID", "Path", "dicom_id", "imageid
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """A table of pictures and what is known of them.
+class LabelledDataset(Protocol):
+    """A torchxrayvision-style data set.
 
     Attributes:
-        frame: one row a picture: findings and metadata, as they were read.
-        ids: (N,) key of each row, each once.
-        id_column: where the keys were found.
-        source: file name, or the kind of object.
-        sha256: of the file, or of keys and labels.
+        pathologies: (C,) names of findings.
+        labels: (N, C) of 1, 0, NaN.
+        csv: N rows of metadata, the key among them.
     """
 
-    frame: pd.DataFrame
-    ids: tuple[str, ...]
-    id_column: str
-    source: str
-    sha256: str
-
-    def values(self, columns: Sequence[str]) -> NDArray[np.float64]:
-        """(N, len(columns)) of 1, 0, -1 (uncertain) and NaN (blank: unknown).
-
-        Raises:
-            TableError: a cell holds something else.
-        """
-        return np.column_stack([self._read(column) for column in columns])
-
-    def _read(self, column: str) -> NDArray[np.float64]:
-        import pandas as pd
-
-        cells = self.frame[column]
-        if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
-            cells = cells.map(lambda cell: cell.strip() or None if isinstance(cell, str) else cell)
-            cells = cells.replace({"True": 1, "true": 1, "False": 0, "false": 0})
-        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        strange = (np.isnan(numbers) & cells.notna().to_numpy()) | ~np.isin(numbers, (1, 0, UNCERTAIN)) & ~np.isnan(
-            numbers
-        )
-        if strange.any():
-            row = int(np.flatnonzero(strange)[0])
-            raise TableError(
-                describe(
-                    f"{self.source}: the column {column} is no finding (row {self.ids[row]}, one of {strange.sum()})",
-                    got=self.frame[column].iloc[row],
-                    expected="1, 0, -1 (uncertain) or blank (unknown)",
-                    then="name the findings with --labels",
-                )
-            )
-        return np.asarray(numbers)
+    pathologies: Sequence[str]
+    labels: NDArray[np.float64]
+    csv: pd.DataFrame
 
 
-def to_truth(source: Any, *, id_column: str | None = None) -> Truth:
+TruthSource: TypeAlias = "Truth | str | Path | pd.DataFrame | LabelledDataset"
+
+
+def to_truth(source: TruthSource, *, id_column: str | None = None) -> Truth:
     """Reads truth from what a user has.
 
     Args:
-        source: a `Truth`; a table's path; a pandas table; or a torchxrayvision-style data set: `.pathologies` (C,),
-            `.labels` (N, C) of 1, 0, NaN, and `.csv`, a pandas table of N rows that holds the key.
+        source: a `Truth`, such as that of a public data set; a table's path; a pandas table; or a torchxrayvision-style
+            data set: `.pathologies` (C,), `.labels` (N, C) of 1, 0, NaN, and `.csv`, a pandas table of N rows that
+            holds the key.
         id_column: the column with each picture's key; by default the first of `ID_COLUMNS` that is there.
 
     Raises:
@@ -93,7 +58,7 @@ def to_truth(source: Any, *, id_column: str | None = None) -> Truth:
         return source
     if isinstance(source, str | Path):
         keys = [*ID_COLUMNS, *([id_column] if id_column else [])]
-        frame, name, sha256 = load_table(source, keys=keys), str(source), hash_table(Path(source))
+        (frame, sha256), name = load_hashed_table(Path(source), keys=keys), str(source)
     elif isinstance(source, pd.DataFrame):
         frame, name, sha256 = source, "a pandas table", ""
     else:
@@ -102,7 +67,7 @@ def to_truth(source: Any, *, id_column: str | None = None) -> Truth:
     column = _find_id_column(frame, id_column, name)
     ids = _read_ids(frame[column], name)
     frame = frame.reset_index(drop=True)
-    return Truth(frame, ids, column, name, sha256 or hash_texts([frame.to_csv(index=False)]))
+    return Truth(ids, frame, column, name, sha256 or hash_texts([frame.to_csv(index=False)]))
 
 
 def match_labels(labels: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
@@ -119,7 +84,7 @@ def _plain(name: str) -> str:
     return " ".join(str(name).lower().replace("_", " ").split())
 
 
-def _to_frame(dataset: Any) -> pd.DataFrame:
+def _to_frame(dataset: LabelledDataset) -> pd.DataFrame:
     """Findings and metadata of a torchxrayvision-style data set in one table."""
     import pandas as pd
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from carzero.core.hashing import hash_file, hash_files, hash_texts
-from carzero.datasets.base import LabelledImages, PublicDataset
+from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import FoundImages, find_images
 from carzero.errors import TableError, describe
-from carzero.evaluation.benchmark.scores import Aligned, ScoreFile, align_scores, load_score_file, to_score_file
-from carzero.evaluation.score_matrix import describe_probabilities, to_score_matrix
+from carzero.evaluation.benchmark.scores import join_set, load_set_scores, to_set_scores
+from carzero.evaluation.joined import Joined
+from carzero.evaluation.score_matrix import ScoreMatrix, describe_probabilities, to_score_matrix
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
@@ -31,7 +30,7 @@ _PACKAGES = ("numpy", "scipy")
 
 def build_manifest(
     dataset: PublicDataset,
-    labelled: LabelledImages,
+    truth: Truth,
     images: Sequence[str],
     *,
     task: str,
@@ -43,7 +42,7 @@ def build_manifest(
 
     Args:
         dataset: the public data set.
-        labelled: its labels.
+        truth: its labels.
         images: ids that were evaluated, in order.
         task: "classification" or "pointing".
         scores: where the scores came from: file and hash, or weights, preprocessing and prompts.
@@ -63,9 +62,9 @@ def build_manifest(
         "images_published": dataset.images,
         "image_list_sha256": hash_texts(images),
         "missing": list(missing),
-        "labels": [{"file": path.name, "sha256": hash_source(path)} for path in labelled.sources],
-        "truth_sha256": _hash_truth(labelled),
-        "resampled": labelled.unit,
+        "labels": [{"file": path.name, "sha256": hash_source(path)} for path in truth.files],
+        "truth_sha256": truth.sha256,
+        "resampled": truth.unit,
         **scores,
         **settings,
         "notes": _list_notes(dataset, images, missing),
@@ -84,14 +83,6 @@ def hash_source(path: Path) -> str:
         return hash_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
     except OSError as error:
         raise TableError(describe(f"{path} cannot be read", got=str(error))) from error
-
-
-def _hash_truth(labelled: LabelledImages) -> str:
-    """SHA-256 of the label matrix as text: a picture, and its 0 and 1 in class order, a line."""
-    rows = labelled.matrix.astype(np.int64)
-    return hash_texts(
-        f"{name} {' '.join(map(str, row))}" for name, row in zip(labelled.images, rows.tolist(), strict=True)
-    )
 
 
 def _list_notes(dataset: PublicDataset, images: Sequence[str], missing: Sequence[str]) -> list[str]:
@@ -130,14 +121,14 @@ class BenchmarkResult:
         dataset: the public data set.
         rows: the tidy table: the columns of `evaluation.rows.COLUMNS`, and `published`.
         manifest: the record.
-        aligned: truth and scores, for curves; None where figures came from elsewhere.
+        joined: truth and scores, for curves; None where figures came from elsewhere.
         failures: every image that was not scored.
     """
 
     dataset: PublicDataset
     rows: list[dict[str, Any]]
     manifest: dict[str, Any]
-    aligned: Aligned | None = None
+    joined: Joined | None = None
     failures: list[Failure] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,26 +155,26 @@ def benchmark_scores(
     Args:
         dataset: the public data set.
         labels: its label files.
-        scores: see `load_score_file`.
+        scores: see `load_set_scores`.
         image_list: what the rows of a released score file are.
         allow_missing: evaluate what is there although pictures of the set have no score.
         statistics: of the intervals.
 
     Raises:
-        TableError: a file that does not fit; see `load_score_file` and `align_scores`.
+        TableError: a file that does not fit; see `load_set_scores` and `join_set`.
     """
-    labelled = dataset.load(labels)
-    scored = load_score_file(scores, dataset, image_list)
+    truth = dataset.load(labels)
+    scored = load_set_scores(scores, dataset, image_list)
     about = {
         "scores": {
-            "form": scored.form,
+            "form": "score table" if image_list is None else "released logits",
             "file": scores.name,
-            "sha256": hash_source(scores),
+            "sha256": scored.sha256,
             "image_list": None if image_list is None else {"file": image_list.name, "sha256": hash_source(image_list)},
         },
-        **_describe_weights(scored.provenance),
+        **_describe_weights(scored.manifest),
     }
-    return _evaluate(dataset, labelled, scored, about, allow_missing, statistics or Statistics())
+    return _evaluate(dataset, truth, scored, about, allow_missing, statistics or Statistics())
 
 
 def benchmark_images(
@@ -217,22 +208,22 @@ def benchmark_images(
         CARZeroError: pictures are missing and that is not allowed, or settings that cannot work. A picture that cannot
             be read is no error: it is left out, and listed in the result.
     """
-    labelled = dataset.load(labels)
-    found = find_images(images, labelled.images, dataset.to_id)
-    refuse_missing(found, labelled, images, allow_missing)
+    truth = dataset.load(labels)
+    found = find_images(images, truth.ids, dataset.to_id)
+    refuse_missing(found, truth, images, allow_missing)
     table = None if out is None else out / "scores.parquet"
     run = ScoringRun(found.items, settings, table, resume=resume, overwrite=overwrite)
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
-    scored = to_score_file(to_score_matrix(result.table, manifest=result.manifest), dataset)
-    about = {"scores": {"form": "scored here"}, **_describe_weights(scored.provenance, weights=settings.weights.name)}
+    scored = to_set_scores(to_score_matrix(result.table, manifest=result.manifest), dataset)
+    about = {"scores": {"form": "scored here"}, **_describe_weights(scored.manifest, weights=settings.weights.name)}
     about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
     about["failures"] = [{"image_id": each.image_id, "reason": each.reason} for each in result.failures]
-    evaluated = _evaluate(dataset, labelled, scored, about, True, statistics or Statistics())
-    return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.aligned, result.failures)
+    evaluated = _evaluate(dataset, truth, scored, about, True, statistics or Statistics())
+    return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.joined, result.failures)
 
 
-def refuse_missing(found: FoundImages, labelled: LabelledImages, folder: Path, allow_missing: bool) -> None:
+def refuse_missing(found: FoundImages, truth: Truth, folder: Path, allow_missing: bool) -> None:
     """Stops a run whose pictures are not all there.
 
     Raises:
@@ -241,7 +232,7 @@ def refuse_missing(found: FoundImages, labelled: LabelledImages, folder: Path, a
     if found.missing and not (allow_missing and found.items):
         raise TableError(
             describe(
-                f"{len(found.missing)} of {len(labelled.images)} pictures are not below {folder}",
+                f"{len(found.missing)} of {len(truth.ids)} pictures are not below {folder}",
                 got=found.missing[:3],
                 expected="every picture of the set, at any depth, by its official name",
                 then="give --allow-missing to evaluate the rest" if found.items else "check --images",
@@ -251,61 +242,62 @@ def refuse_missing(found: FoundImages, labelled: LabelledImages, folder: Path, a
 
 def _evaluate(
     dataset: PublicDataset,
-    labelled: LabelledImages,
-    scored: ScoreFile,
+    truth: Truth,
+    scored: ScoreMatrix,
     about: Mapping[str, Any],
     allow_missing: bool,
     statistics: Statistics,
 ) -> BenchmarkResult:
-    aligned = align_scores(labelled, scored, allow_missing=allow_missing)
+    joined = join_set(truth, scored, allow_missing=allow_missing)
     with warnings.catch_warnings(record=True) as undefined:
         warnings.simplefilter("always", UndefinedMetricWarning)
         rows = evaluate(
-            aligned.scores,
-            aligned.truth,
+            joined.scores,
+            joined.truth,
             dataset.labels,
             dataset=dataset.name,
-            patients=None if labelled.unit == "image" else aligned.groups,
-            label_sets=_list_label_sets(dataset, aligned),
-            probabilities=aligned.probabilities,
-            probability_note="" if scored.probabilities is None else describe_probabilities(scored.provenance),
+            patients=None if truth.unit == "image" else joined.groups,
+            label_sets=_list_label_sets(dataset, joined),
+            probabilities=joined.probabilities,
+            probability_note="" if scored.probabilities is None else describe_probabilities(scored.manifest),
             rounds=statistics.rounds,
             seed=statistics.seed,
         )
+    drawn = len(set(joined.groups or joined.ids))
     manifest = build_manifest(
         dataset,
-        labelled,
-        aligned.images,
+        truth,
+        joined.ids,
         task="classification",
-        scores={**about, "score_kind": "logit", "unused_scores": aligned.unused},
-        missing=aligned.missing,
+        scores={**about, "score_kind": "logit", "unused_scores": joined.account["unlabelled"]},
+        missing=joined.missing,
         settings={
-            "intervals": f"bootstrap and DeLong over whole {labelled.units}, {len(set(aligned.groups))} of them",
+            "intervals": f"bootstrap and DeLong over whole {truth.units}, {drawn} of them",
             "rounds": statistics.rounds,
             "seed": statistics.seed,
             "confidence": 0.95,
         },
     )
     manifest["notes"] += [str(each.message) for each in undefined]
-    return BenchmarkResult(dataset, to_records(rows, dataset, labelled), manifest, aligned)
+    return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest, joined)
 
 
-def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, labelled: LabelledImages) -> list[dict[str, Any]]:
+def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, truth: Truth) -> list[dict[str, Any]]:
     """Rows as plain values, beside what is published; what is resampled gets its right name in `method`."""
     return [
         {
             **row.to_record(),
-            "method": row.method.replace(" patients", f" {labelled.units}"),
+            "method": row.method.replace(" patients", f" {truth.units}"),
             "published": dataset.find_published(row.metric, row.label),
         }
         for row in rows
     ]
 
 
-def _list_label_sets(dataset: PublicDataset, aligned: Aligned) -> dict[str, Any]:
+def _list_label_sets(dataset: PublicDataset, joined: Joined) -> dict[str, Any]:
     """Further means: the long tail where there are classes enough, and the mean without classes of no finding."""
     tailed = len(dataset.labels) >= _LONG_TAILED
-    sets: dict[str, Any] = dict(list_label_sets(aligned.truth.sum(axis=0))) if tailed else {}
+    sets: dict[str, Any] = dict(list_label_sets(joined.truth.sum(axis=0))) if tailed else {}
     if dataset.no_findings:
         sets["findings"] = [index for index, label in enumerate(dataset.labels) if label not in dataset.no_findings]
     return {name: chosen for name, chosen in sets.items() if len(chosen)}

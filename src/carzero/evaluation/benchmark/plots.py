@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
-from carzero.evaluation.benchmark.scores import Aligned
+from carzero.evaluation.joined import Joined
 from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
 
 if TYPE_CHECKING:
@@ -49,25 +49,25 @@ def check_drawing() -> None:
 
 
 def draw_figures(
-    labels: Sequence[str], rows: Sequence[Mapping[str, Any]], aligned: Aligned | None, metric: str
+    labels: Sequence[str], rows: Sequence[Mapping[str, Any]], joined: Joined | None, metric: str
 ) -> dict[str, Figure]:
     """Draws what there is to draw, by file name.
 
     Args:
         labels: classes in order.
         rows: of the tidy table, with `published`.
-        aligned: truth and scores, for curves; None draws none.
+        joined: truth and scores, for curves; None draws none.
         metric: shown in the forest plot.
     """
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
         figures = {"forest": _draw_forest(labels, rows, metric)}
-        if aligned is not None:
-            figures["roc"] = _draw_curves(labels, aligned, "roc")
-            figures["precision_recall"] = _draw_curves(labels, aligned, "precision_recall")
-            if aligned.probabilities is not None:
-                figures["reliability"] = _draw_reliability(labels, aligned)
+        if joined is not None:
+            figures["roc"] = _draw_curves(labels, joined, "roc")
+            figures["precision_recall"] = _draw_curves(labels, joined, "precision_recall")
+            if joined.probabilities is not None:
+                figures["reliability"] = _draw_reliability(labels, joined)
     return figures
 
 
@@ -95,14 +95,14 @@ def _new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _draw_curves(labels: Sequence[str], aligned: Aligned, kind: str) -> Figure:
+def _draw_curves(labels: Sequence[str], joined: Joined, kind: str) -> Figure:
     import matplotlib as mpl
 
     few = len(labels) <= _NAMED
     figure, axes = _new_axes(8.2 if few else 5.6, 5.2)
     colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
     for column, label in enumerate(labels):
-        x, y = _trace(kind, aligned.truth[:, column], aligned.scores[:, column], _POINTS[few])
+        x, y = _trace(kind, joined.truth[:, column], joined.scores[:, column], _POINTS[few])
         style = {"color": colours[column % 20], "lw": 1.4} if few else {"color": _FAINT, "lw": 0.5, "alpha": 0.6}
         if not np.isnan(y).any():  # a class without a positive, or a negative, has no curve
             axes.plot(x, y, label=label, drawstyle="default" if kind == "roc" else "steps-post", **style)
@@ -133,12 +133,12 @@ def _trace(kind: str, truth: Floats, scores: Floats, points: int) -> tuple[Float
     return x[kept], y[kept]
 
 
-def _draw_reliability(labels: Sequence[str], aligned: Aligned) -> Figure:
+def _draw_reliability(labels: Sequence[str], joined: Joined) -> Figure:
     figure, axes = _new_axes(8.2, 5.2)
     few = len(labels) <= _NAMED
-    probabilities = aligned.probabilities
+    probabilities = joined.probabilities
     for column, label in enumerate(labels if probabilities is not None else ()):
-        curve = reliability_curve(aligned.truth[:, column], probabilities[:, column])  # type: ignore[index]
+        curve = reliability_curve(joined.truth[:, column], probabilities[:, column])  # type: ignore[index]
         axes.plot(curve.mean_probability, curve.fraction_positive, marker="o", ms=3, lw=1, label=label if few else None)
     axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, ls=":")
     axes.set(xlabel="mean probability of the bin", ylabel="fraction of positives in it", xlim=(0, 1), ylim=(0, 1))

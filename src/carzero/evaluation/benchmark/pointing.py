@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carzero.core.journal import Journal
-from carzero.datasets.base import LabelledImages, PublicDataset
+from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import find_images
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.benchmark.classification import (
@@ -190,9 +190,9 @@ def point_maps(
     Raises:
         CARZeroError: the set has no boxes, or a file does not fit.
     """
-    labelled = _load(dataset, labels)
+    truth = _load(dataset, labels)
     about = {"maps": {"form": "table of maps", "file": maps.name, "sha256": hash_source(maps)}}
-    return _evaluate(dataset, labelled, load_map_table(maps), about, allow_missing, statistics or Statistics())
+    return _evaluate(dataset, truth, load_map_table(maps), about, allow_missing, statistics or Statistics())
 
 
 def point_images(
@@ -215,9 +215,9 @@ def point_images(
     Raises:
         CARZeroError: the set has no boxes, pictures are missing, or settings that cannot work.
     """
-    labelled = _load(dataset, labels)
-    found = find_images(images, labelled.images, dataset.to_id)
-    refuse_missing(found, labelled, images, allow_missing)
+    truth = _load(dataset, labels)
+    found = find_images(images, truth.ids, dataset.to_id)
+    refuse_missing(found, truth, images, allow_missing)
     journal = None if out is None else out / f"{MAPS_FILE}.journal"
     with progress(len(found.items)) as advance:
         mapped = map_images(
@@ -236,13 +236,13 @@ def point_images(
         "prompts": {label: list(prompts) for label, prompts in settings.prompts},
         "failures": [{"image_id": each.image_id, "reason": each.reason} for each in mapped.failures],
     }
-    result = _evaluate(dataset, labelled, mapped.table, about, True, statistics or Statistics())
+    result = _evaluate(dataset, truth, mapped.table, about, True, statistics or Statistics())
     return BenchmarkResult(dataset, result.rows, result.manifest, None, mapped.failures)
 
 
-def _load(dataset: PublicDataset, labels: Sequence[Path]) -> LabelledImages:
-    labelled = dataset.load(labels)
-    if labelled.boxes is None:
+def _load(dataset: PublicDataset, labels: Sequence[Path]) -> Truth:
+    truth = dataset.load(labels)
+    if truth.boxes is None:
         raise ConfigurationError(
             describe(
                 f"{dataset.title} has no boxes, so nothing can be pointed at",
@@ -250,31 +250,31 @@ def _load(dataset: PublicDataset, labels: Sequence[Path]) -> LabelledImages:
                 expected="a set with boxes, such as chestxdet10",
             )
         )
-    return labelled
+    return truth
 
 
 def _evaluate(
     dataset: PublicDataset,
-    labelled: LabelledImages,
+    truth: Truth,
     table: MapTable,
     about: Mapping[str, Any],
     allow_missing: bool,
     statistics: Statistics,
 ) -> BenchmarkResult:
-    chosen, kept, missing = _align(dataset, labelled, table, allow_missing)
-    groups = [labelled.groups[index] for index in kept]
-    truths = Boxes(*labelled.boxes.to_arrays(chosen.images, dataset.labels))  # type: ignore[union-attr]
+    chosen, kept, missing = _align(dataset, truth, table, allow_missing)
+    patients = truth.groups if truth.unit != "image" else None
+    truths = Boxes(*truth.boxes.to_arrays(chosen.images, dataset.labels))  # type: ignore[union-attr]
     rows = build_rows(
         measure_maps(chosen, truths),
         dataset.labels,
         dataset=dataset.name,
-        groups=None if labelled.unit == "image" else groups,
+        groups=None if patients is None else [patients[index] for index in kept],
         rounds=statistics.rounds,
         seed=statistics.seed,
     )
     manifest = build_manifest(
         dataset,
-        labelled,
+        truth,
         chosen.images,
         task="pointing",
         scores={
@@ -285,14 +285,14 @@ def _evaluate(
         },
         missing=missing,
         settings={
-            "intervals": f"95 %: Wilson for a class, else bootstrap over whole {labelled.units}",
+            "intervals": f"95 %: Wilson for a class, else bootstrap over whole {truth.units}",
             "rounds": statistics.rounds,
             "seed": statistics.seed,
         },
     )
     if is_demo(table.provenance.get("weights_sha256", "")):
         manifest["notes"].insert(0, DEMO_DOUBT)
-    return BenchmarkResult(dataset, to_records(rows, dataset, labelled), manifest)
+    return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest)
 
 
 def _describe_maps(table: MapTable) -> dict[str, Any]:
@@ -301,22 +301,22 @@ def _describe_maps(table: MapTable) -> dict[str, Any]:
 
 
 def _align(
-    dataset: PublicDataset, labelled: LabelledImages, table: MapTable, allow_missing: bool
+    dataset: PublicDataset, truth: Truth, table: MapTable, allow_missing: bool
 ) -> tuple[MapTable, list[int], list[str]]:
     """Maps of the set's pictures in the set's order, their rows in the set, and the pictures without a map."""
     if lacking := [label for label in dataset.labels if label not in table.labels]:
         raise TableError(describe(f"The maps lack findings of {dataset.title}", got=lacking))
     places = {dataset.to_id(name): row for row, name in enumerate(table.images)}
-    kept = [index for index, name in enumerate(labelled.images) if name in places]
-    missing = [name for name in labelled.images if name not in places]
+    kept = [index for index, name in enumerate(truth.ids) if name in places]
+    missing = [name for name in truth.ids if name not in places]
     if not kept or (missing and not allow_missing):
         raise TableError(
             describe(
-                f"{len(missing)} of {len(labelled.images)} labelled pictures have no map",
+                f"{len(missing)} of {len(truth.ids)} labelled pictures have no map",
                 got=missing[:3],
                 expected="a map for each",
                 then="give --allow-missing to evaluate the rest" if kept else "check that these maps are of this set",
             )
         )
-    chosen = table.select([places[labelled.images[index]] for index in kept], dataset.labels)
+    chosen = table.select([places[truth.ids[index]] for index in kept], dataset.labels)
     return chosen, kept, missing

@@ -205,7 +205,7 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
     """
     metric = "pointing" if result.manifest["task"] == "pointing" else "auroc"
-    figures = draw_figures(result.dataset.labels, result.rows, result.aligned, metric)
+    figures = draw_figures(result.dataset.labels, result.rows, result.joined, metric)
     svg = {name: to_svg(figure) for name, figure in figures.items()}
     contents = {
         "metrics.csv": _to_csv(result).encode(),

@@ -1,20 +1,22 @@
-"""Scores from a file: this package's table, keyed by picture, or the released form, whose rows follow a list."""
+"""Scores of a public data set: a table of `carzero predict`, or released logits, whose rows follow a list of images."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.hashing import load_hashed_table
 from carzero.core.tables import load_table
-from carzero.datasets.base import LabelledImages, PublicDataset, stem
+from carzero.datasets.base import PublicDataset, Truth, stem
 from carzero.errors import TableError, describe
-from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
+from carzero.evaluation.joined import Joined, join_rows
+from carzero.evaluation.score_matrix import ScoreMatrix, load_score_manifest, to_score_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,53 +24,9 @@ if TYPE_CHECKING:
 
 _LIST_COLUMNS = ("image", "Path", "path", "image_id", "file_name", "Image Index", "ImageID")
 
-_KEPT = ("carzero_version", "weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool", "calibration")
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreFile:
-    """Scores as a file holds them.
-
-    Attributes:
-        images: ids, unique.
-        scores: (I, C) raw scores in the set's class order.
-        form: "score table" or "released logits".
-        probabilities: (I, C) calibrated, NaN in columns without; None where the file has none.
-        provenance: what the side-car manifest says of weights, prompts and preprocessing; empty where there is none.
-    """
-
-    images: tuple[str, ...]
-    scores: NDArray[np.float64]
-    form: str
-    probabilities: NDArray[np.float64] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Aligned:
-    """Truth and scores of the same pictures in the same rows, in the order of the label files.
-
-    Attributes:
-        images: ids.
-        truth: (I, C) labels.
-        scores: (I, C).
-        probabilities: (I, C) or None.
-        groups: (I,) patients, or what stands for them.
-        missing: pictures of the set without a score.
-        unused: scored pictures that are not of the set.
-    """
-
-    images: tuple[str, ...]
-    truth: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    probabilities: NDArray[np.float64] | None
-    groups: tuple[str, ...]
-    missing: tuple[str, ...]
-    unused: int
-
-
-def load_score_file(path: Path, dataset: PublicDataset, image_list: Path | None = None) -> ScoreFile:
-    """Reads scores in either form.
+def load_set_scores(path: Path, dataset: PublicDataset, image_list: Path | None = None) -> ScoreMatrix:
+    """Reads scores of a public data set in either form; the file is opened once.
 
     Args:
         path: a table of `carzero predict` (it has a column `image_id`), or a table of scores alone with the columns
@@ -79,13 +37,16 @@ def load_score_file(path: Path, dataset: PublicDataset, image_list: Path | None 
     Raises:
         TableError: classes are missing, a score is no number, pictures repeat, or rows and list differ in number.
     """
-    frame = load_table(path)
+    import pandas as pd
+
+    frame, sha256 = load_hashed_table(path)
     if "image_id" in frame.columns:
         if image_list is not None:
             raise TableError(
                 describe(f"{path} names its pictures itself", got=str(image_list), then="leave --image-list out")
             )
-        return to_score_file(load_score_matrix(path), dataset)
+        manifest = load_score_manifest(path)
+        return to_set_scores(to_score_matrix(frame, source=str(path), sha256=sha256, manifest=manifest), dataset)
     if image_list is None:
         raise TableError(
             describe(
@@ -105,18 +66,28 @@ def load_score_file(path: Path, dataset: PublicDataset, image_list: Path | None 
                 then="find the list that the scores were made from",
             )
         )
-    return ScoreFile(images, _to_numbers(frame, _released_columns(frame, dataset, path), str(path)), "released logits")
+    return ScoreMatrix(
+        ids=images,
+        labels=dataset.labels,
+        values=_to_numbers(frame, _released_columns(frame, dataset, path), str(path)),
+        probabilities=None,
+        score_kind="logit",
+        frame=pd.DataFrame({"image_id": list(images)}),
+        source=str(path),
+        sha256=sha256,
+        manifest={},
+    )
 
 
-def to_score_file(matrix: ScoreMatrix, dataset: PublicDataset) -> ScoreFile:
-    """Takes a table of `carzero predict` as scores of this set.
+def to_set_scores(matrix: ScoreMatrix, dataset: PublicDataset) -> ScoreMatrix:
+    """Takes a table of `carzero predict` as scores of this set: its classes in order, images under the set's ids.
 
     Args:
         matrix: the table; it has a logit for each class of the set.
         dataset: gives the classes and the form of ids.
 
     Raises:
-        TableError: as in `load_score_file`.
+        TableError: as in `load_set_scores`.
     """
     lacking = [label for label in dataset.labels if f"logit:{label}" not in matrix.frame.columns]
     if lacking:
@@ -128,19 +99,13 @@ def to_score_file(matrix: ScoreMatrix, dataset: PublicDataset) -> ScoreFile:
                 then=f"score with --prompts {dataset.prompts}",
             )
         )
-    columns = [matrix.labels.index(label) for label in dataset.labels]
-    probabilities = None if matrix.probabilities is None else matrix.probabilities[:, columns]
+    chosen = matrix.select(dataset.labels)
+    probabilities = chosen.probabilities
     if probabilities is not None and ((probabilities < 0) | (probabilities > 1)).any():
         raise TableError(
             describe(f"{matrix.source} has columns prob: outside 0 to 1", expected="calibrated probabilities")
         )
-    return ScoreFile(
-        images=_unique([dataset.to_id(name) for name in matrix.ids], matrix.source),
-        scores=matrix.values[:, columns],
-        form="score table",
-        probabilities=probabilities,
-        provenance={key: value for key, value in matrix.manifest.items() if key in _KEPT},
-    )
+    return replace(chosen, ids=_unique([dataset.to_id(name) for name in matrix.ids], matrix.source))
 
 
 def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
@@ -165,42 +130,37 @@ def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
     return _unique([dataset.to_id(name) for name in names], str(path))
 
 
-def align_scores(labelled: LabelledImages, scored: ScoreFile, *, allow_missing: bool = False) -> Aligned:
-    """Joins labels and scores by picture, never by row.
+def join_set(truth: Truth, scores: ScoreMatrix, *, allow_missing: bool = False) -> Joined:
+    """Joins the labels and scores of a public data set by image, in the order of the label files.
+
+    An image in another format is taken if its name is the same up to the suffix; the exact name goes first.
 
     Args:
-        labelled: the set.
-        scored: the scores; pictures that the set does not have are left out and counted.
-        allow_missing: evaluate what is there although pictures of the set have no score.
+        truth: of the set.
+        scores: in the set's classes; images that the set does not have are left out and counted.
+        allow_missing: evaluate what is there although images of the set have no score.
 
     Raises:
-        TableError: pictures have no score and that is not allowed, or nothing is left.
+        TableError: images have no score and that is not allowed, or nothing is left.
     """
-    rows = {name: row for row, name in enumerate(scored.images)}
-    shared = Counter(map(stem, scored.images))
+    rows = {name: row for row, name in enumerate(scores.ids)}
+    shared = Counter(map(stem, scores.ids))
     loose = {stem(name): row for name, row in rows.items() if shared[stem(name)] == 1}
-    found = [rows.get(name, loose.get(stem(name))) for name in labelled.images]
-    missing = tuple(name for name, row in zip(labelled.images, found, strict=True) if row is None)
-    kept = [index for index, row in enumerate(found) if row is not None]
-    if not kept or (missing and not allow_missing):
+    found = [rows.get(name, loose.get(stem(name))) for name in truth.ids]
+    pairs = [(index, row) for index, row in enumerate(found) if row is not None]
+    if not pairs or (len(pairs) < len(found) and not allow_missing):
+        missing = [name for name, row in zip(truth.ids, found, strict=True) if row is None]
         raise TableError(
             describe(
-                f"{len(missing)} of {len(labelled.images)} labelled pictures have no score",
-                got=list(missing[:3]),
-                expected=f"a score for each (the table has {len(scored.images)} pictures, {len(kept)} of this set)",
-                then="give --allow-missing to evaluate the rest" if kept else "check that these scores are of this set",
+                f"{len(missing)} of {len(truth.ids)} labelled pictures have no score",
+                got=missing[:3],
+                expected=f"a score for each (the table has {len(scores.ids)} pictures, {len(pairs)} of this set)",
+                then="give --allow-missing to evaluate the rest"
+                if pairs
+                else "check that these scores are of this set",
             )
         )
-    order = [row for row in found if row is not None]
-    return Aligned(
-        images=tuple(labelled.images[index] for index in kept),
-        truth=labelled.matrix[kept].astype(np.float64),
-        scores=scored.scores[order],
-        probabilities=None if scored.probabilities is None else scored.probabilities[order],
-        groups=tuple(labelled.groups[index] for index in kept),
-        missing=missing,
-        unused=len(scored.images) - len(set(order)),
-    )
+    return join_rows(scores, truth, pairs, {label: label for label in truth.labels})
 
 
 def _released_columns(frame: pd.DataFrame, dataset: PublicDataset, path: Path) -> list[str]:
