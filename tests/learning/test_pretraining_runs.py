@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from carzero.errors import RunError
+from carzero.images import PixelTransform, load_radiograph, to_model_input
 from carzero.processing import CARZeroImageProcessor
-from carzero.training.batches.image_cache import read_square
 from carzero.training.progress import StepRecord
 from carzero.training.recipes import ImagePretrainRecipe, TextPretrainRecipe, load_recipe, load_schema
 from carzero.training.run import train
@@ -131,7 +131,8 @@ def test_an_autoencoder_learns_eight_films(tmp_path: Path) -> None:
     recipe = load_schema(ImagePretrainRecipe, RECIPES / "pretrain-image.yaml", changes)
     records = Records()
     pretrain_image(recipe, table, tmp_path / "run", observer=records)
-    grey = np.stack([read_square(str(film), recipe.pixels.crop_px) for film in films])
+    square = PixelTransform(recipe.pixels.crop_px, recipe.pixels.crop_px)
+    grey = np.stack([to_model_input(load_radiograph(film), square) for film in films])
     blind = (grey / 255 / recipe.pixels.image_std).var(axis=0).mean()
     assert records[0]["loss"] > 2 * blind
     assert sum(record["loss"] for record in records[-10:]) / 10 < 0.8 * blind

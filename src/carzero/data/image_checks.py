@@ -73,14 +73,16 @@ def check_pictures(
 
     Args:
         paths: picture files.
-        jobs: processes; 1 reads here, and so does any number on Windows.
+        jobs: processes; on Windows the images are read here.
         advance: called with the numbers of pictures done, failed and in all, after each.
         check: what reads one picture; importable by name, as processes find it so.
     """
     checks: dict[int, PictureCheck] = {}
     failed = 0
-    jobs = min(jobs, len(paths)) if CAN_ISOLATE else 1
-    for number, found in _read_in_processes(paths, jobs, check) if jobs > 1 else _read_here(paths, check):
+    read = (
+        _read_in_processes(paths, min(jobs, len(paths)), check) if CAN_ISOLATE and paths else _read_here(paths, check)
+    )
+    for number, found in read:
         checks[number] = found
         failed += bool(found.kind)
         advance(len(checks), failed, len(paths))

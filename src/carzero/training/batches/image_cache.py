@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
-from carzero.errors import ImageError, TableError, describe
-from carzero.images import Geometry, load_radiograph
+from carzero.errors import TableError, describe
+from carzero.images import PixelTransform
+from carzero.images.loading import Readers, load_ahead
+from carzero.records import FailedImage, ImageItem
 from carzero.training.distributed import DistributedContext
 
-_AHEAD = 64
-
-
-def read_square(path: str, resize_px: int) -> NDArray[np.uint8]:
-    """Reads a picture as the model's padded square before the crop: (resize_px, resize_px) uint8."""
-    radiograph = load_radiograph(path)
-    height, width = radiograph.pixels.shape
-    geometry = Geometry.fit(height, width, resize_px=resize_px, crop_px=resize_px)
-    return geometry.apply(radiograph.pixels).astype(np.uint8)
+_BATCH = 32
 
 
 def save_films(
@@ -107,12 +98,14 @@ def share_films(
 def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: Callable[[int, int], None]) -> list[str]:
     """Writes the squares in the order of their paths; returns why some could not be read."""
     failures: list[str] = []
-    with file.open("wb") as out, ThreadPoolExecutor(os.cpu_count() or 1) as readers:
-        for done, square in enumerate(_in_order(readers, paths, resize_px), start=1):
-            if isinstance(square, ImageError):
-                failures.append(str(square))
+    items = (ImageItem(path, path, path) for path in paths)
+    square = PixelTransform(resize_px, resize_px)  # the whole padded square: crops are drawn in training
+    with file.open("wb") as out, Readers(isolated=True) as readers:
+        for done, entry in enumerate(load_ahead(items, readers, batch_size=_BATCH, transform=square), start=1):
+            if isinstance(entry, FailedImage):
+                failures.append(entry.failure.reason)
             else:
-                out.write(square.tobytes())
+                out.write(entry.levels.tobytes())
             progress(done, len(paths))
     return failures
 
@@ -125,28 +118,6 @@ def _unreadable(failures: list[str], count: int) -> TableError:
             then="run `carzero data validate TABLE --out CLEAN`, which keeps the good rows, and train on CLEAN",
         )
     )
-
-
-def _in_order(
-    readers: ThreadPoolExecutor, paths: Sequence[str], resize_px: int
-) -> Iterator[NDArray[np.uint8] | ImageError]:
-    """Squares in the order of their paths, a bounded number of them read ahead."""
-    waiting: deque[Future[NDArray[np.uint8] | ImageError]] = deque()
-    for path in paths:
-        waiting.append(readers.submit(_read_or_fail, path, resize_px))
-        if len(waiting) >= _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _read_or_fail(path: str, resize_px: int) -> NDArray[np.uint8] | ImageError:
-    try:
-        return read_square(path, resize_px)
-    except ImageError as error:
-        return error
-    except OSError as error:
-        return ImageError(describe(f"{path} cannot be read", got=str(error)))
 
 
 def _fingerprint(paths: Sequence[str], resize_px: int) -> str:
