@@ -109,10 +109,10 @@ def time_files(classifier: ZeroShotClassifier, bank: Any, images: int, paths: li
     """Images/s from files to scores, with readers that have started."""
     names = [str(paths[number % len(paths)]) for number in range(images)]
     items = [ImageItem(str(number), name, name) for number, name in enumerate(names)]
-    fields = classifier.processor.image_processor
+    transform = PixelTransform.of(classifier.processor.image_processor)
     with Readers(isolated=True) as readers:
-        sizes = {"resize_px": fields.resize_px, "crop_px": fields.crop_px, "force": False, "keep_pixels": False}
-        for started in [readers.read(item, **sizes) for item in items[: 2 * readers.count]]:
+        begun = items[: 2 * readers.count]
+        for started in [readers.read(item, transform=transform, force=False, keep_pixels=False) for item in begun]:
             started.result()
         start = time.perf_counter()
         results = list(classifier.stream(items, bank, batch_size=BATCH, readers=readers, in_order=False))

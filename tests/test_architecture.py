@@ -65,7 +65,6 @@ REPEATED = {
     "classification": "scores against labels: the metrics, and a public test set by them",
     "comparison": "two sets of scores: of models, and of a model and its export",
     "graphs": "graphs of other engines: written, and run",
-    "loading": "what is loaded: images ahead of scoring, and the backend of weights",
     "readers": "radiologists: the metrics, and the study",
     "validation": "of a training table, and of weights in training",
 }

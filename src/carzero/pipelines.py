@@ -8,8 +8,9 @@ pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
+import torch
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -21,6 +22,18 @@ from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 from carzero.records import ImageSource
 
 TASK = "zero-shot-cxr-classification"
+
+
+class LabelScore(TypedDict):
+    """One label of one image, and its raw logit."""
+
+    label: str
+    score: float
+
+
+class _Scores(TypedDict):
+    labels: list[str]
+    scores: torch.Tensor
 
 
 class ZeroShotCXRPipeline(Pipeline):
@@ -37,19 +50,25 @@ class ZeroShotCXRPipeline(Pipeline):
     model: Any
 
     def _sanitize_parameters(
-        self, candidate_labels: Sequence[str] | None = None, template: str | None = None, force: bool = False, **_: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        forward: dict[str, Any] = {}
+        self,
+        candidate_labels: Sequence[str] | None = None,
+        template: str | None = None,
+        force: bool = False,
+        **_: object,
+    ) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+        forward: dict[str, object] = {}
         if candidate_labels is not None:
             forward["prompt_set"] = PromptSet.from_labels(list(candidate_labels), template or DEFAULT_TEMPLATE)
         return {"force": force}, forward, {}
 
-    def preprocess(self, input_: ImageSource, force: bool = False, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, input_: ImageSource, force: bool = False, **_: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Reads one picture: path, array, PIL image or `Radiograph`."""
         radiograph = load_image(input_, force=force)
         return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
 
-    def _forward(self, input_tensors: dict[str, Any], prompt_set: PromptSet | None = None, **_: Any) -> dict[str, Any]:  # type: ignore[override]
+    def _forward(  # type: ignore[override]
+        self, input_tensors: dict[str, torch.Tensor], prompt_set: PromptSet | None = None, **_: object
+    ) -> _Scores:
         if prompt_set is None:
             raise ValueError("Nothing is asked; expected candidate_labels=[...].")
         backend = TorchBackend(self.model, device=self.model.device)
@@ -59,10 +78,11 @@ class ZeroShotCXRPipeline(Pipeline):
             "scores": backend.score(input_tensors["pixel_values"].cpu(), bank).scores[0],
         }
 
-    def postprocess(self, model_outputs: dict[str, Any], **_: Any) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: _Scores, **_: object) -> list[LabelScore]:  # type: ignore[override]
         """Sorts labels by score."""
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
-        return sorted(({"label": label, "score": score} for label, score in pairs), key=lambda entry: -entry["score"])
+        scored: list[LabelScore] = [{"label": label, "score": score} for label, score in pairs]
+        return sorted(scored, key=lambda entry: -entry["score"])
 
     def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank[object]:
         """The encoded prompts; kept until other labels are asked, so that a loop over pictures encodes them once."""

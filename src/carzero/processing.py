@@ -110,7 +110,7 @@ class CARZeroProcessor(ProcessorMixin):
         Returns:
             `pixel_values` (I, 3, crop_px, crop_px) float32; `input_ids` and `attention_mask` (T, W) int64.
         """
-        features: dict[str, Any] = {}
+        features: dict[str, torch.Tensor | NDArray[np.generic]] = {}
         if images is not None:
             features.update(self.image_processor.preprocess(images, return_tensors=return_tensors))
         if text is not None:

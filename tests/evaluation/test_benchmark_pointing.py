@@ -15,7 +15,7 @@ from carzero.errors import ConfigurationError, TableError
 from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.pointing_metrics import measure_maps
-from carzero.images import Geometry
+from carzero.images import Geometry, PixelTransform
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     logits[:, DET.labels.index("Mass")] = [3, 2, 1, 0]
     names = ("3.png", "2.png", "1.png", "0.png")
     order = [3, 2, 1, 0]
-    table = MapTable(names, DET.labels, grids[order], logits[order], np.array(SIZES)[order], 256, 224)
+    table = MapTable(names, DET.labels, grids[order], logits[order], np.array(SIZES)[order], PixelTransform())
     save_map_table(table, tmp_path / "maps.npz")
     return tmp_path
 

@@ -38,12 +38,13 @@ def _save_vocabulary(path: Path) -> None:
 
 
 def _save_weights(folder: Path, vocabulary: Path) -> None:
+    from carzero.images import PixelTransform
     from carzero.processing import build_processor
     from carzero.text.tokenizers import continuation_pieces, load_tokenizer
     from tests import tiny
 
     processor = build_processor(
-        load_tokenizer(vocabulary), resize_px=tiny.RESIZE_PX, crop_px=tiny.IMAGE_PX, max_text_length=tiny.MAX_TEXT
+        load_tokenizer(vocabulary), PixelTransform(tiny.RESIZE_PX, tiny.IMAGE_PX), max_text_length=tiny.MAX_TEXT
     )
     text = {"model_type": "bert", **tiny.BERT, "vocab_size": len(processor.tokenizer)}
     model = tiny.build_model(tiny.tiny_config(text_config=text))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from carzero.errors import TableError
-from carzero.images import Geometry
+from carzero.images import Geometry, PixelTransform
 from carzero.inference.heatmaps import MapTable, ScoreMap, load_map, load_map_table, save_map, save_map_table
 
 GEOMETRY = Geometry.fit(300, 200)
@@ -81,8 +81,7 @@ def table() -> MapTable:
         random.random((3, 2, 4, 4)).astype(np.float32),
         random.random((3, 2)).astype(np.float32),
         np.array([[10, 20], [30, 40], [50, 60]]),
-        resize_px=36,
-        crop_px=32,
+        pixels=PixelTransform(36, 32),
         provenance={"weights": "mine", "preprocessing": {"crop_px": 32}},
     )
 
@@ -91,7 +90,12 @@ def test_a_table_of_maps_is_read_back_and_selected(tmp_path: Path) -> None:
     whole = table()
     save_map_table(whole, tmp_path / "maps.npz")
     read = load_map_table(tmp_path / "maps.npz")
-    assert (read.images, read.labels, read.resize_px, read.crop_px) == (whole.images, whole.labels, 36, 32)
+    assert (read.images, read.labels, read.pixels.resize_px, read.pixels.crop_px) == (
+        whole.images,
+        whole.labels,
+        36,
+        32,
+    )
     for name in ("grids", "logits", "sizes"):
         assert np.array_equal(getattr(read, name), getattr(whole, name))
     assert read.geometry(1) == Geometry.fit(30, 40, resize_px=36, crop_px=32)
@@ -121,7 +125,7 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
 
 def test_a_table_must_fit_itself() -> None:
     whole = table()
-    fields = {"images": whole.images, "labels": whole.labels, "resize_px": 36, "crop_px": 32}
+    fields = {"images": whole.images, "labels": whole.labels, "pixels": PixelTransform(36, 32)}
     with pytest.raises(ValueError, match=r"\(I, C, h, w\)"):
         MapTable(**fields, grids=whole.grids[:2], logits=whole.logits, sizes=whole.sizes)
     with pytest.raises(ValueError, match="sizes"):

@@ -270,7 +270,7 @@ def test_a_stream_reads_no_further_than_it_must(classifier: ZeroShotClassifier, 
     stream = classifier.stream(endless(), bank, batch_size=2)
     results = [next(stream) for _ in range(5)]
     stream.close()
-    assert [result.image_id for result in results] == ["0", "1", "2", "3", "4"]
+    assert [result.item.image_id for result in results] == ["0", "1", "2", "3", "4"]
     assert len(taken) <= 16, "memory would grow with the length of the list"
 
 
@@ -279,7 +279,7 @@ def test_a_stream_keeps_the_order_of_failures(classifier: ZeroShotClassifier, fi
     items = [ImageItem(str(index), str(path), str(path)) for index, path in enumerate(paths)]
     bank = classifier.encode_prompts(PromptSet.from_labels(["edema"]))
     results = list(classifier.stream(items, bank, batch_size=2))
-    assert [result.image_id for result in results] == ["0", "1", "2", "3", "4", "5"]
+    assert [result.item.image_id for result in results] == ["0", "1", "2", "3", "4", "5"]
     assert [isinstance(result, FailedImage) for result in results] == [False, True, False, True, True, False]
     with pytest.raises(ValueError, match="need_maps=True"):
         classifier.to_groundings(results[0], ["edema"])

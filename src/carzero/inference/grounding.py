@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import to_file_name
@@ -34,38 +34,69 @@ BOX_RULE = (
 DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see docs/demo-weights.md."
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One finding in one picture.
+class Peak(TypedDict):
+    """A point in the image's pixels, and whether it lies in the image; one in the padding does not."""
+
+    x: float
+    y: float
+    inside: bool
+
+
+class GroundingRow(TypedDict):
+    """One finding in one image, as plain values.
 
     Attributes:
-        image_id: the picture.
+        image_id: the image.
         label: the finding.
         logit: its raw score.
-        peak: (x, y) of the highest cell's centre in the picture's pixels.
-        inside: whether the peak lies in the picture; one in the padding does not.
-        box: xyxy around the peak's region, or None for a map without one (constant within the picture).
+        peak: centre of the highest cell.
+        box: xmin, ymin, xmax and ymax around the peak's region, or None for a map without one (constant within the
+            image).
         contrast: highest cell over the mean cell; 1 for an even map.
+        path: where the image came from.
+        width: of the image, in px.
+        height: of the image, in px.
+        files: names of the map and the overlay, where they were written.
+        warnings: doubts about the image.
     """
 
     image_id: str
     label: str
     logit: float
-    peak: tuple[float, float]
-    inside: bool
-    box: tuple[float, float, float, float] | None
+    peak: Peak
+    box: dict[str, float] | None
     contrast: float
+    path: str
+    width: int
+    height: int
+    files: dict[str, str]
+    warnings: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {
-            "image_id": self.image_id,
-            "label": self.label,
-            "logit": self.logit,
-            "peak": {"x": self.peak[0], "y": self.peak[1], "inside": self.inside},
-            "box": None if self.box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
-            "contrast": self.contrast,
-        }
+
+class GroundingManifest(TypedDict):
+    """Where maps came from, and what is to be known about them."""
+
+    date: str
+    carzero_version: str
+    weights: str
+    weights_sha256: str
+    preprocessing: dict[str, int | float]
+    prompts_sha256: str
+    prompts: dict[str, list[str]]
+    map_kind: str
+    peak_rule: str
+    box_rule: str
+    box_order: str
+    warnings: list[str]
+    images: int
+
+
+class GroundingJSON(TypedDict):
+    """A result as plain values."""
+
+    findings: list[GroundingRow]
+    failures: list[dict[str, str]]
+    manifest: GroundingManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +104,16 @@ class GroundingResult:
     """What a run found.
 
     Attributes:
-        rows: one for each picture and finding: what `Found` holds, and `path`, `width`, `height`, `files`, `warnings`.
+        rows: one for each image and finding.
         failures: every image that could not be read.
         manifest: where the maps came from, and what is to be known about them.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[GroundingRow]
     failures: list[Failure]
-    manifest: dict[str, Any]
+    manifest: GroundingManifest
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> GroundingJSON:
         """Plain values, ready for JSON."""
         return {
             "findings": self.rows,
@@ -117,7 +148,7 @@ class GroundingRun:
         self._check()
         manifest = self._manifest()
         doubts = tuple(manifest["warnings"])
-        rows: list[dict[str, Any]] = []
+        rows: list[GroundingRow] = []
         failures: list[Failure] = []
         with Readers(isolated=True) as readers:  # they start beside torch
             # torch is loaded here and not above, so that wrong use is refused at once.
@@ -139,7 +170,7 @@ class GroundingRun:
                 else:
                     rows += self._ground(classifier, result, doubts)
                 advance(done, len(failures))
-        finished = GroundingResult(rows, failures, {**manifest, "images": len(self.items)})
+        finished = GroundingResult(rows, failures, manifest)
         if self.out is not None:
             self._save(finished, self.out)
         return finished
@@ -161,52 +192,52 @@ class GroundingRun:
 
     def _ground(
         self, classifier: ZeroShotClassifier, image: ScoredImage, doubts: Sequence[str]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[GroundingRow]:
         if image.maps is None or image.radiograph is None:
             raise ValueError("The picture was scored without maps; score it with need_maps=True.")
         geometry = classifier.processor.image_processor.geometry(image.radiograph)
         for label, logit, grid in zip(self.prompt_set.labels, image.logits, image.maps, strict=True):
             score_map = ScoreMap.from_grid(grid, geometry)
             x, y = geometry.peak_to_original(grid)
-            found = Found(
-                image.item.image_id,
-                label,
-                float(logit),
-                (x, y),
-                0 <= x <= geometry.width and 0 <= y <= geometry.height,
-                box_of_region(region_of_peak(score_map.heatmap, self.box_share)),
-                float(grid.max() / grid.mean()),
-            )
-            files = {} if self.out is None else self._draw(image.radiograph, found, score_map, self.out, doubts)
-            yield {
-                **found.to_dict(),
+            inside = 0 <= x <= geometry.width and 0 <= y <= geometry.height
+            box = box_of_region(region_of_peak(score_map.heatmap, self.box_share))
+            row: GroundingRow = {
+                "image_id": image.item.image_id,
+                "label": label,
+                "logit": float(logit),
+                "peak": {"x": x, "y": y, "inside": inside},
+                "box": None if box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
+                "contrast": float(grid.max() / grid.mean()),
                 "path": image.item.path,
                 "width": geometry.width,
                 "height": geometry.height,
-                "files": files,
+                "files": {},
                 "warnings": list(image.info.warnings),
             }
+            if self.out is not None:
+                row["files"] = self._draw(image.radiograph, row, score_map, self.out, doubts)
+            yield row
 
     def _draw(
-        self, radiograph: Radiograph, found: Found, score_map: ScoreMap, out: Path, doubts: Sequence[str]
+        self, radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, out: Path, doubts: Sequence[str]
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
 
-        name = f"{to_file_name(found.image_id)}__{to_file_name(found.label)}"
+        name = f"{to_file_name(row['image_id'])}__{to_file_name(row['label'])}"
         files = {"map": f"{name}.map.{self.map_format}", "overlay": f"{name}.overlay.png"}
         save_map(score_map, out / files["map"])
         save_overlay(
             out / files["overlay"],
             radiograph.pixels,
             score_map.heatmap,
-            title=found.label,
-            subtitle="; ".join([f"logit {found.logit:.2f}", *(doubt.split(";")[0] for doubt in doubts)]),
-            peak=found.peak,
-            boxes=[] if found.box is None else [found.box],
+            title=row["label"],
+            subtitle="; ".join([f"logit {row['logit']:.2f}", *(doubt.split(";")[0] for doubt in doubts)]),
+            peak=(row["peak"]["x"], row["peak"]["y"]),
+            boxes=[] if row["box"] is None else [_to_corners(row["box"])],
         )
         return files
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> GroundingManifest:
         from carzero._version import __version__
 
         return {
@@ -223,6 +254,7 @@ class GroundingRun:
             "box_rule": BOX_RULE.format(share=self.box_share),
             "box_order": "xyxy in the picture's pixels, edges at whole numbers",
             "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
+            "images": len(self.items),
         }
 
     def _save(self, result: GroundingResult, out: Path) -> None:
@@ -231,10 +263,14 @@ class GroundingRun:
         save_coco(_to_boxes(result.rows, [item.image_id for item in self.items]), out / "boxes.coco.json")
 
 
-def _to_boxes(rows: Sequence[Mapping[str, Any]], images: Sequence[str]) -> BoxTable:
+def _to_boxes(rows: Sequence[GroundingRow], images: Sequence[str]) -> BoxTable:
     boxes = tuple(
-        LabelledBox(row["image_id"], row["label"], tuple(row["box"].values()), score=row["logit"])
+        LabelledBox(row["image_id"], row["label"], _to_corners(row["box"]), score=row["logit"])
         for row in rows
         if row["box"] is not None
     )
     return BoxTable(tuple(images), boxes, {row["image_id"]: (row["height"], row["width"]) for row in rows})
+
+
+def _to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:
+    return box["xmin"], box["ymin"], box["xmax"], box["ymax"]

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from PIL import Image
 from carzero.core.atomic import replace_when_done
 from carzero.core.tables import load_json
 from carzero.errors import TableError, describe
-from carzero.images import Geometry
+from carzero.images import Geometry, PixelTransform
 
 MAP_FORMATS = ("npz", "png")
 
@@ -48,7 +47,7 @@ class ScoreMap:
     affine: NDArray[np.float64]
 
     @classmethod
-    def from_grid(cls, grid: NDArray[Any], geometry: Geometry) -> ScoreMap:
+    def from_grid(cls, grid: NDArray[np.floating], geometry: Geometry) -> ScoreMap:
         """Carries the model's cells to the picture's own pixels."""
         height, width = grid.shape
         cell = np.diag([geometry.crop_px / width, geometry.crop_px / height, 1.0])
@@ -118,8 +117,8 @@ class MapTable:
         grids: (I, C, h, w) float32, the model's cells.
         logits: (I, C) float32 raw scores.
         sizes: (I, 2) height and width of each picture, in px.
-        resize_px: as in `Geometry`.
-        crop_px: as in `Geometry`.
+        pixels: what was done to the images; a file keeps its sizes, and where its provenance does not state mean and
+            standard deviation they are the released model's.
         provenance: plain values that say where the maps came from: weights and their hash, prompts, preprocessing.
     """
 
@@ -128,9 +127,8 @@ class MapTable:
     grids: NDArray[np.float32]
     logits: NDArray[np.float32]
     sizes: NDArray[np.int64]
-    resize_px: int
-    crop_px: int
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    pixels: PixelTransform
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.images), len(self.labels))
@@ -144,7 +142,7 @@ class MapTable:
     def geometry(self, row: int) -> Geometry:
         """The transform between one picture's own pixels and the model's."""
         height, width = self.sizes[row]
-        return Geometry.fit(height, width, resize_px=self.resize_px, crop_px=self.crop_px)
+        return self.pixels.geometry(int(height), int(width))
 
     def select(self, rows: Sequence[int], labels: Sequence[str]) -> MapTable:
         """The same maps of some pictures and findings, in the order given."""
@@ -156,8 +154,7 @@ class MapTable:
             self.grids[chosen][:, columns],
             self.logits[chosen][:, columns],
             self.sizes[chosen],
-            self.resize_px,
-            self.crop_px,
+            self.pixels,
             self.provenance,
         )
 
@@ -172,8 +169,8 @@ def save_map_table(table: MapTable, path: Path) -> None:
             grids=table.grids,
             logits=table.logits,
             sizes=table.sizes,
-            resize_px=table.resize_px,
-            crop_px=table.crop_px,
+            resize_px=table.pixels.resize_px,
+            crop_px=table.pixels.crop_px,
             provenance=np.array(json.dumps(dict(table.provenance)), dtype=np.str_),
         )
 
@@ -186,15 +183,17 @@ def load_map_table(path: Path) -> MapTable:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            provenance = dict(json.loads(str(arrays["provenance"])))
+            stated = provenance.get("preprocessing") or {}
+            colours = {name: stated[name] for name in ("image_mean", "image_std") if name in stated}
             return MapTable(
                 tuple(map(str, arrays["images"])),
                 tuple(map(str, arrays["labels"])),
                 arrays["grids"],
                 arrays["logits"],
                 arrays["sizes"],
-                int(arrays["resize_px"]),
-                int(arrays["crop_px"]),
-                dict(json.loads(str(arrays["provenance"]))),
+                PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **colours),
+                provenance,
             )
     except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from carzero.core.system import count_cores, memory_gib, read_processor
 from carzero.errors import ConfigurationError, describe
@@ -40,10 +39,10 @@ class SpeedResult:
     """
 
     rows: list[SpeedRow]
-    machine: dict[str, Any]
-    settings: dict[str, Any]
+    machine: dict[str, object]
+    settings: dict[str, object]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return {
             "rows": [row.to_dict() for row in self.rows],
@@ -123,7 +122,7 @@ class SpeedRun:
             summarise(tasks, seconds), describe_machine(device_of(classifiers[0])), self._settings(FULL_SIZE)
         )
 
-    def _settings(self, full_size: str) -> dict[str, Any]:
+    def _settings(self, full_size: str) -> dict[str, object]:
         return {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "weights": full_size if self.weights is None else self.weights.name,
@@ -133,7 +132,7 @@ class SpeedRun:
         }
 
 
-def describe_machine(device: str) -> dict[str, Any]:
+def describe_machine(device: str) -> dict[str, object]:
     """The machine as plain values.
 
     Args:

@@ -30,7 +30,6 @@ from carzero.inference.grounding import BOX_RULE, DEMO_DOUBT
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
-from carzero.prompts import PromptSet
 from carzero.records import FailedImage, Failure, ImageItem, ScoredImage
 from carzero.weights.precision import resolve_dtype
 from carzero.weights.source import is_demo
@@ -97,7 +96,7 @@ def map_images(
         advance(len(rows), failed)
     ordered = [rows[item.image_id] for item in items]
     failures = [Failure(row["image_id"], row["path"], row["reason"]) for row in ordered if "reason" in row]
-    return MappedImages(_to_table(ordered, settings.prompts, {"weights": weights.name, **record}), failures)
+    return MappedImages(_to_table(ordered, settings, {"weights": weights.name, **record}), failures)
 
 
 def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> Journal | None:
@@ -149,7 +148,7 @@ def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -
     }
 
 
-def _to_table(rows: list[dict[str, Any]], prompt_set: PromptSet, provenance: Mapping[str, Any]) -> MapTable:
+def _to_table(rows: list[dict[str, Any]], settings: ScoringSettings, provenance: Mapping[str, object]) -> MapTable:
     good = [row for row in rows if "reason" not in row]
     if not good:
         raise TableError(
@@ -157,12 +156,11 @@ def _to_table(rows: list[dict[str, Any]], prompt_set: PromptSet, provenance: Map
         )
     return MapTable(
         tuple(row["image_id"] for row in good),
-        tuple(prompt_set.labels),
+        tuple(settings.prompts.labels),
         np.array([row["grids"] for row in good], dtype=np.float32),
         np.array([row["logits"] for row in good], dtype=np.float32),
         np.array([row["size"] for row in good], dtype=np.int64),
-        resize_px=int(provenance["preprocessing"]["resize_px"]),
-        crop_px=int(provenance["preprocessing"]["crop_px"]),
+        settings.weights.pixels,
         provenance=provenance,
     )
 
@@ -290,7 +288,7 @@ def _evaluate(
             "seed": statistics.seed,
         },
     )
-    if is_demo(table.provenance.get("weights_sha256", "")):
+    if is_demo(str(table.provenance.get("weights_sha256"))):
         manifest["notes"].insert(0, DEMO_DOUBT)
     return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest)
 
