@@ -20,6 +20,7 @@ from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroModel
 from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
 from carzero.records import ImageSource
+from carzero.weights.precision import to_torch_dtype
 
 TASK = "zero-shot-cxr-classification"
 
@@ -40,7 +41,8 @@ class ZeroShotCXRPipeline(Pipeline):
     """Scores radiographs against labels: a list of `{"label", "score"}` a picture, best first; scores are raw logits.
 
     Unlike the general zero-shot image pipeline it reads clinical files with CARZero's own pixel handling, asks the
-    paper's "There is ..." and takes no softmax over labels, which are not exclusive.
+    paper's "There is ..." and takes no softmax over labels, which are not exclusive. It computes in float32, as
+    `carzero predict` does, whatever precision the file holds; `compute_dtype="bfloat16"` asks for another.
     """
 
     _load_processor: Any = True
@@ -48,6 +50,11 @@ class ZeroShotCXRPipeline(Pipeline):
     _load_feature_extractor: Any = False
     _load_tokenizer: Any = False
     model: Any
+
+    def __init__(self, *arguments: Any, compute_dtype: str = "float32", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # transformers keeps the precision of the file, float16 for small weights: other numbers than `predict`.
+        self.model = self.model.to(to_torch_dtype(compute_dtype))
 
     def _sanitize_parameters(
         self,

@@ -13,7 +13,7 @@ from carzero.errors import ConfigurationError, WeightsError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet
-from carzero.weights.precision import has_fast_bfloat16, resolve_dtype, to_torch_dtype
+from carzero.weights.precision import gains_by_bfloat16, has_fast_bfloat16, resolve_dtype, to_torch_dtype
 from carzero.weights.source import WeightsSource
 
 
@@ -24,7 +24,11 @@ def test_auto_asks_the_machine_and_the_tower(
     monkeypatch.setattr("carzero.weights.precision.has_fast_bfloat16", lambda device: fast)
     assert resolve_dtype("auto", WeightsSource(tiny_weights)) == chosen
     assert resolve_dtype("auto", WeightsSource("demo")) == "float32", "its tower is convolutional"
-    assert ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu").dtype == chosen
+    assert ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu", dtype="auto").dtype == chosen
+    assert gains_by_bfloat16(WeightsSource(tiny_weights)) is fast
+    assert not gains_by_bfloat16(WeightsSource("demo"))
+    assert resolve_dtype(None, WeightsSource(tiny_weights)) == "float32", "the default asks no machine"
+    assert ZeroShotClassifier.from_pretrained(tiny_weights, device="cpu").dtype == "float32"
     for given in ("float32", "bfloat16", "float16", "int8"):
         assert resolve_dtype(given, WeightsSource(tiny_weights)) == given
     assert resolve_dtype(torch.float16, WeightsSource(tiny_weights)) == "float16"
@@ -55,12 +59,12 @@ def test_a_resumed_run_keeps_its_precision(tiny_weights: Path, tmp_path: Path) -
     out = tmp_path / "scores.csv"
     asked = PromptSet.from_labels(["edema"])
 
-    def dtype(wish: str, resumed: Path | None) -> str:
+    def dtype(wish: str | None, resumed: Path | None) -> str:
         settings = ScoringSettings(WeightsSource(tiny_weights), asked, dtype=wish, device="cpu")
         return str(settings.record(resumed)["dtype"])
 
     out.with_name("scores.csv.journal").write_text(json.dumps({"run": {"dtype": "float16"}}) + "\n")
-    assert dtype("auto", out) == "float16"
+    assert dtype("auto", out) == dtype(None, out) == "float16"
     assert dtype("float32", out) == "float32", "which the journal then refuses"
     assert dtype("auto", None) in ("float32", "bfloat16")
     out.with_name("scores.csv.journal").write_text("no journal")

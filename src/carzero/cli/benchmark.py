@@ -70,8 +70,12 @@ def benchmark(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     dtype: Annotated[
-        str, typer.Option(help="Precision of the scoring: float32, bfloat16, float16, int8 (exported weights) or auto.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            help="Precision of the scoring: float32, bfloat16, float16, int8 (exported weights) or auto. By default "
+            "float32; exported weights have their own."
+        ),
+    ] = None,
 ) -> None:
     """Evaluates on a public test set by the paper's dataset, beside the paper's figures.
 
@@ -100,7 +104,7 @@ def benchmark(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        dtype=check_dtype(dtype),
+        dtype=None if dtype is None else check_dtype(dtype),
     )
     results = run.execute(_show_scoring)
     _show(results, as_json, joined=name == EVERY)

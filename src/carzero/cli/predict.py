@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 
+FASTER_PRECISION = (
+    "Computing in float32. This machine multiplies bfloat16 in hardware: --dtype auto is about three times as fast, "
+    "with other last digits (docs/speed.md)."
+)
+
 
 def predict(
     images: Annotated[
@@ -88,12 +93,13 @@ def predict(
         typer.Option(min=1, help="Files read at the same time; more than the cores help with a slow disk only."),
     ] = None,
     dtype: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Precision: float32, bfloat16, float16, int8 (exported weights only), or auto: bfloat16 where the "
-            "machine has it in hardware and the image tower is a transformer, else float32."
+            "machine has it in hardware and the image tower is a transformer, else float32. By default float32, the "
+            "same scores on every machine; exported weights have their own."
         ),
-    ] = "auto",
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -119,7 +125,7 @@ def predict(
     from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.inference.scoring_result import RunResult
     from carzero.records import POOLS
-    from carzero.weights.precision import check_dtype
+    from carzero.weights.precision import check_dtype, gains_by_bfloat16
     from carzero.weights.source import WeightsSource
 
     chosen_pool = next((known for known in POOLS if known == pool), None)
@@ -134,10 +140,12 @@ def predict(
         force=force,
         batch_size=batch_size,
         device=device,
-        dtype=check_dtype(dtype),
+        dtype=None if dtype is None else check_dtype(dtype),
         bank=_find_bank(prompts),
     )
     quiet_libraries()
+    if dtype is None and gains_by_bfloat16(settings.weights, device):
+        stderr_console().print(FASTER_PRECISION, markup=False)
     run: ScoringRun | ParallelRun
     if engine == "ray" and out is not None:
         from carzero.inference.ray.run import ParallelRun

@@ -29,7 +29,7 @@ def encode(
     device: Annotated[
         str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="The precision that will score, as in `carzero predict`.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="The precision that will score, as in `carzero predict`.")] = None,
 ) -> None:
     """Encodes a set once for many runs; `carzero predict --prompts FOLDER` then starts without the text tower's work.
 
@@ -41,7 +41,8 @@ def encode(
     from carzero.weights.precision import check_dtype
 
     prompt_set = resolve_prompts(name, variant)
-    check_dtype(dtype)
+    if dtype is not None:
+        check_dtype(dtype)
     quiet_libraries()
     from carzero.inference.classifier import ZeroShotClassifier
 

@@ -71,15 +71,16 @@ class ZeroShotClassifier:
         name: str | Path | WeightsSource = DEMO,
         *,
         device: str | torch.device | None = None,
-        dtype: str | torch.dtype = "auto",
+        dtype: str | torch.dtype | None = None,
     ) -> ZeroShotClassifier:
         """Loads weights and processor.
 
         Args:
             name: "demo" (in the package), a folder, or a hub id; or weights that were looked up already.
             device: where to compute; None takes a GPU if there is one.
-            dtype: precision to compute in: "float32", "bfloat16", "float16", "int8" (exported weights), or "auto":
-                bfloat16 where the device has it in hardware and the image tower is a transformer, else float32.
+            dtype: precision to compute in; None is float32, the same numbers on every machine (exported weights have
+                their own). Or "float32", "bfloat16", "float16", "int8" (exported weights), "auto": bfloat16 where the
+                device has it in hardware and the image tower is a transformer, else float32.
 
         Raises:
             WeightsError: not found, or not fitting.

@@ -154,8 +154,7 @@ class GroundingRun:
             # torch is loaded here and not above, so that wrong use is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
-            dtype = self.weights.own_dtype or "float32"
-            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=dtype)
+            classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
             stream = classifier.stream(
                 self.items,
                 classifier.encode_prompts(self.prompt_set),

@@ -46,7 +46,7 @@ class ScoringSettings:
         force: whether readable images that are not chest radiographs are scored too.
         batch_size: images in one pass; changes speed and memory, not scores.
         device: where to compute; None takes a GPU if there is one.
-        dtype: precision to compute in, see `carzero.weights.precision.DTYPES`.
+        dtype: precision to compute in, see `carzero.weights.precision.DTYPES`; None is float32.
         bank: folder of the prompts already encoded; None encodes them.
     """
 
@@ -56,15 +56,15 @@ class ScoringSettings:
     force: bool = False
     batch_size: int = 16
     device: str | None = None
-    dtype: str = "auto"
+    dtype: str | None = None
     bank: Path | None = None
 
     def record(self, resumed: Path | None) -> dict[str, Any]:
         """What the scores depend on, beside the images.
 
         Args:
-            resumed: output of the run that is resumed, or None. With the precision "auto" it keeps its own, whatever
-                this machine would choose.
+            resumed: output of the run that is resumed, or None. Where no precision is asked for, or "auto", it keeps
+                its own.
 
         Returns:
             plain values.
@@ -75,7 +75,7 @@ class ScoringSettings:
         """
         from carzero._version import __version__
 
-        recorded = recorded_setting(resumed, "dtype") if resumed is not None and self.dtype == "auto" else None
+        recorded = recorded_setting(resumed, "dtype") if resumed is not None and self.dtype in (None, "auto") else None
         return {
             "carzero_version": __version__,
             "weights_sha256": self.weights.sha256,

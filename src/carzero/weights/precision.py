@@ -28,13 +28,16 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def resolve_dtype(dtype: str | torch.dtype, weights: WeightsSource, device: str | torch.device | None = None) -> str:
+def resolve_dtype(
+    dtype: str | torch.dtype | None, weights: WeightsSource, device: str | torch.device | None = None
+) -> str:
     """Names the precision that weights are computed in.
 
     Args:
-        dtype: one of `DTYPES`, or a torch dtype. "auto" is bfloat16 where the device computes it in hardware and the
-            image tower is a transformer, and float32 otherwise: a convolutional tower gains nothing by it. Exported
-            weights have one precision, which is then taken.
+        dtype: one of `DTYPES`, or a torch dtype. None is float32, which gives the same numbers on every machine.
+            "auto" is bfloat16 where the device computes it in hardware and the image tower is a transformer, and
+            float32 otherwise: a convolutional tower gains nothing by it. Exported weights have one precision, which
+            both of these take.
         weights: where they are.
         device: where to compute; None takes a GPU if there is one.
 
@@ -42,12 +45,19 @@ def resolve_dtype(dtype: str | torch.dtype, weights: WeightsSource, device: str 
         ConfigurationError: an unknown precision, or device; exported weights in another precision.
         WeightsError: the weights cannot be downloaded, or were not exported by this version.
     """
+    if dtype is None:
+        return weights.own_dtype or "float32"
     name = check_dtype(dtype) if isinstance(dtype, str) else dtype_name(dtype)
     if weights.own_dtype is not None:
         return _exported_dtype(name, weights.own_dtype)
     if name != "auto":
         return name
-    return "bfloat16" if has_fast_bfloat16(device) and has_transformer_tower(weights) else "float32"
+    return "bfloat16" if gains_by_bfloat16(weights, device) else "float32"
+
+
+def gains_by_bfloat16(weights: WeightsSource, device: str | torch.device | None = None) -> bool:
+    """Whether weights are scored faster in bfloat16 on a device: what "auto" asks."""
+    return weights.own_dtype is None and has_fast_bfloat16(device) and has_transformer_tower(weights)
 
 
 def _exported_dtype(asked: str, own: str) -> str:

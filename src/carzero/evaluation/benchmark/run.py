@@ -48,7 +48,7 @@ class BenchmarkRun:
     seed: int = 0
     batch_size: int = 16
     device: str | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
         """Evaluates, and writes what is asked for: one result a set.

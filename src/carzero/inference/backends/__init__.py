@@ -15,7 +15,7 @@ __all__ = ["Backend", "ExportedBackend", "OnnxBackend", "OpenVINOBackend", "Pair
 
 
 def load_backend(
-    weights: WeightsSource, *, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto"
+    weights: WeightsSource, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> Backend:
     """Loads weights into the engine they were saved for.
 
