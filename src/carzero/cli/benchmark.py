@@ -77,7 +77,7 @@ def benchmark(
         ),
     ] = None,
 ) -> None:
-    """Evaluates on a public test set by the paper's dataset, beside the paper's figures.
+    """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
 
     From pictures (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
 
