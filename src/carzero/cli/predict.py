@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN = 50
 
 FASTER_PRECISION = (
-    "Computing in float32. This machine multiplies bfloat16 in hardware: --dtype auto is about three times as fast, "
+    "Computed in float32. This machine multiplies bfloat16 in hardware: --dtype auto is about three times as fast, "
     "with other last digits (docs/speed.md)."
 )
 
@@ -144,8 +144,6 @@ def predict(
         bank=_find_bank(prompts),
     )
     quiet_libraries()
-    if dtype is None and gains_by_bfloat16(settings.weights, device):
-        stderr_console().print(FASTER_PRECISION, markup=False)
     run: ScoringRun | ParallelRun
     if engine == "ray" and out is not None:
         from carzero.inference.ray.run import ParallelRun
@@ -155,6 +153,8 @@ def predict(
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
     with show_progress("scoring", "scored", "images", len(items)) as advance:
         result = run.execute(advance)
+    if dtype is None and gains_by_bfloat16(settings.weights, device):
+        stderr_console().print(FASTER_PRECISION, markup=False)
     if isinstance(result, RunResult):
         show_result(result, out=out, as_json=as_json)
     else:
