@@ -47,7 +47,7 @@ def main() -> None:
     started = time.perf_counter()
     loss = module(batch)
     forward = time.perf_counter() - started
-    norm = context.step(loss, module, optimiser)
+    norm = context.step(loss, module, optimiser).norm
     seconds = time.perf_counter() - started
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from carzero.data.pairs import load_pairs
+from carzero.training.batches.statements import ReportStatements
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from tests.support.released import FIXTURES
@@ -68,3 +72,18 @@ def test_the_papers_schedule_is_the_papers() -> None:
     assert (options.schedule, options.factor, options.patience, options.early_stop) == ("plateau", 0.5, 5, 10)
     assert (options.clip, options.warmup, recipe.best_by) == (0.25, 0.0, "loss")
     assert (recipe.reports.per_image, recipe.reports.multi_positive) == ("one", False)
+
+
+def test_the_papers_text_pool_is_impression_and_rewrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/training.md makes it of an aligned table."""
+    rows = [
+        {"image": "a.png", "impression": "1. Small effusion. 2. No edema.", "sentences": ["There is effusion"]},
+        {"image": "b.png", "impression": None, "sentences": ["There is no fracture"]},
+    ]
+    (tmp_path / "aligned.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = (RECIPES.parent / "docs" / "training.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?aligned\.jsonl.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102
+    pools = ReportStatements(load_pairs("pool.jsonl").sentences, load_recipe(RECIPES / "paper.yaml").reports).pools
+    assert pools == [["small effusion", "no edema", "there is effusion"], ["there is no fracture"]]

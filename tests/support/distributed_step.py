@@ -42,7 +42,7 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
     )
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     loss = module(batch)
-    norm = context.step(loss, module, optimiser)
+    norm = context.step(loss, module, optimiser).norm
     gradients: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:

@@ -60,7 +60,7 @@ def take(build: Any, sharding: str) -> dict[str, Any]:
     module = context.prepare(objective.train())
     optimiser = torch.optim.SGD(objective.model.parameters(), lr=1.0)  # the update is the gradient
     loss = module(batch)
-    norm = context.step(loss, module, optimiser)
+    norm = context.step(loss, module, optimiser).norm
     whole = {name: value.clone() for name, value in context.full_state(module).items()}
     return {"loss": loss.detach(), "norm": norm, "updated": whole}
 

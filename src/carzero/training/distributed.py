@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -86,6 +86,18 @@ class TrainedState(TypedDict):
     scaler: dict[str, Any]
 
 
+class TakenStep(NamedTuple):
+    """What came of a backward pass.
+
+    Attributes:
+        norm: of the gradient before clipping.
+        is_taken: whether the weights were updated; False where a gradient was not finite.
+    """
+
+    norm: float
+    is_taken: bool
+
+
 class DistributedContext:
     """Runs steps of a module on this process's device, together with the other processes if there are any.
 
@@ -140,8 +152,8 @@ class DistributedContext:
             return nn.parallel.DistributedDataParallel(module, find_unused_parameters=not all_used)
         return module
 
-    def step(self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer) -> float:
-        """Backward pass, clipping and update; returns the norm of the gradient before clipping.
+    def step(self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer) -> TakenStep:
+        """Backward pass, clipping and update.
 
         A gradient that is not finite changes no weight: in float16 it says that the loss was scaled too far, and the
         scale is lowered.
@@ -151,10 +163,15 @@ class DistributedContext:
         self._scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(module.parameters(), self._clip)
         value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        if self.is_scaled or math.isfinite(value):
-            self._scaler.step(optimiser)
-            self._scaler.update()
-        return value
+        if not self.is_scaled:
+            if is_finite := math.isfinite(value):
+                optimiser.step()
+            return TakenStep(value, is_finite)
+        scale = self._scaler.get_scale()
+        self._scaler.step(optimiser)
+        self._scaler.update()
+        # It lowers the scale where it left the step out, and then alone.
+        return TakenStep(value, self._scaler.get_scale() >= scale)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""

@@ -162,7 +162,9 @@ class TrainingLoop(Generic[Objective]):
         self._optimiser = build_optimiser(task.model, options)
         self._schedule = Schedule(options, task.steps)
         self._choice = WeightChoice(recipe.keep, task.best_by, options.early_stop, is_validated=task.is_validated)
-        self._done = 0
+        self._done = 0  # steps, with those that overflowed
+        self._updates = 0  # of the weights
+        self._observed = -1  # updates at the last validation that the schedule was told of
 
     def run(self, checkpoint_folder: Path, *, resume: bool) -> StepRecord:
         """Trains to the end, and returns the record of the step whose weights were kept.
@@ -213,14 +215,16 @@ class TrainingLoop(Generic[Objective]):
         """Takes a step; its loss, learning rate and gradient norm."""
         set_training_mode(self._task.model, train_batch_norm=self._task.train_batch_norm)
         seed_torch(self._recipe.seed, _DROPOUT, sampled.step, self._context.rank)
-        rate = self._schedule.apply(self._optimiser, sampled.step)
+        rate = self._schedule.apply(self._optimiser, self._updates + 1)
         loss = self._module(self._task.load(sampled))
         value = float(loss.detach())
         _check_finite(value, f"The loss of step {sampled.step}")
-        norm = self._context.step(loss, self._module, self._optimiser)
+        norm, is_taken = self._context.step(loss, self._module, self._optimiser)
         if not self._context.is_scaled:
             _check_finite(norm, f"The gradient of step {sampled.step}")
-        self._average.update(self._task.objective)
+        if is_taken:  # a step that overflowed in float16 counts for nothing but the data that it has seen
+            self._average.update(self._task.objective)
+            self._updates += 1
         self._done = sampled.step
         return value, rate, norm
 
@@ -233,8 +237,9 @@ class TrainingLoop(Generic[Objective]):
         if is_due and self._task.is_validated:
             validation = self._validate()
             record = replace(record, validation=validation)
-            if validation.loss is not None:
+            if validation.loss is not None and self._updates > self._observed:
                 self._schedule.observe(validation.loss)
+                self._observed = self._updates
         if self._choice.take(record, is_last=is_last) and self._folder:
             self._task.save(self._measured, self._folder, record)
         if self._folder:
@@ -257,7 +262,12 @@ class TrainingLoop(Generic[Objective]):
         if self._folder:
             checkpoint: Checkpoint = {
                 **state,
-                "loop": {"step": self._done, **self._choice.state_dict()},
+                "loop": {
+                    "step": self._done,
+                    "updates": self._updates,
+                    "observed": self._observed,
+                    **self._choice.state_dict(),
+                },
                 "schedule": self._schedule.state_dict(),
                 "average": self._average.state_dict(),
             }
@@ -270,6 +280,9 @@ class TrainingLoop(Generic[Objective]):
         self._average.load_state_dict(state["average"])
         self._choice.load_state_dict(state["loop"])
         self._done = state["loop"]["step"]
+        # Checkpoints that are older than these counters took every step for an update.
+        self._updates = state["loop"].get("updates", self._done)
+        self._observed = state["loop"].get("observed", -1)
 
 
 def _check_finite(value: float, what: str) -> None:

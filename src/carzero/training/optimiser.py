@@ -52,7 +52,7 @@ class Schedule:
         self._scale, self._best, self._waited = 1.0, math.inf, 0.0
 
     def factor(self, step: int) -> float:
-        """The factor of a step, counted from 1."""
+        """The factor of an update of the weights, counted from 1."""
         if step <= self._warmup:
             return self._scale * step / self._warmup
         if self._options.schedule != "cosine":
@@ -61,7 +61,7 @@ class Schedule:
         return 0.5 * (1 + math.cos(math.pi * done))
 
     def apply(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Sets the rates of a step, and returns the first group's."""
+        """Sets the rates of an update, and returns the first group's."""
         for group in optimiser.param_groups:
             group["lr"] = group["base_lr"] * self.factor(step)
         return float(optimiser.param_groups[0]["lr"])

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from carzero.errors import ConfigurationError, describe
 
@@ -110,7 +118,10 @@ class ModelSection(Section):
 class PixelSection(Section):
     """The pixel transform, and its random variation in training.
 
-    `flip` is the probability of mirroring; the image's sentences then exchange left and right.
+    `flip` is the probability of mirroring; the image's sentences then exchange left and right, and an image with a
+    sentence that cannot is never mirrored. `variation` says how what is drawn is put together: "joint" crops, shifts,
+    rotates and scales the padded square in one resampling, `shift` being a part of `resize_px`; "released" is the
+    authors' chain of torchvision's RandomCrop, RandomAffine (`shift` of `crop_px`) and ColorJitter.
     """
 
     resize_px: int = Field(default=256, ge=8)
@@ -124,6 +135,15 @@ class PixelSection(Section):
     brightness: Span = (0.85, 1.15)
     flip: float = Field(default=0.0, ge=0, le=1)
     versions: int = Field(default=8, ge=0)  # variations of each image, where a frozen tower is run beforehand
+    variation: Literal["joint", "released"] = "joint"
+
+    @model_serializer(mode="wrap")
+    def _omit_joint(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Runs and features of frozen towers that are older than the field are known by what is written here.
+        written: dict[str, object] = write(self)
+        if self.variation == "joint":
+            written.pop("variation", None)
+        return written
 
     @model_validator(mode="after")
     def _check_sizes(self) -> PixelSection:

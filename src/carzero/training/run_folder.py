@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import NotRequired, TextIO
 
 import torch
 import yaml
@@ -158,9 +158,17 @@ def _step_of(line: str) -> float:
 
 
 class LoopState(ChoiceState):
-    """The number of the last step, and what is known of the weights that were kept."""
+    """The number of the last step, and what is known of the weights that were kept.
+
+    Attributes:
+        step: the last one.
+        updates: steps that changed the weights; some of float16 overflow and do not.
+        observed: updates at the last validation that the schedule was told of.
+    """
 
     step: int
+    updates: NotRequired[int]
+    observed: NotRequired[int]
 
 
 class Checkpoint(TrainedState):
