@@ -44,6 +44,8 @@ NO_SIDE = (
     "L spine and l-spine",
     "r/o pneumonia",
     "r o pneumonia",
+    "oxygen at 3 L/min, 2 L and 1.5 l",
+    "litres, L per min",
     "lungs are clear",
     "low lung volumes, hilar lymph nodes",
     "the patient's chest, e.g. ribs",

@@ -47,8 +47,9 @@ _PAIRS = (
 _OTHER = {word: other for left, right in _PAIRS for word, other in ((left, right), (right, left))}
 # Curvature, position and turning of the spine and the heart: "dextroscoliosis", "levo-convex".
 _TURNS = r"(?:levo|dextro)(?=[- ]?(?:scolio|convex|concav|curv|rota|posi|card|vers|apex))"
-# One letter: not "r/o", and not the lumbar spine ("L spine", "L 2").
-_LETTER = r"(?<![\w'’.])(?:r(?![/ ]o\b)|l(?![- ](?:spine|spinal|vertebra|dis[ck]|\d(?!th|st|nd|rd))))(?![\w'’])"
+# One letter: not "r/o", not the lumbar spine ("L spine", "L 2") and not a litre ("3 L", "L/min").
+_LUMBAR = r"[- ](?:spine|spinal|vertebra|dis[ck]|\d(?!th|st|nd|rd))"
+_LETTER = rf"(?<![\w'’.])(?:r(?![/ ]o\b)|(?<!\d )l(?!(?:/| per )(?:min|h))(?!{_LUMBAR}))(?![\w'’])"
 _WORDS = "|".join(sorted(_OTHER.keys() - {"levo", "dextro"}, key=len, reverse=True))
 _SIDE = re.compile(rf"\b(?:{_WORDS})(?=(?:[- ]?sided)?\b)|\b{_TURNS}|{_LETTER}", re.IGNORECASE)
 _LETTERS = {"l": "r", "r": "l"}
