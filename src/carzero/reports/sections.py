@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
+from carzero.reports.characters import plain_text
 from carzero.reports.vocabulary import load_language, load_words
 
 _REACH = 80  # characters before a colon in which its heading begins
@@ -115,15 +116,25 @@ def _heading_words() -> dict[str, frozenset[str]]:
 # and before a bullet or a list number. No alternative can match the same characters in two ways, so that no text makes
 # the search slow.
 SENTENCE_END = re.compile(
-    r"(?<![.!?])[.!?]++(?=\s|\Z)"
-    r"|(?<=[a-z]{2})\.(?=[A-Z][a-z])"
-    r"|\n[ \t\r]*+(?=\n|[-*\u2022][ \t])"
+    r"(?<![.!?])[.!?]++(?=[\"')]*+(?:\s|\Z))"
+    r"|(?<=[a-z]{2})[.!](?=[A-Z][a-z])|(?<=[a-z]{4})\.(?=[a-z]{4})|\v|\t| // "
+    r"|\n[ \t\r\v]*+(?=\n|[-*\u2022][ \t])"
     r"|\n(?=[ \t]*+[0-9]{1,2}[.)]\s)"
-    r"|(?<=\s)(?=[0-9]{1,2}[.)][ \t]{1,8}[A-Z])"
+    r"|(?<=\s)(?=[0-9]{1,2}[.)][ \t]{1,8}[A-Z])|(?<=\s)(?=[0-9]{1,2}[.)][A-Z][a-z])"
+    r"|(?<=\s)(?=(?:\([0-9]{1,2}\)|#[0-9]{1,2}[ \t])[ \t]{0,8}[A-Z])|(?<=\s)(?=[0-9a-h]\)[ \t]{0,8}[A-Za-z])"
+    r"|(?<=[a-z])[ \t]{1,8}[-*][ \t]{1,8}(?=[A-Z][a-z])|\n"
 )
 
-_LEAD = re.compile(r"(?:\s|[0-9]{1,2}[.)](?=\s|[A-Z]|\Z)|[-*\u2022](?=\s)|[.,;:](?=\s|\Z))*+")
-_LAST_WORD = re.compile(r"[A-Za-z.]{1,8}\Z")
+_LEAD = re.compile(
+    r"(?:\s|[(#]?[0-9]{1,2}[.)](?=\s|[A-Za-z]|\Z)|#[0-9]{1,2}\s|[a-h]\)(?=\s)|[-*\u2022](?=\s)|[.,;:](?=\s|\Z))*+"
+)
+
+_LAST_WORD = re.compile(r"[A-Za-z.]{1,12}\Z")
+
+_NEXT_WORD = re.compile(r"[ \t]*+([A-Za-z0-9]+)")
+
+_WIDTH = 40  # characters; a shorter line was not broken for its length
+
 _LONGEST = 1000  # characters; a longer sentence is cut at a blank
 
 
@@ -137,9 +148,37 @@ def cut_sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for match in SENTENCE_END.finditer(text, start, end):
         if match.group()[:1] == "." and _is_inner_stop(text, begin, match.start()):
             continue
+        if not match.group() and _is_open(text, max(begin, match.start() - _WIDTH), match.start()):
+            continue
+        if match.group() == "\n" and _is_wrapped(text, begin, match.start()):
+            continue
         yield from _trim(text, begin, match.start())
         begin = match.end()
     yield from _trim(text, begin, end)
+
+
+def _is_open(text: str, start: int, end: int) -> bool:
+    """Whether a bracket is open at `end`: "(figure 1) shows" holds no item of a list."""
+    return text.count("(", start, end) > text.count(")", start, end)
+
+
+def _is_wrapped(text: str, begin: int, at: int) -> bool:
+    """Whether a sentence goes on behind a line break.
+
+    It does behind "of" and before "or"; else where the line is so long that it was broken for its length, and the next
+    begins in lower case. Behind "is seen", and before a word with a capital, a new statement begins.
+    """
+    line = text[max(begin, at - 120) : at].rpartition("\n")[2].strip()
+    following = _NEXT_WORD.match(text, at + 1, at + 80)
+    last = _LAST_WORD.search(line)
+    word, end = (following[1] if following else ""), (last.group().lower() if last else "")
+    if not line or not word:
+        return bool(line) and text[at + 1 : at + 80].strip()[:1] in ("(", "/", "&")
+    if line[-1] in ",-/(&" or end in load_words("leading") or word.lower() in load_words("following"):
+        return True
+    if word[:1].isupper() and not (word.isupper() and len(word) > 1 and (line.isupper() or len(line) > 55)):
+        return False
+    return len(line) + len(word) >= _WIDTH and end not in load_words("seen")
 
 
 def _is_inner_stop(text: str, begin: int, stop: int) -> bool:
@@ -148,6 +187,8 @@ def _is_inner_stop(text: str, begin: int, stop: int) -> bool:
     if stop - begin <= 8 and before.strip().isdigit():
         return True
     word = _LAST_WORD.search(before)
+    if word and word.group().lower() in ("no", "nos"):
+        return text[stop + 1 : stop + 3].strip().isdigit()  # "No. 2", not "Edema: no."
     return word is not None and word.group().lower() in load_words("abbreviations") and stop + 1 < len(text)
 
 
@@ -167,7 +208,8 @@ def _trim(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-_BLANK_LINE = re.compile(r"\n[ \t\r]*+\n")
+_BLANK_LINE = re.compile(r"\n[ \t\r\v]*+\n")
+
 _NOT_BLANK = re.compile(r"\S")
 _INDENT = re.compile(r"(?<=\n)[ \t]++(?=[A-Z][A-Za-z ,/()&-]{2,40}:)")  # of a sub-heading
 
@@ -200,6 +242,15 @@ def find_sections(text: str) -> list[Section]:
 
     Source: for the last paragraphs, the official sectioning of MIMIC-CXR (MIT-LCP/mimic-cxr, txt/section_parser.py).
     """
+    plain = plain_text(text)
+    sections = _find_sections(plain.text)
+    if plain.starts is None:
+        return sections
+    places = [plain.original(section.start, section.end) for section in sections]
+    return [replace(section, start=start, end=end) for section, (start, end) in zip(sections, places, strict=True)]
+
+
+def _find_sections(text: str) -> list[Section]:
     headings = [Heading(0, 0, "", False), *find_headings(text)]
     ends = [*(heading.start for heading in headings[1:]), len(text)]
     sections = [
@@ -240,13 +291,24 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     Returns:
         (start, end) of each in characters of `text`; a sentence broken over lines keeps its line breaks.
     """
-    return [span for section in find_sections(text) for span in cut_sentences(text, section.start, section.end)]
+    return [span for span, _ in _cut(text)]
 
 
 def described_spans(text: str) -> list[tuple[int, int]]:
     """Like `sentence_spans`, of the sections that describe the film only."""
-    described = (section for section in find_sections(text) if section.describes)
-    return [span for section in described for span in cut_sentences(text, section.start, section.end)]
+    return [span for span, section in _cut(text) if section.describes]
+
+
+def _cut(text: str) -> Iterator[tuple[tuple[int, int], Section]]:
+    """The places of the sentences in the original, and each one's section."""
+    plain = plain_text(text)
+    behind = 0
+    for section in _find_sections(plain.text):
+        for span in cut_sentences(plain.text, section.start, section.end):
+            start, end = plain.original(*span)
+            if max(start, behind) < end:  # one character may stand for two sentences' ends
+                yield (max(start, behind), end), section
+                behind = end
 
 
 def select_sections(text: str) -> tuple[str, str]:
@@ -255,30 +317,26 @@ def select_sections(text: str) -> tuple[str, str]:
     An indication ("rule out pneumonia"), a comparison or a technique says nothing of what is seen; a model that learns
     from them learns the referrer's question. A text without headings is all findings.
     """
-    impression, findings = _select(text)
-    return _join(text, impression), _join(text, findings)
+    plain = plain_text(text).text
+    described = [section for section in _find_sections(plain) if section.describes]
+    bodies = [(_is_impression(section), plain[section.start : section.end].strip()) for section in described]
+    impression, findings = (
+        "\n".join(_INDENT.sub("", body) for chosen, body in bodies if chosen == wanted) for wanted in (True, False)
+    )
+    return impression, findings
 
 
 def select_sentences(text: str) -> list[str]:
     """Returns what a report says of the film, sentence by sentence, the impression first."""
-    sections = (section for selected in _select(text) for section in selected)
-    spans = (span for section in sections for span in cut_sentences(text, section.start, section.end))
-    return [" ".join(text[start:end].split()) for start, end in spans]
+    cut = [(span, _is_impression(section)) for span, section in _cut(text) if section.describes]
+    return [
+        " ".join(plain_text(text[start:end]).text.split())
+        for (start, end), _ in sorted(cut, key=lambda each: not each[1])
+    ]
 
 
-def _select(text: str) -> tuple[list[Section], list[Section]]:
-    described = [section for section in find_sections(text) if section.describes]
-    known = _heading_words()["impression"]
-    is_impression = [not known.isdisjoint(re.findall(r"[a-z]+", section.name)) for section in described]
-    return (
-        [section for section, chosen in zip(described, is_impression, strict=True) if chosen],
-        [section for section, chosen in zip(described, is_impression, strict=True) if not chosen],
-    )
-
-
-def _join(text: str, sections: list[Section]) -> str:
-    bodies = (text[section.start : section.end].replace("\r\n", "\n").strip() for section in sections)
-    return "\n".join(_INDENT.sub("", body) for body in bodies)
+def _is_impression(section: Section) -> bool:
+    return not _heading_words()["impression"].isdisjoint(re.findall(r"[a-z]+", section.name))
 
 
 def split_sentences(text: str) -> list[str]:

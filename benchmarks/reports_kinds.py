@@ -1,0 +1,92 @@
+"""Measures how the rules read 400 hard sentences of 16 kinds: what is said against what is read, in both directions.
+
+    python benchmarks/reports_kinds.py [--half tuned-on|held-out|all] [--show KIND] [--json OUT]
+
+tests/reports/fixtures/kinds.jsonl holds the sentences with gold, written before the rules were run on them. Of each
+kind the even sentences were tuned on and the odd ones held out. A finding with a side ("pleural effusion@left") is
+looked for on that side. "not said" counts findings that are read as present or uncertain without gold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from carzero.reports.agreement import report_presence
+from carzero.reports.rules import find_findings
+from carzero.reports.schema import ReportFinding
+
+FIXTURE = Path(__file__).parents[1] / "tests" / "reports" / "fixtures" / "kinds.jsonl"
+SAID = ("present", "absent", "uncertain", "not said")
+READ = ("present", "absent", "uncertain", "missed")
+
+
+class Reading(NamedTuple):
+    """One finding of one sentence."""
+
+    kind: str
+    text: str
+    finding: str
+    said: str
+    read: str
+
+
+def load_sentences(half: str) -> list[dict]:
+    """The sentences of a half."""
+    sentences = [json.loads(line) for line in FIXTURE.read_text(encoding="utf-8").splitlines()]
+    return [each for each in sentences if half == "all" or each["held_out"] == (half == "held-out")]
+
+
+def presence_of(findings: Iterable[ReportFinding], name: str) -> str:
+    """What is read of a finding, or of a finding on one side."""
+    name, _, side = name.partition("@")
+    chosen = [one for one in findings if one.finding == name and (not side or one.laterality in (side, "bilateral"))]
+    return report_presence(chosen).get(name, "missed")
+
+
+def readings(sentences: Iterable[dict]) -> Iterator[Reading]:
+    """Each finding that is said or read."""
+    for each in sentences:
+        found = find_findings(each["text"])
+        for name, said in each["findings"].items():
+            yield Reading(each["kind"], each["text"], name, said, presence_of(found, name))
+        named = {name.partition("@")[0] for name in each["findings"]}
+        for name, presence in report_presence(found).items():
+            if presence != "absent" and name not in named:
+                yield Reading(each["kind"], each["text"], name, "not said", presence)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", choices=("tuned-on", "held-out", "all"), default="all")
+    parser.add_argument("--show", help="list what is misread of a kind, or of 'all'; those tuned on only")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = list(readings(load_sentences("tuned-on" if options.show else options.half)))
+    if options.show:
+        for row in rows:
+            if row.said != row.read and options.show in (row.kind, "all"):
+                print(f"{row.kind}: {row.text!r} {row.finding}: {row.said}, read as {row.read}")
+        return
+    pairs = [(said, read) for said in SAID for read in READ if (said, read) != ("not said", "absent")]
+    pairs.remove(("not said", "missed"))
+    counts = {
+        kind: Counter((r.said, r.read) for r in rows if r.kind == kind) for kind in dict.fromkeys(r.kind for r in rows)
+    }
+    counts["all"] = Counter((r.said, r.read) for r in rows)
+    print("| kind | " + " | ".join(f"{said} > {read}" for said, read in pairs) + " |")
+    print("|---|" + "---|" * len(pairs))
+    for kind, count in counts.items():
+        print(f"| {kind} | " + " | ".join(str(count[pair]) for pair in pairs) + " |")
+    if options.json:
+        table = {kind: {f"{said} > {read}": n for (said, read), n in count.items()} for kind, count in counts.items()}
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
