@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import yaml
 
-from carzero.reports.agreement import compare_truth, macro_f1
+from carzero.reports.agreement import compare_truth, macro_f1, report_presence
 from carzero.reports.rules import RuleAligner
 from carzero.reports.schema import AlignedReport
 
@@ -104,6 +104,21 @@ def side_agreement(
     return same, total
 
 
+def wrongly_denied(
+    reports: Iterable[CodedReport], aligned: Iterable[AlignedReport], classes: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Of the findings that readers coded and the rules speak of: how many are read as absent alone, and how many."""
+    denied = total = 0
+    for report, reading in zip(reports, aligned, strict=True):
+        verdicts = report_presence(reading.findings)
+        for name, entry in classes.items():
+            read = {verdicts[one] for one in names_of(name, entry) if one in verdicts}
+            if coded(report, entry) and read:
+                total += 1
+                denied += read == {"absent"}
+    return denied, total
+
+
 def one_side(sides: set[str]) -> str:
     """Left and right together are bilateral."""
     return "bilateral" if len(sides) > 1 else next(iter(sides), "")
@@ -116,6 +131,7 @@ def measure(reports: list[CodedReport], aligned: list[AlignedReport], classes: M
     scores = compare_truth(aligned, truth, names)
     doubted = compare_truth(aligned, truth, names, uncertain_as=True)
     same, total = side_agreement(reports, aligned, classes)
+    denied, spoken = wrongly_denied(reports, aligned, classes)
     normal = [reading for report, reading in zip(reports, aligned, strict=True) if report.headings == ("normal",)]
     return {
         "reports": len(reports),
@@ -124,6 +140,8 @@ def measure(reports: list[CodedReport], aligned: list[AlignedReport], classes: M
         "macro_f1_with_uncertain": macro_f1(doubted),
         "side_agreement": same / total,
         "sided": total,
+        "wrongly_denied": denied,
+        "coded_and_spoken_of": spoken,
         "normal_reports": len(normal),
         "normal_reports_with_a_present_finding": sum(
             any(f.presence == "present" for f in reading.findings) for reading in normal

@@ -10,16 +10,19 @@ from typing import Literal
 
 from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark
-from carzero.reports.vocabulary import Presence, load_words
+from carzero.reports.vocabulary import Presence, load_vocabulary, load_words
 
 Assertion = Presence | Literal["skipped"]
 
 
 _NEXT_ONLY = 6  # words that may stand between a word such as "possible" and what it doubts
+
+_SIDES = frozenset({"left", "right"})  # "no left effusion, right effusion" goes on denying
+
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
 
 
-def assert_presence(clause: Clause, start: int, end: int, tail: int) -> Assertion:
+def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright: bool = False) -> Assertion:
     """Reads what a clause asserts of one thing that it names.
 
     Args:
@@ -27,6 +30,7 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int) -> Assertio
         start: first token of its name, or of the last part of a name in two parts.
         end: behind the last token of the name.
         tail: behind the last token of the first part of a name in two; else the same as `end`.
+        outright: whether it is a name, not an anatomy and what is said of it: "not large" denies no effusion.
 
     Returns:
         Presence, or "skipped" where nothing is asserted of this film ("history of", "if").
@@ -35,22 +39,21 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int) -> Assertio
     skip, denial = _last(clause.of("skip_after"), start), _last(clause.of("deny_after"), start)
     if skip and (denial is None or denial.start < skip.start):
         return "skipped"
-    if (denial and _reaches(clause, denial.end, start)) or _is_denied(clause, start, end, tail):
+    if (denial and _reaches(clause, denial.end, start, outright)) or _is_denied(clause, start, end, tail, outright):
         return "absent"
     return "uncertain" if _is_doubted(clause, start, end) else "present"
 
 
-def _is_denied(clause: Clause, start: int, end: int, tail: int) -> bool:
+def _is_denied(clause: Clause, start: int, end: int, tail: int, outright: bool) -> bool:
     """Whether a trigger other than those that deny what follows denies a name."""
     if any(trigger.start >= tail or trigger.start == clause.start for trigger in clause.of("deny_before")):
         return True
     before, behind = _last(clause.of("deny_next"), start), _first(clause.of("deny_prev"), end)
+    if before and clause.tokens[before.start] == "non" and before.end != start:
+        before = None  # "non-occlusive thrombus"
     if (before and _is_next(clause, before.end, start)) or (behind and _is_behind(clause, end, behind.start)):
         return True
-    answer = _last(clause.of("deny_after"), clause.end)
-    if answer and answer.end == clause.end and clause.tokens[end : answer.start] == [":"]:
-        return True  # "Pneumothorax: no"
-    return _is_normal(clause, end)
+    return _is_normal(clause, end, outright)
 
 
 def _is_doubted(clause: Clause, start: int, end: int) -> bool:
@@ -58,11 +61,13 @@ def _is_doubted(clause: Clause, start: int, end: int) -> bool:
         return True
     if any(trigger.start >= end for trigger in clause.of("doubt_before")):
         return True
+    if clause.tokens[clause.end - 1] == "?" and {",", "("}.isdisjoint(clause.tokens[end : clause.end]):
+        return True
     before, behind = _last(clause.of("doubt_next"), start), _first(clause.of("doubt_prev"), end)
     return bool((before and _is_next(clause, before.end, start)) or (behind and _is_behind(clause, end, behind.start)))
 
 
-def _reaches(clause: Clause, start: int, end: int) -> bool:
+def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
     """Whether a denial that ends at `start` still holds at `end`.
 
     It ends at words such as "with"; at a comma or "and" before a word that affirms, unless the list goes on to "or"
@@ -71,21 +76,57 @@ def _reaches(clause: Clause, start: int, end: int) -> bool:
     if any(start <= trigger.start < end for trigger in clause.of("end_denial")):
         return False
     tokens = clause.tokens
+    opens_bracket = "(" in tokens[start:end] and {")", "or"}.isdisjoint(tokens[start:end])  # "no edema (chf stable)"
+    if opens_bracket or (outright and tokens[start : start + 2] == ["enlargement", "of"]):
+        return False
     for at in range(start, end):
         if tokens[at] not in (",", "and"):
             continue
-        if tokens[at + 1] in load_words("affirming") and "or" not in tokens[at : clause.end]:
-            return False
+        first = at + 1 + (tokens[at + 1] in ("a", "an"))
+        if "or" not in tokens[at : clause.end] and "nor" not in tokens[at : clause.end]:
+            is_second_side = tokens[first] in _SIDES and not _SIDES.isdisjoint(tokens[start:at])
+            if tokens[first] in load_words("affirming") and not is_second_side:
+                return False
+            if tokens[at] == "," and _begins_anew(clause, start, at):
+                return False
         if tokens[at - 1] in load_words("seen") and tokens[at + 1] not in ("or", "nor"):
             return False
     return True
 
 
-def _is_normal(clause: Clause, end: int) -> bool:
+def _begins_anew(clause: Clause, start: int, at: int) -> bool:
+    """Whether the item behind a comma is affirmed although a denial stands before it.
+
+    It is where it says so itself ("heart enlarged"), where it is a device and the items before it are none, and where
+    two items before it had denials of their own ("no edema, no effusion, cardiomegaly").
+    """
+    item = _item(clause, at)
+    end = at + 1 + len(item)
+    if not load_words("predicates").isdisjoint(item):
+        return True
+    names = [mark for mark in clause.of("finding") if start <= mark.start < end]
+    kinds = load_vocabulary().findings
+    inside = [kinds[mark.value].kind for mark in names if mark.start > at]
+    before = [kinds[mark.value].kind for mark in names if mark.start < at]
+    if "device" in inside and before and "device" not in before:
+        return True
+    denials = [trigger for trigger in clause.of("deny_after") if trigger.end <= start]
+    return len(denials) > 1 and bool(item) and all(clause.tokens[one.start - 1] == "," for one in denials[1:])
+
+
+def _item(clause: Clause, at: int) -> list[str]:
+    """The tokens from a comma to the next."""
+    rest = clause.tokens[at + 1 : clause.end]
+    return list(rest[: rest.index(",")] if "," in rest else rest)
+
+
+def _is_normal(clause: Clause, end: int, outright: bool) -> bool:
     """Whether "is normal", ": negative" or "are not increased" stands right behind a name."""
     at = next((verb.end for verb in clause.of("verb") if verb.start == end), end)
     at += clause.tokens[at : at + 1] == [":"]
     negated = clause.tokens[at : at + 1] == ["not"]
+    if negated and outright:
+        return False
     return any(mark.start == at + negated and (negated or mark.value == "normal") for mark in clause.of("attribute"))
 
 

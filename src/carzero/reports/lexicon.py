@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from carzero.reports.characters import plain_text
 from carzero.reports.vocabulary import (
     Language,
     Laterality,
@@ -21,8 +22,13 @@ from carzero.reports.vocabulary import (
 
 # Hyphens and apostrophes part words; marks that steer the reading are kept. One character decides each step, so that
 # no text makes the search slow.
-_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z]+[0-9]*|_+|[,;:/?()]")
-_NOT = re.compile("(?<=[a-z])n['\u2019]t(?![a-z])")
+_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[^\W\d_]+[0-9]*|_+|[,;:/?()~]")
+
+_NOT = re.compile("(?<=[a-z])n't(?![a-z])")
+
+_SIGNS = re.compile(
+    r"\(\s?(?P<no>-+)\s?\)|\(\s?\++\s?\)|\[\s?(?P<empty>)\]|\[\s?x\s?\]|=|&|(?<=\s)\+(?=\s)|(?<!\S)-{1,3}(?!\S)|--"
+)
 
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.
 _NEVER_INNER = frozenset({"lungs", "interstitium"})
@@ -62,8 +68,36 @@ class _Node:
 
 
 def tokenize(sentence: str) -> list[str]:
-    """Lower-case words, numbers, and the marks , ; : / ? ( ); "isn't" is "is not"."""
-    return _TOKEN.findall(_NOT.sub(" not", sentence.lower()))
+    """Lower-case words, numbers, and the marks , ; : / ? ( ) ~; "isn't" is "is not", and short forms are written out.
+
+    "~" is a dash between blanks; "(-)" and "(+)" are answers.
+    """
+    text = _short_forms().sub(_write_out, plain_text(sentence).text)
+    return _TOKEN.findall(_NOT.sub(" not", _SIGNS.sub(_read_sign, text.lower())))
+
+
+def _write_out(match: re.Match[str]) -> str:
+    short = load_language()["short"]
+    found = match.group()
+    return f" {short.get(found) or short.get(found.lower()) or found} "
+
+
+def _read_sign(match: re.Match[str]) -> str:
+    found = match.group()
+    if found[0] in "([":
+        return " : no " if "-" in found or ("x" not in found and "+" not in found) else " : yes "
+    return {"=": " : ", "&": " and ", "+": " and "}.get(found, " ~ ")
+
+
+@cache
+def _short_forms() -> re.Pattern[str]:
+    """The short forms; one or two capitals are none behind a number ("3 CM") or before "spine"."""
+    words = sorted(load_language()["short"], key=len, reverse=True)
+    lower = "|".join(re.escape(word) for word in words if word.islower())
+    capitals = "|".join(word for word in words if not word.islower())
+    return re.compile(
+        rf"(?<![\w/.-])(?i:{lower})(?![\w/])|(?<![\w/-])(?<![0-9] )(?<![0-9])(?:{capitals})(?![\w/])(?![ -]spine)"
+    )
 
 
 class Lexicon:

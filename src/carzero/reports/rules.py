@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from carzero.reports.answers import Answer, find_answers, load_answers
 from carzero.reports.assertion import assert_presence
 from carzero.reports.attributes import Attribution, attribute
+from carzero.reports.characters import plain_text
 from carzero.reports.clauses import Clause, cut_clauses
-from carzero.reports.lexicon import load_lexicon, tokenize
+from carzero.reports.english import is_english, is_english_report
+from carzero.reports.lexicon import Mark, load_lexicon, tokenize
 from carzero.reports.pairing import pair_marks
 from carzero.reports.schema import AlignedReport, ReportFinding, aligned_sentences
 from carzero.reports.sections import described_spans
-from carzero.reports.vocabulary import Presence, load_vocabulary
+from carzero.reports.vocabulary import Laterality, Presence, load_vocabulary
+
+_ANSWER_CHARS = 40
+
+NOT_ENGLISH = "not_english"
 
 
 class RuleAligner:
@@ -29,13 +36,51 @@ class RuleAligner:
             report_id: the report's key.
             text: the report, with or without headings.
         """
-        findings = tuple(find_findings(text))
-        return AlignedReport(report_id, text, findings, aligned_sentences(findings), self.backend)
+        findings = _read(text)
+        if findings is None:
+            return AlignedReport(report_id, text, (), (), self.backend, NOT_ENGLISH)
+        return AlignedReport(report_id, text, tuple(findings), aligned_sentences(findings), self.backend)
 
 
 def find_findings(text: str) -> list[ReportFinding]:
-    """The findings of a report, in the order of its sentences; sections that do not describe the film are left out."""
-    return [_narrow(finding) for span in described_spans(text) for finding in _read_sentence(text, span)]
+    """The findings of a report, in the order of its sentences.
+
+    Sections that do not describe the film are left out, and so is what is not English: a report of which half the
+    sentences are not, and single sentences of another one.
+    """
+    return _read(text) or []
+
+
+def _read(text: str) -> list[ReportFinding] | None:
+    """The findings; None of a report that is not English."""
+    spans = described_spans(text)
+    if not is_english_report([text[start:end] for start, end in spans]):
+        return None
+    return list(_read_spans(text, spans))
+
+
+def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportFinding]:
+    for number, span in enumerate(spans):
+        if not is_english(text[span[0] : span[1]]):
+            continue
+        sentence = " ".join(text[span[0] : span[1]].split())
+        tokens = tokenize(text[span[0] : span[1]])
+        before = plain_text(text[spans[number - 1][1] if number else 0 : span[0]]).text.rstrip()
+        behind = plain_text(
+            text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
+        ).text.strip()
+        if before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
+            tokens.insert(0, "?")  # "?pneumonia"
+        if behind.startswith(("?", "...", "!?")) and tokens[-1:] != [","]:
+            tokens += _answer_behind(text, spans[number + 1 :]) or ["?"] * ("?" in behind[:2])
+        for finding in _read_sentence(tokens, sentence, span):
+            yield _narrow(finding)
+
+
+def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The next sentence where it is nothing but an answer: "Pneumothorax? No."."""
+    tokens = tokenize(text[spans[0][0] : spans[0][1]][:_ANSWER_CHARS]) if spans else []
+    return [":", *tokens] if " ".join(tokens) in load_answers() else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +91,7 @@ class _Named:
         finding: its name.
         start: first token of the words that name it.
         end: behind the last of them.
+        outright: whether it is a name, not an anatomy and what is said of it.
         head: first token of the last part; a denial before it holds, though it stand behind the first part ("heart
             is not enlarged").
         tail: behind the last token of the first part; a denial behind it holds likewise ("fracture is not seen in any
@@ -58,28 +104,61 @@ class _Named:
     end: int
     head: int
     tail: int
+    outright: bool = False
     denying: bool = False
 
 
-def _read_sentence(text: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
-    sentence = " ".join(text[span[0] : span[1]].split())
-    tokens = tokenize(sentence)
+def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
     marks = load_lexicon().mark(tokens)
     if not any(mark.kind in ("finding", "attribute") for mark in marks):
         return
-    seen = set()
-    for clause in cut_clauses(tokens, marks):
-        named = _drop_wider(sorted(_name(clause), key=lambda item: (item.start, item.end)))
-        places = attribute(clause, sorted({(item.start, item.end) for item in named})) if named else {}
-        for item in named:
-            presence = _presence(clause, item)
-            if presence is None:
+    answers = {answer.start: answer for answer in find_answers(tokens, marks)}
+    seen: set[ReportFinding] = set()
+    found: list[ReportFinding] = []
+    for clause in cut_clauses(tokens, _cut_out(marks, answers.values())):
+        answer = answers.get(clause.start)
+        if answer and answer.points_back:
+            found += [
+                replace(one, presence=said, laterality=side, location="")
+                for one in found[-1:]
+                for side, said in answer.said
+            ]
+            continue
+        found += _read_clause(clause, answer, sentence, span)
+    for finding in found:
+        if finding not in seen:
+            seen.add(finding)
+            yield finding
+
+
+def _cut_out(marks: Sequence[Mark], answers: Iterable[Answer]) -> Sequence[Mark]:
+    """The marks with an end before and behind each answer, and without those in its words."""
+    cut = list(marks)
+    for answer in answers:
+        cut = [mark for mark in cut if mark.end <= answer.stop or mark.start >= answer.end]
+        cut.append(Mark("end", "", answer.start, answer.start))
+        cut.append(
+            Mark("end", "", answer.stop, answer.end)
+            if not answer.points_back
+            else Mark("end", "", answer.end, answer.end)
+        )
+    return sorted(cut, key=lambda mark: (mark.start, mark.end))
+
+
+def _read_clause(
+    clause: Clause, answer: Answer | None, sentence: str, span: tuple[int, int]
+) -> Iterator[ReportFinding]:
+    named = _drop_wider(clause, sorted(_name(clause), key=lambda item: (item.start, item.end)))
+    places = attribute(clause, sorted({(item.start, item.end) for item in named})) if named else {}
+    for item in named:
+        said: Sequence[tuple[Laterality, Presence | None]] = answer.said if answer else [("", _presence(clause, item))]
+        for side, presence in said:
+            if presence is None or (answer and item.denying):
                 continue
             for place in places[item.start, item.end]:
-                finding = _build(item.finding, presence, place, sentence, span)
-                if finding not in seen:
-                    seen.add(finding)
-                    yield finding
+                yield _build(
+                    item.finding, presence, replace(place, laterality=side or place.laterality), sentence, span
+                )
 
 
 def _build(name: str, presence: Presence, where: Attribution, sentence: str, span: tuple[int, int]) -> ReportFinding:
@@ -91,7 +170,7 @@ def _build(name: str, presence: Presence, where: Attribution, sentence: str, spa
 
 
 def _presence(clause: Clause, item: _Named) -> Presence | None:
-    asserted = assert_presence(clause, item.head, item.end, item.tail)
+    asserted = assert_presence(clause, item.head, item.end, item.tail, outright=item.outright)
     if item.denying:
         return "absent" if asserted == "present" else None
     return None if asserted == "skipped" else asserted
@@ -100,16 +179,23 @@ def _presence(clause: Clause, item: _Named) -> Presence | None:
 def _name(clause: Clause) -> Iterator[_Named]:
     """What a clause names: outright, or by an anatomy and what is said of it."""
     for mark in clause.of("finding"):
-        yield _Named(mark.value, mark.start, mark.end, mark.start, mark.end)
+        yield _Named(mark.value, mark.start, mark.end, mark.start, mark.end, outright=True)
     for place, quality in pair_marks(clause):
         for finding, denying in _pairs().get((place.value, quality.value), ()):
             first, last = sorted((place, quality), key=lambda mark: mark.start)
-            yield _Named(finding, first.start, max(first.end, last.end), last.start, first.end, denying)
+            yield _Named(finding, first.start, max(first.end, last.end), last.start, first.end, denying=denying)
 
 
-def _drop_wider(named: Sequence[_Named]) -> list[_Named]:
-    """Leaves out what the same words name more exactly: "fractures of the left ribs" is no other fracture."""
-    narrower = [(item, ancestors) for item in named if (ancestors := _ancestors(item.finding))]
+def _drop_wider(clause: Clause, named: Sequence[_Named]) -> list[_Named]:
+    """Leaves out what the same words name more exactly: "fractures of the left ribs" is no other fracture.
+
+    A narrower one that only its quality denies ("granuloma not calcified") leaves the wider one as it is.
+    """
+    narrower = [
+        (item, ancestors)
+        for item in named
+        if (ancestors := _ancestors(item.finding)) and not _is_quality_denied(clause, item)
+    ]
     return [
         item
         for item in named
@@ -119,6 +205,10 @@ def _drop_wider(named: Sequence[_Named]) -> list[_Named]:
             for other, ancestors in narrower
         )
     ]
+
+
+def _is_quality_denied(clause: Clause, item: _Named) -> bool:
+    return not item.outright and "not" in clause.tokens[item.tail : item.head]
 
 
 def _narrow(finding: ReportFinding) -> ReportFinding:
@@ -132,7 +222,7 @@ def _narrow(finding: ReportFinding) -> ReportFinding:
 @cache
 def _narrower(name: str, location: str) -> tuple[str, str]:
     text = f"{name} in the {location}"
-    read = list(_read_sentence(text, (0, len(text))))
+    read = list(_read_sentence(tokenize(text), text, (0, len(text))))
     is_case = len(read) == 1 and name in _ancestors(read[0].finding)
     return (read[0].finding, read[0].location) if is_case else (name, location)
 

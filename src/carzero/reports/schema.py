@@ -42,6 +42,7 @@ class AlignedReport:
         findings: what it says.
         sentences: the aligned sentences ("There is ..."), each once, in the order of the findings.
         backend: "rules", or the name of the language model.
+        skipped: why nothing was read: "not_english"; else "".
     """
 
     report_id: str
@@ -49,6 +50,7 @@ class AlignedReport:
     findings: tuple[ReportFinding, ...]
     sentences: tuple[str, ...]
     backend: str
+    skipped: str = ""
 
 
 _OPENINGS: dict[Presence, str] = {"present": "There is", "absent": "There is no", "uncertain": "There may be"}

@@ -64,6 +64,9 @@ class Language(TypedDict):
 
     headings: dict[str, list[str]]
     words: dict[str, list[str]]
+    answers: dict[str, list[str]]
+    tongues: dict[str, list[str]]
+    short: dict[str, str]
     triggers: dict[str, list[str]]
     verbs: list[str]
     severities: dict[str, list[str]]

@@ -22,7 +22,7 @@ from carzero.core.system import count_cores
 from carzero.core.tables import check_output
 from carzero.errors import CARZeroError, TableError, describe
 from carzero.reports.lexicon import lexicon_sha256
-from carzero.reports.rules import RuleAligner
+from carzero.reports.rules import NOT_ENGLISH, RuleAligner
 from carzero.reports.schema import AlignedReport
 from carzero.structuring.answer_cache import AnswerCache
 from carzero.structuring.chat_client import ChatClient
@@ -56,13 +56,13 @@ class RowCounts:
         self.backends[backend] += 1
         if reason:
             self.reasons[reason] += 1
-            if reason != "without_text" and len(self.listed) < _LISTED:
+            if reason not in ("without_text", NOT_ENGLISH) and len(self.listed) < _LISTED:
                 self.listed.append({"report_id": report_id, "reason": reason})
 
     @property
     def failures(self) -> int:
         """Rows that the language model should have made and could not."""
-        return self.reasons.total() - self.reasons["without_text"]
+        return self.reasons.total() - self.reasons["without_text"] - self.reasons[NOT_ENGLISH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ class AlignmentRun:
         jobs = self.jobs or (1 if len(rows) < _FEW else count_cores())
         reports = ((row.report_id, row.text) for row in rows)
         for chunk in align_in_processes(reports, jobs):
-            write([Outcome(aligned) for aligned in chunk])
+            write([Outcome(aligned, aligned.skipped) for aligned in chunk])
 
     async def _by_model(self, model: LanguageModel, rows: Sequence[ReportRow], tally: Tally, write: Write) -> None:
         if not model.server.is_this_machine:

@@ -1,0 +1,180 @@
+"""Answers: "Pneumothorax: no", "effusion (none)", "Absent: edema", and "none on the right" of what was named before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from carzero.reports.lexicon import Mark
+from carzero.reports.vocabulary import Laterality, Presence, load_language
+
+_MARKS = frozenset({":", "?", "(", "~"})  # "~" stands for a dash between blanks
+
+_ENDS = frozenset({",", ";", ")", "~", "and", "but", "/", "?", ""})
+
+_ARTICLES = frozenset({"on", "in", "at", "the", "side", "is", "are", "remains", "any", "of"})
+
+_FAR = 4  # words between a name and its answer: "effusion on the left: none"
+
+_LONGEST = 3  # words of an answer
+
+
+class Answer(NamedTuple):
+    """What is answered of the findings between two tokens.
+
+    Attributes:
+        start: first token of the names; of the answer where it only points back ("none on the right").
+        stop: behind the names; the same as `start` where they stand before.
+        end: behind the answer.
+        said: presence by side; "" for whatever side the names have.
+    """
+
+    start: int
+    stop: int
+    end: int
+    said: tuple[tuple[Laterality, Presence], ...]
+
+    @property
+    def points_back(self) -> bool:
+        """Whether it speaks of what was named last."""
+        return self.start == self.stop
+
+
+def find_answers(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Answer]:
+    """The answers of a sentence, in order, without overlap."""
+    findings = [mark for mark in marks if mark.kind == "finding"]
+    ends = {mark.end: mark for mark in findings}
+    sides: dict[int, Mark] = {mark.start: mark for mark in marks if mark.side or mark.kind == "place"}
+    stops = {mark.start for mark in marks if mark.kind == "end"}
+    found: list[Answer] = []
+    last_name, floor = -1, 0
+    for at in range(len(tokens)):
+        if at in ends:
+            last_name = at
+        if at < floor:
+            continue
+        answer = _heading(tokens, findings, stops, at, floor) if tokens[at] == ":" else None
+        if answer is None and last_name > floor and at - last_name <= _FAR:
+            answer = _behind(tokens, sides, at, last_name, floor)
+        if answer is None and findings and findings[0].end <= at:
+            answer = _elliptic(tokens, sides, at)
+        if answer is not None:
+            found.append(answer)
+            floor = answer.end
+    return found
+
+
+def _behind(tokens: Sequence[str], sides: dict[int, Mark], at: int, name: int, floor: int) -> Answer | None:
+    """An answer that begins at a token: behind a colon and its like, or at once ("effusion none, edema mild")."""
+    begin = at
+    while begin < len(tokens) and tokens[begin] in _MARKS:
+        begin += 1
+    if begin == at and (at != name or tokens[at] not in load_language()["answers"]["bare"]):
+        return None
+    between = tokens[name:at]
+    if not {",", ";", "and", "or", "no", "not", "without"}.isdisjoint(between):
+        return None
+    said: list[tuple[Laterality, Presence]] = []
+    end = begin
+    for side, presence, behind in _read_said(tokens, sides, begin):
+        said.append((side, presence))
+        end = behind
+    if not said:
+        return None
+    end += tokens[end : end + 1] == [")"]
+    return Answer(_first_name(tokens, name, floor), at, end, tuple(said))
+
+
+def _read_said(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Iterator[tuple[Laterality, Presence, int]]:
+    """Answers side by side: "left yes, right no"."""
+    is_first = True
+    while True:
+        begin = at
+        if not is_first:
+            if tokens[begin : begin + 1] not in ([","], ["and"]):
+                return
+            begin += 1
+        side: Laterality = ""
+        while begin < len(tokens) and tokens[begin] in ("on", "the"):
+            begin += 1
+        if begin in sides and sides[begin].side:
+            side, begin = sides[begin].side, sides[begin].end
+        elif not is_first:
+            return
+        begin += tokens[begin : begin + 1] == [":"]
+        word = _answer(tokens, begin)
+        if word is None:
+            return
+        presence, at = word
+        yield side, presence, at
+        is_first = False
+        if not side:
+            return
+
+
+def _answer(tokens: Sequence[str], at: int) -> tuple[Presence, int] | None:
+    """The answer that stands at a token with nothing behind it; the longest."""
+    for count in range(_LONGEST, 0, -1):
+        presence = load_answers().get(" ".join(tokens[at : at + count]))
+        if presence and at + count <= len(tokens) and (tokens[at + count] if at + count < len(tokens) else "") in _ENDS:
+            return presence, at + count
+    return None
+
+
+def load_answers() -> dict[str, Presence]:
+    """Words of an answer to the presence that they give."""
+    answers = load_language()["answers"]
+    kinds: tuple[tuple[str, Presence], ...] = (("yes", "present"), ("no", "absent"), ("perhaps", "uncertain"))
+    return {word: presence for kind, presence in kinds for word in answers[kind]}
+
+
+def _first_name(tokens: Sequence[str], name: int, floor: int) -> int:
+    """Where the names begin that an answer is for: at the last comma; before it, where "and" closes the list."""
+    start = name - 1
+    joined = False
+    while start > floor and tokens[start - 1] not in (";", "~", ")", "."):
+        if tokens[start - 1] == "," and not joined:
+            break
+        joined = joined or tokens[start - 1] in ("and", "or")
+        start -= 1
+    return start
+
+
+def _heading(tokens: Sequence[str], findings: Sequence[Mark], stops: set[int], at: int, floor: int) -> Answer | None:
+    """Reads "Absent: edema, effusion", "None of the following: edema, effusion"; up to a semicolon or "but"."""
+    before = list(tokens[floor:at])
+    if any(floor <= mark.start < at for mark in findings) or not before:
+        return None
+    words = load_answers()
+    presence = words.get(before[-1]) or words.get(" ".join(before[-2:]))
+    if presence is None and "following" in before:
+        presence = next((words[word] for word in reversed(before) if word in words), None)
+    if presence is None:
+        return None
+    end = next((stop for stop in range(at + 1, len(tokens)) if stop in stops or tokens[stop] == ":"), len(tokens))
+    while end < len(tokens) and tokens[end] == ":" and end > at + 1 and tokens[end - 1] in words:
+        end -= 1
+    return Answer(at + 1, end, end, (("", presence),)) if end > at + 1 else None
+
+
+def _elliptic(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Answer | None:
+    """Reads "none on the right", "right is absent", "not on the left": of what was named before."""
+    if tokens[at - 1] not in (",", "and", "but", ";"):
+        return None
+    words = load_language()["answers"]["elliptic"]
+    end, side, denied = at, "", False
+    place: Mark | None = None
+    while end < len(tokens) and tokens[end] not in (",", ";", ".", "but", "and"):
+        if end in sides and place is None and sides[end].side:
+            place = sides[end]
+            end = place.end
+        elif tokens[end] in words and not denied:
+            denied = True
+            end += 1
+        elif tokens[end] in _ARTICLES or end in sides or tokens[end] == "lung":
+            end += 1
+        else:
+            return None
+    if place is None or not denied or side:
+        return None
+    return Answer(at, at, end, ((place.side, "absent"),))
