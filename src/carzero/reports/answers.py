@@ -69,6 +69,8 @@ def _behind(tokens: Sequence[str], sides: dict[int, Mark], at: int, name: int, f
     begin = at
     while begin < len(tokens) and tokens[begin] in _MARKS:
         begin += 1
+    if at == name and tokens[at] == "," and tokens[at + 1 : at + 2] in (["resolved"], ["absent"], ["none"]):
+        begin += 1  # "pneumonia, resolved"
     if begin == at and (at != name or tokens[at] not in load_language()["answers"]["bare"]):
         return None
     between = tokens[name:at]

@@ -35,6 +35,8 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright
     Returns:
         Presence, or "skipped" where nothing is asserted of this film ("history of", "if").
     """
+    if clause.tokens[clause.end - 1] == "?" and {",", "("}.isdisjoint(clause.tokens[end : clause.end]):
+        return "uncertain"
     # Of triggers of a kind only the nearest matters: what stops it stops those before it too.
     skip, denial = _last(clause.of("skip_after"), start), _last(clause.of("deny_after"), start)
     if skip and (denial is None or denial.start < skip.start):
@@ -61,8 +63,6 @@ def _is_doubted(clause: Clause, start: int, end: int) -> bool:
         return True
     if any(trigger.start >= end for trigger in clause.of("doubt_before")):
         return True
-    if clause.tokens[clause.end - 1] == "?" and {",", "("}.isdisjoint(clause.tokens[end : clause.end]):
-        return True
     before, behind = _last(clause.of("doubt_next"), start), _first(clause.of("doubt_prev"), end)
     return bool((before and _is_next(clause, before.end, start)) or (behind and _is_behind(clause, end, behind.start)))
 
@@ -87,7 +87,7 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
             is_second_side = tokens[first] in _SIDES and not _SIDES.isdisjoint(tokens[start:at])
             if tokens[first] in load_words("affirming") and not is_second_side:
                 return False
-            if tokens[at] == "," and _begins_anew(clause, start, at):
+            if _begins_anew(clause, start, at):
                 return False
         if tokens[at - 1] in load_words("seen") and tokens[at + 1] not in ("or", "nor"):
             return False
@@ -97,18 +97,25 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
 def _begins_anew(clause: Clause, start: int, at: int) -> bool:
     """Whether the item behind a comma is affirmed although a denial stands before it.
 
-    It is where it says so itself ("heart enlarged"), where it is a device and the items before it are none, and where
-    two items before it had denials of their own ("no edema, no effusion, cardiomegaly").
+    It is where it says so itself ("heart enlarged"), where it is a device and the items before it are none, where it
+    names again, on a side, what was denied, and where two items before it had denials of their own ("no edema, no
+    effusion, cardiomegaly").
     """
     item = _item(clause, at)
     end = at + 1 + len(item)
     if not load_words("predicates").isdisjoint(item):
         return True
+    if clause.tokens[at] == "and":
+        return False
     names = [mark for mark in clause.of("finding") if start <= mark.start < end]
     kinds = load_vocabulary().findings
     inside = [kinds[mark.value].kind for mark in names if mark.start > at]
     before = [kinds[mark.value].kind for mark in names if mark.start < at]
     if "device" in inside and before and "device" not in before:
+        return True
+    held = [mark.kind for mark in clause.marks if at < mark.start < end]
+    is_again = {mark.value for mark in names if mark.start > at} & {mark.value for mark in names if mark.start < at}
+    if (is_again and "side" in held) or (not inside and {"anatomy", "attribute"} <= {*held}):
         return True
     denials = [trigger for trigger in clause.of("deny_after") if trigger.end <= start]
     return len(denials) > 1 and bool(item) and all(clause.tokens[one.start - 1] == "," for one in denials[1:])

@@ -24,7 +24,7 @@ def is_english(sentence: str) -> bool:
     It is not where a denial or a telling noun of another language stands in it ("kein", "derrame"), where it has
     letters of another alphabet, or where words of other languages outnumber English ones.
     """
-    words = set(_WORD.findall(plain_text(sentence[:_MOST_CHARS]).text.lower()))
+    words = set(_WORD.findall(plain_text(sentence[:_MOST_CHARS]).text.lower().replace("de novo", "")))
     known = _words()
     if not known["telling"].isdisjoint(words) or not all(map(_is_latin, words)):
         return False

@@ -26,8 +26,11 @@ _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[^\W\d_]+[0-9]*|_+|[,;:/?()~]")
 
 _NOT = re.compile("(?<=[a-z])n't(?![a-z])")
 
+# Answers by sign, "(-)", "-ve", "edema -", "effusion ++", "[x]", and other signs that stand for words.
 _SIGNS = re.compile(
-    r"\(\s?(?P<no>-+)\s?\)|\(\s?\++\s?\)|\[\s?(?P<empty>)\]|\[\s?x\s?\]|=|&|(?<=\s)\+(?=\s)|(?<!\S)-{1,3}(?!\S)|--"
+    r"(?P<no>\(\s?-+\s?\)|\[\s?\]|(?<!\w)-ve(?!\w)|(?<=\s)-(?=\s?(?:[,;.]|\Z)))"
+    r"|(?P<yes>\(\s?\++\s?\)|\[\s?x\s?\]|\+ve(?!\w)|\++(?=\s?(?:[,;.]|\Z)))"
+    r"|=|&|(?<=\s)\+(?=\s)|(?<!\S)-{1,3}(?!\S)|--"
 )
 
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.
@@ -83,10 +86,9 @@ def _write_out(match: re.Match[str]) -> str:
 
 
 def _read_sign(match: re.Match[str]) -> str:
-    found = match.group()
-    if found[0] in "([":
-        return " : no " if "-" in found or ("x" not in found and "+" not in found) else " : yes "
-    return {"=": " : ", "&": " and ", "+": " and "}.get(found, " ~ ")
+    if match["no"] or match["yes"]:
+        return " : no " if match["no"] else " : yes "
+    return {"=": " : ", "&": " and ", "+": " and "}.get(match.group(), " ~ ")
 
 
 @cache

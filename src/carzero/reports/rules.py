@@ -71,7 +71,7 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
         ).text.strip()
         if before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
             tokens.insert(0, "?")  # "?pneumonia"
-        if behind.startswith(("?", "...", "!?")) and tokens[-1:] != [","]:
+        if (behind.strip("-: ") == "" or behind.startswith(("?", "...", "!?"))) and tokens[-1:] != [","]:
             tokens += _answer_behind(text, spans[number + 1 :]) or ["?"] * ("?" in behind[:2])
         for finding in _read_sentence(tokens, sentence, span):
             yield _narrow(finding)
