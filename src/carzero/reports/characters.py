@@ -25,43 +25,6 @@ _BLOCKS = frozenset({"p", "div", "li", "ul", "ol", "tr", "td", "th", "table", "h
 
 _HEADING_TAG = re.compile("h[1-6]")
 
-_BREAK = "\v"  # ends a sentence, whatever stands around it
-
-# Each alternative begins with another character and reads a bounded number of them, so that no text makes it slow.
-_SPECIAL = re.compile(
-    r"</?(?P<tag>[A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]{0,200})?/?>"
-    r"|&lt;/?(?P<quoted>[A-Za-z][A-Za-z0-9]{0,9})\s?/?&gt;|&#?[A-Za-z0-9]{1,8};"
-    r"|\\r\\n|\\[nrt]|\r\n?|(?<=[A-Za-z])-\n[ \t]{0,8}(?=[a-z])|[^\x00-\x7f]|\x0b|\|"
-)
-
-_PLAIN = re.compile(r"[^\x80-\U0010ffff<&\\\r\v|]*+", re.DOTALL)
-
-_BLOCKS = frozenset(
-    [
-        "br",
-        "p",
-        "div",
-        "li",
-        "ul",
-        "ol",
-        "tr",
-        "td",
-        "th",
-        "table",
-        "hr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "section",
-        "article",
-        "pre",
-        "blockquote",
-    ]
-)
-
 _BREAK = f"{HARD_BREAK}\n"
 
 _READ_AS = {
