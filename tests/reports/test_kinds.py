@@ -121,6 +121,13 @@ def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(held_out: bo
         ("Pneumothorax \u2013 none.", "ptx-"),
         ("No edema\u2028Cardiomegaly", "ed- cm+"),
         ("s/p fall, no PTX, no PNA.", "ptx- pna-"),
+        ("Pneumothorax\nNo", "ptx-"),
+        ("Pneumonia, resolved. Effusion -ve.", "pna- eff-"),
+        ("LUNGS: Clear PLEURA: No effusion HEART: Enlarged", "eff- cm+"),
+        ("No acute disease, emphysema.", "emp+"),
+        ("Can pneumonia be excluded?", "pna?"),
+        ("No effusion on the right, effusion on the left.", "eff+"),
+        ("No edema\\par Cardiomegaly", "ed- cm+"),
         ("Nodule of 3 CM.", "nod+ cm~"),
     ],
 )
@@ -173,7 +180,16 @@ def test_one_foreign_sentence_in_an_english_report_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["No PTX.", "Heart size WNL.", "De novo effusion.", "En face nodule", "s/p CABG", "ET tube"]
+    "text",
+    [
+        "No PTX.",
+        "Dr. van der Berg was told.",
+        "Heart size WNL.",
+        "De novo effusion.",
+        "En face nodule",
+        "s/p CABG",
+        "ET tube",
+    ],
 )
 def test_english_is_english(text: str) -> None:
     assert is_english(text)

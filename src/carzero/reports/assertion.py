@@ -111,8 +111,10 @@ def _begins_anew(clause: Clause, start: int, at: int) -> bool:
     kinds = load_vocabulary().findings
     inside = [kinds[mark.value].kind for mark in names if mark.start > at]
     before = [kinds[mark.value].kind for mark in names if mark.start < at]
-    if "device" in inside and before and "device" not in before:
+    if before and "device" in inside and "device" not in before:
         return True
+    if before and inside and set(before) == {"summary"} and "summary" not in inside:
+        return True  # "no acute disease, degenerative changes"
     held = [mark.kind for mark in clause.marks if at < mark.start < end]
     is_again = {mark.value for mark in names if mark.start > at} & {mark.value for mark in names if mark.start < at}
     if (is_again and "side" in held) or (not inside and {"anatomy", "attribute"} <= {*held}):

@@ -15,6 +15,9 @@ from carzero.reports.vocabulary import load_language
 
 _WORD = re.compile(r"[^\W\d_]+")
 
+# "de novo", and what stands in names: "Dr. van der Berg".
+_NAMED = re.compile(r"\bde novo\b|\bdrs?\b\.?(?: (?:van|von|der|den|de|del|la|le|el|di|da|dos)\b){1,4}")
+
 _MOST_CHARS = 2000  # of a sentence; more tell no more
 
 
@@ -24,7 +27,7 @@ def is_english(sentence: str) -> bool:
     It is not where a denial or a telling noun of another language stands in it ("kein", "derrame"), where it has
     letters of another alphabet, or where words of other languages outnumber English ones.
     """
-    words = set(_WORD.findall(plain_text(sentence[:_MOST_CHARS]).text.lower().replace("de novo", "")))
+    words = set(_WORD.findall(_NAMED.sub("", plain_text(sentence[:_MOST_CHARS]).text.lower())))
     known = _words()
     if not known["telling"].isdisjoint(words) or not all(map(_is_latin, words)):
         return False
