@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from carzero.reports.answers import Answer, find_answers, load_answers
+from carzero.reports.answered import Answer, find_answers, load_answers
 from carzero.reports.assertion import assert_presence
 from carzero.reports.attributes import Attribution, attribute
 from carzero.reports.characters import plain_text
