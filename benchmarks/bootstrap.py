@@ -16,7 +16,8 @@ import time
 
 import numpy as np
 
-from carzero.metrics.bootstrap import bootstrap
+from carzero.metrics.intervals import bootstrap
+from carzero.metrics.resampling import Statistics
 
 
 def build_set(images: int, findings: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +44,12 @@ def main() -> None:
     truth, scores, patients = build_set(options.images, options.findings)
     start, spent = time.perf_counter(), time.process_time()
     result = bootstrap(
-        truth, scores, options.metric, average=options.average, groups=patients, rounds=options.rounds, seed=0
+        truth,
+        scores,
+        options.metric,
+        average=options.average,
+        groups=patients,
+        statistics=Statistics(rounds=options.rounds, seed=0),
     )
     report = {
         **vars(options),

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from carzero.metrics.bootstrap import BootstrapInterval, bootstrap
 from carzero.metrics.calibration import fit_calibration, score_abnormality, to_abnormal
+from carzero.metrics.intervals import BootstrapInterval, bootstrap
 
 
 def load(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import expit, ndtri
 
-from carzero.metrics.bootstrap import bootstrap
 from carzero.metrics.classification import auprc, average_precision
 from carzero.metrics.delong import delong_interval, delong_test
+from carzero.metrics.intervals import bootstrap
 from carzero.metrics.newcombe import newcombe_interval
+from carzero.metrics.resampling import Statistics
 from carzero.metrics.sampling import to_interval
-from carzero.metrics.table import evaluate
+from carzero.metrics.table import Measures, evaluate
 
 Interval = tuple[float, float]
 Trial = Iterator[tuple[str, Interval, float]]
@@ -41,7 +42,9 @@ def single(random: np.random.Generator, rounds: int, auroc: float, n_pos: int) -
     truth = np.repeat([1.0, 0.0], [n_pos, N - n_pos])
     scores = random.normal(size=N) + shift_of(auroc) * truth
     for kind in ("percentile", "bca"):
-        found = bootstrap(truth, scores, rounds=rounds, seed=int(random.integers(1 << 31)), kind=kind)
+        found = bootstrap(
+            truth, scores, kind=kind, statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31)))
+        )
         yield f"bootstrap {kind}", (float(found.low), float(found.high)), auroc
     for scale in ("logit", "plain"):
         own = delong_interval(truth, scores, scale=scale)
@@ -57,7 +60,9 @@ def clustered(random: np.random.Generator, rounds: int, auroc: float, patients: 
     scores = (random.normal(size=patients)[owner] + random.normal(size=len(owner))) / np.sqrt(2)
     scores += shift_of(auroc) * truth
     for name, groups in (("patients", owner), ("images", None)):
-        found = bootstrap(truth, scores, groups=groups, rounds=rounds, seed=int(random.integers(1 << 31)))
+        found = bootstrap(
+            truth, scores, groups=groups, statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31)))
+        )
         yield f"bootstrap of {name}", (float(found.low), float(found.high)), auroc
         own = delong_interval(truth, scores, groups=groups)
         yield f"DeLong of {name}", (float(own.low[0]), float(own.high[0])), auroc
@@ -71,12 +76,18 @@ def macro(random: np.random.Generator, rounds: int, counts: tuple[int, ...]) -> 
         truth[random.choice(N, count, replace=False), column] = 1
     common = random.normal(size=(N, 1))
     scores = (common + random.normal(size=truth.shape)) / np.sqrt(2) + truth * [shift_of(a) for a in aurocs]
-    found = bootstrap(truth, scores, average="macro", rounds=rounds, seed=int(random.integers(1 << 31)))
+    found = bootstrap(
+        truth, scores, average="macro", statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31)))
+    )
     yield "bootstrap percentile", (float(found.low), float(found.high)), float(aurocs.mean())
     own = delong_interval(truth, scores, average="macro")
     yield "DeLong logit", (float(own.low), float(own.high)), float(aurocs.mean())
     rows = evaluate(
-        scores, truth, [str(c) for c in range(len(counts))], metrics=["auroc"], averages=["macro"], rounds=0
+        scores,
+        truth,
+        [str(c) for c in range(len(counts))],
+        measures=Measures(metrics=["auroc"], averages=["macro"]),
+        statistics=Statistics(rounds=0),
     )
     for row in rows:
         if row.label == "macro" and row.method.startswith("Newcombe"):
@@ -91,7 +102,9 @@ def paired(random: np.random.Generator, rounds: int, n_pos: int) -> Trial:
     test = delong_test(truth, a, b)
     yield "DeLong paired", (float(test.low[0]), float(test.high[0])), 0.05
     seed = int(random.integers(1 << 31))
-    first, second = (bootstrap(truth, scores, rounds=rounds, seed=seed).samples for scores in (a, b))
+    first, second = (
+        bootstrap(truth, scores, statistics=Statistics(rounds=rounds, seed=seed)).samples for scores in (a, b)
+    )
     low, high = to_interval(first - second, value=test.difference[0], units=n_pos)
     yield "bootstrap percentile", (float(low), float(high)), 0.05
 
@@ -101,7 +114,9 @@ def precision(random: np.random.Generator, rounds: int, metric: str, n_pos: int,
     truth = np.repeat([1.0, 0.0], [n_pos, N - n_pos])
     scores = random.normal(size=N) + shift_of(0.85) * truth
     for kind in ("percentile", "bca"):
-        found = bootstrap(truth, scores, metric, rounds=rounds, seed=int(random.integers(1 << 31)), kind=kind)
+        found = bootstrap(
+            truth, scores, metric, kind=kind, statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31)))
+        )
         yield f"bootstrap {kind}", (float(found.low), float(found.high)), true
 
 
@@ -110,7 +125,10 @@ def calibration(random: np.random.Generator, rounds: int, n: int, true: float) -
     odds = random.normal(size=n) * 1.5 - 1
     truth = (random.random(n) < expit(odds)).astype(float)
     found = bootstrap(
-        truth, expit(1.5 * odds), "expected_calibration_error", rounds=rounds, seed=int(random.integers(1 << 31))
+        truth,
+        expit(1.5 * odds),
+        "expected_calibration_error",
+        statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31))),
     )
     yield "bootstrap basic", (float(found.low), float(found.high)), true
     low, high = to_interval(found.samples, value=found.value)

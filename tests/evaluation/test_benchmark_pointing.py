@@ -12,13 +12,14 @@ import pytest
 
 from carzero.datasets.catalogue import DATASETS
 from carzero.errors import ConfigurationError, TableError
-from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics
+from carzero.evaluation.benchmark.classification import BenchmarkResult, Output
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.pointing_metrics import measure_maps
 from carzero.images import Geometry, PixelTransform
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
+from carzero.metrics.resampling import Statistics
 from carzero.prompts import load_prompt_set
 from carzero.weights.source import WeightsSource
 from tests.support.tiny import save_films
@@ -139,7 +140,7 @@ def test_maps_made_here_are_kept_and_give_the_same_figures_again(
     films: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     options = {"settings": asked_of(tiny_weights), "statistics": FEW}
-    first = point_images(DET, [films / "test.json"], films, out=tmp_path, **options)
+    first = point_images(DET, [films / "test.json"], films, output=Output(tmp_path), **options)
     assert [failure.image_id for failure in first.failures] == ["film_005.png"]
     assert first.manifest["images"] == 5
     assert rows(first)["pointing", "Mass"]["n"] == 5
@@ -152,7 +153,7 @@ def test_maps_made_here_are_kept_and_give_the_same_figures_again(
 
 
 def test_an_interrupted_run_goes_on(films: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    options = {"settings": asked_of(tiny_weights, batch_size=2), "statistics": FEW, "out": tmp_path}
+    options = {"settings": asked_of(tiny_weights, batch_size=2), "statistics": FEW, "output": Output(tmp_path)}
 
     @contextmanager
     def interrupted(total: int) -> Iterator[Callable[[int, int], None]]:
@@ -173,10 +174,12 @@ def test_an_interrupted_run_goes_on(films: Path, tiny_weights: Path, tmp_path: P
     def counted(total: int) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, failed: counts.append((done, failed, total))
 
-    resumed = point_images(DET, [films / "test.json"], films, resume=True, progress=counted, **options)
+    resumed = point_images(
+        DET, [films / "test.json"], films, **{**options, "output": Output(tmp_path, resume=True)}, progress=counted
+    )
     assert counts == [(4, 0, 6), (6, 1, 6)], "the first two are not made again"
     assert not journal.exists()
-    whole = point_images(DET, [films / "test.json"], films, **{**options, "out": None})
+    whole = point_images(DET, [films / "test.json"], films, **{**options, "output": None})
     assert resumed.rows == whole.rows
 
 

@@ -15,11 +15,12 @@ from carzero.datasets.base import build_truth
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_images, find_label_files
 from carzero.errors import MissingExtraError, TableError
-from carzero.evaluation.benchmark.classification import BenchmarkResult, Statistics, benchmark_scores
+from carzero.evaluation.benchmark.classification import BenchmarkResult, benchmark_scores
 from carzero.evaluation.benchmark.plots import check_drawing, draw_figures, to_png, to_svg
 from carzero.evaluation.benchmark.report import build_report, save_result
 from carzero.evaluation.benchmark.scores import join_set, load_image_list, load_set_scores
 from carzero.evaluation.score_matrix import ScoreMatrix, to_score_matrix
+from carzero.metrics.resampling import Statistics
 from carzero.records import Failure
 
 NIH, PADCHEST, DET = DATASETS["chestxray14"], DATASETS["padchest"], DATASETS["chestxdet10"]

@@ -15,10 +15,10 @@ from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from carzero.metrics import classification as metrics
-from carzero.metrics.bootstrap import bootstrap, bootstrap_mean
 from carzero.metrics.delong import delong_interval
+from carzero.metrics.intervals import bootstrap, bootstrap_mean
 from carzero.metrics.newcombe import newcombe_interval, newcombe_mean_interval
-from carzero.metrics.resampling import Resampling
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.sampling import effective_units, to_interval
 
 EXACT = 1e-12
@@ -54,8 +54,10 @@ class TestWeightsAreTheLiteralResample:
         scores = 1 / (1 + np.exp(-scores)) if reads == "probabilities" else scores
         options: dict[str, Any] = {"threshold": THRESHOLDS} if reads == "decisions" else {}
         groups = patients if by_patient else None
-        found = bootstrap(truth, scores, name, average=average, groups=groups, rounds=ROUNDS, **options)
-        resampling = Resampling.plan(truth, groups, rounds=ROUNDS)
+        found = bootstrap(
+            truth, scores, name, average=average, groups=groups, statistics=Statistics(rounds=ROUNDS), **options
+        )
+        resampling = Resampling.plan(truth, groups, statistics=Statistics(rounds=ROUNDS))
         weights = np.concatenate(list(resampling.draw()), axis=1)[resampling.units.index]
         expected = [
             literal(getattr(metrics, name), truth, scores, weights[:, b], average=average, **options)
@@ -70,8 +72,8 @@ class TestWeightsAreTheLiteralResample:
         truth, scores, _ = draw()
         kept = ~np.isnan(truth[:, 1])
         y, s = truth[kept, 1], scores[kept, 1]
-        found = bootstrap(y, s, "average_precision", rounds=ROUNDS)
-        weights = np.concatenate(list(Resampling.plan(y[:, None], rounds=ROUNDS).draw()), axis=1)
+        found = bootstrap(y, s, "average_precision", statistics=Statistics(rounds=ROUNDS))
+        weights = np.concatenate(list(Resampling.plan(y[:, None], statistics=Statistics(rounds=ROUNDS)).draw()), axis=1)
         expected = [literal(sk.average_precision_score, y, s, weights[:, b]) for b in range(ROUNDS)]
         assert found.samples == pytest.approx(expected, abs=EXACT)
 
@@ -86,7 +88,7 @@ class TestResampling:
         n, classes = data.draw(st.integers(1, 25)), data.draw(st.integers(1, 6))
         truth = np.array(data.draw(st.lists(labels, min_size=n * classes, max_size=n * classes))).reshape(n, classes)
         groups = data.draw(st.lists(st.integers(0, 8), min_size=n, max_size=n))
-        resampling = Resampling.plan(truth, groups, rounds=40, seed=data.draw(st.integers(0, 5)))
+        resampling = Resampling.plan(truth, groups, statistics=Statistics(rounds=40, seed=data.draw(st.integers(0, 5))))
         weights = np.concatenate(list(resampling.draw()), axis=1)
         assert sorted(np.concatenate(resampling.strata)) == list(range(resampling.units.count))
         assert (weights.sum(axis=0) == resampling.units.count).all()
@@ -98,7 +100,7 @@ class TestResampling:
     def test_a_plain_bootstrap_would_lose_it(self) -> None:
         truth = np.zeros((50, 1))
         truth[:2] = 1
-        plain = np.concatenate(list(Resampling.plan(truth, rounds=200, rare=0).draw()), axis=1)
+        plain = np.concatenate(list(Resampling.plan(truth, statistics=Statistics(rounds=200, rare=0)).draw()), axis=1)
         assert (plain[:2].sum(axis=0) == 0).any()
 
     def test_common_classes_make_no_strata(self) -> None:
@@ -109,22 +111,24 @@ class TestResampling:
     def test_images_of_a_patient_are_drawn_together(self) -> None:
         truth, scores, patients = draw()
         doubled = [np.concatenate([each, each]) for each in (truth, scores, patients)]
-        a = bootstrap(truth, scores, groups=patients, rounds=20)
-        b = bootstrap(doubled[0], doubled[1], groups=doubled[2], rounds=20)
+        a = bootstrap(truth, scores, groups=patients, statistics=Statistics(rounds=20))
+        b = bootstrap(doubled[0], doubled[1], groups=doubled[2], statistics=Statistics(rounds=20))
         assert a.samples == pytest.approx(b.samples, abs=EXACT), "copies of a patient's images tell nothing new"
         assert (a.low, a.high) == (pytest.approx(b.low, abs=EXACT), pytest.approx(b.high, abs=EXACT))
 
     def test_the_seed_decides(self) -> None:
         truth, scores, _ = draw()
-        first, again, other = (bootstrap(truth, scores, rounds=10, seed=seed).samples for seed in (1, 1, 2))
+        first, again, other = (
+            bootstrap(truth, scores, statistics=Statistics(rounds=10, seed=seed)).samples for seed in (1, 1, 2)
+        )
         assert (first == again).all()
         assert (first != other).any()
 
     def test_many_rounds_in_pieces_are_one_sequence(self, monkeypatch: pytest.MonkeyPatch) -> None:
         truth, scores, _ = draw()
-        whole = bootstrap(truth, scores, rounds=40).samples
+        whole = bootstrap(truth, scores, statistics=Statistics(rounds=40)).samples
         monkeypatch.setattr("carzero.metrics.weighted_sums._CELLS", 7)
-        assert (bootstrap(truth, scores, rounds=40).samples == whole).all()
+        assert (bootstrap(truth, scores, statistics=Statistics(rounds=40)).samples == whole).all()
 
     def test_leaving_out_blocks(self) -> None:
         truth, _, patients = draw()
@@ -191,7 +195,7 @@ class TestReading:
     def test_one_positive_gives_a_value_and_no_interval(self) -> None:
         truth, scores = np.zeros(30), np.arange(30.0)
         truth[20] = 1
-        found = bootstrap(truth, scores, rounds=50)
+        found = bootstrap(truth, scores, statistics=Statistics(rounds=50))
         assert found.value == pytest.approx(20 / 29)
         assert np.isnan([found.low, found.high]).all()
 
@@ -199,7 +203,9 @@ class TestReading:
 class TestMeans:
     def test_by_class_macro_and_micro(self) -> None:
         hits = np.array([[1, np.nan], [0, 1], [1, np.nan], [1, np.nan], [0, np.nan], [np.nan, 0]])
-        each, macro, micro = (bootstrap_mean(hits, average=a, rounds=200) for a in (None, "macro", "micro"))
+        each, macro, micro = (
+            bootstrap_mean(hits, average=a, statistics=Statistics(rounds=200)) for a in (None, "macro", "micro")
+        )
         assert each.value == pytest.approx([0.6, 0.5])
         assert macro.value == pytest.approx(0.55)
         assert micro.value == pytest.approx(4 / 7)
@@ -207,10 +213,10 @@ class TestMeans:
             assert (found.low <= found.value).all()
             assert (found.high >= found.value).all()
         assert not np.isnan(each.samples).any(), "a class with two values is in every round"
-        assert bootstrap_mean(hits[:, 0], rounds=20).value.shape == ()
+        assert bootstrap_mean(hits[:, 0], statistics=Statistics(rounds=20)).value.shape == ()
 
     def test_a_class_without_values(self) -> None:
-        found = bootstrap_mean(np.array([[1, np.nan], [0, np.nan], [1, np.nan]]), rounds=20)
+        found = bootstrap_mean(np.array([[1, np.nan], [0, np.nan], [1, np.nan]]), statistics=Statistics(rounds=20))
         assert np.isnan([found.value[1], found.low[1], found.high[1]]).all()
         assert not np.isnan(found.low[0])
 
@@ -237,7 +243,7 @@ class TestCoverage:
 
     def test_bootstrap_with_many_positives(self) -> None:
         def interval(truth: np.ndarray, scores: np.ndarray) -> tuple[Any, Any]:
-            found = bootstrap(truth, scores, rounds=300)
+            found = bootstrap(truth, scores, statistics=Statistics(rounds=300))
             return found.low, found.high
 
         assert abs(self.rate(0.8, 80, interval) - 0.95) < self.MARGIN

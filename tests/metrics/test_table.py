@@ -13,15 +13,16 @@ import pytest
 from carzero.errors import TableError
 from carzero.evaluation.results import check_result_path, save_results, to_frame, to_markdown, to_payload
 from carzero.metrics import classification as metrics
-from carzero.metrics.bootstrap import bootstrap
 from carzero.metrics.comparison import compare
 from carzero.metrics.delong import delong_interval, delong_test
 from carzero.metrics.groups import find_reference, split_groups, split_long_tail, to_bands
+from carzero.metrics.intervals import bootstrap
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.newcombe import newcombe_interval
 from carzero.metrics.readers import AT_SENSITIVITY, AT_SPECIFICITY, compare_with_readers, take_majority
+from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import COLUMNS, MetricRow
-from carzero.metrics.table import evaluate
+from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.metrics.thresholds import Thresholds
 
 LABELS = ["edema", "mass", "hernia"]
@@ -51,12 +52,16 @@ def find(rows: list[MetricRow], **wanted: str) -> MetricRow:
 class TestEvaluate:
     def test_rows_are_the_metrics_with_their_intervals(self) -> None:
         scores, truth, patients = draw()
-        rows = evaluate(scores, truth, LABELS, dataset="set", patients=patients, rounds=ROUNDS)
+        rows = evaluate(
+            scores, truth, LABELS, cohort=Cohort(dataset="set", patients=patients), statistics=Statistics(rounds=ROUNDS)
+        )
         for metric in ("auroc", "auprc", "average_precision"):
             for average in ("macro", "micro", "weighted"):
                 row = find(rows, label=average, metric=metric)
                 assert row.value == pytest.approx(getattr(metrics, metric)(truth, scores, average=average))
-                own = bootstrap(truth, scores, metric, average=average, groups=patients, rounds=ROUNDS)
+                own = bootstrap(
+                    truth, scores, metric, average=average, groups=patients, statistics=Statistics(rounds=ROUNDS)
+                )
                 assert (row.ci_low, row.ci_high) == (pytest.approx(own.low), pytest.approx(own.high))
         edema = find(rows, label="edema", metric="auroc")
         assert edema.n == (~np.isnan(truth[:, 0])).sum()
@@ -71,7 +76,7 @@ class TestEvaluate:
 
     def test_delong_stands_behind_the_bootstrap(self) -> None:
         scores, truth, patients = draw()
-        rows = evaluate(scores, truth, LABELS, patients=patients, rounds=ROUNDS)
+        rows = evaluate(scores, truth, LABELS, cohort=Cohort(patients=patients), statistics=Statistics(rounds=ROUNDS))
         delong = [row for row in rows if row.method.startswith("DeLong")]
         assert [row.label for row in delong] == [*LABELS, "macro"]
         own = delong_interval(truth, scores, groups=patients)
@@ -81,19 +86,23 @@ class TestEvaluate:
         rare = [row for row in rows if row.method.startswith("Newcombe")]
         assert [row.label for row in rare] == [*LABELS, "macro"], "fewer than 50 patients have each"
         assert (rare[-1].value, rare[-1].n) == (pytest.approx(delong[-1].value), delong[-1].n)
-        images = evaluate(scores, truth, LABELS, rounds=5)
+        images = evaluate(scores, truth, LABELS, statistics=Statistics(rounds=5))
         alike = [row for row in images if row.method.startswith("Newcombe")]
         hernia = truth[:, 2]
         assert [alike[-2].ci_low, alike[-2].ci_high] == pytest.approx(
             [float(end) for end in newcombe_interval(alike[-2].value, (hernia == 1).sum(), (hernia == 0).sum())]
         )
-        newcombe = [row for row in evaluate(*many(), LABELS, rounds=5) if "Newcombe" in row.method]
+        newcombe = [
+            row for row in evaluate(*many(), LABELS, statistics=Statistics(rounds=5)) if "Newcombe" in row.method
+        ]
         assert [row.label for row in newcombe] == ["hernia", "macro"], "one class of the mean rests on one patient"
-        perfect = evaluate(many()[1], many()[1], LABELS, rounds=5)
+        perfect = evaluate(many()[1], many()[1], LABELS, statistics=Statistics(rounds=5))
         (row,) = [row for row in perfect if row.label == "edema" and "Newcombe" in row.method]
         assert 0.95 < row.ci_low < row.ci_high == 1
         assert not [
-            row for row in evaluate(scores, truth, LABELS, rounds=5, delong=False) if "ootstrap" not in row.method
+            row
+            for row in evaluate(scores, truth, LABELS, statistics=Statistics(rounds=5, delong=False))
+            if "ootstrap" not in row.method
         ]
 
     def test_decisions_and_probabilities_say_on_what_they_rest(self) -> None:
@@ -105,10 +114,9 @@ class TestEvaluate:
                 scores,
                 truth,
                 LABELS,
-                thresholds=thresholds,
-                probabilities=probabilities,
-                probability_note="calibrated somewhere",
-                rounds=ROUNDS,
+                measures=Measures(thresholds=thresholds),
+                probabilities=Probabilities(probabilities, "calibrated somewhere"),
+                statistics=Statistics(rounds=ROUNDS),
             )
         row = find(rows, label="mass", metric="sensitivity")
         assert row.threshold == 0.2
@@ -125,7 +133,13 @@ class TestEvaluate:
         scores, truth, _ = draw()
         values = metrics.auroc(truth, scores)
         sets = {"tail": np.array([2]), "none": np.array([], dtype=int), "head": np.array([0, 1])}
-        rows = evaluate(scores, truth, LABELS, label_sets=sets, alone=["mass"], rounds=ROUNDS)
+        rows = evaluate(
+            scores,
+            truth,
+            LABELS,
+            measures=Measures(label_sets=sets, alone=["mass"]),
+            statistics=Statistics(rounds=ROUNDS),
+        )
         assert find(rows, label="macro:tail", metric="auroc").value == pytest.approx(values[2])
         assert find(rows, label="macro:head", metric="auroc").value == pytest.approx(values[:2].mean())
         assert np.isnan(find(rows, label="macro:none", metric="auroc").value)
@@ -145,7 +159,9 @@ class TestEvaluate:
         truth[:, 1] = 0
         truth[7, 1] = 1
         with pytest.warns(match=r"auroc is undefined \(NaN\) for 1 of 3 classes, .*: hernia"):
-            rows = evaluate(scores, truth, LABELS, metrics=["auroc"], rounds=ROUNDS)
+            rows = evaluate(
+                scores, truth, LABELS, measures=Measures(metrics=["auroc"]), statistics=Statistics(rounds=ROUNDS)
+            )
         one, none = find(rows, label="mass", metric="auroc"), find(rows, label="hernia", metric="auroc")
         assert one.value == pytest.approx(metrics.auroc(truth[:, 1], scores[:, 1]))
         assert np.isnan([one.ci_low, one.ci_high, none.value, none.ci_low]).all()
@@ -155,7 +171,7 @@ class TestEvaluate:
 
     def test_no_rounds_no_bootstrap_interval(self) -> None:
         scores, truth, _ = draw()
-        rows = evaluate(scores, truth, LABELS, rounds=0)
+        rows = evaluate(scores, truth, LABELS, statistics=Statistics(rounds=0))
         row = find(rows, label="macro", metric="auroc")
         assert np.isnan(row.ci_low)
         assert row.method == "no interval"
@@ -166,20 +182,26 @@ class TestEvaluate:
         with pytest.raises(ValueError, match="Labels do not fit"):
             evaluate(scores, truth, LABELS[:2])
         with pytest.raises(ValueError, match=r"f1 needs thresholds; got none\. Choose them on a separate set"):
-            evaluate(scores, truth, LABELS, metrics=["f1"])
+            evaluate(scores, truth, LABELS, measures=Measures(metrics=["f1"]))
         with pytest.raises(ValueError, match=r"brier needs probabilities; got none\. Calibrate"):
-            evaluate(scores, truth, LABELS, metrics=["brier"])
+            evaluate(scores, truth, LABELS, measures=Measures(metrics=["brier"]))
         with pytest.raises(ValueError, match="metric is unknown; got 'roc'"):
-            evaluate(scores, truth, LABELS, metrics=["roc"])
+            evaluate(scores, truth, LABELS, measures=Measures(metrics=["roc"]))
         with pytest.raises(ValueError, match=r"column view does not fit; got shape \(2,\)"):
-            evaluate(scores, truth, LABELS, groups={"view": ["PA", "AP"]})
+            evaluate(scores, truth, LABELS, cohort=Cohort(groups={"view": ["PA", "AP"]}))
 
 
 class TestGroups:
     def test_each_is_the_table_of_its_images(self) -> None:
         scores, truth, patients = draw()
         view = np.random.default_rng(1).choice(["PA", "AP", ""], len(scores), p=[0.6, 0.3, 0.1])
-        rows = evaluate(scores, truth, LABELS, patients=patients, groups={"view": list(view)}, rounds=ROUNDS)
+        rows = evaluate(
+            scores,
+            truth,
+            LABELS,
+            cohort=Cohort(patients=patients, groups={"view": list(view)}),
+            statistics=Statistics(rounds=ROUNDS),
+        )
         groups = list(dict.fromkeys(row.group for row in rows))
         assert groups == ["all", "view=AP", "view=PA", "view=AP - view=PA"]
         for name in ("PA", "AP"):
@@ -198,10 +220,16 @@ class TestGroups:
         """Rare values of small groups make no strata: these would hold still what varies, and shorten intervals."""
         scores, truth, patients = draw()
         site = [f"{number % 12}" for number in range(len(scores))]
-        alone = evaluate(scores, truth, LABELS, patients=patients, rounds=ROUNDS)
+        alone = evaluate(scores, truth, LABELS, cohort=Cohort(patients=patients), statistics=Statistics(rounds=ROUNDS))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)
-            split = evaluate(scores, truth, LABELS, patients=patients, groups={"site": site}, rounds=ROUNDS)
+            split = evaluate(
+                scores,
+                truth,
+                LABELS,
+                cohort=Cohort(patients=patients, groups={"site": site}),
+                statistics=Statistics(rounds=ROUNDS),
+            )
         assert [row.to_record() for row in split if row.group == "all"] == [row.to_record() for row in alone]
 
     def test_a_round_that_loses_a_class_does_not_shift_the_mean(self) -> None:
@@ -213,7 +241,13 @@ class TestGroups:
         truth[30:50, 1] = 1  # common in the set, so nothing is guarded
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)
-            rows = evaluate(scores, truth, ["edema", "mass"], groups={"site": group}, rounds=300)
+            rows = evaluate(
+                scores,
+                truth,
+                ["edema", "mass"],
+                cohort=Cohort(groups={"site": group}),
+                statistics=Statistics(rounds=300),
+            )
         row = find(rows, group="site=small", label="macro", metric="auroc")
         assert [row.value, row.ci_low, row.ci_high] == pytest.approx([0.5, 0.5, 0.5])
 
@@ -222,7 +256,9 @@ class TestGroups:
         both = [np.concatenate([each, each]) for each in (scores, truth)]
         patients = np.tile(np.arange(len(scores)), 2)
         site = ["a"] * len(scores) + ["b"] * len(scores)
-        rows = evaluate(*both, LABELS, patients=patients, groups={"site": site}, rounds=ROUNDS)
+        rows = evaluate(
+            *both, LABELS, cohort=Cohort(patients=patients, groups={"site": site}), statistics=Statistics(rounds=ROUNDS)
+        )
         row = find(rows, group="site=b - site=a", label="macro", metric="auroc_difference")
         assert [row.value, row.ci_low, row.ci_high] == pytest.approx([0, 0, 0], abs=1e-12), (
             "drawn by patient, so paired"
@@ -240,7 +276,14 @@ class TestCompare:
     def test_rows(self) -> None:
         scores, truth, patients = draw()
         other = scores + np.random.default_rng(1).normal(size=scores.shape)
-        rows = compare(scores, other, truth, LABELS, names=("new", "old"), patients=patients, rounds=ROUNDS)
+        rows = compare(
+            (scores, other),
+            truth,
+            LABELS,
+            names=("new", "old"),
+            cohort=Cohort(patients=patients),
+            statistics=Statistics(rounds=ROUNDS),
+        )
         assert list(dict.fromkeys(row.group for row in rows)) == ["new", "old", "new - old"]
         difference = find(rows, group="new - old", label="mass", metric="auroc_difference")
         expected = metrics.auroc(truth[:, 1], scores[:, 1]) - metrics.auroc(truth[:, 1], other[:, 1])  # type: ignore[operator]
@@ -255,13 +298,13 @@ class TestCompare:
 
     def test_pairing_makes_intervals_shorter(self) -> None:
         scores, truth, _ = draw()
-        rows = compare(scores, scores + 1e-3 * scores**2, truth, LABELS, rounds=ROUNDS)
+        rows = compare((scores, scores + 1e-3 * scores**2), truth, LABELS, statistics=Statistics(rounds=ROUNDS))
         single, difference = (find(rows, group=g, label="macro") for g in ("a", "a - b"))
         assert difference.ci_high - difference.ci_low < 0.1 * (single.ci_high - single.ci_low)
 
     def test_a_score_against_itself(self) -> None:
         scores, truth, _ = draw()
-        rows = compare(scores, scores * 2 + 1, truth, LABELS, rounds=ROUNDS)
+        rows = compare((scores, scores * 2 + 1), truth, LABELS, statistics=Statistics(rounds=ROUNDS))
         for row in rows:
             if row.metric == "auroc_difference":
                 assert [row.value, row.ci_low, row.ci_high] == [0, 0, 0]
@@ -271,13 +314,15 @@ class TestCompare:
     def test_names_must_differ(self) -> None:
         scores, truth, _ = draw()
         with pytest.raises(ValueError, match="Two scores need two names; got 'x' twice"):
-            compare(scores, scores, truth, LABELS, names=("x", "x"))
+            compare((scores, scores), truth, LABELS, names=("x", "x"))
 
 
 class TestReaders:
     def rows(self, scores: Any, decisions: Any, truth: Any) -> list[MetricRow]:
         columns = [np.asarray(each, dtype=float)[:, None] for each in (scores, decisions, truth)]
-        return compare_with_readers({"m": columns[0]}, {"r": columns[1]}, columns[2], ["edema"], rounds=ROUNDS)
+        return compare_with_readers(
+            {"m": columns[0]}, {"r": columns[1]}, columns[2], ["edema"], statistics=Statistics(rounds=ROUNDS)
+        )
 
     def test_a_reader_on_the_curve(self) -> None:
         scores, truth, _ = draw()
@@ -335,7 +380,9 @@ class TestFiles:
         truth[:, 2] = np.nan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return evaluate(scores, truth, ["a|b", "mass", "hernia"], dataset="s", rounds=5)
+            return evaluate(
+                scores, truth, ["a|b", "mass", "hernia"], cohort=Cohort(dataset="s"), statistics=Statistics(rounds=5)
+            )
 
     @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json", ".md"])
     def test_every_format(self, suffix: str, tmp_path: Path) -> None:

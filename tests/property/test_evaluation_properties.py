@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carzero.metrics import classification as metrics
-from carzero.metrics.bootstrap import bootstrap
 from carzero.metrics.delong import delong_interval
+from carzero.metrics.intervals import bootstrap
 from carzero.metrics.labels import UndefinedMetricWarning
-from carzero.metrics.table import evaluate
+from carzero.metrics.resampling import Statistics
+from carzero.metrics.table import Cohort, evaluate
 
 RANKING = (metrics.auroc, metrics.auprc, metrics.average_precision)
 EXACT = 1e-12
@@ -45,8 +46,10 @@ def test_the_order_of_images_decides_nothing(given_set: tuple[np.ndarray, ...], 
     truth, scores, patients = given_set
     order = np.random.default_rng(seed).permutation(len(truth))
     labels = [str(c) for c in range(truth.shape[1])]
-    first = evaluate(scores, truth, labels, patients=patients, rounds=8)
-    second = evaluate(scores[order], truth[order], labels, patients=patients[order], rounds=8)
+    first = evaluate(scores, truth, labels, cohort=Cohort(patients=patients), statistics=Statistics(rounds=8))
+    second = evaluate(
+        scores[order], truth[order], labels, cohort=Cohort(patients=patients[order]), statistics=Statistics(rounds=8)
+    )
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         assert (a.label, a.metric, a.n, a.n_pos) == (b.label, b.metric, b.n, b.n_pos)
@@ -77,9 +80,13 @@ def test_the_seed_gives_the_same_samples_and_classes_see_the_same_draws(
     given_set: tuple[np.ndarray, ...], seed: int
 ) -> None:
     truth, scores, patients = given_set
-    first, again = (bootstrap(truth, scores, groups=patients, rounds=12, seed=seed).samples for _ in range(2))
+    first, again = (
+        bootstrap(truth, scores, groups=patients, statistics=Statistics(rounds=12, seed=seed)).samples for _ in range(2)
+    )
     assert np.array_equal(first, again, equal_nan=True)
-    doubled = bootstrap(np.hstack([truth, truth]), np.hstack([scores, scores]), groups=patients, rounds=12).samples
+    doubled = bootstrap(
+        np.hstack([truth, truth]), np.hstack([scores, scores]), groups=patients, statistics=Statistics(rounds=12)
+    ).samples
     half = truth.shape[1]
     assert np.array_equal(doubled[:half], doubled[half:], equal_nan=True)
 

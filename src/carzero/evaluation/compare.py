@@ -13,6 +13,8 @@ from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_m
 from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.comparison import compare
 from carzero.metrics.labels import UncertainPolicy
+from carzero.metrics.resampling import Statistics
+from carzero.metrics.table import Cohort
 
 Advance = Callable[[int, int], None]
 
@@ -58,16 +60,12 @@ class ComparisonRun:
         names = self.names or _name(a, b)
         with refuse_settings("The scores cannot be compared"):
             rows = compare(
-                first.scores,
-                second.scores,
+                (first.scores, second.scores),
                 first.truth,
                 first.labels,
                 names=names,
-                dataset=self.dataset or Path(truth.source).stem,
-                patients=first.read_keys(patient) if patient else None,
-                rounds=self.rounds,
-                seed=self.seed,
-                confidence=self.confidence,
+                cohort=Cohort(self.dataset or Path(truth.source).stem, first.read_keys(patient) if patient else None),
+                statistics=Statistics(self.rounds, self.seed, self.confidence),
                 advance=advance,
             )
         notes += patient_notes

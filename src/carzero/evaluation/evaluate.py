@@ -21,8 +21,9 @@ from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
+from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
-from carzero.metrics.table import evaluate
+from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.metrics.thresholds import Thresholds, choose_thresholds
 
 Advance = Callable[[int, int], None]
@@ -99,22 +100,21 @@ class EvaluationRun:
         with refuse_settings("The scores cannot be evaluated"), warnings.catch_warnings(record=True) as undefined:
             warnings.simplefilter("always", UndefinedMetricWarning)
             thresholds, threshold_notes = self._thresholds(matrix, joined)
-            probability_note, probability_notes = _describe_probabilities(matrix, joined)
+            probabilities, probability_notes = _take_probabilities(matrix, joined)
             rows = evaluate(
                 joined.scores,
                 joined.truth,
                 joined.labels,
-                dataset=self.dataset or Path(truth.source).stem,
-                patients=joined.read_keys(patient) if patient else None,
-                groups=groups,
-                label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else None,
-                thresholds=thresholds,
-                probabilities=joined.probabilities,
-                probability_note=probability_note,
-                alone=(ABNORMAL,),
-                rounds=self.rounds,
-                seed=self.seed,
-                confidence=self.confidence,
+                cohort=Cohort(
+                    self.dataset or Path(truth.source).stem, joined.read_keys(patient) if patient else None, groups
+                ),
+                measures=Measures(
+                    label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else {},
+                    thresholds=thresholds,
+                    alone=(ABNORMAL,),
+                ),
+                probabilities=probabilities,
+                statistics=Statistics(self.rounds, self.seed, self.confidence),
                 advance=advance,
             )
         notes += (
@@ -204,15 +204,15 @@ def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Join
     }
 
 
-def _describe_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[str, list[str]]:
-    """What probabilities are, for the column `method`, and a note where they were fitted on these very pictures."""
-    if matrix.probabilities is None:
-        return "", []
+def _take_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[Probabilities | None, list[str]]:
+    """Probabilities with what they are, and a note where they were fitted on these very pictures."""
+    if joined.probabilities is None:
+        return None, []
     description = describe_probabilities(matrix.manifest)
     fitted_on = (matrix.manifest.get("calibration") or {}).get("provenance", {})
     if fitted_on.get("images_sha256") != joined.account["images_sha256"]:
-        return description, []
-    return f"{description}, the same set (optimistic)", [
+        return Probabilities(joined.probabilities, description), []
+    return Probabilities(joined.probabilities, f"{description}, the same set (optimistic)"), [
         "The probabilities were fitted on these very pictures: Brier score and calibration error are optimistic."
     ]
 

@@ -14,6 +14,8 @@ from carzero.evaluation.evaluate import EvaluationResult, describe_scores
 from carzero.evaluation.reader_study import ReaderStudy, load_reader_study, to_study_scores
 from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix
 from carzero.metrics.readers import compare_with_readers, take_majority
+from carzero.metrics.resampling import Statistics
+from carzero.metrics.table import Cohort
 
 Advance = Callable[[int, int], None]
 
@@ -58,11 +60,8 @@ class ReaderRun:
                 readers,
                 study.truth,
                 study.labels,
-                dataset=self.folder.name,
-                patients=study.patients,
-                rounds=self.rounds,
-                seed=self.seed,
-                confidence=self.confidence,
+                cohort=Cohort(self.folder.name, study.patients),
+                statistics=Statistics(self.rounds, self.seed, self.confidence),
                 advance=advance,
             )
         if self.plot is not None:

@@ -7,27 +7,22 @@ from collections.abc import Sequence
 from numpy.typing import ArrayLike
 
 from carzero.metrics.labels import check_arrays
-from carzero.metrics.panel import Panel, PanelSpec
-from carzero.metrics.resampling import Resampling
+from carzero.metrics.panel import Panel
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.rows import MetricRow, RowWriter
 from carzero.metrics.sampling import Advance
-from carzero.metrics.table import RANKING_METRICS, measure
+from carzero.metrics.table import Cohort, Measures, measure
 
 
 def compare(
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
+    scores: tuple[ArrayLike, ArrayLike],
     truth: ArrayLike,
     labels: Sequence[str],
     *,
     names: tuple[str, str] = ("a", "b"),
-    dataset: str = "",
-    patients: ArrayLike | None = None,
-    metrics: Sequence[str] = RANKING_METRICS,
-    averages: Sequence[str] = ("macro", "micro", "weighted"),
-    rounds: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    cohort: Cohort | None = None,
+    measures: Measures | None = None,
+    statistics: Statistics | None = None,
     advance: Advance | None = None,
 ) -> list[MetricRow]:
     """Compares two scores of the same images.
@@ -35,18 +30,13 @@ def compare(
     Every bootstrap round draws the same patients for both, so that what is easy or hard about them cancels.
 
     Args:
-        scores_a: (N, C).
-        scores_b: (N, C).
+        scores: a and b, (N, C) each.
         truth: (N, C) of 1, 0, NaN.
         labels: (C,) names.
         names: of a and b, for the column `group`.
-        dataset: name of the set.
-        patients: (N,) key of each image's patient, or None.
-        metrics: those of `metrics.METRICS` that read the order of scores.
-        averages: of "macro", "micro", "weighted".
-        rounds: bootstrap rounds.
-        seed: of the bootstrap.
-        confidence: of the intervals.
+        cohort: name of the set, and patients; groups are not compared.
+        measures: metrics that read the order of scores, and averages.
+        statistics: of the intervals.
         advance: called with bootstrap rounds done and all rounds.
 
     Returns:
@@ -57,21 +47,21 @@ def compare(
     Raises:
         ValueError: arrays do not fit one another, names are equal, or a metric needs more than the order of scores.
     """
-    checked, first = check_arrays(truth, scores_a)
-    second = check_arrays(truth, scores_b)[1]
+    cohort, measures, statistics = cohort or Cohort(), measures or Measures(), statistics or Statistics()
+    checked, first = check_arrays(truth, scores[0])
+    second = check_arrays(truth, scores[1])[1]
     if names[0] == names[1]:
         raise ValueError(f"Two scores need two names; got {names[0]!r} twice.")
-    resampling = Resampling.plan(checked, patients, rounds=rounds, seed=seed)
-    spec = PanelSpec(list(labels), metrics, averages)
+    resampling = Resampling.plan(checked, cohort.patients, statistics)
+    spec = measures.to_spec(labels)
     panels = {
-        name: Panel(checked, scores, resampling.units, spec)
-        for name, scores in zip(names, (first, second), strict=True)
+        name: Panel(checked, each, resampling.units, spec) for name, each in zip(names, (first, second), strict=True)
     }
     measured = measure(panels, resampling, advance)
-    writer = RowWriter(dataset, resampling, confidence, {})
+    writer = RowWriter(cohort.dataset, resampling, statistics.confidence, {})
     a, b, both = *names, f"{names[0]} - {names[1]}"
     rows = writer.measured(a, measured[a]) + writer.measured(b, measured[b])
     rows += writer.differences(both, measured[a], measured[b], same_images=True)
-    if "auroc" in metrics:
+    if "auroc" in spec.metrics:
         rows += writer.delong_differences(both, panels[a], panels[b], measured[a])
     return rows

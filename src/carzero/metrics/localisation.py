@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from carzero.metrics.resampling import Resampling
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.sampling import effective_units, spread_of, to_interval
 from carzero.metrics.weighted_sums import divide
 
@@ -47,7 +47,7 @@ class TrialMeans:
 
 def plan_draws(images: int, groups: ArrayLike | None, *, rounds: int = 1000, seed: int = 0) -> Resampling:
     """Plans a bootstrap of whole patients, or of pictures where no patients are given; nothing is stratified."""
-    return Resampling.plan(np.zeros((images, 0)), groups, rounds=rounds, seed=seed, rare=0)
+    return Resampling.plan(np.zeros((images, 0)), groups, Statistics(rounds, seed, rare=0))
 
 
 def draw_pictures(resampling: Resampling) -> Floats:

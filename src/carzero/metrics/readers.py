@@ -11,10 +11,10 @@ from scipy.sparse import vstack
 from carzero.metrics.classification import average_classes
 from carzero.metrics.labels import check_arrays, count_labels
 from carzero.metrics.panel import Key, Measurement, Panel, PanelSpec
-from carzero.metrics.resampling import Resampling
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.rows import MetricRow, RowWriter
 from carzero.metrics.sampling import Advance, effective_units, spread_of
-from carzero.metrics.table import measure
+from carzero.metrics.table import Cohort, measure
 from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, count_confusion, count_ranks, count_units, divide
 
@@ -30,11 +30,8 @@ def compare_with_readers(
     truth: ArrayLike,
     labels: Sequence[str],
     *,
-    dataset: str = "",
-    patients: ArrayLike | None = None,
-    rounds: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    cohort: Cohort | None = None,
+    statistics: Statistics | None = None,
     advance: Advance | None = None,
 ) -> list[MetricRow]:
     """Compares models' scores with readers' decisions on the same cases.
@@ -50,11 +47,8 @@ def compare_with_readers(
             reader's rows.
         truth: (N, C) of 1, 0, NaN.
         labels: (C,) names.
-        dataset: name of the set.
-        patients: (N,) key of each case's patient, or None.
-        rounds: bootstrap rounds.
-        seed: of the bootstrap.
-        confidence: of the intervals.
+        cohort: name of the set, and the patient of each case.
+        statistics: of the intervals.
         advance: called with bootstrap rounds done and all rounds.
 
     Returns:
@@ -64,12 +58,13 @@ def compare_with_readers(
     Raises:
         ValueError: arrays do not fit one another, a decision is neither 1, 0 nor NaN, or a name stands for two.
     """
+    cohort, statistics = cohort or Cohort(), statistics or Statistics()
     checked = {name: check_arrays(truth, scores) for name, scores in models.items()}
     target = np.asarray(truth, dtype=np.float64)
     decisions = {name: _check_decisions(target, each, name) for name, each in readers.items()}
     if shared := models.keys() & readers.keys():
         raise ValueError(f"A model and a reader share a name; got {sorted(shared)}.")
-    resampling = Resampling.plan(target, patients, rounds=rounds, seed=seed)
+    resampling = Resampling.plan(target, cohort.patients, statistics)
     ranked = PanelSpec(list(labels), ("auroc",), ("macro",))
     half = Thresholds(np.full(len(labels), 0.5), "", "")
     decided = PanelSpec(list(labels), READER_METRICS, ("macro",), thresholds=half)
@@ -84,7 +79,7 @@ def compare_with_readers(
         for reader, each in decisions.items()
     }
     measured = measure({**panels, **pairs}, resampling, advance)
-    writer = RowWriter(dataset, resampling, confidence, {})
+    writer = RowWriter(cohort.dataset, resampling, statistics.confidence, {})
     rows = [row for name, measurements in measured.items() for row in writer.measured(name, measurements)]
     for name in models:
         rows += writer.delong(name, panels[name], measured[name])

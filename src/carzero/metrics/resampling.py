@@ -14,6 +14,26 @@ RARE_UNITS = 20
 _CELLS = 1 << 24  # of the matrix of weights held at one time: 64 MB
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How intervals are made.
+
+    Attributes:
+        rounds: of the bootstrap; 0 for no bootstrap intervals.
+        seed: of its generator; the same seed gives the same intervals.
+        confidence: of all intervals, strictly between 0 and 1.
+        rare: label values in fewer patients than this are kept in every round, see `Resampling`; 0 for no strata.
+        delong: whether tables show AUROC a second time with DeLong's interval, behind all bootstrap rows; and that of
+            few patients a third time, with Newcombe's, which holds there (see `RowWriter.newcombe`).
+    """
+
+    rounds: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+    rare: int = RARE_UNITS
+    delong: bool = True
+
+
 def build_units(groups: ArrayLike | None, n: int) -> Units:
     """Units of drawing from one key an image (a patient's id); without keys each image is a unit.
 
@@ -62,22 +82,18 @@ class Resampling:
         cls,
         truth: NDArray[np.float64],
         groups: ArrayLike | None = None,
-        *,
-        rounds: int = 1000,
-        seed: int = 0,
-        rare: int = RARE_UNITS,
+        statistics: Statistics | None = None,
     ) -> Resampling:
         """Plans the draws for these labels.
 
         Args:
             truth: (N, C) of 1, 0, NaN.
             groups: (N,) key of each image's patient; None draws images.
-            rounds: number of rounds.
-            seed: of the generator.
-            rare: label values in fewer patients than this are guarded; 0 draws without strata.
+            statistics: rounds, seed, and what is rare.
         """
-        units = build_units(groups, len(truth))
-        return cls(units, rounds, seed, tuple(_stratify(truth, units, rare)), groups is not None)
+        units, chosen = build_units(groups, len(truth)), statistics or Statistics()
+        strata = tuple(_stratify(truth, units, chosen.rare))
+        return cls(units, chosen.rounds, chosen.seed, strata, groups is not None)
 
     def draw(self) -> Iterator[NDArray[np.int32]]:
         """Yields (units, B) how often each unit is drawn in each of the next B rounds, until all rounds are done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from carzero.metrics.groups import ALL, find_reference, split_groups
 from carzero.metrics.labels import check_arrays, warn_undefined
 from carzero.metrics.panel import Key, Measurable, Measurement, Panel, PanelSpec
-from carzero.metrics.resampling import Resampling
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.rows import MetricRow, RowWriter
 from carzero.metrics.sampling import Advance, draw_samples
 from carzero.metrics.thresholds import Thresholds
@@ -21,25 +22,85 @@ DECISION_METRICS = ("f1", "mcc", "sensitivity", "specificity", "accuracy")
 PROBABILITY_METRICS = ("brier", "expected_calibration_error")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """Whose images are evaluated.
+
+    Attributes:
+        dataset: name of the set, for the first column.
+        patients: (N,) key of each image's patient; bootstrap draws patients, DeLong sums by patient. None: images.
+        groups: metadata by name, each (N,) texts, "" where unknown. Each value that occurs becomes a group; its table
+            follows that of all images, then its differences from the column's largest group.
+    """
+
+    dataset: str = ""
+    patients: ArrayLike | None = None
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measures:
+    """What is measured.
+
+    Attributes:
+        metrics: names of `classification.METRICS`; None for the three of ranking, those of decisions if there are
+            thresholds, those of probabilities if there are any.
+        averages: of "macro", "micro", "weighted".
+        label_sets: further macro averages, for example `split_long_tail(n_pos)`: name to class indices.
+        thresholds: for the metrics of decisions.
+        alone: labels that enter no average, such as "abnormal", which follows from the others.
+    """
+
+    metrics: Sequence[str] | None = None
+    averages: Sequence[str] = ("macro", "micro", "weighted")
+    label_sets: Mapping[str, ArrayLike] = field(default_factory=dict)
+    thresholds: Thresholds | None = None
+    alone: Sequence[str] = ()
+
+    def to_spec(self, labels: Sequence[str], *, probabilities: bool = False) -> PanelSpec:
+        """These measures of these labels.
+
+        Args:
+            labels: (C,) names.
+            probabilities: whether there are probabilities to be measured.
+
+        Raises:
+            ValueError: a metric or an average does not exist.
+        """
+        decided = DECISION_METRICS if self.thresholds is not None else ()
+        usual = (*RANKING_METRICS, *decided, *(PROBABILITY_METRICS if probabilities else ()))
+        return PanelSpec(
+            list(labels),
+            usual if self.metrics is None else self.metrics,
+            self.averages,
+            {name: np.asarray(chosen, dtype=np.int64) for name, chosen in self.label_sets.items()},
+            self.thresholds,
+            self.alone,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probabilities:
+    """Calibrated probabilities.
+
+    Attributes:
+        values: (N, C) in [0, 1]; columns without a calibration NaN.
+        note: what they are and on what they were fitted, for the column `method`.
+    """
+
+    values: ArrayLike
+    note: str = ""
+
+
 def evaluate(
     scores: ArrayLike,
     truth: ArrayLike,
     labels: Sequence[str],
     *,
-    dataset: str = "",
-    patients: ArrayLike | None = None,
-    groups: Mapping[str, Sequence[str]] | None = None,
-    metrics: Sequence[str] | None = None,
-    averages: Sequence[str] = ("macro", "micro", "weighted"),
-    label_sets: Mapping[str, ArrayLike] | None = None,
-    thresholds: Thresholds | None = None,
-    probabilities: ArrayLike | None = None,
-    probability_note: str = "",
-    alone: Sequence[str] = (),
-    rounds: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-    delong: bool = True,
+    cohort: Cohort | None = None,
+    measures: Measures | None = None,
+    probabilities: Probabilities | None = None,
+    statistics: Statistics | None = None,
     advance: Advance | None = None,
 ) -> list[MetricRow]:
     """Evaluates scores against truth, as a tidy table.
@@ -48,23 +109,10 @@ def evaluate(
         scores: (N, C) raw scores; higher means likelier.
         truth: (N, C) of 1, 0, NaN for unknown. Uncertain labels: `labels.resolve_uncertain` first.
         labels: (C,) names.
-        dataset: name of the set, for the first column.
-        patients: (N,) key of each image's patient; bootstrap draws patients, DeLong sums by patient. None: images.
-        groups: metadata by name, each (N,) texts, "" where unknown. Each value that occurs becomes a group; its table
-            follows that of all images, then its differences from the column's largest group.
-        metrics: names of `metrics.METRICS`; by default the three of ranking, those of decisions if there are
-            thresholds, those of probabilities if there are any.
-        averages: of "macro", "micro", "weighted".
-        label_sets: further macro averages, for example `split_long_tail(n_pos)`: name to class indices.
-        thresholds: for the metrics of decisions.
-        probabilities: (N, C) for Brier score and calibration error; columns without a calibration NaN.
-        probability_note: what they are and on what they were fitted, for the column `method`.
-        alone: labels that enter no average, such as "abnormal", which follows from the others.
-        rounds: bootstrap rounds; 0 for no intervals.
-        seed: of the bootstrap.
-        confidence: of the intervals.
-        delong: whether AUROC rows appear a second time with DeLong's interval, behind all bootstrap rows; and those of
-            few patients a third time, with Newcombe's, which holds there (see `RowWriter.newcombe`).
+        cohort: name of the set, patients and groups; by default every image is a patient, and there are no groups.
+        measures: metrics, averages, thresholds.
+        probabilities: for Brier score and calibration error.
+        statistics: of the intervals.
         advance: called with bootstrap rounds done and all rounds.
 
     Returns:
@@ -75,39 +123,30 @@ def evaluate(
     Raises:
         ValueError: arrays do not fit one another, or a metric lacks thresholds or probabilities.
     """
+    cohort, measures, statistics = cohort or Cohort(), measures or Measures(), statistics or Statistics()
     checked_truth, checked_scores = check_arrays(truth, scores)
     if checked_truth.shape[1] != len(labels) or len({*labels}) != len(labels):
         raise ValueError(
             f"Labels do not fit; got {len(labels)}, {len({*labels})} of them different, for {checked_truth.shape[1]} "
             "columns."
         )
-    checked_probabilities = None if probabilities is None else np.asarray(probabilities, dtype=np.float64)
-    if metrics is None:
-        decided = DECISION_METRICS if thresholds is not None else ()
-        metrics = (*RANKING_METRICS, *decided, *(PROBABILITY_METRICS if probabilities is not None else ()))
-    spec = PanelSpec(
-        list(labels),
-        metrics,
-        averages,
-        {name: np.asarray(chosen, dtype=np.int64) for name, chosen in (label_sets or {}).items()},
-        thresholds,
-        alone,
-    )
-    masks = split_groups(groups or {}, len(checked_truth))
+    known = None if probabilities is None else np.asarray(probabilities.values, dtype=np.float64)
+    spec = measures.to_spec(labels, probabilities=known is not None)
+    masks = split_groups(cohort.groups, len(checked_truth))
     truths = {name: np.where(mask[:, None], checked_truth, np.nan) for name, mask in masks.items()}
-    resampling = Resampling.plan(checked_truth, patients, rounds=rounds, seed=seed)
-    panels = {
-        name: Panel(masked, checked_scores, resampling.units, spec, checked_probabilities)
-        for name, masked in truths.items()
-    }
+    resampling = Resampling.plan(checked_truth, cohort.patients, statistics)
+    panels = {name: Panel(masked, checked_scores, resampling.units, spec, known) for name, masked in truths.items()}
     measured = measure(panels, resampling, advance)
     _warn(measured[ALL], spec)
-    notes = {"decisions": thresholds.method if thresholds else "", "probabilities": probability_note}
-    writer = RowWriter(dataset, resampling, confidence, notes)
+    notes = {
+        "decisions": spec.thresholds.method if spec.thresholds else "",
+        "probabilities": probabilities.note if probabilities else "",
+    }
+    writer = RowWriter(cohort.dataset, resampling, statistics.confidence, notes)
     rows = [row for name in panels for row in writer.measured(name, measured[name])]
     for name, reference in find_reference(masks).items():
         rows += writer.differences(f"{name} - {reference}", measured[name], measured[reference], same_images=False)
-    if delong and "auroc" in metrics:
+    if statistics.delong and "auroc" in spec.metrics:
         rows += [row for name, panel in panels.items() for row in writer.delong(name, panel, measured[name])]
         rows += [row for name, panel in panels.items() for row in writer.newcombe(name, panel, measured[name])]
     return rows

@@ -21,8 +21,9 @@ from carzero.evaluation.score_matrix import ScoreMatrix, describe_probabilities,
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
+from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
-from carzero.metrics.table import evaluate
+from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.records import Failure
 
 _PACKAGES = ("numpy", "scipy")
@@ -106,11 +107,18 @@ _LONG_TAILED = 18  # classes from which the paper speaks of a long tail: Open-I 
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """How 95 % intervals are made: bootstrap rounds, and their seed."""
+class Output:
+    """Where a run keeps what it makes.
 
-    rounds: int = 1000
-    seed: int = 0
+    Attributes:
+        folder: an existing folder; None keeps nothing, and the run cannot be resumed.
+        resume: resume an interrupted run there.
+        overwrite: start anew although an interrupted run could be resumed.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,9 +191,7 @@ def benchmark_images(
     images: Path,
     settings: ScoringSettings,
     *,
-    out: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
+    output: Output | None = None,
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
@@ -197,9 +203,7 @@ def benchmark_images(
         labels: its label files.
         images: folder that holds the pictures, at any depth.
         settings: weights, prompts, and how they are computed.
-        out: folder; the scores are kept there as scores.parquet, and an interrupted run can be resumed.
-        resume: go on with the scores in `out`.
-        overwrite: start anew although an interrupted run could be resumed.
+        output: the scores are kept there as scores.parquet.
         allow_missing: evaluate what is there although pictures of the set are not found.
         statistics: of the intervals.
         progress: called with the number of pictures; a context that yields `advance(done, failed)`.
@@ -211,8 +215,9 @@ def benchmark_images(
     truth = dataset.load(labels)
     found = find_images(images, truth.ids, dataset.to_id)
     refuse_missing(found, truth, images, allow_missing)
-    table = None if out is None else out / "scores.parquet"
-    run = ScoringRun(found.items, settings, table, resume=resume, overwrite=overwrite)
+    kept = output or Output()
+    table = None if kept.folder is None else kept.folder / "scores.parquet"
+    run = ScoringRun(found.items, settings, table, resume=kept.resume, overwrite=kept.overwrite)
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
     scored = to_set_scores(to_score_matrix(result.table, manifest=result.manifest), dataset)
@@ -255,13 +260,12 @@ def _evaluate(
             joined.scores,
             joined.truth,
             dataset.labels,
-            dataset=dataset.name,
-            patients=None if truth.unit == "image" else joined.groups,
-            label_sets=_list_label_sets(dataset, joined),
-            probabilities=joined.probabilities,
-            probability_note="" if scored.probabilities is None else describe_probabilities(scored.manifest),
-            rounds=statistics.rounds,
-            seed=statistics.seed,
+            cohort=Cohort(dataset.name, None if truth.unit == "image" else joined.groups),
+            measures=Measures(label_sets=_list_label_sets(dataset, joined)),
+            probabilities=None
+            if joined.probabilities is None
+            else Probabilities(joined.probabilities, describe_probabilities(scored.manifest)),
+            statistics=statistics,
         )
     drawn = len(set(joined.groups or joined.ids))
     manifest = build_manifest(
@@ -275,7 +279,7 @@ def _evaluate(
             "intervals": f"bootstrap and DeLong over whole {truth.units}, {drawn} of them",
             "rounds": statistics.rounds,
             "seed": statistics.seed,
-            "confidence": 0.95,
+            "confidence": statistics.confidence,
         },
     )
     manifest["notes"] += [str(each.message) for each in undefined]

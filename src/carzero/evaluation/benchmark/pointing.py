@@ -16,8 +16,8 @@ from carzero.datasets.files import find_images
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.benchmark.classification import (
     BenchmarkResult,
+    Output,
     Progress,
-    Statistics,
     build_manifest,
     hash_source,
     no_progress,
@@ -30,6 +30,7 @@ from carzero.inference.grounding import BOX_RULE, DEMO_DOUBT
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
+from carzero.metrics.resampling import Statistics
 from carzero.records import FailedImage, Failure, ImageItem, ScoredImage
 from carzero.weights.precision import resolve_dtype
 from carzero.weights.source import is_demo
@@ -199,16 +200,14 @@ def point_images(
     images: Path,
     settings: ScoringSettings,
     *,
-    out: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
+    output: Output | None = None,
     allow_missing: bool = False,
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
 ) -> BenchmarkResult:
     """Finds the set's pictures, maps every finding in each, and evaluates; arguments as in `benchmark_images`.
 
-    The maps are kept in `out` as maps.npz, on which `point_maps` gives the same figures again.
+    The maps are kept in the output folder as maps.npz, on which `point_maps` gives the same figures again.
 
     Raises:
         CARZeroError: the set has no boxes, pictures are missing, or settings that cannot work.
@@ -216,18 +215,19 @@ def point_images(
     truth = _load(dataset, labels)
     found = find_images(images, truth.ids, dataset.to_id)
     refuse_missing(found, truth, images, allow_missing)
-    journal = None if out is None else out / f"{MAPS_FILE}.journal"
+    kept = output or Output()
+    journal = None if kept.folder is None else kept.folder / f"{MAPS_FILE}.journal"
     with progress(len(found.items)) as advance:
         mapped = map_images(
             found.items,
             settings,
             journal=journal,
-            resume=resume,
-            overwrite=overwrite,
+            resume=kept.resume,
+            overwrite=kept.overwrite,
             advance=advance,
         )
-    if out is not None and journal is not None:
-        save_map_table(mapped.table, out / MAPS_FILE)
+    if kept.folder is not None and journal is not None:
+        save_map_table(mapped.table, kept.folder / MAPS_FILE)
         journal.unlink(missing_ok=True)
     about = {
         "maps": {"form": "made here"},
@@ -267,8 +267,7 @@ def _evaluate(
         dataset.labels,
         dataset=dataset.name,
         groups=None if patients is None else [patients[index] for index in kept],
-        rounds=statistics.rounds,
-        seed=statistics.seed,
+        statistics=statistics,
     )
     manifest = build_manifest(
         dataset,

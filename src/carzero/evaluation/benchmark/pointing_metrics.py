@@ -34,6 +34,7 @@ from carzero.metrics.boxes import (
     region_of_peak,
 )
 from carzero.metrics.localisation import Trials, average_trials, compare_peaks, count_trials, plan_draws, pointing_game
+from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.sampling import describe_bootstrap
 
@@ -107,8 +108,7 @@ def build_rows(
     *,
     dataset: str,
     groups: Sequence[str] | None = None,
-    rounds: int = 1000,
-    seed: int = 0,
+    statistics: Statistics | None = None,
 ) -> list[MetricRow]:
     """Turns measurements into rows.
 
@@ -117,12 +117,11 @@ def build_rows(
         labels: (C,) names.
         dataset: name of the set.
         groups: (I,) patient of each picture, resampled as a whole; None resamples pictures.
-        rounds: bootstrap rounds.
-        seed: of the bootstrap.
+        statistics: rounds and seed of the bootstrap; intervals are of 95 %.
     """
-    writer = _Writer(
-        list(labels), dataset, None if groups is None else list(groups), rounds, seed, len(measured.heights)
-    )
+    chosen = statistics or Statistics()
+    own = None if groups is None else list(groups)
+    writer = _Writer(list(labels), dataset, own, chosen.rounds, chosen.seed, len(measured.heights))
     rows = [*writer.pointing(measured.trials)]
     for name, values in measured.overlap.items():
         rows += writer.overlap(name, values)

@@ -12,8 +12,8 @@ from carzero.datasets.files import find_label_files
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.evaluation.benchmark.classification import (
     BenchmarkResult,
+    Output,
     Progress,
-    Statistics,
     benchmark_images,
     benchmark_scores,
     no_progress,
@@ -22,6 +22,7 @@ from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import save_result
 from carzero.inference.scoring import ScoringSettings
+from carzero.metrics.resampling import Statistics
 from carzero.prompts import load_prompt_set
 from carzero.weights.source import WeightsSource
 
@@ -145,9 +146,7 @@ class BenchmarkRun:
             self.labels or find_label_files(images, dataset),
             images,
             settings,
-            out=out,
-            resume=self.resume,
-            overwrite=self.overwrite,
+            output=Output(out, self.resume, self.overwrite),
             allow_missing=self.allow_missing,
             statistics=statistics,
             progress=progress,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from carzero.metrics.classification import METRICS, Average, Threshold, average_classes, check_average, check_metrics
 from carzero.metrics.labels import check_arrays
 from carzero.metrics.panel import Panel, PanelSpec
-from carzero.metrics.resampling import RARE_UNITS, Resampling
+from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.sampling import (
     IntervalKind,
     describe_bootstrap,
@@ -55,11 +55,8 @@ def bootstrap(
     average: Average = None,
     threshold: Threshold | None = None,
     groups: ArrayLike | None = None,
-    rounds: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    statistics: Statistics | None = None,
     kind: IntervalKind | None = None,
-    rare: int = RARE_UNITS,
 ) -> BootstrapInterval:
     """Bootstraps a metric over whole patients.
 
@@ -70,11 +67,8 @@ def bootstrap(
         average: None for each class, or "macro", "micro", "weighted".
         threshold: for metrics of decisions: one, or one a class.
         groups: (N,) key of each image's patient; None draws images as if each were a patient.
-        rounds: bootstrap rounds.
-        seed: of the generator; the same seed gives the same interval.
-        confidence: of the interval.
+        statistics: rounds, seed, confidence, and what is rare.
         kind: see `to_interval`; by default "percentile", and "basic" for calibration error.
-        rare: label values in fewer patients than this are kept in every round; see `Resampling`.
 
     Returns:
         value and interval; the interval is NaN where fewer than two patients have a positive, or a negative.
@@ -86,10 +80,11 @@ def bootstrap(
     check_average(average)
     check_metrics([metric])
     kind = kind or ("basic" if METRICS[metric].biased else "percentile")
-    resampling = Resampling.plan(truth, groups, rounds=rounds, seed=seed, rare=rare)
+    chosen = statistics or Statistics()
+    resampling = Resampling.plan(truth, groups, chosen)
     names = [str(c) for c in range(truth.shape[1])]
-    chosen = None if threshold is None else Thresholds(np.broadcast_to(np.asarray(threshold), len(names)), "", "")
-    spec = PanelSpec(names, (metric,), (average,) if average else (), thresholds=chosen)
+    decided = None if threshold is None else Thresholds(np.broadcast_to(np.asarray(threshold), len(names)), "", "")
+    spec = PanelSpec(names, (metric,), (average,) if average else (), thresholds=decided)
     panel = Panel(truth, scores, resampling.units, spec, probabilities=scores)
     found = panel.measure(draw_samples(panel.parts, resampling))
     lines = [found[average or name, metric] for name in ([average] if average else names)]
@@ -98,13 +93,12 @@ def bootstrap(
     if kind == "bca":
         blocks = panel.measure(resample(panel.parts, resampling.leave_out()))
         left_out = np.array([blocks[each.label, metric].samples for each in lines])
-    low, high = to_interval(
-        samples, confidence, value=value, units=np.array([each.units for each in lines]), kind=kind, jackknife=left_out
-    )
+    units = np.array([each.units for each in lines])
+    low, high = to_interval(samples, chosen.confidence, value=value, units=units, kind=kind, jackknife=left_out)
     if kind == "basic":  # turned round its value, an error may seem to reach below 0
         low, high = np.maximum(low, 0), np.maximum(high, 0)
     single = average is not None or np.ndim(y_true) == 1
-    return _to_result(value, low, high, samples, confidence, describe_bootstrap(resampling, kind), single)
+    return _to_result(value, (low, high), samples, chosen, describe_bootstrap(resampling, kind), single)
 
 
 def bootstrap_mean(
@@ -112,9 +106,7 @@ def bootstrap_mean(
     *,
     average: Literal["macro", "micro"] | None = None,
     groups: ArrayLike | None = None,
-    rounds: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    statistics: Statistics | None = None,
 ) -> BootstrapInterval:
     """Bootstraps means of what each image has: hits of the pointing game, overlaps, errors.
 
@@ -122,9 +114,7 @@ def bootstrap_mean(
         values: (N,) or (N, C); NaN where an image has none, which is left out.
         average: None for the mean of each class, "macro" for the mean of these, "micro" for that of all values.
         groups: (N,) key of each image's patient; None draws images.
-        rounds: bootstrap rounds.
-        seed: of the generator.
-        confidence: of the interval.
+        statistics: rounds, seed, confidence, and what is rare.
 
     Returns:
         as `bootstrap`; NaN for a class without values. Classes with few values are kept in every round.
@@ -133,7 +123,8 @@ def bootstrap_mean(
     table = table[:, None] if table.ndim == 1 else table
     known = ~np.isnan(table)
     present = np.where(known, 1.0, np.nan)
-    resampling = Resampling.plan(present, groups, rounds=rounds, seed=seed)
+    chosen = statistics or Statistics()
+    resampling = Resampling.plan(present, groups, chosen)
     owners = resampling.units
     if average == "micro":
         owners = Units(np.repeat(owners.index, table.shape[1]), owners.count)
@@ -144,15 +135,16 @@ def bootstrap_mean(
     if average == "macro":
         units = np.array([effective_units(spread_of(samples), units)])
         value, samples = (average_classes(each, "macro")[None] for each in (value, samples))
-    low, high = to_interval(samples, confidence, value=value, units=units)
+    low, high = to_interval(samples, chosen.confidence, value=value, units=units)
     single = average is not None or np.ndim(values) == 1
-    return _to_result(value, low, high, samples, confidence, describe_bootstrap(resampling), single)
+    return _to_result(value, (low, high), samples, chosen, describe_bootstrap(resampling), single)
 
 
 def _to_result(
-    value: Floats, low: Floats, high: Floats, samples: Floats, confidence: float, method: str, single: bool
+    value: Floats, ends: tuple[Floats, Floats], samples: Floats, statistics: Statistics, method: str, single: bool
 ) -> BootstrapInterval:
     """The result of one class or average without its leading axis, of several with it."""
+    low, high = ends
     if single:
         value, low, high, samples = (np.asarray(each[0]) for each in (value, low, high, samples))
-    return BootstrapInterval(value, low, high, samples, confidence, method)
+    return BootstrapInterval(value, low, high, samples, statistics.confidence, method)
