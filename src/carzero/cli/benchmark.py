@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ from carzero.cli.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.evaluation.benchmark.classification import BenchmarkResult
+    from carzero.evaluation.benchmark.classification import BenchmarkResult, BenchmarkRow
 
 
 _SHOWN = {"classification": ("auroc", "AUROC"), "pointing": ("pointing", "hits / trials")}
@@ -126,7 +126,7 @@ def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> Non
     """Results on stdout; what to know and what failed on stderr."""
     console = stderr_console()
     if as_json:
-        content = _join(results) if joined else results[0].to_dict()
+        content: object = _join(results) if joined else results[0].to_dict()
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     for result in results:
         if not as_json:
@@ -139,7 +139,7 @@ def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> Non
             console.print(f"  {failure.image_id}: {reason}", markup=False)
 
 
-def _join(results: list[BenchmarkResult]) -> dict[str, Any]:
+def _join(results: list[BenchmarkResult]) -> dict[str, object]:
     return {
         "metrics": [row for result in results for row in result.rows],
         "manifest": {result.dataset.name: result.manifest for result in results},
@@ -163,7 +163,7 @@ def _table(result: BenchmarkResult) -> Table:
     intervals = ("95 % interval",) if pointing else ("bootstrap", "DeLong")
     for heading in (*headings, "value", *intervals, "paper"):
         table.add_column(heading, justify="right", no_wrap=True)
-    lines: dict[str, list[Mapping[str, Any]]] = {}
+    lines: dict[str, list[BenchmarkRow]] = {}
     for row in result.rows:
         if row["metric"] == metric and row["group"] == "all":
             lines.setdefault(row["label"], []).append(row)
@@ -179,5 +179,6 @@ def _table(result: BenchmarkResult) -> Table:
     return table
 
 
-def _span(row: Mapping[str, Any]) -> str:
-    return "-" if row["ci_low"] is None else f"{row['ci_low']:.3f}-{row['ci_high']:.3f}"
+def _span(row: BenchmarkRow) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    return "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
 from carzero.evaluation.calibration_file import hash_calibration
 from carzero.evaluation.joined import Joined, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, read_section
 from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
 from carzero.metrics.calibrators import CalibrationMethod
@@ -80,7 +80,7 @@ class CalibrationRun:
             )
         return fitted
 
-    def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: Joined) -> dict[str, Any]:
+    def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: Joined) -> dict[str, object]:
         from carzero._version import __version__
 
         return {
@@ -99,7 +99,7 @@ class CalibrationRun:
 
 def apply_calibration(
     calibration: Calibration, matrix: ScoreMatrix, *, source: Path | None = None, force: bool = False
-) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+) -> tuple[pd.DataFrame, dict[str, object], list[str]]:
     """Adds probabilities to a score table.
 
     Args:
@@ -170,7 +170,7 @@ def _describe_labels(calibration: Calibration, scores: ScoreMatrix, labels: Sequ
     return notes
 
 
-def _describe(calibration: Calibration, source: Path | None, labels: list[str], *, forced: bool) -> dict[str, Any]:
+def _describe(calibration: Calibration, source: Path | None, labels: list[str], *, forced: bool) -> dict[str, object]:
     return {
         "description": calibration.describe(),
         "file": None if source is None else str(source),
@@ -215,6 +215,6 @@ def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Seq
     return [f"Whether calibration and scores share {' and '.join(unknown)} is unknown."] if unknown else []
 
 
-def _asks_otherwise(own: Any, other: Any, label: str) -> bool:
-    first, second = (own.get("prompts") or {}).get(label), (other.get("prompts") or {}).get(label)
+def _asks_otherwise(own: Mapping[str, object], other: Mapping[str, object], label: str) -> bool:
+    first, second = (read_section(each, "prompts").get(label) for each in (own, other))
     return first is not None and second is not None and first != second

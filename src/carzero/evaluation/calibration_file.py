@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,7 +44,7 @@ class _Record(_Section):
     carzero_calibration: Literal[1]
     labels: dict[str, _LabelRecord]
     score_kind: ScoreKind
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     left_out: dict[str, str]
     thresholds: dict[str, dict[str, Number]]
     abnormality: _AbnormalityRecord | None
@@ -60,7 +60,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
 def hash_calibration(calibration: Calibration) -> str:
     """SHA-256 of all that a calibration says but its date: the same when fitted again on the same files."""
     record = calibration.to_record()
-    record["provenance"] = {name: value for name, value in record["provenance"].items() if name != "date"}
+    record["provenance"] = {name: value for name, value in calibration.provenance.items() if name != "date"}
     return hash_texts([json.dumps(record, sort_keys=True)])
 
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,13 @@ from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
 from carzero.evaluation.calibration_file import load_calibration
 from carzero.evaluation.joined import Joined, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, describe_probabilities
+from carzero.evaluation.score_matrix import (
+    ScoreMatrix,
+    ScoreSource,
+    as_score_matrix,
+    describe_probabilities,
+    read_section,
+)
 from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
@@ -45,7 +50,7 @@ class EvaluationResult:
     """
 
     rows: list[MetricRow]
-    manifest: dict[str, Any]
+    manifest: dict[str, object]
     notes: list[str]
 
 
@@ -153,7 +158,7 @@ class EvaluationRun:
         source = str(calibration.provenance.get("fitted_on", self.threshold_from.name))
         return Thresholds(values, self.threshold_rule, source, same_set=same), notes
 
-    def _settings(self, patient: str | None, thresholds: Thresholds | None) -> dict[str, Any]:
+    def _settings(self, patient: str | None, thresholds: Thresholds | None) -> dict[str, object]:
         return {
             "patient": patient,
             "groups": list(self.groups),
@@ -179,7 +184,7 @@ def find_patients(joined: Joined, wanted: str | None) -> tuple[str | None, list[
     return column, []
 
 
-def describe_scores(matrix: ScoreMatrix) -> dict[str, Any]:
+def describe_scores(matrix: ScoreMatrix) -> dict[str, object]:
     """What a score table is and where it comes from, for a manifest; null where its own does not say."""
     return {
         "file": matrix.source,
@@ -190,7 +195,7 @@ def describe_scores(matrix: ScoreMatrix) -> dict[str, Any]:
     }
 
 
-def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Joined) -> dict[str, Any]:
+def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Joined) -> dict[str, object]:
     """What figures rest on, for a manifest."""
     from carzero._version import __version__
 
@@ -209,7 +214,7 @@ def _take_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[Probabilit
     if joined.probabilities is None:
         return None, []
     description = describe_probabilities(matrix.manifest)
-    fitted_on = (matrix.manifest.get("calibration") or {}).get("provenance", {})
+    fitted_on = read_section(read_section(matrix.manifest, "calibration"), "provenance")
     if fitted_on.get("images_sha256") != joined.account["images_sha256"]:
         return Probabilities(joined.probabilities, description), []
     return Probabilities(joined.probabilities, f"{description}, the same set (optimistic)"), [

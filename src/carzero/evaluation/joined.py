@@ -260,7 +260,8 @@ def _rows_of(ids: Sequence[str], order: Sequence[str]) -> list[int]:
 def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     unscored = sorted({*truth.ids} - {*scores.ids})[:_SHOWN]
     unlabelled = sorted({*scores.ids} - {*truth.ids})[:_SHOWN]
-    failed = len(scores.manifest.get("failures", []))
+    failures = scores.manifest.get("failures")
+    failed = len(failures) if isinstance(failures, list) else 0
     return TableError(
         describe(
             f"Scores and truth name different pictures: {both} are in both, {len(truth.ids) - both} have "

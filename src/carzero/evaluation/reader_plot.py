@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,10 +79,11 @@ def _draw_models(axes: Axes, truth: Floats, models: Mapping[str, Floats], emphas
     axes.plot([0, 1], [0, 1], color="0.85", linewidth=1, zorder=0)
     for name, scores in models.items():
         curve = roc_curve(truth, scores)
-        style: dict[str, Any] = (
-            {"linewidth": 2.2, "zorder": 3} if name in emphasised else {"linewidth": 1, "alpha": 0.7}
-        )
-        axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=name, **style)
+        (line,) = axes.plot(curve.false_positive_rate, curve.true_positive_rate, label=name, linewidth=1)
+        if name in emphasised:
+            line.set(linewidth=2.2, zorder=3)
+        else:
+            line.set_alpha(0.7)
 
 
 def _draw_readers(

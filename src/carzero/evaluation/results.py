@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.run_record import manifest_path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RESULT_SUFFIXES = (".csv", ".parquet", ".json", ".md")
 
 
-def to_payload(rows: Sequence[MetricRow], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def to_payload(rows: Sequence[MetricRow], manifest: Mapping[str, object]) -> dict[str, object]:
     """Rows and manifest as plain values: {"metrics": [...], "manifest": {...}}; NaN becomes None."""
     return {"metrics": [row.to_record() for row in rows], "manifest": dict(manifest)}
 
@@ -75,7 +75,7 @@ def check_result_path(path: Path) -> None:
         )
 
 
-def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, Any]) -> list[Path]:
+def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, object]) -> list[Path]:
     """Writes a result table; each file replaces an older one only when it is complete.
 
     Args:
@@ -103,7 +103,7 @@ def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, A
     return files
 
 
-def _write(rows: Sequence[MetricRow], target: Path, suffix: str, manifest: Mapping[str, Any]) -> None:
+def _write(rows: Sequence[MetricRow], target: Path, suffix: str, manifest: Mapping[str, object]) -> None:
     if suffix == ".json":
         target.write_text(json.dumps(to_payload(rows, manifest), indent=2) + "\n", encoding="utf-8")
     elif suffix == ".md":

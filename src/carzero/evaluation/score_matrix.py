@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class ScoreMatrix:
     frame: pd.DataFrame
     source: str
     sha256: str
-    manifest: dict[str, Any]
+    manifest: dict[str, object]
 
     def to_pairs(self) -> ScoreMatrix:
         """Positive minus negative prompt for labels that have both; the other labels, and probabilities, are dropped.
@@ -109,9 +109,21 @@ def as_score_matrix(scores: ScoreSource) -> ScoreMatrix:
     return load_score_matrix(Path(scores)) if isinstance(scores, str | Path) else to_score_matrix(scores)
 
 
-def describe_probabilities(manifest: Mapping[str, Any]) -> str:
+def describe_probabilities(manifest: Mapping[str, object]) -> str:
     """What a score table's probabilities are, by its manifest, for the column `method`."""
-    return str((manifest.get("calibration") or {}).get("description", "probability of unknown origin"))
+    return str(read_section(manifest, "calibration").get("description", "probability of unknown origin"))
+
+
+def read_section(manifest: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """An object within a manifest; empty where there is none.
+
+    Raises:
+        TableError: it holds something else.
+    """
+    section = manifest.get(name) or {}
+    if not isinstance(section, dict):
+        raise TableError(describe(f"{name} of the manifest is not an object", got=section, then="restore the manifest"))
+    return section
 
 
 def load_score_matrix(path: Path) -> ScoreMatrix:
@@ -124,7 +136,7 @@ def load_score_matrix(path: Path) -> ScoreMatrix:
     return to_score_matrix(frame, source=str(path), sha256=sha256, manifest=load_score_manifest(path))
 
 
-def load_score_manifest(path: Path) -> dict[str, Any]:
+def load_score_manifest(path: Path) -> dict[str, object]:
     """Reads the manifest beside a score table; empty where there is none.
 
     Raises:
@@ -140,7 +152,7 @@ def load_score_manifest(path: Path) -> dict[str, Any]:
 
 
 def to_score_matrix(
-    frame: pd.DataFrame, *, source: str = "the score table", sha256: str = "", manifest: dict[str, Any] | None = None
+    frame: pd.DataFrame, *, source: str = "the score table", sha256: str = "", manifest: dict[str, object] | None = None
 ) -> ScoreMatrix:
     """Takes a pandas table such as `ZeroShotClassifier.predict` returns; see `load_score_matrix`."""
     if "image_id" not in frame.columns:

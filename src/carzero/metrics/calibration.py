@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,7 +116,7 @@ class Calibration:
 
     labels: Mapping[str, LabelCalibration]
     score_kind: ScoreKind = "logit"
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     abnormality: Abnormality | None = None
@@ -167,7 +167,7 @@ class Calibration:
                 )
         return found
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, object]:
         """Plain values for JSON; `data.calibrations.load_calibration` reads them back."""
         return asdict(self)
 
@@ -179,7 +179,7 @@ def fit_calibration(
     method: CalibrationMethod = "platt",
     *,
     score_kind: ScoreKind = "logit",
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
     rules: Sequence[str] = ("youden", "f1"),
 ) -> Calibration:
     """Fits a calibration and chooses thresholds, label by label.

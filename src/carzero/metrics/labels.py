@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,7 +102,7 @@ def resolve_uncertain(
     return truth
 
 
-def warn_undefined(metric: str, values: NDArray[np.float64], names: Sequence[Any] | None = None) -> None:
+def warn_undefined(metric: str, values: NDArray[np.float64], names: Sequence[object] | None = None) -> None:
     """Warns once if classes have no value; `names` are their names, numbers where none are given."""
     missing = np.flatnonzero(np.isnan(values))
     if len(missing) == 0:

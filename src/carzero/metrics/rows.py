@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,22 @@ Floats = NDArray[np.float64]
 
 # With fewer patients of the rarer label value, bootstrap and DeLong intervals of AUROC hold less often than they say.
 FEW_UNITS = 50
+
+
+class MetricRecord(TypedDict):
+    """A `MetricRow` as plain values for JSON: NaN and infinity are None."""
+
+    dataset: str
+    group: str
+    label: str
+    metric: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    n_pos: int
+    threshold: float | None
+    method: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +70,25 @@ class MetricRow:
     threshold: float
     method: str
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> MetricRecord:
         """Plain values for JSON: NaN and infinity become None."""
-        record = asdict(self)
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in record.items()
-        }
+        return MetricRecord(
+            dataset=self.dataset,
+            group=self.group,
+            label=self.label,
+            metric=self.metric,
+            value=_finite(self.value),
+            ci_low=_finite(self.ci_low),
+            ci_high=_finite(self.ci_high),
+            n=self.n,
+            n_pos=self.n_pos,
+            threshold=_finite(self.threshold),
+            method=self.method,
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 COLUMNS = tuple(MetricRow.__dataclass_fields__)

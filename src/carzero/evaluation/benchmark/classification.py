@@ -7,9 +7,12 @@ import importlib.metadata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from carzero.core.hashing import hash_file, hash_files, hash_texts
 from carzero.datasets.base import PublicDataset, Truth
@@ -22,11 +25,73 @@ from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.resampling import Statistics
-from carzero.metrics.rows import MetricRow
+from carzero.metrics.rows import MetricRecord, MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.records import Failure
 
 _PACKAGES = ("numpy", "scipy")
+
+
+Task = Literal["classification", "pointing"]
+
+
+class SourceRecord(TypedDict, total=False):
+    """Where scores or maps came from; what a score file's manifest does not state is None."""
+
+    scores: dict[str, object]
+    maps: dict[str, object]
+    weights: object
+    weights_sha256: object
+    preprocessing: object
+    prompts_sha256: object
+    pool: object
+    prompts: dict[str, list[str]]
+    failures: list[dict[str, str]]
+    score_kind: str
+    unused_scores: int
+    unused_maps: int
+    box_rule: str
+
+
+class SettingsRecord(TypedDict):
+    """How intervals were made."""
+
+    intervals: str
+    rounds: int
+    seed: int
+    confidence: NotRequired[float]
+
+
+class BenchmarkManifest(SourceRecord, SettingsRecord):
+    """The record of one benchmark."""
+
+    date: str
+    carzero_version: str
+    packages: dict[str, str]
+    dataset: str
+    task: Task
+    classes: list[str]
+    images: int
+    images_published: int
+    image_list_sha256: str
+    missing: list[str]
+    labels: list[dict[str, str]]
+    truth_sha256: str
+    resampled: str
+    notes: list[str]
+
+
+class BenchmarkRow(MetricRecord):
+    """A figure, and what the CARZero paper prints for it."""
+
+    published: float | None
+
+
+class BenchmarkTables(TypedDict):
+    """What `--json` prints of one set."""
+
+    metrics: list[BenchmarkRow]
+    manifest: BenchmarkManifest
 
 
 def build_manifest(
@@ -34,19 +99,19 @@ def build_manifest(
     truth: Truth,
     images: Sequence[str],
     *,
-    task: str,
-    scores: Mapping[str, Any],
+    task: Task,
+    source: SourceRecord,
     missing: Sequence[str] = (),
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
+    settings: SettingsRecord,
+) -> BenchmarkManifest:
     """Describes one evaluation; apart from `date`, two runs on the same files give the same record.
 
     Args:
         dataset: the public data set.
         truth: its labels.
         images: ids that were evaluated, in order.
-        task: "classification" or "pointing".
-        scores: where the scores came from: file and hash, or weights, preprocessing and prompts.
+        task: what was evaluated.
+        source: where the scores came from: file and hash, or weights, preprocessing and prompts.
         missing: pictures of the set that had no score.
         settings: of the statistics: rounds, seed, confidence.
     """
@@ -66,7 +131,7 @@ def build_manifest(
         "labels": [{"file": path.name, "sha256": hash_source(path)} for path in truth.files],
         "truth_sha256": truth.sha256,
         "resampled": truth.unit,
-        **scores,
+        **source,
         **settings,
         "notes": _list_notes(dataset, images, missing),
     }
@@ -134,12 +199,12 @@ class BenchmarkResult:
     """
 
     dataset: PublicDataset
-    rows: list[dict[str, Any]]
-    manifest: dict[str, Any]
+    rows: list[BenchmarkRow]
+    manifest: BenchmarkManifest
     joined: Joined | None = None
     failures: list[Failure] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> BenchmarkTables:
         """Plain values, ready for JSON."""
         return {"metrics": self.rows, "manifest": self.manifest}
 
@@ -173,7 +238,7 @@ def benchmark_scores(
     """
     truth = dataset.load(labels)
     scored = load_set_scores(scores, dataset, image_list)
-    about = {
+    about: SourceRecord = {
         "scores": {
             "form": "score table" if image_list is None else "released logits",
             "file": scores.name,
@@ -221,7 +286,8 @@ def benchmark_images(
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
     scored = to_set_scores(to_score_matrix(result.table, manifest=result.manifest), dataset)
-    about = {"scores": {"form": "scored here"}, **_describe_weights(scored.manifest, weights=settings.weights.name)}
+    about: SourceRecord = {"scores": {"form": "scored here"}, **_describe_weights(scored.manifest)}
+    about["weights"] = settings.weights.name
     about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
     about["failures"] = [{"image_id": each.image_id, "reason": each.reason} for each in result.failures]
     evaluated = _evaluate(dataset, truth, scored, about, True, statistics or Statistics())
@@ -249,7 +315,7 @@ def _evaluate(
     dataset: PublicDataset,
     truth: Truth,
     scored: ScoreMatrix,
-    about: Mapping[str, Any],
+    about: SourceRecord,
     allow_missing: bool,
     statistics: Statistics,
 ) -> BenchmarkResult:
@@ -273,7 +339,7 @@ def _evaluate(
         truth,
         joined.ids,
         task="classification",
-        scores={**about, "score_kind": "logit", "unused_scores": joined.account["unlabelled"]},
+        source={**about, "score_kind": "logit", "unused_scores": joined.account["unlabelled"]},
         missing=joined.missing,
         settings={
             "intervals": f"bootstrap and DeLong over whole {truth.units}, {drawn} of them",
@@ -286,28 +352,32 @@ def _evaluate(
     return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest, joined)
 
 
-def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, truth: Truth) -> list[dict[str, Any]]:
+def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, truth: Truth) -> list[BenchmarkRow]:
     """Rows as plain values, beside what is published; what is resampled gets its right name in `method`."""
     return [
-        {
-            **row.to_record(),
-            "method": row.method.replace(" patients", f" {truth.units}"),
-            "published": dataset.find_published(row.metric, row.label),
-        }
+        BenchmarkRow(
+            **replace(row, method=row.method.replace(" patients", f" {truth.units}")).to_record(),
+            published=dataset.find_published(row.metric, row.label),
+        )
         for row in rows
     ]
 
 
-def _list_label_sets(dataset: PublicDataset, joined: Joined) -> dict[str, Any]:
+def _list_label_sets(dataset: PublicDataset, joined: Joined) -> dict[str, ArrayLike]:
     """Further means: the long tail where there are classes enough, and the mean without classes of no finding."""
     tailed = len(dataset.labels) >= _LONG_TAILED
-    sets: dict[str, Any] = dict(list_label_sets(joined.truth.sum(axis=0))) if tailed else {}
+    sets: dict[str, ArrayLike] = dict(list_label_sets(joined.truth.sum(axis=0))) if tailed else {}
     if dataset.no_findings:
         sets["findings"] = [index for index, label in enumerate(dataset.labels) if label not in dataset.no_findings]
-    return {name: chosen for name, chosen in sets.items() if len(chosen)}
+    return {name: chosen for name, chosen in sets.items() if np.size(chosen)}
 
 
-def _describe_weights(provenance: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def _describe_weights(provenance: Mapping[str, object]) -> SourceRecord:
     """Weights, prompts and preprocessing; None where a score file does not state them."""
-    keys = ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool")
-    return {**{key: provenance.get(key) for key in keys}, **more}
+    return SourceRecord(
+        weights=provenance.get("weights"),
+        weights_sha256=provenance.get("weights_sha256"),
+        preprocessing=provenance.get("preprocessing"),
+        prompts_sha256=provenance.get("prompts_sha256"),
+        pool=provenance.get("pool"),
+    )

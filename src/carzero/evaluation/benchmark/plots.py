@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
+from carzero.evaluation.benchmark.classification import BenchmarkRow
 from carzero.evaluation.joined import Joined
 from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
 
@@ -49,7 +50,7 @@ def check_drawing() -> None:
 
 
 def draw_figures(
-    labels: Sequence[str], rows: Sequence[Mapping[str, Any]], joined: Joined | None, metric: str
+    labels: Sequence[str], rows: Sequence[BenchmarkRow], joined: Joined | None, metric: str
 ) -> dict[str, Figure]:
     """Draws what there is to draw, by file name.
 
@@ -148,10 +149,10 @@ def _draw_reliability(labels: Sequence[str], joined: Joined) -> Figure:
     return figure
 
 
-def _draw_forest(labels: Sequence[str], rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
+def _draw_forest(labels: Sequence[str], rows: Sequence[BenchmarkRow], metric: str) -> Figure:
     """One line a class and average: the value, its interval, and the published value where there is one."""
     title = {"auroc": "AUROC", "pointing": "Hits over trials"}.get(metric, metric)
-    chosen: dict[str, Mapping[str, Any]] = {}
+    chosen: dict[str, BenchmarkRow] = {}
     for row in rows:
         if row["metric"] == metric and row["group"] == "all":
             chosen.setdefault(row["label"], row)
@@ -159,7 +160,8 @@ def _draw_forest(labels: Sequence[str], rows: Sequence[Mapping[str, Any]], metri
     figure, axes = _new_axes(8.2, 1.1 + 0.24 * len(names))
     for place, name in enumerate(names):
         row, colour = chosen[name], _INK if name in labels else _AVERAGE
-        value, low, high = (math.nan if row[key] is None else row[key] for key in ("value", "ci_low", "ci_high"))
+        found = (row["value"], row["ci_low"], row["ci_high"])
+        value, low, high = (math.nan if each is None else each for each in found)
         axes.plot([low, high], [place, place], color=colour, lw=1.6, solid_capstyle="butt")
         axes.plot(value, place, marker="s" if name in labels else "D", color=colour, ms=4.5)
         if row["published"] is not None:
@@ -173,5 +175,5 @@ def _draw_forest(labels: Sequence[str], rows: Sequence[Mapping[str, Any]], metri
     return figure
 
 
-def _count(name: str, row: Mapping[str, Any]) -> str:
+def _count(name: str, row: BenchmarkRow) -> str:
     return f"{name}  ({row['n_pos']}/{row['n']})".replace("$", r"\$")

@@ -18,6 +18,7 @@ from carzero.evaluation.benchmark.classification import (
     BenchmarkResult,
     Output,
     Progress,
+    SourceRecord,
     build_manifest,
     hash_source,
     no_progress,
@@ -190,7 +191,7 @@ def point_maps(
         CARZeroError: the set has no boxes, or a file does not fit.
     """
     truth = _load(dataset, labels)
-    about = {"maps": {"form": "table of maps", "file": maps.name, "sha256": hash_source(maps)}}
+    about: SourceRecord = {"maps": {"form": "table of maps", "file": maps.name, "sha256": hash_source(maps)}}
     return _evaluate(dataset, truth, load_map_table(maps), about, allow_missing, statistics or Statistics())
 
 
@@ -229,7 +230,7 @@ def point_images(
     if kept.folder is not None and journal is not None:
         save_map_table(mapped.table, kept.folder / MAPS_FILE)
         journal.unlink(missing_ok=True)
-    about = {
+    about: SourceRecord = {
         "maps": {"form": "made here"},
         "prompts": {label: list(prompts) for label, prompts in settings.prompts},
         "failures": [{"image_id": each.image_id, "reason": each.reason} for each in mapped.failures],
@@ -255,7 +256,7 @@ def _evaluate(
     dataset: PublicDataset,
     truth: Truth,
     table: MapTable,
-    about: Mapping[str, Any],
+    about: SourceRecord,
     allow_missing: bool,
     statistics: Statistics,
 ) -> BenchmarkResult:
@@ -274,7 +275,7 @@ def _evaluate(
         truth,
         chosen.images,
         task="pointing",
-        scores={
+        source={
             **about,
             **_describe_maps(table),
             "box_rule": BOX_RULE.format(share=BOX_SHARE),
@@ -292,9 +293,14 @@ def _evaluate(
     return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest)
 
 
-def _describe_maps(table: MapTable) -> dict[str, Any]:
+def _describe_maps(table: MapTable) -> SourceRecord:
     """Weights, prompts and preprocessing of maps; None where the file does not state them."""
-    return {key: table.provenance.get(key) for key in ("weights", "weights_sha256", "preprocessing", "prompts_sha256")}
+    return SourceRecord(
+        weights=table.provenance.get("weights"),
+        weights_sha256=table.provenance.get("weights_sha256"),
+        preprocessing=table.provenance.get("preprocessing"),
+        prompts_sha256=table.provenance.get("prompts_sha256"),
+    )
 
 
 def _align(

@@ -9,11 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from carzero.core.atomic import replace_when_done
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
-from carzero.evaluation.benchmark.classification import BenchmarkResult
+from carzero.evaluation.benchmark.classification import BenchmarkManifest, BenchmarkResult, BenchmarkRow, Task
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
 from carzero.records import Failure
 
@@ -90,19 +89,19 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
     )
 
 
-def _describe_run(manifest: Mapping[str, Any]) -> str:
+def _describe_run(manifest: BenchmarkManifest) -> str:
     weights = manifest.get("weights") or "weights not stated by the score file"
-    hashed = f" ({manifest['weights_sha256'][:12]})" if manifest.get("weights_sha256") else ""
+    hashed = f" ({str(manifest['weights_sha256'])[:12]})" if manifest.get("weights_sha256") else ""
     return (
         f"{manifest['images']} pictures; {weights}{hashed}; carzero {manifest['carzero_version']}; {manifest['date']}. "
         f"Intervals: {manifest['intervals']}."
     )
 
 
-def _build_table(result: BenchmarkResult, task: str) -> str:
+def _build_table(result: BenchmarkResult, task: Task) -> str:
     """One line a class and average: for each metric its value and intervals, and the published value of the first."""
     columns = _COLUMNS[task]
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[BenchmarkRow]] = {}
     for row in result.rows:
         if row["group"] == "all":
             found.setdefault((row["label"], row["metric"]), []).append(row)
@@ -140,18 +139,19 @@ def _build_table(result: BenchmarkResult, task: str) -> str:
     )
 
 
-def _write_value(rows: Sequence[Mapping[str, Any]]) -> str:
+def _write_value(rows: Sequence[BenchmarkRow]) -> str:
     if not rows or rows[0]["value"] is None:
         return "-"
     span = "" if rows[0]["ci_low"] is None else f" ({_write_span(rows[0])})"
     return f"{rows[0]['value']:.3f}{span}"
 
 
-def _write_span(row: Mapping[str, Any]) -> str:
-    return "-" if row["ci_low"] is None else f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+def _write_span(row: BenchmarkRow) -> str:
+    low, high = row["ci_low"], row["ci_high"]
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def _build_published(task: str, dataset: PublicDataset) -> str:
+def _build_published(task: Task, dataset: PublicDataset) -> str:
     listed = dataset.list_published("pointing" if task == "pointing" else "auroc")
     if not listed:
         return ""
