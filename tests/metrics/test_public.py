@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import carzero.metrics
+from tests.support.commands import run_program
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 
@@ -24,7 +24,8 @@ def test_a_public_name_is_what_its_module_defines(name: str) -> None:
 
 def test_importing_metrics_loads_no_scipy() -> None:
     code = "import sys, carzero.metrics; assert not {'scipy', 'numpy', 'pandas'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_program([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_unknown_name_is_one() -> None:

@@ -59,7 +59,7 @@ class EvaluationRun:
     """The settings of one evaluation; see `carzero evaluate --help` for each.
 
     `scores` may be a path, a pandas table or a `ScoreMatrix`; `truth` a path, a pandas table, a torchxrayvision-style
-    data set (see `data.truth.to_truth`) or a `Truth`.
+    data set (see `evaluation.truth.to_truth`) or a `Truth`.
     """
 
     scores: ScoreSource

@@ -192,7 +192,7 @@ class BenchmarkResult:
 
     Attributes:
         dataset: the public data set.
-        rows: the tidy table: the columns of `evaluation.rows.COLUMNS`, and `published`.
+        rows: the tidy table: the columns of `metrics.rows.COLUMNS`, and `published`.
         manifest: the record.
         joined: truth and scores, for curves; None where figures came from elsewhere.
         failures: every image that was not scored.
