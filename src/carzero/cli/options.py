@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from carzero.training.progress import StepRecord
 
 
-def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+def parse_changes(changes: Sequence[str]) -> dict[str, object]:
     """`["optimiser.lr=1e-4"]` as `{"optimiser.lr": 0.0001}`.
 
     Raises:

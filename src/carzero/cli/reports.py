@@ -245,7 +245,7 @@ def align(
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _refuse(settings: dict[str, Any]) -> None:
+def _refuse(settings: Mapping[str, object]) -> None:
     """Refuses settings of a language model where the rules are asked for; leaving them aside would hide a mistake."""
     if given := [name for name, value in settings.items() if value is not None]:
         raise typer.BadParameter("only with --backend openai.", param_hint=" ".join(given))

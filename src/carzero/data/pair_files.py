@@ -66,19 +66,19 @@ def _from_folder(image: str, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else image
 
 
-def _writer(suffix: str) -> Callable[[list[dict[str, Any]], Path], None]:
+def _writer(suffix: str) -> Callable[[list[dict[str, object]], Path], None]:
     return {".jsonl": _save_lines, ".parquet": _save_parquet}.get(
         suffix, lambda rows, target: _save_delimited(rows, target, "\t" if suffix == ".tsv" else ",")
     )
 
 
-def _save_lines(rows: list[dict[str, Any]], target: Path) -> None:
+def _save_lines(rows: list[dict[str, object]], target: Path) -> None:
     with target.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 # Both as objects: pandas makes floats of whole numbers beside a missing one, and long ids of them are one id.
-def _save_delimited(rows: list[dict[str, Any]], target: Path, separator: str) -> None:
+def _save_delimited(rows: list[dict[str, object]], target: Path, separator: str) -> None:
     import pandas as pd
 
     flat = [
@@ -88,7 +88,7 @@ def _save_delimited(rows: list[dict[str, Any]], target: Path, separator: str) ->
     pd.DataFrame(flat, dtype=object).to_csv(target, sep=separator, index=False)
 
 
-def _save_parquet(rows: list[dict[str, Any]], target: Path) -> None:
+def _save_parquet(rows: list[dict[str, object]], target: Path) -> None:
     import pandas as pd
 
     pd.DataFrame(rows, dtype=object).to_parquet(target, index=False)

@@ -176,13 +176,13 @@ def save_coco(table: BoxTable, path: str | Path) -> None:
         target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _coco_image(name: str, number: int, size: tuple[int, int] | None) -> dict[str, Any]:
+def _coco_image(name: str, number: int, size: tuple[int, int] | None) -> dict[str, object]:
     return {"id": number, "file_name": name, **({} if size is None else {"height": size[0], "width": size[1]})}
 
 
 def _coco_annotation(
     box: LabelledBox, number: int, images: Mapping[str, int], categories: Mapping[str, int]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     x1, y1, x2, y2 = box.box
     return {
         "id": number,

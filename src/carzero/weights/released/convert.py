@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -72,7 +71,7 @@ class ConversionReport:
     lenient: bool
     missing: list[str]
     records: list[KeyRecord]
-    hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    hyper_parameters: dict[str, object] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Number of released tensors by action: "renamed", "split", "dropped", "unknown"."""
@@ -87,7 +86,7 @@ class ConversionReport:
         )
         return [KeyGroup(pattern, action, count, reason) for (pattern, action, reason), count in grouped.items()]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         return {"counts": self.counts(), **asdict(self)}
 
