@@ -5,6 +5,7 @@ Nothing here computes: these are records with names, shapes and units, so that a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -58,6 +59,61 @@ class Radiograph(RadiographInfo, _Pixels):
     Attributes:
         pixels: (height, width) float32 in [0, 255]; larger is brighter (denser tissue), whatever the file's convention.
     """
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreProvenance:
+    """Where scores and heatmaps come from, as the manifest of their run states it; None where it does not say.
+
+    Attributes:
+        weights: their name.
+        weights_sha256: hash of their files.
+        preprocessing: of images and texts: `resize_px`, `crop_px`, `image_mean`, `image_std`, `max_text_length`.
+        prompts_sha256: hash of labels and prompts.
+        prompts: the prompts of each label.
+        dtype: precision of the computation.
+        pool: how the logits of a label's prompts become one.
+        force: whether images that are not chest radiographs were scored.
+    """
+
+    weights: str | None = None
+    weights_sha256: str | None = None
+    preprocessing: Mapping[str, object] | None = None
+    prompts_sha256: str | None = None
+    prompts: Mapping[str, Sequence[str]] | None = None
+    dtype: str | None = None
+    pool: str | None = None
+    force: bool | None = None
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, object]) -> ScoreProvenance:
+        """What a manifest says; a value of another type than ours counts as not said."""
+        prompts = manifest.get("prompts")
+        preprocessing = manifest.get("preprocessing")
+        force = manifest.get("force")
+        return cls(
+            weights=_text(manifest.get("weights")),
+            weights_sha256=_text(manifest.get("weights_sha256")),
+            preprocessing=preprocessing if isinstance(preprocessing, Mapping) else None,
+            prompts_sha256=_text(manifest.get("prompts_sha256")),
+            prompts=prompts if isinstance(prompts, Mapping) else None,
+            dtype=_text(manifest.get("dtype")),
+            pool=_text(manifest.get("pool")),
+            force=force if isinstance(force, bool) else None,
+        )
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What scores depend on, beside images and version: all but the weights' name and the prompts' texts."""
+        return self.to_dict("weights_sha256", "preprocessing", "prompts_sha256", "dtype", "pool", "force")
+
+    def to_dict(self, *names: str) -> dict[str, object]:
+        """Fields by name, for a manifest."""
+        return {name: getattr(self, name) for name in names}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 # An image in any form that a user may hold it in; a string is a path.

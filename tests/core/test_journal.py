@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def finished(path: Path, count: int = 5) -> Journal:
-    journal = Journal.start(path, RUN)
+    journal = Journal.start(path, RUN, key="image_id")
     journal.append(ROWS[:2])
     journal.append(ROWS[2:count])
     return journal
@@ -34,12 +34,12 @@ def test_rows_come_back_exactly(path: Path) -> None:
     written = finished(path)
     assert list(written.rows.values()) == ROWS
     written.close()
-    read = Journal.resume(path, RUN)
+    read = Journal.resume(path, RUN, key="image_id")
     assert list(read.rows.values()) == ROWS
     read.append([{"image_id": "more"}])
     assert list(read.rows) == [*(row["image_id"] for row in ROWS), "more"]
     read.close()
-    assert len(Journal.resume(path, RUN).rows) == 6
+    assert len(Journal.resume(path, RUN, key="image_id").rows) == 6
 
 
 def test_every_line_is_one_json_object(path: Path) -> None:
@@ -51,7 +51,7 @@ def test_every_line_is_one_json_object(path: Path) -> None:
 
 
 def test_rows_are_on_disk_as_soon_as_they_are_appended(path: Path) -> None:
-    journal = Journal.start(path, RUN)
+    journal = Journal.start(path, RUN, key="image_id")
     journal.append(ROWS[:1])
     assert path.read_bytes().count(b"\n") == 2
 
@@ -60,7 +60,7 @@ def test_a_torn_last_line_is_dropped_and_the_next_row_is_whole(path: Path) -> No
     finished(path)
     content = path.read_bytes()
     path.write_bytes(content[:-7])
-    journal = Journal.resume(path, RUN)
+    journal = Journal.resume(path, RUN, key="image_id")
     assert list(journal.rows) == [row["image_id"] for row in ROWS[:4]]
     journal.append([ROWS[4]])
     assert path.read_bytes() == content
@@ -73,7 +73,7 @@ def test_a_kill_at_any_byte_loses_at_most_the_torn_row(tmp_path_factory: pytest.
     content = path.read_bytes()
     kept = content[: cut % (len(content) + 1)]
     path.write_bytes(kept)
-    journal = Journal.resume(path, RUN)
+    journal = Journal.resume(path, RUN, key="image_id")
     assert list(journal.rows.values()) == ROWS[: max(0, kept.count(b"\n") - 1)]
     journal.append(ROWS[len(journal.rows) :])
     assert path.read_bytes() == content
@@ -82,7 +82,7 @@ def test_a_kill_at_any_byte_loses_at_most_the_torn_row(tmp_path_factory: pytest.
 @pytest.mark.parametrize("content", [b"", b"{", b'{"run": ', b'{"run": {"weights_sha256": "a'])
 def test_killed_before_the_first_line_begins_anew(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    assert Journal.resume(path, RUN).rows == {}
+    assert Journal.resume(path, RUN, key="image_id").rows == {}
     assert json.loads(path.read_text()) == {"run": RUN}
 
 
@@ -91,7 +91,7 @@ def test_a_later_row_of_the_same_picture_counts(path: Path) -> None:
     journal.append([{"image_id": "film 1", "reason": "gone"}])
     assert journal.rows["film 1"] == {"image_id": "film 1", "reason": "gone"}
     journal.close()
-    rows = Journal.resume(path, RUN).rows
+    rows = Journal.resume(path, RUN, key="image_id").rows
     assert rows["film 1"] == {"image_id": "film 1", "reason": "gone"}
     assert len(rows) == 5
 
@@ -122,8 +122,8 @@ def test_another_runs_journal_is_refused_and_kept(run: dict[str, object], path: 
 )
 def test_what_is_no_journal_is_refused_and_not_touched(content: bytes, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(TableError, match=r"is no journal of a run.*Delete it, or choose another output"):
-        Journal.resume(path, RUN)
+    with pytest.raises(TableError, match=r"is not the journal of a run.*Delete it, or choose another output"):
+        Journal.resume(path, RUN, key="image_id")
     assert path.read_bytes() == content
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_line_in_the_middle_is_named(line: bytes, path: Path) -> None:
     path.write_bytes(b"\n".join(lines))
     before = path.read_bytes()
     with pytest.raises(TableError, match=r"Line 4 of .* is damaged.*Delete that line"):
-        Journal.resume(path, RUN)
+        Journal.resume(path, RUN, key="image_id")
     assert path.read_bytes() == before
 
 

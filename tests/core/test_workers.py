@@ -91,7 +91,7 @@ def test_a_slow_picture_is_passed_once_enough_others_are_ready() -> None:
     loaded = load_ahead(ITEMS, readers, batch_size=1, transform=PixelTransform(4, 4), in_order=False)
     readers_ahead = ["0", "1", "2"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish("1", "2"))
+        patch.setattr("carzero.core.lookahead.wait", lambda futures, **_: readers.finish("1", "2"))
         assert next(loaded).item.image_id == "1"
     assert list(readers.begun) == readers_ahead, "no more than the room there is"
     readers.finish("0")
@@ -102,7 +102,7 @@ def test_order_is_kept_where_it_is_promised() -> None:
     readers = ByHand(1)
     loaded = load_ahead(ITEMS[:3], readers, batch_size=1, transform=PixelTransform(4, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("carzero.images.loading.wait", lambda futures, **_: readers.finish(*list(readers.begun)[::-1]))
+        patch.setattr("carzero.core.lookahead.wait", lambda futures, **_: readers.finish(*list(readers.begun)[::-1]))
         assert [found.item.image_id for found in loaded] == ["0", "1", "2"]
 
 

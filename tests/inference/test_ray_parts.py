@@ -14,8 +14,7 @@ from carzero.core.tables import load_table
 from carzero.errors import RunError, TableError
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
-from carzero.inference.ray.notes import PartNotes
-from carzero.inference.ray.parts import PartJob, PartScorer
+from carzero.inference.ray.parts import PartJob, PartNotes, PartScorer
 from carzero.inference.ray.score_folder import open_score_folder
 from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet

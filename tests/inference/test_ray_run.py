@@ -202,7 +202,7 @@ def test_a_worker_hands_its_errors_back_as_text(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
-    job = PartJob(tmp_path, "run", ASKED, str(tiny_weights), "0" * 64, __version__)
+    job = PartJob(tmp_path, "run", asked_of(tiny_weights), "0" * 64, __version__)
     batch = {"number": [3], "image_ids": [["a"]], "paths": [["a.png"]]}
     row = RayWorker(job, str(Path.cwd()), 1)(batch)
     assert {name: row[name] for name in ("number", "scored", "failed", "repeated")} == {
@@ -219,7 +219,7 @@ def test_a_worker_hands_its_errors_back_as_text(
 
 
 def test_a_refusal_ends_the_run(tmp_path: Path) -> None:
-    job = PartJob(tmp_path, "run", ASKED, "demo", "0" * 64, __version__)
+    job = PartJob(tmp_path, "run", ScoringSettings(WeightsSource("demo"), ASKED), "0" * 64, __version__)
     parts = score_parts(_Refusing(), {0: [ImageItem("a", "a.png", "a.png")]}, job, Placement(1, 1, 0))
     with pytest.raises(RunError, match=r"^The disk is full\.$"):
         next(parts)

@@ -221,7 +221,7 @@ def test_a_damaged_manifest_is_named(
     out = tmp_path / "scores.csv"
     run(folder, tiny_weights, out)
     manifest_path(out).write_bytes(content)
-    with pytest.raises(TableError, match=r"scores\.csv\.manifest\.json is no manifest of a run"):
+    with pytest.raises(TableError, match=r"scores\.csv\.manifest\.json is not the manifest of a run"):
         run(folder, tiny_weights, out, resume=True)
 
 

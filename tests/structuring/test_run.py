@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from carzero.core.journal import open_run
+from carzero.core.run_record import RunRecord, journal_path
 from carzero.data.pairs import load_pairs
 from carzero.errors import LanguageModelError, TableError
 from carzero.reports.rules import RuleAligner
-from carzero.structuring.partial import PartialOutput, partial_path
 from carzero.structuring.report_table import ReportRow, load_report_rows, load_table_rows
 from carzero.structuring.requests import Instruction
-from carzero.structuring.run import AlignmentResult, AlignmentRun, LanguageModel
+from carzero.structuring.run import SUFFIX, AlignmentResult, AlignmentRun, LanguageModel
 from carzero.structuring.server import RetryPolicy, Server
 from carzero.structuring.usage import Prices
 from tests.support.stub_server import Fault, Request, claim, completion, faithful_answer, running_stub
@@ -331,10 +332,10 @@ class TestResume:
         """Leaves behind what a kill after `count` rows leaves."""
         rows = rows or rows_of()
         by_rules(rows, out)
-        with_head = AlignmentRun(rows, out)._settings()
+        with_head = AlignmentRun(rows, out)._record().identity
         lines = out.read_bytes().splitlines(keepends=True)
         head = json.dumps({"run": with_head}).encode() + b"\n"
-        partial_path(out).write_bytes(head + b"".join(lines[:count]))
+        journal_path(out, SUFFIX).write_bytes(head + b"".join(lines[:count]))
         out.unlink()
 
     @pytest.mark.parametrize("count", [0, 1, 5, 6])
@@ -343,33 +344,33 @@ class TestResume:
         whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
         by_rules(rows_of(), whole)
         self.stopped(out, count)
-        with partial_path(out).open("ab") as file:
+        with journal_path(out, SUFFIX).open("ab") as file:
             file.write(torn)
         result = by_rules(rows_of(), out, resume=True)
         assert result.tally.resumed == count
         assert result.counts.backends == {"rules": 6}
         assert out.read_bytes() == whole.read_bytes()
-        assert not partial_path(out).exists()
+        assert not journal_path(out, SUFFIX).exists()
 
     def test_every_torn_byte_count(self, tmp_path: Path) -> None:
-        out, run = tmp_path / "out.jsonl", {"backend": "rules"}
-        lines = [json.dumps({"run": run}), json.dumps({"a": 1}), json.dumps({"a": "ö"})]
+        out, record = tmp_path / "out.jsonl", RunRecord({"backend": "rules"})
+        lines = [json.dumps({"run": record.identity}), json.dumps({"a": 1}), json.dumps({"a": "ö"})]
         content = "".join(f"{line}\n" for line in lines).encode()
         for size in range(len(content)):
-            partial_path(out).write_bytes(content[:size])
-            with PartialOutput(out, run, resume=True) as partial:
-                rows = list(partial.rows(["a"]))
+            journal_path(out, SUFFIX).write_bytes(content[:size])
+            with open_run(out, record, resume=True, suffix=SUFFIX) as partial:
+                rows = list(partial.rows_in_order(["a"]))
                 assert rows == [{"a": 1}, {"a": "ö"}][: max(0, content[:size].count(b"\n") - 1)]
                 partial.append([{"a": 1}, {"a": "ö"}][len(rows) :])
-            assert partial_path(out).read_bytes() == content, size
+            assert journal_path(out, SUFFIX).read_bytes() == content, size
 
     def test_nothing_is_replaced_unasked(self, tmp_path: Path) -> None:
         out = tmp_path / "out.jsonl"
         self.stopped(out, 2)
-        before = partial_path(out).read_bytes()
+        before = journal_path(out, SUFFIX).read_bytes()
         with pytest.raises(TableError, match=r"--resume, or start anew with --overwrite"):
             by_rules(rows_of(), out)
-        assert partial_path(out).read_bytes() == before
+        assert journal_path(out, SUFFIX).read_bytes() == before
         assert by_rules(rows_of(), out, overwrite=True).tally.resumed == 0
 
     def test_resume_without_anything_to_resume_is_a_new_run(self, tmp_path: Path) -> None:
@@ -378,7 +379,7 @@ class TestResume:
     def test_rows_of_another_run_are_refused(self, tmp_path: Path) -> None:
         out = tmp_path / "out.jsonl"
         self.stopped(out, 3)
-        before = partial_path(out).read_bytes()
+        before = journal_path(out, SUFFIX).read_bytes()
         changed = [ReportRow(row.report_id, row.text + " Stable.", row.carried) for row in rows_of()]
         moved = [ReportRow(row.report_id, row.text, {**row.carried, "image": "x"}) for row in rows_of()]
         for rows, message in (
@@ -394,29 +395,29 @@ class TestResume:
             patched.setattr("carzero.structuring.run.lexicon_sha256", lambda: "of another vocabulary")
             with pytest.raises(TableError, match="other settings"):
                 by_rules(rows_of(), out, resume=True)
-        assert partial_path(out).read_bytes() == before
+        assert journal_path(out, SUFFIX).read_bytes() == before
 
     @pytest.mark.parametrize("content", [b"study_id,text\n1,2\n", b"[1]\n", b'{"run": 7}\n', b"x"])
     def test_files_that_are_no_partial_output(self, tmp_path: Path, content: bytes) -> None:
         out = tmp_path / "out.jsonl"
-        partial_path(out).write_bytes(content)
-        with pytest.raises(TableError, match="no unfinished run"):
+        journal_path(out, SUFFIX).write_bytes(content)
+        with pytest.raises(TableError, match="is not the journal of a run"):
             by_rules(rows_of(), out, resume=True)
-        assert partial_path(out).read_bytes() == content
+        assert journal_path(out, SUFFIX).read_bytes() == content
 
     def test_a_damaged_row(self, tmp_path: Path) -> None:
         out = tmp_path / "out.jsonl"
         self.stopped(out, 3)
-        lines = partial_path(out).read_bytes().splitlines(keepends=True)
+        lines = journal_path(out, SUFFIX).read_bytes().splitlines(keepends=True)
         for damage in (b"x" + lines[2][1:], b"[]\n", b"{}\n"):
-            partial_path(out).write_bytes(b"".join([*lines[:2], damage, lines[3]]))
+            journal_path(out, SUFFIX).write_bytes(b"".join([*lines[:2], damage, lines[3]]))
             with pytest.raises(TableError, match=r"Line 3 of .* is damaged"):
                 by_rules(rows_of(), out, resume=True)
 
     def test_two_runs_of_one_output(self, tmp_path: Path) -> None:
         out = tmp_path / "out.jsonl"
-        with PartialOutput(out, {}), pytest.raises(TableError, match="Another run"):
-            PartialOutput(out, {}, resume=True)
+        with open_run(out, RunRecord()), pytest.raises(TableError, match="Another run"):
+            open_run(out, RunRecord(), resume=True)
 
     def test_an_output_that_fails_at_the_end_stays_resumable(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

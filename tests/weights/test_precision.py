@@ -61,7 +61,7 @@ def test_a_resumed_run_keeps_its_precision(tiny_weights: Path, tmp_path: Path) -
 
     def dtype(wish: str | None, resumed: Path | None) -> str:
         settings = ScoringSettings(WeightsSource(tiny_weights), asked, dtype=wish, device="cpu")
-        return str(settings.record(resumed)["dtype"])
+        return str(settings.provenance(resumed).dtype)
 
     out.with_name("scores.csv.journal").write_text(json.dumps({"run": {"dtype": "float16"}}) + "\n")
     assert dtype("auto", out) == dtype(None, out) == "float16"

@@ -233,9 +233,9 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
     console = stderr_console()
     if as_json:
         sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
-    console.print(f"Wrote {result.scored} rows to {result.folder} ({result.manifest['parts']} parts).", markup=False)
-    if repeated := result.manifest["engine"]["repeated"]:
-        console.print(f"note: work on parts was cut short and repeated {repeated} times.", markup=False)
+    console.print(f"Wrote {result.scored} rows to {result.folder} ({result.parts} parts).", markup=False)
+    if result.repeated:
+        console.print(f"note: work on parts was cut short and repeated {result.repeated} times.", markup=False)
     if result.failures:
         _show_failures(console, result.failures, result.scored)
 

@@ -79,7 +79,7 @@ class Cells:
         expected = f"texts joined by {separator!r}" if separator else 'a list of texts, such as ["One.", "Two."]'
         return self._read(name, lambda value: _list(value, separator), expected)
 
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    def records(self, rows: Sequence[int]) -> list[dict[str, object]]:
         """Rows by number (from 0) with every column, ours under our names, values as read, None where there is none."""
         taken = {source: name for name, source in self._names.items()}
         kept = [name for name in self._frame.columns if name in taken or name not in self._names]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+from carzero.core.lookahead import ahead
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 
 Advance = Callable[[int, int, int], None]
@@ -95,16 +96,11 @@ def _read_here(paths: Sequence[str], check: Check) -> Iterator[tuple[int, Pictur
 
 
 def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterator[tuple[int, PictureCheck]]:
-    remaining = iter(range(len(paths)))
-    waiting: dict[Future[PictureCheck], int] = {}
     with WorkerPool(check, jobs, limit_s=_LIMIT_S) as pool:
-        while True:
-            for number in islice(remaining, _AHEAD * jobs - len(waiting)):
-                waiting[pool.submit(paths[number])] = number
-            if not waiting:
-                return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), _to_check(future)
+        reading = ahead(range(len(paths)), lambda number: pool.submit(paths[number]), _AHEAD * jobs, patience=1)
+        with closing(reading):
+            for number, future in reading:
+                yield number, _to_check(future)
 
 
 def _to_check(future: Future[PictureCheck]) -> PictureCheck:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carzero.core.run_record import RunRecord
 from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
 from carzero.evaluation.calibration_file import hash_calibration
@@ -81,12 +81,9 @@ class CalibrationRun:
         return fitted
 
     def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: Joined) -> dict[str, object]:
-        from carzero._version import __version__
-
         return {
             "fitted_on": self.name or f"{Path(truth.source).name} ({len(joined.ids)} pictures)",
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "carzero_version": __version__,
+            **RunRecord().to_dict(),
             "scores": matrix.source,
             "scores_sha256": matrix.sha256,
             "truth": truth.source,

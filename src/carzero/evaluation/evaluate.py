@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from carzero.core.run_record import RunRecord
 from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
@@ -197,11 +197,8 @@ def describe_scores(matrix: ScoreMatrix) -> dict[str, object]:
 
 def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Joined) -> dict[str, object]:
     """What figures rest on, for a manifest."""
-    from carzero._version import __version__
-
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "carzero_version": __version__,
+        **RunRecord().to_dict(),
         "scores": [describe_scores(matrix) for matrix in matrices],
         "truth": {"file": truth.source, "sha256": truth.sha256, "id_column": truth.id_column},
         "labels": list(joined.labels),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from carzero.core.run_record import RunRecord
 from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.evaluate import EvaluationResult, describe_scores
 from carzero.evaluation.reader_study import ReaderStudy, load_reader_study, to_study_scores
@@ -87,11 +87,8 @@ class ReaderRun:
     def _manifest(
         self, study: ReaderStudy, readers: dict[str, np.ndarray], matrices: dict[str, ScoreMatrix]
     ) -> dict[str, object]:
-        from carzero._version import __version__
-
         return {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "carzero_version": __version__,
+            **RunRecord().to_dict(),
             "folder": str(self.folder),
             "files": study.files,
             "scores": [describe_scores(matrix) for matrix in matrices.values()],

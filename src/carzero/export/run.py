@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
+from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts
 from carzero.records import Failure, ImageItem
@@ -206,7 +206,7 @@ class ExportRun:
             prompts_sha256=None if baked is None else baked.hash,
             opset=writer.opset,
             versions=_versions(),
-            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            date=RunRecord().date,
             calibration=Calibration(
                 pictures=len(pictures.calibration),
                 pictures_sha256=pictures.calibration_sha256,

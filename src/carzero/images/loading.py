@@ -8,12 +8,13 @@ that drives the model shares its interpreter with nobody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
+from carzero.core.lookahead import ahead
 from carzero.core.system import count_cores
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 from carzero.errors import ImageError, UnreadableImageError, describe
@@ -111,31 +112,13 @@ def load_ahead(
         in_order: True keeps the order given, and waits for a slow picture; False lets others pass it once a batch of
             them is ready, so that the order is kept where no picture is slow.
     """
-    waiting: dict[Future[LoadedImage], ImageItem] = {}
-    remaining = iter(items)
-    ahead = 2 * batch_size + readers.count
-    try:
-        while True:
-            for item in islice(remaining, ahead - len(waiting)):
-                future = readers.read(item, transform=transform, force=force, keep_pixels=keep_pixels)
-                waiting[future] = item
-            if not waiting:
-                return
-            chosen = _wait_for_one(waiting, ahead if in_order else 2 * batch_size)
-            yield _to_result(waiting.pop(chosen), chosen)
-    finally:
-        for future in waiting:
-            future.cancel()
 
+    def read(item: ImageItem) -> Future[LoadedImage]:
+        return readers.read(item, transform=transform, force=force, keep_pixels=keep_pixels)
 
-def _wait_for_one(waiting: Iterable[Future[LoadedImage]], patience: int) -> Future[LoadedImage]:
-    """Returns the first of the futures once it is done, or the first that is done once `patience` of them are."""
-    futures = list(waiting)
-    while True:
-        ready = [future for future in futures if future.done()]
-        if futures[0].done() or len(ready) >= patience:
-            return ready[0]
-        wait([future for future in futures if not future.done()], return_when=FIRST_COMPLETED)
+    with closing(ahead(items, read, 2 * batch_size + readers.count, None if in_order else 2 * batch_size)) as ready:
+        for item, future in ready:
+            yield _to_result(item, future)
 
 
 def _to_result(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | FailedImage:

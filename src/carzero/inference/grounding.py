@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import to_file_name
+from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
@@ -237,11 +237,10 @@ class GroundingRun:
         return files
 
     def _manifest(self) -> GroundingManifest:
-        from carzero._version import __version__
-
+        record = RunRecord()
         return {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "carzero_version": __version__,
+            "date": record.date,
+            "carzero_version": record.version,
             "weights": self.weights.name,
             "weights_sha256": self.weights.sha256,
             "preprocessing": self.weights.preprocessing,

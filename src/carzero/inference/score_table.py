@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.run_record import save_manifest
@@ -25,9 +26,9 @@ SCORE_SUFFIXES = (".parquet", ".csv", ".json")
 _CELLS = 2**20  # scores in memory at once
 
 
-def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, Any]:
+def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, object]:
     """One picture's row: key columns, `logit:<label>` per finding, `warnings`."""
-    row: dict[str, Any] = {**_keys(image)}
+    row: dict[str, object] = {**_keys(image)}
     row.update({f"logit:{label}": float(logit) for label, logit in zip(labels, image.logits, strict=True)})
     row["warnings"] = " ".join(image.info.warnings)
     return row
@@ -39,7 +40,7 @@ def _keys(image: ScoredImage) -> dict[str, str]:
     return dict(zip(KEY_COLUMNS, values, strict=True))
 
 
-def to_frame(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+def to_frame(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.DataFrame:
     """Rows as a table with the full set of columns, also where there are no rows. Logits are float32."""
     import pandas as pd
 
@@ -71,7 +72,7 @@ def check_score_path(path: Path) -> None:
     check_output(path, SCORE_SUFFIXES)
 
 
-def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, Any]) -> None:
+def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, object]) -> None:
     """Writes table and manifest; each replaces an older file only when it is complete."""
     save_score_pieces([frame], path)
     save_manifest(manifest, path)
@@ -123,7 +124,7 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table.astype({**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")})
 
 
-def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def to_rows(frame: pd.DataFrame) -> list[dict[str, object]]:
     """Rows of a table as plain values, the inverse of `to_frame`."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
@@ -131,14 +132,14 @@ def to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 _FLOAT = np.dtype("<f4")
 
 
-def pack_result(result: ScoredImage | FailedImage) -> dict[str, Any]:
+def pack_result(result: ScoredImage | FailedImage) -> dict[str, object]:
     """What a journal keeps of a picture: its keys and logits, or `reason` where it was not scored."""
     if isinstance(result, FailedImage):
         return {**result.failure.to_dict()}
     return {**_keys(result), "warnings": " ".join(result.info.warnings), "logits": _pack(result.logits)}
 
 
-def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, object]]:
     """What a journal keeps of each row of a score table, the inverse of `unpack_rows`."""
     logits = frame[[name for name in frame.columns if name.startswith("logit:")]].to_numpy(_FLOAT)
     texts = frame[[*KEY_COLUMNS, "warnings"]].to_dict("records")
@@ -146,18 +147,18 @@ def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {**{str(name): value for name, value in row.items()}, "logits": _pack(values)}
 
 
-def unpack_rows(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> pd.DataFrame:
+def unpack_rows(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.DataFrame:
     """Rows of scored pictures as a table, as `carzero.inference.score_table.to_frame` makes it."""
     import pandas as pd
 
     logits = np.empty((len(rows), len(labels)), np.float32)
     for row, target in zip(rows, logits, strict=True):
-        target[:] = np.frombuffer(base64.b64decode(row["logits"]), _FLOAT)
+        target[:] = np.frombuffer(base64.b64decode(str(row["logits"])), _FLOAT)
     keys = pd.DataFrame({name: [row[name] for row in rows] for name in KEY_COLUMNS}, dtype=object)
     scores = pd.DataFrame(logits, columns=[f"logit:{label}" for label in labels])
     warnings = pd.DataFrame({"warnings": [row["warnings"] for row in rows]}, dtype=object)
     return pd.concat([keys, scores, warnings], axis=1)
 
 
-def _pack(logits: Any) -> str:
+def _pack(logits: NDArray[np.float32]) -> str:
     return base64.b64encode(np.ascontiguousarray(logits, _FLOAT).tobytes()).decode("ascii")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.core.hashing import to_file_name
-from carzero.core.journal import Journal
-from carzero.core.run_record import check_same_run, manifest_path, recorded_setting, save_manifest
+from carzero.core.journal import Journal, open_run
+from carzero.core.run_record import RunRecord, journal_path, manifest_path, recorded_setting, save_manifest
 from carzero.errors import TableError, describe
 from carzero.images.loading import LIMIT_S, Readers
 from carzero.inference.score_table import (
@@ -25,13 +23,11 @@ from carzero.inference.score_table import (
 )
 from carzero.inference.scoring_result import LISTED_FAILURES, RunResult, ScoredRows, failures_path, save_failures
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, ImageItem, Pool, ScoredImage
+from carzero.records import FailedImage, ImageItem, Pool, ScoredImage, ScoreProvenance
 from carzero.weights.precision import resolve_dtype
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from carzero.inference.classifier import ZeroShotClassifier
 
 
@@ -59,32 +55,41 @@ class ScoringSettings:
     dtype: str | None = None
     bank: Path | None = None
 
-    def record(self, resumed: Path | None) -> dict[str, Any]:
-        """What the scores depend on, beside the images.
+    def provenance(self, resumed: Path | None) -> ScoreProvenance:
+        """Where scores come from that are computed so.
 
         Args:
             resumed: output of the run that is resumed, or None. Where no precision is asked for, or "auto", it keeps
                 its own.
 
-        Returns:
-            plain values.
-
         Raises:
             WeightsError: the weights are not whole.
             ConfigurationError: an unknown precision or device.
         """
-        from carzero._version import __version__
-
         recorded = recorded_setting(resumed, "dtype") if resumed is not None and self.dtype in (None, "auto") else None
-        return {
-            "carzero_version": __version__,
-            "weights_sha256": self.weights.sha256,
-            "preprocessing": self.weights.preprocessing,
-            "prompts_sha256": self.prompts.hash,
-            "dtype": str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
-            "pool": self.pool,
-            "force": self.force,
-        }
+        return ScoreProvenance(
+            weights=self.weights.name,
+            weights_sha256=self.weights.sha256,
+            preprocessing=self.weights.preprocessing,
+            prompts_sha256=self.prompts.hash,
+            prompts=dict(self.prompts),
+            dtype=str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
+            pool=self.pool,
+            force=self.force,
+        )
+
+
+def build_manifest(record: RunRecord, provenance: ScoreProvenance, **results: object) -> dict[str, object]:
+    """The manifest of scores: when and how they were made, from what, and what came of the run."""
+    dated = record.dated()
+    return {
+        "date": dated.date,
+        "weights": provenance.weights,
+        **dated.identity,
+        "score_kind": "logit",
+        "prompts": {label: list(prompts) for label, prompts in (provenance.prompts or {}).items()},
+        **results,
+    }
 
 
 Advance = Callable[[int, int], None]
@@ -122,22 +127,23 @@ class ScoringRun:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
             _make_folder(self.overlay)
-        record = self.settings.record(self.out if self.resume else None)
+        provenance = self.settings.provenance(self.out if self.resume else None)
+        record = RunRecord(provenance.settings)
         journal = self._open_journal(record)
         try:
-            self._score(journal, record, advance)
-            return self._finish(journal, record)
+            self._score(journal, str(provenance.dtype), advance)
+            return self._finish(journal, record, provenance)
         finally:
             if self.out is not None:  # rows of a run without a table are read from the journal
                 journal.close()
 
-    def _score(self, journal: Journal, record: dict[str, Any], advance: Advance) -> None:
+    def _score(self, journal: Journal, dtype: str, advance: Advance) -> None:
         known = {item.image_id for item in self.items if _is_scored(journal, item)}
         if len(known) == len(self.items):
             return
         remaining = [item for item in self.items if item.image_id not in known]
         failed, done = 0, len(known)
-        with closing(self._batches(remaining, record["dtype"])) as batches:
+        with closing(self._batches(remaining, dtype)) as batches:
             for batch in batches:
                 journal.append([pack_result(result) for result in batch])
                 failed += sum(isinstance(result, FailedImage) for result in batch)
@@ -175,33 +181,22 @@ class ScoringRun:
                 self._overlays += _draw(classifier, result, self.settings.prompts.labels, self.overlay)
             yield result
 
-    def _open_journal(self, record: dict[str, Any]) -> Journal:
-        if self.out is None:
-            return Journal.start(None, record)
-        path = self.out.with_name(self.out.name + ".journal")
-        if self.resume and not self.overwrite:
-            if path.exists():
-                return Journal.resume(path, record)
-            _check_finished(self.out, record)
-            journal = Journal.start(path, record)
-            try:
-                for piece in _load_finished(self.out, len(self.settings.prompts.labels)):
-                    journal.append(pack_frame(piece))
-            except BaseException:
-                journal.remove()
-                raise
-            return journal
-        if path.exists() and not self.overwrite:
-            Journal(record, path).close()  # says so where it is not interrupted at all, but at work
-            raise TableError(
-                describe(
-                    f"An interrupted run of {self.out} is waiting in {path.name}",
-                    then="go on with --resume, or start anew with --overwrite",
-                )
-            )
-        return Journal.start(path, record)
+    def _open_journal(self, record: RunRecord) -> Journal:
+        out = self.out
+        if out is None or self.overwrite or not (self.resume and _is_finished(out)):
+            return open_run(out, record, resume=self.resume, overwrite=self.overwrite, key="image_id")
+        # Its rows are taken back, so that only failures and new images are scored.
+        record.same_as(RunRecord.load(out, record.settings), out)
+        journal = open_run(out, record, key="image_id")
+        try:
+            for piece in load_score_pieces(out, len(self.settings.prompts.labels)):
+                journal.append(pack_frame(piece))
+        except BaseException:
+            journal.remove()
+            raise
+        return journal
 
-    def _finish(self, journal: Journal, record: dict[str, Any]) -> RunResult:
+    def _finish(self, journal: Journal, record: RunRecord, provenance: ScoreProvenance) -> RunResult:
         rows = ScoredRows(self.items, journal, self.settings.prompts.labels)
         if self.out is not None:
             save_score_pieces(rows.pieces(), self.out)
@@ -209,26 +204,19 @@ class ScoringRun:
         else:
             for _ in rows.pieces():
                 pass
-        manifest = self._manifest(record, rows)
+        manifest = build_manifest(
+            record,
+            provenance,
+            images=len(self.items),
+            scored=rows.scored,
+            failures=[failure.to_dict() for failure in rows.failures[:LISTED_FAILURES]],
+        )
         if self.out is not None:
+            if len(rows.failures) > LISTED_FAILURES:
+                manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
             save_manifest(manifest, self.out)
             journal.remove()
         return RunResult(rows, self.out, manifest, self._overlays)
-
-    def _manifest(self, record: dict[str, Any], rows: ScoredRows) -> dict[str, Any]:
-        manifest = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "weights": self.settings.weights.name,
-            **record,
-            "score_kind": "logit",
-            "prompts": {label: list(prompts) for label, prompts in self.settings.prompts},
-            "images": len(self.items),
-            "scored": rows.scored,
-            "failures": [failure.to_dict() for failure in rows.failures[:LISTED_FAILURES]],
-        }
-        if self.out is not None and len(rows.failures) > LISTED_FAILURES:
-            manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
-        return manifest
 
 
 def _is_scored(journal: Journal, item: ImageItem) -> bool:
@@ -240,28 +228,9 @@ def _is_scored(journal: Journal, item: ImageItem) -> bool:
     return row is not None and "reason" not in row and row["path"] == item.path
 
 
-def _check_finished(out: Path, record: dict[str, Any]) -> None:
-    """Refuses to go on with a finished table that another run has left.
-
-    Raises:
-        TableError: the table is of a run with other settings, or its manifest cannot be read.
-    """
-    side_car = manifest_path(out)
-    if not out.exists() or not side_car.exists():
-        return
-    try:
-        manifest = dict(json.loads(side_car.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise TableError(
-            describe(f"{side_car} is no manifest of a run", then="delete it, or choose another output")
-        ) from error
-    check_same_run(out, {key: manifest.get(key) for key in record}, record)
-
-
-def _load_finished(out: Path, labels: int) -> Iterator[pd.DataFrame]:
-    """The finished table that a run left, piece by piece; nothing where there is no table or nothing says whose."""
-    if out.exists() and manifest_path(out).exists():
-        yield from load_score_pieces(out, labels)
+def _is_finished(out: Path) -> bool:
+    """Whether a run has left its table, and says so."""
+    return not journal_path(out).exists() and out.exists() and manifest_path(out).exists()
 
 
 def _make_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
@@ -44,10 +44,15 @@ class ScoredRows:
         self.failures: list[Failure] = []
         self.doubts: list[tuple[str, str]] = []
 
+    @property
+    def label_count(self) -> int:
+        """Scores in a row."""
+        return len(self._labels)
+
     def pieces(self) -> Iterator[pd.DataFrame]:
         """The rows with scores as tables of bounded size below each other; at least one, which may be empty."""
         self.scored, self.failures, self.doubts = 0, [], []
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         for row in self._rows():
             rows.append(row)
             if len(rows) == rows_in_piece(len(self._labels)):
@@ -56,7 +61,7 @@ class ScoredRows:
         if rows or not self.scored:
             yield unpack_rows(rows, self._labels)
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _rows(self) -> Iterator[dict[str, object]]:
         for item in self._items:
             row = self._journal.rows[item.image_id]
             if "reason" in row:
@@ -85,7 +90,7 @@ class RunResult:
         overlays: pictures drawn by this run.
     """
 
-    def __init__(self, rows: ScoredRows, out: Path | None, manifest: dict[str, Any], overlays: list[Path]) -> None:
+    def __init__(self, rows: ScoredRows, out: Path | None, manifest: dict[str, object], overlays: list[Path]) -> None:
         self._rows = rows
         self._out = out
         self.scored = rows.scored
@@ -99,7 +104,7 @@ class RunResult:
         if self._out is None:
             yield from self._rows.pieces()
         else:
-            yield from load_score_pieces(self._out, len(self.manifest["prompts"]))
+            yield from load_score_pieces(self._out, self._rows.label_count)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -109,7 +114,7 @@ class RunResult:
         pieces = list(self.pieces())
         return pieces[0] if len(pieces) == 1 else pd.concat(pieces, ignore_index=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return {
             "scores": to_rows(self.table),

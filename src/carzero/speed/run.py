@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from carzero.core.run_record import RunRecord
 from carzero.core.system import count_cores, memory_gib, read_processor
 from carzero.errors import ConfigurationError, describe
 from carzero.images.loading import Readers
@@ -124,7 +124,7 @@ class SpeedRun:
 
     def _settings(self, full_size: str) -> dict[str, object]:
         return {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "date": RunRecord().date,
             "weights": full_size if self.weights is None else self.weights.name,
             "prompts": list(self.prompts),
             "batch_size": self.batch_size,

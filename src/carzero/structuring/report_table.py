@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from carzero.core.columns import Cells
 from carzero.core.tables import load_table
@@ -44,7 +44,7 @@ class ReportRow:
 
     report_id: str
     text: str
-    carried: dict[str, Any] = field(default_factory=dict)
+    carried: dict[str, object] = field(default_factory=dict)
 
 
 def load_report_rows(
@@ -186,18 +186,18 @@ def _lacking(cells: Cells, what: str, example: str) -> TableError:
     )
 
 
-def _seen_from(folder: Path, origin: Path, value: Any) -> Any:
+def _seen_from(folder: Path, origin: Path, value: object) -> object:
     """A path relative to `origin` as it reads from `folder`; whatever else a cell holds stays."""
     if not isinstance(value, str) or not value or Path(value).is_absolute() or folder.resolve() == origin.resolve():
         return value
     return os.path.relpath(origin / value, folder)
 
 
-def _cells(column: pd.Series) -> list[Any]:
+def _cells(column: pd.Series) -> list[object]:
     return column.astype(object).where(column.notna(), None).tolist()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A cell as JSON can hold it: None for what is no number, whole numbers without a point, lists for arrays."""
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -258,15 +258,17 @@ def _read_line(path: Path, number: int, line: bytes) -> AlignedReport:
         ) from error
 
 
-def _read_finding(entry: Mapping[str, Any]) -> ReportFinding:
+def _read_finding(entry: Mapping[str, object]) -> ReportFinding:
     values = {name: _text(entry, name) for name in _TEXTS}
     if values["presence"] not in get_args(Presence) or values["laterality"] not in get_args(Laterality):
         raise ValueError("an unknown presence or side")
-    start, end = entry["span"]
-    return ReportFinding(span=(int(start), int(end)), **values)  # type: ignore[arg-type]
+    span = entry["span"]
+    if not isinstance(span, list) or len(span) != 2:
+        raise ValueError("a span that is not two numbers")
+    return ReportFinding(span=(int(span[0]), int(span[1])), **values)  # type: ignore[arg-type]
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _text(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, str):
         raise TypeError(f"{name} is no text")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import itertools
-import json
 import multiprocessing
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from carzero.core.atomic import replace_when_done
-from carzero.core.run_record import manifest_path
+from carzero.core.journal import Journal, open_run
+from carzero.core.lookahead import ahead
+from carzero.core.run_record import RunRecord
 from carzero.core.system import count_cores
 from carzero.core.tables import check_output
 from carzero.errors import CARZeroError, TableError, describe
@@ -28,13 +26,14 @@ from carzero.structuring.answer_cache import AnswerCache
 from carzero.structuring.chat_client import ChatClient
 from carzero.structuring.concurrency import align_in_order
 from carzero.structuring.language_model import LanguageModelAligner, Outcome
-from carzero.structuring.partial import PartialOutput
 from carzero.structuring.report_table import ALIGNED_COLUMNS, ReportRow
 from carzero.structuring.requests import Instruction, Options
 from carzero.structuring.server import Server
 from carzero.structuring.usage import Prices, Tally
 
 _LISTED = 1000
+
+SUFFIX = ".partial"  # of an unfinished output's name: its rows are those of the output, in its order
 
 
 @dataclass(slots=True)
@@ -79,9 +78,9 @@ class AlignmentResult:
     counts: RowCounts
     tally: Tally
     cost: float | None
-    manifest: dict[str, Any]
+    manifest: dict[str, object]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return {
             "rows": self.counts.backends.total(),
@@ -94,7 +93,7 @@ class AlignmentResult:
         }
 
 
-def to_output_row(carried: dict[str, Any], aligned: AlignedReport, fallback: str) -> dict[str, Any]:
+def to_output_row(carried: dict[str, object], aligned: AlignedReport, fallback: str) -> dict[str, object]:
     """A row of the output: the report's key, the input's other columns, and what was made of the text."""
     return {
         "report_id": aligned.report_id,
@@ -131,22 +130,15 @@ def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[Al
         return
     # Spawned, not forked: the caller may have started threads (pandas, pyarrow), whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
-    waiting: deque[Future[list[AlignedReport]]] = deque()
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         try:
-            for chunk in chunks:
-                waiting.append(pool.submit(_align, chunk))
-                if len(waiting) >= jobs * _WAITING_CHUNKS_EACH:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            with closing(ahead(chunks, lambda chunk: pool.submit(_align, chunk), jobs * _WAITING_CHUNKS_EACH)) as ready:
+                for _, future in ready:
+                    yield future.result()
         except BrokenProcessPool as error:
             raise CARZeroError(
-                describe("A process of the rules died", then="go on with --resume, perhaps with a smaller --jobs")
+                describe("A process of the rules died", then="resume with --resume, perhaps with a smaller --jobs")
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _align(chunk: list[Report]) -> list[AlignedReport]:
@@ -217,15 +209,15 @@ class AlignmentRun:
         """
         check_output(self.out, (".jsonl",))
         tally, counts = Tally(), RowCounts()
-        settings = self._settings()
-        with PartialOutput(self.out, settings, resume=self.resume, overwrite=self.overwrite) as partial:
-            tally.resumed = self._take_over(partial, counts)
+        record = self._record()
+        with self._open(record) as journal:
+            tally.resumed = self._resume(journal, counts)
             advance(tally.resumed, tally)
             left = deque(self.rows[tally.resumed :])
 
             def write(outcomes: list[Outcome]) -> None:
                 taken = [left.popleft() for _ in outcomes]
-                partial.append(
+                journal.append(
                     to_output_row(row.carried, outcome.aligned, outcome.fallback)
                     for row, outcome in zip(taken, outcomes, strict=True)
                 )
@@ -237,16 +229,16 @@ class AlignmentRun:
                 self._by_rules(list(left), write)
             elif left:
                 asyncio.run(self._by_model(self.model, list(left), tally, write))
-            result = self._conclude(counts, tally, settings)
-            partial.finish()  # last, so that a kill before it leaves something to resume
+            result = self._conclude(counts, tally, record)
+            journal.finish(self.out)  # last, so that a kill before it leaves something to resume
         return result
 
-    def _settings(self) -> dict[str, Any]:
-        """What the rows depend on; rows of a run with other settings are never mixed with these."""
-        from carzero._version import __version__
+    def _open(self, record: RunRecord) -> Journal:
+        return open_run(self.out, record, resume=self.resume, overwrite=self.overwrite, suffix=SUFFIX)
 
-        settings: dict[str, Any] = {
-            "carzero_version": __version__,
+    def _record(self) -> RunRecord:
+        """What the rows depend on; rows of a run with other settings are never mixed with these."""
+        settings: dict[str, object] = {
             "lexicon_sha256": lexicon_sha256(),
             "rows": len(self.rows),
             "backend": "rules",
@@ -258,18 +250,18 @@ class AlignmentRun:
                 "options": asdict(self.model.options),
                 "answers": self.model.answers,
             }
-        return settings
+        return RunRecord(settings)
 
-    def _take_over(self, partial: PartialOutput, counts: RowCounts) -> int:
+    def _resume(self, journal: Journal, counts: RowCounts) -> int:
         """Counts the rows that are there, and makes sure that they are this input's."""
         number = 0
-        for number, found in enumerate(partial.rows(ALIGNED_COLUMNS), start=1):
+        for number, found in enumerate(journal.rows_in_order(ALIGNED_COLUMNS), start=1):
             row = self.rows[number - 1] if number <= len(self.rows) else None
             carried = {name: value for name, value in found.items() if name not in ALIGNED_COLUMNS}
             if row is None or (row.report_id, row.text, row.carried) != (found["report_id"], found["text"], carried):
                 raise TableError(
                     describe(
-                        f"Row {number} of {partial.path} is not row {number} of this input",
+                        f"Row {number} of {journal.path} is not row {number} of this input",
                         got=found["report_id"],
                         expected=repr(row.report_id) if row else f"{len(self.rows)} rows",
                         then="give the input of the interrupted run, or start anew with --overwrite",
@@ -297,22 +289,20 @@ class AlignmentRun:
                     async for outcomes in ready:
                         write(outcomes)
 
-    def _conclude(self, counts: RowCounts, tally: Tally, settings: dict[str, Any]) -> AlignmentResult:
+    def _conclude(self, counts: RowCounts, tally: Tally, record: RunRecord) -> AlignmentResult:
         cost = None
-        manifest: dict[str, Any] = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **settings,
+        results: dict[str, object] = {
             "backends": dict(sorted(counts.backends.items())),
             "fallbacks": dict(sorted(counts.reasons.items())),
         }
         if self.model is not None:
             cost = tally.cost(self.model.prices)
-            manifest |= {
+            results |= {
                 "base_url": self.model.server.base_url,
                 "instruction": self.model.instruction.name,
                 "tally": tally.to_dict(),
                 "cost": cost,
             }
-        with replace_when_done(manifest_path(self.out)) as target:
-            target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        return AlignmentResult(counts, tally, cost, manifest)
+        record = record.dated()
+        record.save(self.out, **results)
+        return AlignmentResult(counts, tally, cost, {**record.to_dict(), **results})

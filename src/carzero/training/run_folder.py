@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, TextIO
+from typing import NotRequired
 
 import torch
 import yaml
 
 from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
+from carzero.core.run_record import RunLock, check_same
 from carzero.errors import RunError, describe
 from carzero.training.distributed import TrainedState
 from carzero.training.optimiser import AverageState
@@ -82,7 +82,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets others open the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def _check(self, resume: bool) -> None:
         stored = self.path / "run.yaml"
@@ -106,48 +106,23 @@ class RunFolder:
                     then="correct --out, or start the run without --resume",
                 )
             )
-        before, now = yaml.safe_load(stored.read_text(encoding="utf-8")), self._description
-        changed = [name for name in _differences(before, now) if name not in _FREE]
-        if changed:
-            raise RunError(
-                describe(
-                    "The run in this folder is another one",
-                    got=f"other values of {', '.join(changed[:6])}",
-                    expected="the recipe, changes and data that it was started with",
-                    then="repeat the first command with --resume, or name a new folder",
-                )
-            )
+        check_same(
+            yaml.safe_load(stored.read_text(encoding="utf-8")),
+            self._description,
+            self.path,
+            free=_FREE,
+            then="repeat the first command with --resume, or name a new folder",
+            error=RunError,
+        )
 
-    def _take_lock(self) -> TextIO:
-        lock = (self.path / ".lock").open("w")
-        try:
-            with contextlib.suppress(ImportError):  # a system without such locks
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise RunError(
-                describe(
-                    "Another process trains in this folder",
-                    got=str(self.path),
-                    expected="one run at a time",
-                    then="wait until it has ended, or name another folder",
-                )
-            ) from error
-        return lock
+    def _take_lock(self) -> RunLock:
+        what, then = "Another process trains in this folder", "wait until it has ended, or name another folder"
+        refusal = RunError(describe(what, got=str(self.path), expected="one run at a time", then=then))
+        return RunLock((self.path / ".lock").open("wb"), refusal)
 
 
 def _is_before_steps(file: Path) -> bool:
     return file.name in _BEFORE_STEPS or file.name.startswith(".run.yaml.")  # the latter where its writer was killed
-
-
-def _differences(before: object, now: object, prefix: str = "") -> list[str]:
-    """Dotted names of what differs between two nested mappings."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [prefix.rstrip(".")]
-    names = sorted(set(before) | set(now))
-    return [found for name in names for found in _differences(before.get(name), now.get(name), f"{prefix}{name}.")]
 
 
 def _step_of(line: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from carzero.core.hashing import hash_file, hash_files, hash_texts
+from carzero.core.run_record import RunRecord
 from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import FoundImages, find_images
 from carzero.errors import TableError, describe
@@ -115,11 +115,10 @@ def build_manifest(
         missing: pictures of the set that had no score.
         settings: of the statistics: rounds, seed, confidence.
     """
-    from carzero._version import __version__
-
+    run = RunRecord()
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "carzero_version": __version__,
+        "date": run.date,
+        "carzero_version": run.version,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "dataset": dataset.name,
         "task": task,

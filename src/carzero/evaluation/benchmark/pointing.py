@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from carzero.core.journal import Journal
+from carzero.core.journal import Journal, open_run
+from carzero.core.run_record import RunRecord
 from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import find_images
 from carzero.errors import ConfigurationError, TableError, describe
@@ -32,8 +34,7 @@ from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
 from carzero.metrics.resampling import Statistics
-from carzero.records import FailedImage, Failure, ImageItem, ScoredImage
-from carzero.weights.precision import resolve_dtype
+from carzero.records import FailedImage, Failure, ImageItem, ScoredImage, ScoreProvenance
 from carzero.weights.source import is_demo
 
 if TYPE_CHECKING:
@@ -52,71 +53,45 @@ class MappedImages:
 
 
 def map_images(
-    items: list[ImageItem],
+    items: Sequence[ImageItem],
     settings: ScoringSettings,
-    *,
-    journal: Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
+    journal: Journal,
+    provenance: ScoreProvenance,
     advance: Advance = lambda done, failed: None,
 ) -> MappedImages:
-    """Makes the maps of every finding in every picture.
+    """Makes the maps of every finding in every image that the journal has none of.
 
     Args:
-        items: the pictures.
+        items: the images.
         settings: weights, prompts, and how they are computed.
-        journal: keeps finished pictures; left in place until the caller has saved the table and removes it.
-        resume: go on with the journal.
-        overwrite: start anew although there is one.
-        advance: called with the numbers of pictures done and failed.
+        journal: keeps finished images, by `image_id`.
+        provenance: of the maps.
+        advance: called with the numbers of images done and failed.
 
     Raises:
-        TableError: a journal is in the way, or no picture could be read.
+        TableError: no image could be read.
     """
-    from carzero._version import __version__
-
-    weights = settings.weights
-    record: dict[str, Any] = {
-        "carzero_version": __version__,
-        "weights_sha256": weights.sha256,
-        "preprocessing": weights.preprocessing,
-        "dtype": resolve_dtype(settings.dtype, weights, settings.device),
-        "prompts_sha256": settings.prompts.hash,
-    }
-    book = _open(journal, record, resume, overwrite)
-    rows = {} if book is None else dict(book.rows)
-    rows = {
-        item.image_id: rows[item.image_id] for item in items if "reason" not in rows.get(item.image_id, {"reason": 1})
-    }
-    remaining = [item for item in items if item.image_id not in rows]
-    failed = 0
-    for batch in _stream(remaining, replace(settings, dtype=record["dtype"])):
-        if book is not None:
-            book.append(batch)
-        rows.update({row["image_id"]: row for row in batch})
+    known = {item.image_id for item in items if "reason" not in journal.rows.get(item.image_id, {"reason": ""})}
+    remaining = [item for item in items if item.image_id not in known]
+    done, failed = len(known), 0
+    for batch in _stream(remaining, replace(settings, dtype=str(provenance.dtype))):
+        journal.append(batch)
+        done += len(batch)
         failed += sum("reason" in row for row in batch)
-        advance(len(rows), failed)
-    ordered = [rows[item.image_id] for item in items]
-    failures = [Failure(row["image_id"], row["path"], row["reason"]) for row in ordered if "reason" in row]
-    return MappedImages(_to_table(ordered, settings, {"weights": weights.name, **record}), failures)
+        advance(done, failed)
+    return _collect(items, journal, settings, provenance)
 
 
-def _open(path: Path | None, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> Journal | None:
-    if path is None:
-        return None
-    if path.exists() and resume and not overwrite:
-        return Journal.resume(path, settings)
-    if path.exists() and not overwrite:
-        raise TableError(
-            describe(
-                f"An interrupted run is waiting in {path}",
-                then="go on with --resume, or start anew with --overwrite",
-            )
-        )
-    return Journal.start(path, settings)
+def _find_provenance(settings: ScoringSettings) -> ScoreProvenance:
+    """Where maps come from; they depend neither on how prompts are pooled nor on what is forced."""
+    return replace(settings.provenance(None), pool=None, force=None)
 
 
-def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[dict[str, Any]]]:
+def _to_record(provenance: ScoreProvenance) -> RunRecord:
+    return RunRecord(provenance.to_dict("weights_sha256", "preprocessing", "dtype", "prompts_sha256"))
+
+
+def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[dict[str, object]]]:
     if not items:
         return
     with Readers(isolated=True) as readers:  # they start beside torch
@@ -135,7 +110,7 @@ def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[
             yield [_to_row(classifier, result) for result in batch]
 
 
-def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -> dict[str, Any]:
+def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -> dict[str, object]:
     if isinstance(result, FailedImage):
         return {**result.failure.to_dict()}
     if result.maps is None or result.radiograph is None:
@@ -150,21 +125,37 @@ def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -
     }
 
 
-def _to_table(rows: list[dict[str, Any]], settings: ScoringSettings, provenance: Mapping[str, object]) -> MapTable:
-    good = [row for row in rows if "reason" not in row]
-    if not good:
-        raise TableError(
-            describe(f"None of {len(rows)} pictures could be read", got=rows[0]["reason"] if rows else "no pictures")
-        )
-    return MapTable(
-        tuple(row["image_id"] for row in good),
+def _collect(
+    items: Sequence[ImageItem], journal: Journal, settings: ScoringSettings, provenance: ScoreProvenance
+) -> MappedImages:
+    """The maps of a journal in the order of the images."""
+    images: list[str] = []
+    failures: list[Failure] = []
+    grids: list[NDArray[np.float32]] = []
+    logits: list[NDArray[np.float32]] = []
+    sizes: list[tuple[int, int]] = []
+    for item in items:
+        row = journal.rows[item.image_id]
+        if "reason" in row:
+            failures.append(Failure(row["image_id"], row["path"], row["reason"]))
+            continue
+        images.append(row["image_id"])
+        grids.append(np.asarray(row["grids"], dtype=np.float32))
+        logits.append(np.asarray(row["logits"], dtype=np.float32))
+        sizes.append(row["size"])
+    if not images:
+        got = failures[0].reason if failures else "no images"
+        raise TableError(describe(f"None of {len(items)} images could be read", got=got))
+    table = MapTable(
+        tuple(images),
         tuple(settings.prompts.labels),
-        np.array([row["grids"] for row in good], dtype=np.float32),
-        np.array([row["logits"] for row in good], dtype=np.float32),
-        np.array([row["size"] for row in good], dtype=np.int64),
+        np.stack(grids),
+        np.stack(logits),
+        np.array(sizes, dtype=np.int64),
         settings.weights.pixels,
-        provenance=provenance,
+        provenance={"weights": provenance.weights, **_to_record(provenance).identity},
     )
+    return MappedImages(table, failures)
 
 
 MAPS_FILE = "maps.npz"
@@ -217,19 +208,15 @@ def point_images(
     found = find_images(images, truth.ids, dataset.to_id)
     refuse_missing(found, truth, images, allow_missing)
     kept = output or Output()
-    journal = None if kept.folder is None else kept.folder / f"{MAPS_FILE}.journal"
-    with progress(len(found.items)) as advance:
-        mapped = map_images(
-            found.items,
-            settings,
-            journal=journal,
-            resume=kept.resume,
-            overwrite=kept.overwrite,
-            advance=advance,
-        )
-    if kept.folder is not None and journal is not None:
-        save_map_table(mapped.table, kept.folder / MAPS_FILE)
-        journal.unlink(missing_ok=True)
+    maps = None if kept.folder is None else kept.folder / MAPS_FILE
+    provenance = _find_provenance(settings)
+    record = _to_record(provenance)
+    with open_run(maps, record, resume=kept.resume, overwrite=kept.overwrite, key="image_id") as journal:
+        with progress(len(found.items)) as advance:
+            mapped = map_images(found.items, settings, journal, provenance, advance)
+        if maps is not None:
+            save_map_table(mapped.table, maps)
+            journal.remove()
     about: SourceRecord = {
         "maps": {"form": "made here"},
         "prompts": {label: list(prompts) for label, prompts in settings.prompts},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.errors import RunError, describe
 from carzero.images.loading import Readers
-from carzero.inference.ray.notes import PartNotes
 from carzero.inference.ray.score_folder import ScoreFolder, find_score_folder
 from carzero.inference.score_table import score_row
 from carzero.inference.scoring import ScoringSettings
@@ -50,6 +53,72 @@ class PartResult:
     scored: int
     failed: int
     repeated: int
+
+
+class PartNotes:
+    """What has happened to a part so far, one JSON object a line; a line torn by a kill is passed over.
+
+    It tells the next worker what the last one died of. It is no `Journal`: it is written by one worker after another,
+    the last of which may still be dying, so it has no lock, and a torn line may stand anywhere.
+
+    Args:
+        path: the file; it need not exist.
+
+    Attributes:
+        attempts: how often a worker has begun this part.
+        rows: finished rows by image_id, scored or with a `reason`.
+        deaths: how often a worker has begun a picture by itself and ended before the picture was done, by image_id.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.attempts = 0
+        self.rows: dict[str, dict[str, object]] = {}
+        self.deaths: Counter[str] = Counter()
+        if path.exists():
+            for line in path.read_bytes().split(b"\n"):
+                self._take(line)
+
+    def begin_part(self) -> None:
+        """Says who works on the part."""
+        self.attempts += 1
+        self.path.parent.mkdir(exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n")  # closes a line that was torn, or nothing
+        self._write({"host": platform.node(), "pid": os.getpid()})
+
+    def begin_picture(self, image_id: str) -> None:
+        """Says which picture is on; whoever finds this without a row after it knows that it was the last."""
+        self._write({"begun": image_id})
+
+    def finish_picture(self, row: Mapping[str, object]) -> None:
+        """Keeps a finished row."""
+        self._write({"row": dict(row)})
+        self.rows[str(row["image_id"])] = dict(row)
+
+    def remove(self) -> None:
+        """Deletes the notes, once the part is safe."""
+        self.path.unlink(missing_ok=True)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            note = json.loads(line)
+        except ValueError:
+            return
+        if "pid" in note:
+            self.attempts += 1
+        elif "begun" in note:
+            self.deaths[note["begun"]] += 1
+        else:
+            image_id = note["row"]["image_id"]
+            self.rows[image_id] = note["row"]
+            del self.deaths[image_id]
+
+    def _write(self, note: Mapping[str, object]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(note) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class PartScorer:
@@ -99,7 +168,7 @@ class PartScorer:
         notes.remove()
         return PartResult(number, len(scored), len(failed), notes.attempts - 1)
 
-    def _score_together(self, items: Sequence[ImageItem]) -> Iterator[dict[str, Any]]:
+    def _score_together(self, items: Sequence[ImageItem]) -> Iterator[dict[str, object]]:
         results = self.classifier.stream(
             items,
             self.bank,
@@ -111,7 +180,7 @@ class PartScorer:
         )
         return (self._to_row(result) for result in results)
 
-    def _score_singly(self, items: Sequence[ImageItem], notes: PartNotes) -> Iterator[dict[str, Any]]:
+    def _score_singly(self, items: Sequence[ImageItem], notes: PartNotes) -> Iterator[dict[str, object]]:
         """Says before each picture that it is on, so that a picture that ends the process is found, and given up."""
         for item in items:
             deaths = notes.deaths[item.image_id]
@@ -123,7 +192,7 @@ class PartScorer:
             notes.finish_picture(row)
             yield row
 
-    def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, Any]:
+    def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, object]:
         if isinstance(result, FailedImage):
             return {**result.failure.to_dict()}
         return score_row(result, self.job.settings.prompts.labels)
@@ -135,7 +204,7 @@ def _load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
     return ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
 
 
-def _give_up(item: ImageItem, deaths: int) -> dict[str, Any]:
+def _give_up(item: ImageItem, deaths: int) -> dict[str, object]:
     reason = describe(
         f"{item.path}: the worker's process ended each time it scored this picture",
         got=f"{deaths} processes",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from carzero.core.hashing import hash_texts
+from carzero.core.run_record import RunRecord
 from carzero.errors import RunError, TableError, describe
 from carzero.inference.ray.cluster import joined_cluster, place_workers, score_parts
 from carzero.inference.ray.parts import PartJob
-from carzero.inference.ray.score_folder import ScoreFolder, open_score_folder
-from carzero.inference.scoring import ScoringSettings
-from carzero.records import Failure, ImageItem
+from carzero.inference.ray.score_folder import FAILURES_FOLDER, ScoreFolder, open_score_folder
+from carzero.inference.scoring import ScoringSettings, build_manifest
+from carzero.inference.scoring_result import LISTED_FAILURES
+from carzero.records import Failure, ImageItem, ScoreProvenance
 
 Advance = Callable[[int, int], None]
 
@@ -27,17 +27,21 @@ class ParallelResult:
 
     Attributes:
         folder: of the parts.
-        scored: pictures that have a score.
+        parts: how many there are.
+        scored: images that have a score.
         failures: every image that has none, in the order of the inputs.
+        repeated: how often work on a part was cut short and repeated.
         manifest: where the numbers came from.
     """
 
     folder: Path
+    parts: int
     scored: int
     failures: list[Failure]
-    manifest: dict[str, Any]
+    repeated: int
+    manifest: dict[str, object]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON; the scores are in the folder."""
         return {"failures": [failure.to_dict() for failure in self.failures], "manifest": self.manifest}
 
@@ -81,47 +85,66 @@ class ParallelRun:
                 pictures and dying workers are no error here.
         """
         _check_items(self.items)
-        record = self._record()
+        size = self.part_size or choose_part_size(len(self.items))
+        provenance = self.settings.provenance(self.out if self.resume else None)
+        record = self._record(provenance, size)
         folder = open_score_folder(
-            self.out.absolute(), record, self.settings.prompts.labels, resume=self.resume, overwrite=self.overwrite
+            self.out.absolute(),
+            record.identity,
+            self.settings.prompts.labels,
+            resume=self.resume,
+            overwrite=self.overwrite,
         )
-        parts = _divide(self.items, record["part_size"])
+        parts = _divide(self.items, size)
         missing = {number: part for number, part in parts.items() if folder.count_rows(number) != len(part)}
-        engine: dict[str, Any] = {"name": "ray", "workers": 0, "repeated": 0}
+        engine: dict[str, object] = {"name": "ray", "workers": 0, "repeated": 0}
+        repeated = 0
         if missing:
-            job = self._job(folder, record)
+            job = self._job(folder, record, provenance)
             with joined_cluster(self.address, self.workers or 1) as ray:
                 placement = place_workers(ray, self.workers, self.settings.device, len(missing))
                 engine |= {"version": ray.__version__, "workers": placement.workers}
                 done, failed = len(self.items) - sum(map(len, missing.values())), 0
                 for result in score_parts(ray, missing, job, placement):
                     done, failed = done + result.scored + result.failed, failed + result.failed
-                    engine["repeated"] += result.repeated
+                    repeated += result.repeated
                     advance(done, failed)
-        return self._finish(folder, record, len(parts), engine)
+        scored, failures = self._count(folder, len(parts))
+        manifest = build_manifest(
+            record,
+            provenance,
+            parts=len(parts),
+            scored=scored,
+            failures=[failure.to_dict() for failure in failures[:LISTED_FAILURES]],
+            engine={**engine, "repeated": repeated},
+        )
+        if len(failures) > LISTED_FAILURES:
+            manifest["all_failures"] = {"count": len(failures), "file": FAILURES_FOLDER}
+        folder.finish(manifest)
+        return ParallelResult(self.out, len(parts), scored, failures, repeated, manifest)
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, provenance: ScoreProvenance, part_size: int) -> RunRecord:
         """What the scores and their division into parts depend on; parts of another run are never mixed with these."""
-        return {
-            **self.settings.record(self.out if self.resume else None),
+        images = {
             "images": len(self.items),
             "images_sha256": hash_texts(f"{item.image_id}\t{item.path}" for item in self.items),
-            "part_size": self.part_size or choose_part_size(len(self.items)),
+            "part_size": part_size,
         }
+        return RunRecord({**provenance.settings, **images})
 
-    def _job(self, folder: ScoreFolder, record: dict[str, Any]) -> PartJob:
+    def _job(self, folder: ScoreFolder, record: RunRecord, provenance: ScoreProvenance) -> PartJob:
         bank = self.settings.bank
+        dtype = str(provenance.dtype)
         return PartJob(
             out=folder.path,
             run=folder.run,
-            settings=replace(self.settings, dtype=record["dtype"], bank=None if bank is None else bank.absolute()),
-            weights_sha256=record["weights_sha256"],
-            version=record["carzero_version"],
+            settings=replace(self.settings, dtype=dtype, bank=None if bank is None else bank.absolute()),
+            weights_sha256=self.settings.weights.sha256,
+            version=record.version,
         )
 
-    def _finish(
-        self, folder: ScoreFolder, record: dict[str, Any], parts: int, engine: dict[str, Any]
-    ) -> ParallelResult:
+    def _count(self, folder: ScoreFolder, parts: int) -> tuple[int, list[Failure]]:
+        """Rows with scores, and the images without, of all parts."""
         failures = folder.load_failures(parts)
         scored = sum(folder.count_rows(number) or 0 for number in range(parts))
         if scored + len(failures) != len(self.items):
@@ -129,23 +152,11 @@ class ParallelRun:
                 describe(
                     f"Parts are missing in {folder.path}",
                     got=f"{scored} rows and {len(failures)} failures",
-                    expected=f"{len(self.items)} pictures in {parts} parts",
-                    then="check that all machines write to the same storage, and go on with --resume",
+                    expected=f"{len(self.items)} images in {parts} parts",
+                    then="check that all machines write to the same storage, and resume with --resume",
                 )
             )
-        manifest = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "weights": self.settings.weights.name,
-            **record,
-            "score_kind": "logit",
-            "prompts": {label: list(prompts) for label, prompts in self.settings.prompts},
-            "parts": parts,
-            "scored": scored,
-            "failures": failures,
-            "engine": engine,
-        }
-        folder.finish(manifest)
-        return ParallelResult(self.out, scored, [Failure(**row) for row in failures], manifest)
+        return scored, [Failure(**row) for row in failures]
 
 
 def _divide(items: list[ImageItem], size: int) -> dict[int, list[ImageItem]]:

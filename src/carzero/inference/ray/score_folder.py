@@ -16,11 +16,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import hash_texts
-from carzero.core.run_record import check_same_run
+from carzero.core.run_record import check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
 from carzero.errors import TableError, describe
 from carzero.inference.score_table import score_schema, to_frame, to_rows
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_FAILURES, _ATTEMPTS = "_failures", "_attempts"
+FAILURES_FOLDER, _ATTEMPTS = "_failures", "_attempts"
 _FAILURE_COLUMNS = ("image_id", "path", "reason")
 _RUN = "carzero_run"  # in the manifest, and in each part's own metadata, so that a stray part is known by itself
 
@@ -54,13 +54,15 @@ class ScoreFolder:
 
     def failures_path(self, number: int) -> Path:
         """The failures of a finished part, if it has any."""
-        return self.path / _FAILURES / f"part-{number:05d}.parquet"
+        return self.path / FAILURES_FOLDER / f"part-{number:05d}.parquet"
 
     def attempts_path(self, number: int) -> Path:
         """Notes of workers that have begun this part and not finished it."""
         return self.path / _ATTEMPTS / f"part-{number:05d}.jsonl"
 
-    def save_part(self, number: int, rows: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]]) -> None:
+    def save_part(
+        self, number: int, rows: Sequence[Mapping[str, object]], failures: Sequence[Mapping[str, object]]
+    ) -> None:
         """Writes a finished part.
 
         Failures go first: whoever dies between the two leaves a part that lacks rows, which a resumed run tries again.
@@ -106,22 +108,21 @@ class ScoreFolder:
             )
         return int(foot.num_rows)
 
-    def load_rows(self, number: int) -> list[dict[str, Any]]:
+    def load_rows(self, number: int) -> list[dict[str, object]]:
         """The scored rows of a part; none where it is not finished."""
         return [] if self.count_rows(number) is None else to_rows(load_table(self.part_path(number)))
 
     def load_failures(self, parts: int) -> list[dict[str, str]]:
         """The failures of all parts, in the order of the inputs."""
         paths = (self.failures_path(number) for number in range(parts))
-        return [row for path in paths if path.exists() for row in to_rows(load_table(path))]
+        rows = (row for path in paths if path.exists() for row in to_rows(load_table(path)))
+        return [{name: str(value) for name, value in row.items()} for row in rows]
 
-    def save_manifest(self, manifest: Mapping[str, Any], *, complete: bool) -> None:
+    def save_manifest(self, manifest: Mapping[str, object], *, complete: bool) -> None:
         """Writes the manifest, in place of an older one when it is whole."""
-        content = {"complete": complete, _RUN: self.run, **manifest}
-        with replace_when_done(self.path / FOLDER_MANIFEST) as target:
-            target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        save_manifest({"complete": complete, _RUN: self.run, **manifest}, self.path)
 
-    def finish(self, manifest: Mapping[str, Any]) -> None:
+    def finish(self, manifest: Mapping[str, object]) -> None:
         """Declares the run complete."""
         shutil.rmtree(self.path / _ATTEMPTS, ignore_errors=True)
         self.save_manifest(manifest, complete=True)
@@ -130,7 +131,7 @@ class ScoreFolder:
         """Deletes what a run has written, and nothing else; the manifest last."""
         for path in self.path.glob("part-*.parquet"):
             path.unlink()
-        for name in (_FAILURES, _ATTEMPTS):
+        for name in (FAILURES_FOLDER, _ATTEMPTS):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / FOLDER_MANIFEST).unlink()
 
@@ -144,7 +145,7 @@ class ScoreFolder:
 
 
 def open_score_folder(
-    path: Path, record: Mapping[str, Any], labels: Sequence[str], *, resume: bool, overwrite: bool
+    path: Path, record: Mapping[str, object], labels: Sequence[str], *, resume: bool, overwrite: bool
 ) -> ScoreFolder:
     """Makes the folder of a run, or opens it again.
 
@@ -167,7 +168,7 @@ def open_score_folder(
     elif overwrite or [entry.name for entry in path.iterdir()] == [FOLDER_MANIFEST]:
         folder.clear()  # a run that could not even begin has nothing to lose
     elif resume:
-        check_same_run(path, {key: found.get(key) for key in record}, record)
+        check_same({key: found.get(key) for key in record}, record, path)
     else:
         raise _occupied(path, complete=bool(found.get("complete")))
     folder.save_manifest(record, complete=False)
@@ -201,15 +202,8 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _load_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((path / FOLDER_MANIFEST).read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise TableError(
-            describe(f"{path / FOLDER_MANIFEST} is no manifest of a run", then="choose another output")
-        ) from error
+def _load_manifest(path: Path) -> dict[str, object] | None:
+    return load_manifest(path) if (path / FOLDER_MANIFEST).exists() else None
 
 
 def _check_empty(path: Path) -> None:

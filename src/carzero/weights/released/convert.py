@@ -6,16 +6,15 @@ import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-import carzero
 from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
+from carzero.core.run_record import RunRecord
 from carzero.errors import CheckpointError, describe
 from carzero.images import PixelTransform
 from carzero.model import CARZeroModel
@@ -170,6 +169,7 @@ def _processor_for(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> C
 def _report(
     source: Path, released: ReleasedCheckpoint, conversion: Conversion, *, out: Path, tokenizer: str, lenient: bool
 ) -> ConversionReport:
+    record = RunRecord()
     return ConversionReport(
         source=source.name,
         source_bytes=source.stat().st_size,
@@ -179,8 +179,8 @@ def _report(
         epoch=released.epoch,
         global_step=released.global_step,
         lightning_version=released.lightning_version,
-        carzero_version=carzero.__version__,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        carzero_version=record.version,
+        date=record.date,
         lenient=lenient,
         missing=conversion.missing,
         records=conversion.records,
