@@ -19,6 +19,7 @@ from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageErro
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
+MAX_DECODED_BYTES = 3 * MAX_PIXELS  # what keeps the reading of one picture below 1.5 GB
 _SHORT_SIDE_PX = 200
 _ASPECT_RATIO = 2.0
 _FEW_LEVELS = 32
@@ -36,7 +37,7 @@ def too_large(got: str, source: str) -> UnreadableImageError:
         source,
         "the picture claims to be too large",
         got=got,
-        expected=f"at most {MAX_PIXELS // 1_000_000} million pixels",
+        expected=f"at most {MAX_PIXELS // 1_000_000} million pixels and {MAX_DECODED_BYTES // 1_000_000} MB decoded",
         then="check that the file is a radiograph, and shrink it if it is",
     )
 
@@ -88,11 +89,18 @@ def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, 
     )
 
 
-def check_size(height: int, width: int, source: str) -> None:
+def check_size(height: int, width: int, source: str, *, sample_bytes: int = 1) -> None:
     """Refuses pictures without pixels and pictures no radiograph can be, before they are decoded.
 
+    Args:
+        height: rows.
+        width: columns.
+        source: name of the picture for messages.
+        sample_bytes: bytes of one decoded pixel, all channels together.
+
     Raises:
-        UnreadableImageError: a side is 0, or there are more than `MAX_PIXELS` pixels.
+        UnreadableImageError: a side is 0, there are more than `MAX_PIXELS` pixels, or they take more than
+            `MAX_DECODED_BYTES`.
     """
     if height < 1 or width < 1:
         raise unreadable(
@@ -104,6 +112,8 @@ def check_size(height: int, width: int, source: str) -> None:
         )
     if height * width > MAX_PIXELS:
         raise too_large(f"{height} x {width} pixels", source)
+    if height * width * sample_bytes > MAX_DECODED_BYTES:
+        raise too_large(f"{height} x {width} pixels of {sample_bytes} bytes", source)
 
 
 def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:

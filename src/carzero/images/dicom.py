@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.encaps import get_frame
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from carzero.images.checks import (
-    MAX_PIXELS,
+    MAX_DECODED_BYTES,
     as_unreadable,
     check_size,
     doubts_about_header,
@@ -23,13 +31,17 @@ from carzero.images.checks import (
     refuse_unless_forced,
     unreadable,
 )
-from carzero.images.codecs import has_end_marker, read_j2k_size, read_jpeg_header, to_decoder
+from carzero.images.codecs import has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
+from carzero.images.containers import to_plain_jpeg
+from carzero.images.damage import find_jpeg_damage
 from carzero.images.dicom_luts import to_grey
-from carzero.images.grey_levels import grey_from_array
+from carzero.images.grey_levels import align, grey_from_array
 from carzero.records import Radiograph
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_LARGEST_DATA_SET = 8 * MAX_PIXELS  # bytes; what a deflated file may unpack to
+_LARGEST_DATA_SET = MAX_DECODED_BYTES + 2**24  # bytes; what a deflated file may unpack to
+_JPEG_2000 = {f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203)}
+# Native, RLE and lossless JPEG samples are words as the scanner wrote them; other streams state their own depth.
+_WHOLE_WORDS = {"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 _GROUPS_AT_START = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 
 _SYNTAX_NAMES = {
@@ -66,22 +78,27 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         force: True turns refusals of unsuitable pictures into doubts.
 
     Raises:
-        UnreadableImageError: the file is broken, truncated, without pixels, or larger than any radiograph.
+        UnreadableImageError: the file is broken, damaged, truncated, without pixels, or larger than any radiograph.
         UnsuitableImageError: another modality or body part, several frames, or a colour picture; not forced.
     """
     with as_unreadable("DICOM", source):
-        header = _read_header(data, source)
+        header, more = _read_header(data, source)
         doubts = doubts_about_header(header, source=source, force=force)
         doubts += _frame_doubts(header, source=source, force=force)
-        samples = _decode_pixels(header, source)
-        grey, more = _grey(samples, header, source=source, force=force)
+        more += _settle_pixel_module(header, source)
+        _check_decoded_size(header, source)
+        samples, odd = _decode_pixels(header, source)
+        encoding = _encoding(header)
+        del header.PixelData  # as large as the samples
+        grey, odder = _grey(samples, header, source=source, force=force)
+        more += odd + odder
         view = find_view(header)
         if view == "LATERAL":
             more.append("The view is lateral; the model was trained on frontal views.")
         return Radiograph(
             pixels=grey,
             source=source,
-            encoding=_encoding(header),
+            encoding=encoding,
             view=view,
             study_uid=str(header.get("StudyInstanceUID") or ""),
             series_uid=str(header.get("SeriesInstanceUID") or ""),
@@ -90,10 +107,13 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         )
 
 
-def _read_header(data: bytes, source: str) -> FileDataset:
-    """Returns the data set, refusing one without pixels or of impossible size before anything is decoded."""
-    _check_deflated(data, source)
-    header = dcmread(io.BytesIO(data), force=True)
+def _read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
+    """Returns the data set and doubts, refusing one without pixels or of impossible size before anything is decoded."""
+    doubts: list[str] = []
+    header = _inflate(data, source) or dcmread(io.BytesIO(data), force=True)
+    if "PixelData" not in header and (closed := _close_pixel_data(data)):
+        header = dcmread(io.BytesIO(closed), force=True)
+        doubts.append("The pixel data are not closed by their delimiter; what stands before the end is taken.")
     if "PixelData" not in header:
         raise unreadable(
             source,
@@ -105,7 +125,30 @@ def _read_header(data: bytes, source: str) -> FileDataset:
     check_size(int(header.get("Rows") or 0), int(header.get("Columns") or 0), source)
     if "TransferSyntaxUID" not in header.file_meta:
         header.file_meta.TransferSyntaxUID = _guess_syntax(header)
-    return header
+    return header, doubts
+
+
+_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?\xff\xff\xff\xff(?=\xfe\xff\x00\xe0)")
+
+_ITEM, _CLOSING = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+
+
+def _close_pixel_data(data: bytes) -> bytes:
+    """Returns a file whose encapsulated pixel data lack their closing delimiter with it; b"" if they are cut, or none.
+
+    Raises:
+        ValueError: an item of the pixel data is longer than the file.
+    """
+    start = _PIXEL_DATA.search(data)
+    if start is None:
+        return b""
+    position = start.end()
+    while data[position : position + 4] == _ITEM:
+        stop = position + 8 + int.from_bytes(data[position + 4 : position + 8], "little")
+        if stop > len(data):
+            raise ValueError("the pixel data end before their last item does")
+        position = stop
+    return data[:position] + _CLOSING if data[position : position + 4] != _CLOSING[:4] else b""
 
 
 def _guess_syntax(header: FileDataset) -> UID:
@@ -116,12 +159,28 @@ def _guess_syntax(header: FileDataset) -> UID:
     return ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
 
 
-def _check_deflated(data: bytes, source: str) -> None:
-    """Refuses a deflated file that would unpack to more than any radiograph, without unpacking it whole."""
-    if data[128:132] != b"DICM" or _DEFLATED not in data[132:1024]:
-        return
-    start = 144 + int.from_bytes(data[140:144], "little")
-    unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _LARGEST_DATA_SET + 1)
+def _inflate(data: bytes, source: str) -> FileDataset | None:
+    """Returns the data set of a deflated file, or None for any other file.
+
+    The file meta information is found as pydicom finds it, so that no file is deflated for the one and not for the
+    other, and no more is unpacked than a radiograph can have.
+    """
+    stream = io.BytesIO(data)
+    preamble = read_preamble(stream, force=True)
+    start = stream.tell()
+    meta = None
+    for implicit in (False, True):  # pydicom's own second try
+        stream.seek(start)
+        try:
+            meta = FileMetaDataset(read_dataset(stream, implicit, True, stop_when=lambda tag, vr, length: tag >> 16 != 2))
+            if len(meta) == 0 or meta[next(iter(meta.keys()))] is not None:
+                break
+        except NotImplementedError:
+            continue
+    if meta is None or str(meta.get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
+        return None
+    unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+    unpacked = unpack.decompress(memoryview(data)[stream.tell() :], _LARGEST_DATA_SET + 1)
     if len(unpacked) > _LARGEST_DATA_SET:
         raise unreadable(
             source,
@@ -130,6 +189,12 @@ def _check_deflated(data: bytes, source: str) -> None:
             expected="the pixels of one picture",
             then="check where the file comes from",
         )
+    if not unpack.eof:
+        raise ValueError("the deflated data end too early")
+    inner = read_dataset(io.BytesIO(unpacked), False, True)
+    header = FileDataset("", inner, preamble, meta, False, True)
+    header.set_original_encoding(False, True)
+    return header
 
 
 def _frame_doubts(header: FileDataset, *, source: str, force: bool) -> list[str]:
@@ -141,36 +206,109 @@ def _frame_doubts(header: FileDataset, *, source: str, force: bool) -> list[str]
     return [refuse_unless_forced(what, got=frames, expected="one frame", source=source, force=force)]
 
 
-def _decode_pixels(header: FileDataset, source: str) -> NDArray[Any]:
-    """Returns the first frame's samples, (H, W) stored values or (H, W, 3) colours."""
+_MONOCHROME = {"MONOCHROME1", "MONOCHROME2"}
+
+
+def _settle_pixel_module(header: FileDataset, source: str) -> list[str]:
+    """Completes what the header leaves out about its samples where only one reading is likely; returns doubts."""
+    doubts = []
+    if not header.get("BitsAllocated"):
+        raise ValueError("Bits Allocated is missing")
+    allocated = int(header.BitsAllocated)
+    if header.get("SamplesPerPixel") is None:
+        header.SamplesPerPixel = 1
+        doubts.append("The header does not say how many samples a pixel has (Samples per Pixel); 1 is assumed.")
+    if not 1 <= int(header.get("BitsStored") or 0) <= allocated:
+        doubts.append(f"Bits Stored is {header.get('BitsStored')}; {allocated} is assumed, as allocated.")
+        header.BitsStored = allocated
+    if header.get("PixelRepresentation") is None:
+        header.PixelRepresentation = 0
+        doubts.append("The header does not say whether samples have a sign (Pixel Representation); none is assumed.")
+    stated = str(header.get("PhotometricInterpretation") or "").strip()
+    photometric = re.sub(r"[\s_]", "", stated.upper()) if stated.upper().startswith("MONO") else stated.upper()
+    if photometric in _MONOCHROME or (photometric and not photometric.startswith("MONO")):
+        header.PhotometricInterpretation = photometric
+    elif int(header.SamplesPerPixel) == 1:
+        header.PhotometricInterpretation = "MONOCHROME2"
+        doubts.append(
+            f"The header does not say whether small values are dark (Photometric Interpretation {stated!r}); "
+            "dark is assumed, and the film may be inverted."
+        )
+    else:
+        raise unreadable(
+            source,
+            "the header does not say what its colours mean",
+            got=stated,
+            expected="a Photometric Interpretation",
+            then="export the picture again",
+        )
+    return doubts
+
+
+def _check_decoded_size(header: FileDataset, source: str) -> None:
+    """Refuses what would take too much memory once decoded; colours are converted in several copies."""
+    samples = int(header.SamplesPerPixel)
+    colours = samples > 1 or header.PhotometricInterpretation == "PALETTE COLOR"
+    needed = max(1, int(header.BitsAllocated) // 8) * max(1, samples) * (4 if colours else 1)
+    if str(header.file_meta.TransferSyntaxUID) in _JPEG_2000:
+        needed = max(needed, 3 * samples)  # openjpeg takes 4 bytes for each
+    check_size(int(header.Rows), int(header.Columns), source, sample_bytes=needed)
+
+
+def _decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list[str]]:
+    """Returns the first frame's samples, (H, W) stored values or (H, W, 3) colours, and doubts."""
     syntax = header.file_meta.TransferSyntaxUID
+    doubts: list[str] = []
     if syntax.is_encapsulated:
         frame = get_frame(header.PixelData, 0, number_of_frames=int(header.get("NumberOfFrames") or 1))
-        _check_stream(frame, str(syntax), (int(header.Rows), int(header.Columns)), source)
-    samples, _ = to_decoder(str(syntax)).as_array(header, index=0)
+        plain, doubts = _check_stream(frame, str(syntax), (int(header.Rows), int(header.Columns)), source)
+        header.PixelData = encapsulate([plain], has_bot=False)
+        header.NumberOfFrames = 1
+        del frame, plain
+    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    whole_words = not syntax.is_encapsulated or str(syntax) in _WHOLE_WORDS
+    if int(header.SamplesPerPixel) == 1 and whole_words and stored < allocated and allocated in (8, 16, 32):
+        header.BitsStored = allocated  # pydicom would drop the upper bits, whatever High Bit says
+        samples, _ = to_decoder(str(syntax)).as_array(header, index=0)
+        header.BitsStored = stored
+        high = int(header.get("HighBit") or 0)
+        overlays = any(element.tag.group >> 8 == 0x60 for element in header if element.tag.element == 0x0102)
+        samples, more = align(samples, stored=stored, high=high, overlays=overlays)
+        doubts += more
+    else:
+        samples, _ = to_decoder(str(syntax)).as_array(header, index=0)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         samples = apply_color_lut(samples, header)
-    return np.asarray(samples)
+    return np.asarray(samples), doubts
 
 
-def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str) -> None:
-    """Refuses a compressed frame of another size than the header says, or without an end."""
+def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str) -> tuple[bytes, list[str]]:
+    """Returns a compressed frame without what hurts in it, and doubts.
+
+    Refuses a frame of another size than the header says, damaged, or without an end.
+    """
     family = _SYNTAX_NAMES.get(syntax, "")
     if family in ("", "RLE"):
-        return
-    if family in ("JPEG 2000", "HTJ2K"):
-        stated = read_j2k_size(frame)
-    else:
-        jpeg = read_jpeg_header(frame)
-        stated = (jpeg.rows, jpeg.columns)
-    if stated != size or not has_end_marker(frame):
+        return frame, []
+    jpeg_2000 = family in ("JPEG 2000", "HTJ2K")
+    stream = read_j2k_header(frame) if jpeg_2000 else read_jpeg_header(frame)
+    check_size(stream.rows, stream.columns, source, sample_bytes=stream.channels * (3 if jpeg_2000 else 1))
+    ended = has_end_marker(frame)
+    damage, doubts = "", []
+    if ended and "JPEG" in family and family != "JPEG-LS" and not jpeg_2000:
+        frame = to_plain_jpeg(frame).data
+        damage, doubt = find_jpeg_damage(frame)
+        doubts = [doubt] if doubt else []
+    if (stream.rows, stream.columns) != size or not ended or damage:
+        what = f"{stream.rows} x {stream.columns} pixels"
         raise unreadable(
             source,
             f"the {family} pixel data are broken or truncated",
-            got=f"{stated[0]} x {stated[1]} pixels" + ("" if has_end_marker(frame) else " without an end marker"),
+            got=what + ("" if ended else " without an end marker") + (f": {damage}" if damage else ""),
             expected=f"{size[0]} x {size[1]} pixels, complete",
             then="send or export the picture again",
         )
+    return frame, doubts
 
 
 def _grey(

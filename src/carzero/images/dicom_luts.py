@@ -11,17 +11,22 @@ Source: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.6.3.1.2 (photom
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
-from carzero.images.grey_levels import bits_in_use
+from carzero.images.grey_levels import bits_in_use, by_strips, count_stray
 
 _Values = NDArray[np.float64]
 _Stored = NDArray[Any]
 _LARGEST_TABLE = 1 << 17
+_STRETCH = 1.5  # stray pixels that make the range so many times wider are left out of it
 
 
 def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list[str]]:
@@ -29,7 +34,8 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
 
     A VOI LUT is preferred to a window, and of several the first is taken. Without either, 8-bit values without a
     modality transform are shown as they are (as in any 8-bit file), and all others over the full range of the pixels
-    that are not padding. A window that cannot be applied, or leaves nothing to see, counts as absent, with a doubt.
+    that are not padding, a few stray ones aside. A window that cannot be applied, or leaves nothing to see, counts as
+    absent, with a doubt.
 
     Args:
         stored: (H, W) whole stored values, signed or not.
@@ -37,92 +43,255 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
 
     Returns:
         (H, W) float32 in [0, 255], larger is brighter; and sentences.
+
+    Raises:
+        ValueError: rescaling leaves no finite numbers.
     """
+    words = _Words.of(header)
     low, high = int(stored.min()), int(stored.max())
-    if high - low >= _LARGEST_TABLE:
-        return _grey_of(stored, stored, header)
-    present = np.zeros(high - low + 1, dtype=bool)
-    offset = np.subtract(stored, low, dtype=np.intp)  # look-ups turn any other kind of number into this one first
-    present[offset.ravel()] = True
-    values = np.arange(low, high + 1)
-    table, doubts = _grey_of(values, values[present], header)
-    return np.take(table, offset), doubts
+    seen, counts = _histogram(stored, low, high, words)
+    if seen.size == 0:
+        return np.zeros(stored.shape, dtype=np.float32), words.doubts
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        pipeline = _Pipeline.of(words, header, seen, counts)
+        if high - low >= _LARGEST_TABLE:
+            grey = by_strips(stored, pipeline.to_grey, stored.shape)
+        else:
+            table = pipeline.to_grey(np.arange(low, high + 1)).astype(np.float32)
+            grey = by_strips(stored, lambda part: table[np.subtract(part, low, dtype=np.intp)], stored.shape)
+    return grey, words.doubts
 
 
-def _grey_of(values: _Stored, seen: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list[str]]:
-    """Returns the grey level of each stored value, given which values the picture holds."""
-    padding = _is_padding(values, header)
-    content = seen[~_is_padding(seen, header)]
-    if content.size == 0:
-        return np.zeros(values.shape, dtype=np.float32), []
-    shares, doubts = _shares(values, content, header)
-    if _is_inverted(header):
-        shares = 1 - shares
-    return np.where(padding, 0, np.clip(shares, 0, 1) * 255).astype(np.float32), doubts
+def _histogram(stored: _Stored, low: int, high: int, words: _Words) -> tuple[_Stored, NDArray[np.int64]]:
+    """Returns the values of the pixels that are not padding, rising, and how many pixels have each.
+
+    Of pictures with more values than a table holds, neighbouring values are counted together under the lowest of them;
+    the first and the last are exact.
+    """
+    shift = max(0, (high - low).bit_length() - 17)
+    counts = np.zeros(((high - low) >> shift) + 1, dtype=np.int64)
+    first, last = high, low
+    rows = max(1, (1 << 22) // max(1, stored.shape[1]))
+    for top in range(0, len(stored), rows):
+        part = stored[top : top + rows]
+        content = part[~words.is_padding(part)] if words.padding else part.ravel()
+        if content.size:
+            first, last = min(first, int(content.min())), max(last, int(content.max()))
+            places = np.subtract(content, low, dtype=np.intp) >> shift
+            counts += np.bincount(places, minlength=len(counts))
+    filled = np.flatnonzero(counts)
+    values = (filled.astype(np.int64) << shift) + low
+    if values.size:
+        values[0], values[-1] = first, last
+    return values, counts[filled]
 
 
-def _shares(values: _Stored, content: _Stored, header: Dataset) -> tuple[_Values, list[str]]:
-    """Returns each value's place in the output range, 0 to 1, before polarity."""
-    voi_lut = _first_item(header, "VOILUTSequence")
-    window, doubts = (None, []) if voi_lut is not None else _window(header)
-    if voi_lut is None and window is None and _is_plain_8_bit(header):
-        return values / (2.0 ** int(header.BitsStored) - 1), doubts
-    units, content_units = _modality(values, header), _modality(content, header)
-    if voi_lut is not None:
-        return _look_up(units, voi_lut), doubts
-    if window is not None:
-        ends = _apply_window(np.array([content_units.min(), content_units.max()]), *window)
-        if ends[0] != ends[1]:
-            return _apply_window(units, *window), doubts
-        doubts.append("The window leaves nothing to see; the full range of the pixels is shown instead.")
-    low, high = float(content_units.min()), float(content_units.max())
-    return (units - low) / ((high - low) or 1.0), doubts
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the header says of its greyscale, read once; what cannot be read is absent, with a doubt."""
+
+    bits: int
+    rescale: tuple[float, float] | None
+    window: tuple[float, float, str] | None
+    padding: tuple[float, float] | None
+    signed: bool
+    inverted: bool
+    doubts: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, header: Dataset) -> _Words:
+        doubts: list[str] = []
+        slope, intercept, centre, width, first, last = (_read_number(header, name, doubts) for name in _NUMBERS)
+        bits, signed = int(header.BitsStored), int(header.get("PixelRepresentation") or 0) == 1
+        rescale = None if slope is None or intercept is None else (slope, intercept)
+        padding = None
+        if first is not None:
+            ends = (_as_stored(end, bits, signed) for end in (first, first if last is None else last))
+            low, high = sorted(ends)
+            padding = (low, high)
+        window = None if centre is None or width is None else (centre, width, _function(header))
+        return cls(bits, rescale, window, padding, signed, _is_inverted(header), doubts)
+
+    def is_padding(self, values: _Stored) -> NDArray[np.bool_]:
+        """Returns where values only fill the rectangle."""
+        if self.padding is None:
+            return np.zeros(values.shape, dtype=bool)
+        return np.asarray((values >= self.padding[0]) & (values <= self.padding[1]))
 
 
-def _modality(values: _Stored, header: Dataset) -> _Values:
-    """Returns stored values in the modality's units."""
-    lut = _first_item(header, "ModalityLUTSequence")
-    if lut is not None:
-        return _look_up(values, lut, as_share=False)
-    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
-    if slope is None or intercept is None:
-        return np.asarray(values, dtype=np.float64)
-    return np.asarray(values * slope + intercept, dtype=np.float64)
+_NUMBERS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "WindowCenter",
+    "WindowWidth",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)
 
 
-def _look_up(values: _Stored, item: Dataset, *, as_share: bool = True) -> _Values:
-    """Returns a LUT's entries for the values, as shares of the LUT's output range on request."""
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = entries or 2**16
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A LUT: its entries, the first value that it maps, and the entries' depth in bits."""
+
+    entries: _Values
+    first: int
+    bits: int
+
+    def look_up(self, values: _Values | _Stored) -> _Values:
+        """Returns the entries for values; values beside the table get its first or last entry."""
+        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
+        return np.asarray(self.entries[index])
+
+    def look_up_shares(self, values: _Values) -> _Values:
+        """Returns the entries as shares of the table's output range."""
+        return self.look_up(values) / (2.0**self.bits - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """The steps from stored values to grey levels, settled for one picture."""
+
+    words: _Words
+    modality: _Table | None
+    voi: _Table | None
+    window: tuple[float, float, str] | None
+    ends: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, words: _Words, header: Dataset, seen: _Stored, counts: NDArray[np.int64]) -> _Pipeline:
+        """Returns the steps for the values seen, rising, and how many pixels have each.
+
+        Raises:
+            ValueError: rescaling leaves no finite numbers.
+        """
+        modality = _read_table(header, "ModalityLUTSequence", seen, words.doubts)
+        units = cls(words, modality, None, None, None).to_units(seen)
+        if not np.isfinite(units).all() or not math.isfinite(float(units.max()) - float(units.min())):
+            raise ValueError(f"rescale slope and intercept {words.rescale} leave no finite numbers")
+        voi = _read_table(header, "VOILUTSequence", units, words.doubts)
+        if voi is not None:
+            return cls(words, modality, voi, None, None)
+        window = _usable_window(words.window, units, words.doubts)
+        if window is None and modality is None and words.bits <= 8 and not words.signed and _is_plain(words.rescale):
+            return cls(words, modality, None, None, (0.0, 2.0**words.bits - 1))
+        ends = None if window else _find_range(units, counts, words.doubts)
+        return cls(words, modality, None, window, ends)
+
+    def to_units(self, values: _Stored) -> _Values:
+        """Returns stored values in the modality's units."""
+        if self.modality is not None:
+            return self.modality.look_up(values)
+        if self.words.rescale is None:
+            return np.asarray(values, dtype=np.float64)
+        slope, intercept = self.words.rescale
+        return np.asarray(values * slope + intercept, dtype=np.float64)
+
+    def to_grey(self, values: _Stored) -> _Values:
+        """Returns the grey level of each stored value, in [0, 255]."""
+        units = self.to_units(values)
+        if self.voi is not None:
+            shares = self.voi.look_up_shares(units)
+        elif self.window is not None:
+            shares = _apply_window(units, *self.window)
+        else:
+            low, high = self.ends or (0.0, 1.0)
+            shares = (units - low) / ((high - low) or 1.0)
+        if self.words.inverted:
+            shares = 1 - shares
+        return np.where(self.words.is_padding(values), 0, np.clip(shares, 0, 1) * 255)
+
+
+def _find_range(units: _Values, counts: NDArray[np.int64], doubts: list[str]) -> tuple[float, float]:
+    """Returns the lowest and highest of the units without a few stray pixels that would squeeze all others."""
+    order = np.argsort(units, kind="stable")
+    units, counts = units[order], counts[order]
+    low, high = float(units[0]), float(units[-1])
+    below = np.cumsum(counts)
+    few = count_stray(int(below[-1]))
+    bottom = int(np.searchsorted(below, few, side="right"))
+    top = int(np.searchsorted(below, below[-1] - few, side="left"))
+    inner_low, inner_high = float(units[min(bottom, len(units) - 1)]), float(units[top])
+    if inner_high <= inner_low:
+        return low, high
+    span = _STRETCH * (inner_high - inner_low)
+    near = (_STRETCH - 1) / 2 * (inner_high - inner_low)  # so near to the rest is no stray
+    new_low = low if inner_high - low <= span else float(units[units >= inner_low - near][0])
+    new_high = high if high - inner_low <= span else float(units[units <= inner_high + near][-1])
+    stray = int(counts[(units < new_low) | (units > new_high)].sum())
+    if stray:
+        some = "1 stray pixel lies" if stray == 1 else f"{stray} stray pixels lie"
+        doubts.append(f"{some} far outside the range of all others and shown black or white.")
+    return new_low, new_high
+
+
+def _read_table(header: Dataset, name: str, values: _Values | _Stored, doubts: list[str]) -> _Table | None:
+    """Returns a sequence's first complete LUT for the values that it will map, or None."""
+    items = header.get(name) or []
+    if not items or items[0].get("LUTDescriptor") is None or items[0].get("LUTData") is None:
+        return None
+    count, first, bits = (int(number) for number in items[0].LUTDescriptor)
+    count = count or 2**16
+    entries = _read_entries(items[0], count, bits)
+    if len(entries) == 0:
+        doubts.append(f"The {name.removesuffix('Sequence')} is empty and is not applied.")
+        return None
+    if len(entries) < count:
+        doubts.append(f"The {name.removesuffix('Sequence')} holds {len(entries)} entries instead of {count}.")
+    if first >= 2**15 and values.min() < 0:  # the sign it must have had, for writers that store it unsigned
+        first -= 2**16
+    table = entries[:count].astype(np.float64)
+    return _Table(table, first, _find_table_depth(int(table.max()), bits, doubts))
+
+
+def _read_entries(item: Dataset, count: int, bits: int) -> NDArray[Any]:
+    """Returns a LUT's entries from words, bytes, or bytes packed two to a word with the first one low."""
     data = item.LUTData
+    big_endian = item.original_encoding[1] is False
     if isinstance(data, bytes):
-        wide = ">u2" if item.original_encoding[1] is False else "<u2"
-        table = np.frombuffer(data, dtype="u1" if len(data) <= entries + 1 else wide)
+        in_bytes = len(data) <= count + 1
+        if in_bytes and not (big_endian and item["LUTData"].VR == "OW"):
+            return np.frombuffer(data, dtype="u1")[:count]
+        words = np.frombuffer(data[: len(data) // 2 * 2], dtype=">u2" if big_endian else "<u2")
     else:
-        table = np.atleast_1d(np.asarray(data))
-    table = table[:entries].astype(np.float64)
-    first = _signed_like(values, first)
-    index = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)
-    if not as_share:
-        return np.asarray(table[index])
-    # a 12-bit table declared as 16 bits is common, and taken at its word nearly black
-    return np.asarray(table[index]) / (2.0 ** min(bits, bits_in_use(int(table.max()))) - 1)
+        words = np.atleast_1d(np.asarray(data)).astype("<u2")
+    if bits <= 8 and len(words) == (count + 1) // 2 and count > 1:
+        return words.astype("<u2").view("u1")[:count]
+    return words
 
 
-def _signed_like(values: _Stored, first: int) -> int:
-    """Returns a LUT's first value with the sign it must have had, for writers that store it unsigned."""
-    return first - 2**16 if first >= 2**15 and values.min() < 0 else first
+def _find_table_depth(largest: int, bits: int, doubts: list[str]) -> int:
+    """Returns the depth of a LUT's entries in bits.
+
+    A 12-bit table declared as 16 bits is common, and taken at its word nearly black; a table whose entries exceed its
+    declared depth would be white.
+    """
+    if not 1 <= bits <= 16:
+        return bits_in_use(largest)
+    if largest > 2**bits * 1.01:  # a table that counts to 4096 is still one of 12 bits
+        doubts.append(f"A look-up table is said to have {bits} bits and holds {largest}; its entries are believed.")
+        return bits_in_use(largest)
+    return min(bits, bits_in_use(largest))
 
 
-def _window(header: Dataset) -> tuple[tuple[float, float, str] | None, list[str]]:
-    """Returns (centre, width, function) of the first window, or None and why."""
-    centre, width = _number(header, "WindowCenter"), _number(header, "WindowWidth")
-    if centre is None or width is None:
-        return None, []
-    function = str(header.get("VOILUTFunction") or "LINEAR").upper()
+def _function(header: Dataset) -> str:
+    return str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+
+
+def _usable_window(
+    window: tuple[float, float, str] | None, units: _Values, doubts: list[str]
+) -> tuple[float, float, str] | None:
+    """Returns the first window where it shows something of the units, or None, with a doubt."""
+    if window is None:
+        return None
+    _, width, function = window
     if width < 1 if function not in ("LINEAR_EXACT", "SIGMOID") else width <= 0:
-        return None, [f"The window width {width:g} is impossible; the full range of the pixels is shown instead."]
-    return (centre, width, function), []
+        doubts.append(f"The window width {width:g} is impossible; the full range of the pixels is shown instead.")
+        return None
+    ends = _apply_window(np.array([units.min(), units.max()]), *window)
+    if ends[0] == ends[1]:
+        doubts.append("The window leaves nothing to see; the full range of the pixels is shown instead.")
+        return None
+    return window
 
 
 def _apply_window(units: _Values, centre: float, width: float, function: str) -> _Values:
@@ -136,14 +305,14 @@ def _apply_window(units: _Values, centre: float, width: float, function: str) ->
     return np.clip((units - centre) / width + 0.5, 0, 1)
 
 
-def _is_padding(values: _Stored, header: Dataset) -> NDArray[np.bool_]:
-    """Returns where values only fill the rectangle."""
-    first = _number(header, "PixelPaddingValue")
-    if first is None:
-        return np.zeros(values.shape, dtype=bool)
-    last = _number(header, "PixelPaddingRangeLimit")
-    low, high = sorted((first, first if last is None else last))
-    return np.asarray((values >= low) & (values <= high))
+def _as_stored(value: float, bits: int, signed: bool) -> float:
+    """Returns a stored value as the pixels hold it, where the header gives its bits with the wrong sign."""
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if signed:
+        others = [value - 2**16 if value >= 2**15 else value, value - 2**bits]
+    else:
+        others = [value + 2**16, value + 2**bits] if value < 0 else []
+    return next((other for other in (value, *others) if low <= other <= high), value)
 
 
 def _is_inverted(header: Dataset) -> bool:
@@ -153,33 +322,48 @@ def _is_inverted(header: Dataset) -> bool:
     return photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
-def _is_plain_8_bit(header: Dataset) -> bool:
-    """Whether stored values are unsigned 8-bit grey levels that nothing transforms."""
-    rescale = (_number(header, "RescaleSlope"), _number(header, "RescaleIntercept"))
-    return (
-        int(header.BitsStored) <= 8
-        and int(header.get("PixelRepresentation") or 0) == 0
-        and _first_item(header, "ModalityLUTSequence") is None
-        and (None in rescale or rescale == (1, 0))
-    )
+def _is_plain(rescale: tuple[float, float] | None) -> bool:
+    """Whether rescaling changes nothing."""
+    return rescale is None or rescale == (1, 0)
 
 
-def _first_item(header: Dataset, name: str) -> Dataset | None:
-    """Returns the first complete LUT of a sequence, or None."""
-    items = header.get(name) or []
-    complete = bool(items) and items[0].get("LUTDescriptor") is not None and items[0].get("LUTData") is not None
-    return items[0] if complete else None
+_WITH_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
-def _number(header: Dataset, name: str) -> float | None:
-    """Returns an element's first value as a finite number, or None."""
-    value: Any = header.get(name)
-    if isinstance(value, bytes):  # an element of unknown representation
-        value = int.from_bytes(value[:2], "little") if len(value) == 2 else None
-    elif value is not None and not isinstance(value, str | int | float):
-        value = value[0] if len(value) else None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
+def _read_number(header: Dataset, name: str, doubts: list[str]) -> float | None:
+    """Returns an element's first value as a finite number; None where there is none, with a doubt if there is text."""
+    tag = tag_for_keyword(name)
+    if tag is None or tag not in header:
         return None
-    return number if math.isfinite(number) else None
+    raw = header.get_item(tag)
+    if isinstance(raw.value, bytes) and dictionary_VR(tag) == "DS":  # pydicom refuses text that is not a number
+        return _parse_number(raw.value.decode("latin-1"), name, doubts)
+    value = header[tag].value
+    if isinstance(value, bytes):  # an element of unknown representation
+        value = int.from_bytes(value, "little") if len(value) == 2 else None
+    return _parse_number(value, name, doubts)
+
+
+def _parse_number(value: object, name: str, doubts: list[str]) -> float | None:
+    if isinstance(value, MultiValue | list):
+        value = value[0] if len(value) else None
+    if isinstance(value, str):
+        value = value.split("\\")[0].strip(" \0")
+    if value is None or value == "":
+        return None
+    text = str(value)
+    if _WITH_COMMA.fullmatch(text):
+        if _THOUSANDS.fullmatch(text):
+            doubts.append(f"{name} {text!r} may mean a decimal or a thousands comma; it is not applied.")
+            return None
+        doubts.append(f"{name} {text!r} has a decimal comma; it is read as {text.replace(',', '.')}.")
+        text = text.replace(",", ".")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    doubts.append(f"{name} {text[:40]!r} is not a number; it is not applied.")
+    return None

@@ -7,16 +7,19 @@ JPEG 2000) the decoders of imagecodecs do.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from carzero.images.checks import as_unreadable, check_size, refuse_unless_forced, too_large
-from carzero.images.codecs import has_end_marker, read_jpeg_header, read_tiff_tags
-from carzero.images.grey_levels import bits_in_use, grey_from_array
+from carzero.images.codecs import read_j2k_header, read_jpeg_header
+from carzero.images.containers import to_plain_jpeg, to_plain_png, to_plain_tiff, turn
+from carzero.images.damage import find_deflate_damage, find_jpeg_damage, find_tiff_damage
+from carzero.images.grey_levels import find_depth, grey_from_array
 
 _Grey = NDArray[np.float32]
 _Samples = NDArray[Any]
@@ -34,6 +37,10 @@ _SIGNATURES = {
 _GREY_MODES = ("1", "L", "I", "F")
 _TIFF_COLUMNS, _TIFF_ROWS, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 256, 257, 258, 262, 277
 
+_TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_DEFLATED = 259, 7, (8, 32946)
+
+_TIFF_STRIPS = ((273, 324), (279, 325))  # offsets and sizes, of strips or tiles
+
 
 def sniff_raster(data: bytes) -> str:
     """Returns the name of the format that the first bytes announce, or "" for none that is read here."""
@@ -49,21 +56,18 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str,
         force: True turns refusals of unsuitable pictures into doubts.
 
     Raises:
-        UnreadableImageError: the file is broken, truncated, or larger than any radiograph.
+        UnreadableImageError: the file is broken, damaged, truncated, or larger than any radiograph.
         UnsuitableImageError: a colour photograph or several pages, not forced.
     """
     name = sniff_raster(data)
-    bits: int | None
     with as_unreadable(name, source):
-        _check_end(data, name)
-        if name == "JPEG" and read_jpeg_header(data).needs_imagecodecs:
-            samples, bits, doubts = _deep_jpeg(data, source)
-        else:
-            samples, bits, doubts = _open_and_decode(data, name, source=source, force=force)
-    grey, more = grey_from_array(samples, bits=bits, source=source, force=force)
-    if name == "JPEG" and samples.ndim == 3 and samples.dtype == np.uint8:
-        grey = _jpeg_brightness(data)  # the stream's own brightness, as other readers take it; equal within rounding
-    return grey, f"{name} {bits or bits_in_use(int(samples.max()))}-bit", [*doubts, *more]
+        samples, bits, orientation, doubts = _DECODERS[name](data, source, force)
+        grey, more = grey_from_array(samples, bits=bits, source=source, force=force)
+        depth = bits or find_depth(samples)
+        if name == "JPEG" and samples.ndim == 3 and samples.dtype == np.uint8:
+            del samples  # the stream's own brightness, as other readers take it; equal within rounding
+            grey = _jpeg_brightness(to_plain_jpeg(data).data)
+    return turn(grey, orientation), f"{name} {depth}-bit", [*doubts, *more]
 
 
 def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_Grey, list[str]]:
@@ -75,110 +79,126 @@ def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_G
     """
     check_size(image.height, image.width, source)
     with as_unreadable(image.format or "picture", source):
-        samples = _image_samples(image)
+        samples = _image_samples(ImageOps.exif_transpose(image))
     return grey_from_array(samples, bits=None, source=source, force=force)
 
 
-def _open_and_decode(data: bytes, name: str, *, source: str, force: bool) -> tuple[_Samples, int | None, list[str]]:
-    """Returns samples, their depth where the file states it, and doubts."""
-    doubts = []
+_Decoded = tuple[_Samples, int | None, int, list[str]]  # samples, their depth where stated, orientation, doubts
+
+
+def _decode_jpeg(data: bytes, source: str, force: bool) -> _Decoded:
+    header = read_jpeg_header(data)
+    check_size(header.rows, header.columns, source, sample_bytes=header.channels * (1 + (header.precision > 8)))
+    plain = to_plain_jpeg(data)
+    damage, doubt = find_jpeg_damage(plain.data)
+    if damage:
+        raise ValueError(damage)
+    doubts = [*plain.doubts, *([doubt] if doubt else [])]
+    if header.needs_imagecodecs:
+        return np.asarray(imagecodecs.jpeg_decode(plain.data)), header.precision, plain.orientation, doubts
+    with _open(plain.data, "JPEG", source) as image:
+        return _image_samples(image), 8, plain.orientation, doubts
+
+
+def _decode_png(data: bytes, source: str, force: bool) -> _Decoded:
+    plain = to_plain_png(data)
+    depth, colour = data[24], data[25]  # IHDR
+    channels = {2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 1)
+    rows, columns = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    check_size(rows, columns, source, sample_bytes=channels * (1 + (depth > 8)))
+    if depth == 16 and colour != 0:  # Pillow would cut it to 8 bits
+        return np.asarray(imagecodecs.png_decode(plain.data)), None, plain.orientation, list(plain.doubts)
+    with _open(plain.data, "PNG", source) as image:
+        return _image_samples(image), _stated_bits(image), plain.orientation, list(plain.doubts)
+
+
+def _decode_tiff(data: bytes, source: str, force: bool) -> _Decoded:
+    plain = to_plain_tiff(data)
+    doubts = list(plain.doubts)
+    if plain.pages > 1:
+        what = "The file holds several pictures"
+        doubts.append(refuse_unless_forced(what, got=plain.pages, expected="one picture", source=source, force=force))
+    tags = plain.tags or {}
+    bits, channels = max(tags.get(_TIFF_BITS, (1,))), tags.get(_TIFF_SAMPLES, (1,))[0]
+    rows, columns = tags.get(_TIFF_ROWS, (0,))[0], tags.get(_TIFF_COLUMNS, (0,))[0]
+    check_size(rows, columns, source, sample_bytes=channels * max(1, (bits + 7) // 8))
+    damage = _tiff_damage(plain.data, tags)
+    if damage:
+        raise ValueError(damage)
+    white_is_zero = tags.get(_TIFF_PHOTOMETRIC, (1,))[0] == 0
+    if bits > 8 and channels > 1:
+        samples = np.asarray(imagecodecs.tiff_decode(plain.data, index=0))
+        return samples if samples.shape[-1] <= 4 else np.moveaxis(samples, 0, -1), None, plain.orientation, doubts
+    depth = bits if 8 < bits < 16 else (8 if bits <= 8 else None)
     try:
-        opened = Image.open(io.BytesIO(data), formats=[name.replace(" ", "")])
+        with _open(plain.data, "TIFF", source) as image:
+            samples = _image_samples(image)
+            depth = 1 if image.mode == "1" else depth
+    except UnidentifiedImageError:  # one channel in a layout that Pillow does not know, such as 16 bits from white
+        samples, depth = np.asarray(imagecodecs.tiff_decode(plain.data, index=0)), None
+    if white_is_zero and samples.dtype.kind in "ui" and samples.dtype != np.uint8:  # Pillow inverts 8-bit files only
+        top = 2 ** (depth or find_depth(samples)) - 1
+        samples = top - np.minimum(samples, top)
+    return samples, depth, plain.orientation, doubts
+
+
+def _tiff_damage(data: bytes, tags: dict[int, tuple[int, ...]]) -> str:
+    """Returns what is wrong with the strips or tiles of a compressed TIFF as far as their coding tells, or ""."""
+    compression = tags.get(_TIFF_COMPRESSION, (1,))[0]
+    if compression in _TIFF_DEFLATED:
+        offsets, sizes = (tags.get(strip) or tags.get(tile) or () for strip, tile in _TIFF_STRIPS)
+        return find_deflate_damage(data, list(zip(offsets, sizes, strict=False)))
+    return find_tiff_damage(data) if compression == _TIFF_JPEG else ""
+
+
+def _decode_bmp(data: bytes, source: str, force: bool) -> _Decoded:
+    with _open(data, "BMP", source) as image:
+        return _image_samples(image), _stated_bits(image), 1, []
+
+
+def _decode_jpeg_2000(data: bytes, source: str, force: bool) -> _Decoded:
+    header = read_j2k_header(data)
+    check_size(header.rows, header.columns, source, sample_bytes=3 * header.channels)  # openjpeg takes 4 for each
+    samples = np.asarray(imagecodecs.jpeg2k_decode(data))
+    return samples, None, 1, []
+
+
+_DECODERS: dict[str, Callable[[bytes, str, bool], _Decoded]] = {
+    "PNG": _decode_png,
+    "JPEG": _decode_jpeg,
+    "TIFF": _decode_tiff,
+    "BMP": _decode_bmp,
+    "JPEG 2000": _decode_jpeg_2000,
+}
+
+
+def _open(data: bytes, name: str, source: str) -> Image.Image:
+    """Returns a picture opened by Pillow, refused by its size before it is decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=[name])
     except Image.DecompressionBombError as error:
         raise too_large(str(error), source) from error
-    except UnidentifiedImageError:
-        if name != "TIFF":
-            raise
-        return _unusual_tiff(data, source), None, []
-    with opened as image:
-        check_size(image.height, image.width, source)
-        pages = getattr(image, "n_frames", 1)
-        if pages > 1 and name != "JPEG":  # a JPEG's further pictures are previews
-            doubts.append(
-                refuse_unless_forced(
-                    "The file holds several pictures", got=pages, expected="one picture", source=source, force=force
-                )
-            )
-        deep = _deep_samples(data, name, image)
-        if deep is not None:
-            return deep, None, doubts
-        bits = _stated_bits(name, image)
-        samples = _image_samples(image)
-        if name == "TIFF" and _is_deep_and_white_is_zero(image, samples):
-            samples = (2 ** (bits or bits_in_use(int(samples.max()))) - 1) - samples
-        return samples, bits, doubts
-
-
-def _check_end(data: bytes, name: str) -> None:
-    """Refuses files without an end where the program has told Pillow to fill truncated pictures with grey."""
-    end = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(name, b"")
-    if ImageFile.LOAD_TRUNCATED_IMAGES and end not in data[-64:]:
-        raise ValueError("the file has no end marker")
+    check_size(image.height, image.width, source)
+    return image
 
 
 def _image_samples(image: Image.Image) -> _Samples:
     """Returns (H, W) or (H, W, C) samples of a Pillow image at the depth Pillow gives them."""
     image.load()
-    image = ImageOps.exif_transpose(image)
     if image.mode in _GREY_MODES or image.mode.startswith("I;16"):
         return np.asarray(image)
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-
-
-def _deep_samples(data: bytes, name: str, image: Image.Image) -> _Samples | None:
-    """Returns samples of the kinds of file that Pillow would cut to 8 bits, or None for all others."""
-    if name == "JPEG 2000":
-        return np.asarray(imagecodecs.jpeg2k_decode(data))
-    if name == "PNG" and data[24] == 16 and data[25] != 0:  # IHDR: bit depth, colour type
-        return np.asarray(imagecodecs.png_decode(data))
-    if name == "TIFF" and max(_tiff_tag(image, _TIFF_BITS)) > 8 and _tiff_tag(image, _TIFF_SAMPLES)[0] > 1:
-        samples = np.asarray(imagecodecs.tiff_decode(data, index=0))
-        return samples if samples.shape[-1] <= 4 else np.moveaxis(samples, 0, -1)
-    return None
-
-
-def _unusual_tiff(data: bytes, source: str) -> _Samples:
-    """Returns samples of a one-channel TIFF whose layout Pillow does not know, such as 16 bits counted from white."""
-    tags = read_tiff_tags(data)
-    check_size(tags.get(_TIFF_ROWS, 0), tags.get(_TIFF_COLUMNS, 0), source)
-    samples = np.asarray(imagecodecs.tiff_decode(data, index=0))
-    if tags.get(_TIFF_PHOTOMETRIC) == 0:
-        samples = (2 ** bits_in_use(int(samples.max())) - 1) - samples
-    return samples
 
 
 def _jpeg_brightness(data: bytes) -> _Grey:
     """Returns the brightness channel of a colour JPEG."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         image.draft("L", image.size)
-        return np.asarray(ImageOps.exif_transpose(image.convert("L")), dtype=np.float32)
+        return np.asarray(image.convert("L"), dtype=np.float32)
 
 
-def _deep_jpeg(data: bytes, source: str) -> tuple[_Samples, int, list[str]]:
-    """Returns samples and depth of a 12-bit or lossless JPEG."""
-    header = read_jpeg_header(data)
-    check_size(header.rows, header.columns, source)
-    if not has_end_marker(data):
-        raise ValueError("the stream has no end marker")
-    return np.asarray(imagecodecs.jpeg_decode(data)), header.precision, []
-
-
-def _stated_bits(name: str, image: Image.Image) -> int | None:
+def _stated_bits(image: Image.Image) -> int | None:
     """Returns the depth that the file itself vouches for; a 16-bit container says nothing about its content."""
     if image.mode == "1":
         return 1
-    if name == "TIFF":
-        bits = max(_tiff_tag(image, _TIFF_BITS))
-        return bits if 8 < bits < 16 else (8 if bits <= 8 else None)
     return 8 if image.mode not in ("I", "F") and not image.mode.startswith("I;16") else None
-
-
-def _is_deep_and_white_is_zero(image: Image.Image, samples: _Samples) -> bool:
-    """Whether the file counts from white and Pillow, which inverts 8-bit files only, has left it so."""
-    return _tiff_tag(image, _TIFF_PHOTOMETRIC)[0] == 0 and samples.dtype.kind in "ui" and samples.dtype != np.uint8
-
-
-def _tiff_tag(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """Returns a TIFF tag's values; the standard's default of 1 where it is absent."""
-    value = getattr(image, "tag_v2", {}).get(tag, 1)
-    return value if isinstance(value, tuple) else (value,)

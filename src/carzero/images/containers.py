@@ -1,0 +1,195 @@
+"""Picture files reduced to what decodes their pixels, before a library sees them.
+
+Metadata is where broken and hostile files hurt: tags that overlap and are copied one by one, chains of pages without
+end, comments that unpack to gigabytes, text where a number is due. None of it is needed here but the orientation, so
+the segments, chunks and tags that carry pixels are copied to a plain file in one pass over the bytes, and the rest
+never reaches a parser.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.images.codecs import read_jpeg_header
+from carzero.images.damage import walk_segments
+
+_ORIENTATION = 0x0112
+_BROKEN_EXIF = "The EXIF data are damaged; an orientation that they may state is not applied."
+_MOST_TAGS = 4096
+_MOST_PAGES = 100_000
+_SCANNED_PIXELS = 640_000_000  # pixels x scans of a progressive JPEG; usual ones have up to 10 scans
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """A picture file without metadata.
+
+    Attributes:
+        data: the file.
+        orientation: 1 to 8 as in EXIF; 1 where nothing is stated.
+        doubts: sentences about what was left out.
+        pages: pictures in the file.
+        tags: the numbers of a TIFF's first directory by tag; empty for other formats.
+    """
+
+    data: bytes
+    orientation: int = 1
+    doubts: tuple[str, ...] = ()
+    pages: int = 1
+    tags: dict[int, tuple[int, ...]] | None = None
+
+
+def to_plain_jpeg(data: bytes) -> PlainFile:
+    """Returns a JPEG stream with its tables, frame and scans, and the markers that tell its colour space.
+
+    Raises:
+        ValueError: no end marker, or more scans than any encoder writes.
+    """
+    kept, orientation, doubts, scan = [b"\xff\xd8"], 1, (), 0
+    for marker, start, stop in walk_segments(data):
+        body = data[start:stop]
+        if marker == 0xE1 and body.startswith((b"Exif\0", b"http://ns.adobe.com/xap/")) and orientation == 1:
+            orientation, found = _read_orientation(body)
+            doubts = doubts or found
+        if not 0xE1 <= marker <= 0xED and marker not in (0xEF, 0xFE):
+            kept.append(data[start - 4 : stop])
+        scan = stop if marker == 0xDA else 0
+    end = data.find(b"\xff\xd9", scan)
+    if not scan or end < 0:
+        raise ValueError("the stream has no end marker")
+    header = read_jpeg_header(data)
+    scans = data.count(b"\xff\xda", scan, end) + 1
+    if scans * header.rows * header.columns > _SCANNED_PIXELS and scans > 1:
+        raise ValueError(f"{scans} scans of {header.rows} x {header.columns} pixels")
+    kept.append(data[scan : end + 2])
+    return PlainFile(b"".join(kept), orientation, doubts)
+
+
+def to_plain_png(data: bytes) -> PlainFile:
+    """Returns a PNG with the chunks that make its pixels, each with a right checksum.
+
+    Raises:
+        ValueError: a chunk that matters is cut or does not fit its checksum, or the end is missing.
+    """
+    kept, orientation, doubts, position, ended = [data[:8]], 1, (), 8, False
+    while not ended and position + 12 <= len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        kind, stop = data[position + 4 : position + 8], position + 12 + size
+        if kind == b"eXIf":
+            orientation, doubts = _read_orientation(data[position + 8 : stop - 4])
+        elif kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
+            if stop > len(data):
+                raise ValueError(f"the chunk {kind.decode()} is cut")
+            if zlib.crc32(memoryview(data)[position + 4 : stop - 4]) != int.from_bytes(data[stop - 4 : stop], "big"):
+                raise ValueError(f"the checksum of the chunk {kind.decode()} is wrong")
+            kept.append(data[position:stop])
+        ended, position = kind == b"IEND", stop
+    if not ended:
+        raise ValueError("the file has no end marker")
+    return PlainFile(b"".join(kept), orientation, doubts)
+
+
+# Size, depth, compression, polarity, strips and tiles, layout, predictor, palette, sample format, JPEG tables, YCbCr.
+_TIFF_PIXELS = {
+    *(256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317),
+    *(320, 322, 323, 324, 325, 338, 339, 347, 529, 530, 531, 532),
+}
+
+_TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+
+def to_plain_tiff(data: bytes) -> PlainFile:
+    """Returns a TIFF whose one directory holds the tags that make the first page's pixels.
+
+    Raises:
+        ValueError: the directory lies outside the file, or its tags claim more bytes than the file has.
+    """
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+    start, entries = _read_directory(data, struct.unpack_from(order + "I", data, 4)[0], order)
+    kept, tags, claimed = [], {}, 0
+    for tag, kind, count, value in entries:
+        size = _TIFF_WIDTHS.get(kind, 1) * count
+        if tag not in _TIFF_PIXELS or tag in tags:
+            continue
+        claimed += size if size > 4 else 0
+        offset = struct.unpack(order + "I", value)[0]
+        if size > 4 and offset + size > len(data):
+            raise ValueError(f"tag {tag} lies outside the file")
+        numbers = data[offset : offset + size] if size > 4 else value[:size]
+        tags[tag] = struct.unpack(f"{order}{count}{'H' if kind == 3 else 'I'}", numbers) if kind in (3, 4) else ()
+        kept.append(struct.pack(order + "HHI", tag, kind, count) + value)
+    if claimed > len(data):
+        raise ValueError("the tags overlap")
+    pages = _count_pages(data, start, len(entries), order)
+    orientation = tags.pop(_ORIENTATION, (1,))[0]
+    kept = [entry for entry in kept if struct.unpack_from(order + "H", entry)[0] != _ORIENTATION]
+    padding = b"\0" * (len(data) % 2)
+    head = data[:4] + struct.pack(order + "I", len(data) + len(padding))
+    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + b"\0" * 4
+    plain = b"".join((head, memoryview(data)[8:], padding, directory))
+    return PlainFile(plain, orientation if 1 <= orientation <= 8 else 1, pages=pages, tags=tags)
+
+
+def _read_directory(data: bytes, start: int, order: str) -> tuple[int, list[tuple[int, int, int, bytes]]]:
+    """Returns where a TIFF directory starts and its (tag, kind, count, value) entries in their order."""
+    if start + 2 > len(data):
+        raise ValueError("a TIFF directory outside the file")
+    count = struct.unpack_from(order + "H", data, start)[0]
+    if start + 2 + 12 * count > len(data):
+        raise ValueError("a TIFF directory outside the file")
+    places = range(start + 2, start + 2 + 12 * count, 12)
+    return start, [(*struct.unpack_from(order + "HHI", data, at), data[at + 8 : at + 12]) for at in places]
+
+
+def _count_pages(data: bytes, start: int, entries: int, order: str) -> int:
+    """Returns how many directories follow one another from `start`; a ring counts once round."""
+    seen = {start}
+    while len(seen) < _MOST_PAGES:
+        at = start + 2 + 12 * entries
+        if at + 4 > len(data):
+            break
+        start = struct.unpack_from(order + "I", data, at)[0]
+        if start == 0 or start in seen or start + 2 > len(data):
+            break
+        seen.add(start)
+        entries = struct.unpack_from(order + "H", data, start)[0]
+    return len(seen)
+
+
+def _read_orientation(body: bytes) -> tuple[int, tuple[str, ...]]:
+    """Returns the orientation that EXIF or XMP states, 1 for none, and a doubt where they cannot be read."""
+    if body.startswith(b"http"):
+        found = re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", body)
+        return (int(found[1]) if found else 1), ()
+    block = body.removeprefix(b"Exif\0")[body.startswith(b"Exif\0") :]
+    order = "<" if block[:2] == b"II" else ">"
+    try:
+        if block[:4] not in (b"II*\0", b"MM\0*"):
+            raise ValueError("no TIFF header")
+        _, entries = _read_directory(block, struct.unpack_from(order + "I", block, 4)[0], order)
+    except (ValueError, struct.error):
+        return 1, (_BROKEN_EXIF,)
+    for tag, kind, count, value in entries[:_MOST_TAGS]:
+        if tag == _ORIENTATION:
+            stated = struct.unpack_from(order + "H", value)[0]
+            whole = kind == 3 and count == 1 and 1 <= stated <= 8
+            return (stated, ()) if whole else (1, () if stated == 0 else (_BROKEN_EXIF,))
+    return 1, ()
+
+
+def turn(samples: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
+    """Returns (H, W) or (H, W, C) samples turned upright from an EXIF orientation."""
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    return samples
