@@ -120,9 +120,17 @@ def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
     """Refuses a picture that shows nothing.
 
     Raises:
-        UnreadableImageError: all pixels have the same grey level.
+        UnreadableImageError: all pixels have the same grey level, or some have none.
     """
     level = float(pixels.flat[0])
+    if not (np.isfinite(pixels.min()) and np.isfinite(pixels.max())):
+        raise unreadable(
+            source,
+            "grey levels are not numbers",
+            got="NaN or infinity",
+            expected="levels from 0 to 255",
+            then="export the picture again",
+        )
     if not np.any(pixels != pixels.flat[0]):
         raise unreadable(
             source,
@@ -211,6 +219,47 @@ def find_view(header: Dataset) -> str:
     if re.match(r"\W*[AP]\W+F", orientation):
         return "LATERAL"
     return _view_in(_text(header, "SeriesDescription"))
+
+
+_OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
+
+
+def doubts_about_orientation(header: Dataset) -> list[str]:
+    """Returns a sentence where the header says that the film does not lie as a reader hangs it; empty if it does.
+
+    The pixels are left as they are stored: a heatmap, a box and an overlay in the image's own pixels stay in those of
+    the file. Patient Orientation gives the direction of the rows and of the columns; of a frontal film they run to the
+    patient's left and feet, of a lateral one to front or back and feet (DICOM PS3.3 C.7.6.1.1.1).
+    """
+    stated = header.get("PatientOrientation")
+    directions = [str(part).strip().upper() for part in (stated.split("\\") if isinstance(stated, str) else stated or [])]
+    if not any(directions):
+        return []
+    shown = "\\".join(directions)
+    first = [part[:1] for part in directions]
+    if len(directions) != 2 or not all(part and set(part) <= set("LRAPHF") for part in directions):
+        return [f"The patient orientation {shown!r} cannot be read; the film may lie turned or mirrored."]
+    rows, columns = first
+    if rows == columns or rows == columns.translate(_OPPOSITE):
+        return [f"The patient orientation {shown!r} contradicts itself; the film may lie turned or mirrored."]
+    if rows in "HF":
+        return [f"The film lies on its side (patient orientation {shown!r}); it is scored as it is stored, not turned."]
+    if columns not in "HF":
+        return [f"The patient orientation {shown!r} is not that of a frontal or lateral film."]
+    mirrored, upside_down = rows == "R", columns == "H"
+    if mirrored and upside_down:
+        return [
+            f"The film lies turned by 180 degrees (patient orientation {shown!r}); it is scored as it is stored, and "
+            "left and right are exchanged in it."
+        ]
+    if mirrored:
+        return [
+            f"The film is mirrored (patient orientation {shown!r}); it is scored as it is stored, and left and right "
+            "are exchanged in it."
+        ]
+    if upside_down:
+        return [f"The film is upside down (patient orientation {shown!r}); it is scored as it is stored, not turned."]
+    return []
 
 
 def _modality_doubts(modality: str, *, source: str, force: bool) -> list[str]:

@@ -52,7 +52,8 @@ def to_plain_jpeg(data: bytes) -> PlainFile:
     Raises:
         ValueError: no end marker, or more scans than any encoder writes.
     """
-    kept, orientation, doubts, scan = [b"\xff\xd8"], 1, (), 0
+    kept, orientation, scan = [b"\xff\xd8"], 1, 0
+    doubts: tuple[str, ...] = ()
     for marker, start, stop in walk_segments(data):
         body = data[start:stop]
         if marker == 0xE1 and body.startswith((b"Exif\0", b"http://ns.adobe.com/xap/")) and orientation == 1:
@@ -78,7 +79,8 @@ def to_plain_png(data: bytes) -> PlainFile:
     Raises:
         ValueError: a chunk that matters is cut or does not fit its checksum, or the end is missing.
     """
-    kept, orientation, doubts, position, ended = [data[:8]], 1, (), 8, False
+    kept, orientation, position, ended = [data[:8]], 1, 8, False
+    doubts: tuple[str, ...] = ()
     while not ended and position + 12 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         kind, stop = data[position + 4 : position + 8], position + 12 + size
@@ -86,7 +88,7 @@ def to_plain_png(data: bytes) -> PlainFile:
             orientation, doubts = _read_orientation(data[position + 8 : stop - 4])
         elif kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
             if stop > len(data):
-                raise ValueError(f"the chunk {kind.decode()} is cut")
+                raise ValueError(f"the chunk {kind.decode()} is cut, and there is no end marker")
             if zlib.crc32(memoryview(data)[position + 4 : stop - 4]) != int.from_bytes(data[stop - 4 : stop], "big"):
                 raise ValueError(f"the checksum of the chunk {kind.decode()} is wrong")
             kept.append(data[position:stop])
@@ -184,7 +186,7 @@ def _read_orientation(body: bytes) -> tuple[int, tuple[str, ...]]:
     return 1, ()
 
 
-def turn(samples: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
+def turn(samples: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
     """Returns (H, W) or (H, W, C) samples turned upright from an EXIF orientation."""
     if orientation >= 5:
         samples = samples.swapaxes(0, 1)

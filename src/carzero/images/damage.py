@@ -46,7 +46,8 @@ class _Words(logging.Filter):
 
     def listen(self) -> list[str]:
         """Begins anew to collect this thread's messages, and returns the list they go to."""
-        self._heard.words = words = []
+        words: list[str] = []
+        self._heard.words = words
         return words
 
     def stop(self) -> None:
@@ -79,19 +80,24 @@ def find_jpeg_damage(stream: bytes) -> tuple[str, str]:
         return (_find_deep_damage(stream), "") if header.marker == 0xC1 else ("", UNCHECKED)
     if not _LOG.isEnabledFor(logging.WARNING):
         return "", "The JPEG stream is not checked for damage, as logging is disabled in this program."
+    return _find_plain_damage(stream, header.rows * header.columns)
+
+
+def _find_plain_damage(stream: bytes, pixels: int) -> tuple[str, str]:
+    """Returns what libjpeg complains of in an 8-bit stream, else whether libjxl reads its coefficients to the end."""
     strip = _as_tiff(stream)
     try:
         if strip:
             return _complaint_of_libjpeg(strip), ""
     except imagecodecs.TiffError:
         pass
-    if header.rows * header.columns > _LARGEST_TRANSCODED:
-        return "", UNCHECKED
     try:
-        imagecodecs.jpegxl_encode_jpeg(stream)
+        if pixels <= _LARGEST_TRANSCODED:
+            imagecodecs.jpegxl_encode_jpeg(stream)
+            return "", ""
     except (imagecodecs.JpegxlError, imagecodecs.DelayedImportError):
-        return "", UNCHECKED
-    return "", ""
+        pass
+    return "", UNCHECKED
 
 
 def find_tiff_damage(data: bytes) -> str:
@@ -116,9 +122,11 @@ def _as_tiff(stream: bytes) -> bytes:
     factors = [stream[at + 11 + 3 * number] for number in range(channels)]
     if channels == 1:  # a single component is coded block by block, whatever its factors say
         stream = stream[: at + 11] + b"\x11" + stream[at + 12 :]
-    elif channels not in (3, 4) or any(factor != 0x11 for factor in factors[1:]):
-        return b""
-    elif channels == 4 and factors[0] != 0x11:
+    elif (
+        channels not in (3, 4)
+        or any(factor != 0x11 for factor in factors[1:])
+        or (channels == 4 and factors[0] != 0x11)
+    ):
         return b""
     photometric = {1: 1, 3: 6, 4: 5}[channels]
     short, long = 3, 4
@@ -183,11 +191,12 @@ def find_lossless_damage(stream: bytes) -> str:
     header = read_jpeg_header(stream)
     if header.marker != 0xC3:
         raise ValueError(f"a JPEG process that is not read here (marker {header.marker:#x})")
-    samples = np.asarray(imagecodecs.jpeg8_decode(stream, **_AS_STORED.get(stream[header.position + 9], {})))
+    as_stored = "YCBCR" if header.channels == 3 else None  # the same space in and out: no conversion
+    samples = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=as_stored, outcolorspace=as_stored))
     samples = samples[..., None] if samples.ndim == 2 else samples
     scan = _read_scan(stream, header.columns)
     if scan is None or len(scan.code_lengths) != samples.shape[-1]:
-        return "" if _has_end(stream) else "no end marker"
+        raise ValueError("a lossless JPEG in several scans")
     rows = scan.restart_rows or header.rows
     starts = range(0, header.rows, rows)
     if len(scan.data) != len(starts):
@@ -202,13 +211,6 @@ def find_lossless_damage(stream: bytes) -> str:
         if not 0 <= spare <= 1:  # a byte of padding is let pass
             return "premature end of data segment" if spare < 0 else f"{spare} extraneous bytes in the coded data"
     return ""
-
-
-_AS_STORED = {3: {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}}  # equal spaces: no conversion
-
-
-def _has_end(stream: bytes) -> bool:
-    return b"\xff\xd9" in stream[-16:]
 
 
 def _read_scan(stream: bytes, columns: int) -> _Scan | None:
@@ -239,7 +241,7 @@ def walk_segments(stream: bytes) -> Iterator[tuple[int, int, int]]:
     position = 2
     while position + 4 <= len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        if marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8:
             position += 1 if marker == 0xFF else 2
             continue
         stop = position + 2 + int.from_bytes(stream[position + 2 : position + 4], "big")
@@ -304,19 +306,13 @@ def _predict(
     kind: int, left: NDArray[np.int32], above: NDArray[np.int32], corner: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     """Returns the prediction of each sample (ITU-T T.81, table H.1)."""
-    if kind == 1:
-        return left
-    if kind == 2:
-        return above
-    if kind == 3:
-        return corner
+    if kind <= 3:
+        return (left, above, corner)[max(kind, 1) - 1]
     if kind == 4:
         return left + above - corner
     if kind == 5:
         return left + ((above - corner) >> 1)
-    if kind == 6:
-        return above + ((left - corner) >> 1)
-    return (left + above) >> 1
+    return above + ((left - corner) >> 1) if kind == 6 else (left + above) >> 1
 
 
 def find_deflate_damage(data: bytes, strips: list[tuple[int, int]]) -> str:

@@ -27,6 +27,7 @@ from carzero.images.checks import (
     as_unreadable,
     check_size,
     doubts_about_header,
+    doubts_about_orientation,
     find_view,
     refuse_unless_forced,
     unreadable,
@@ -95,6 +96,7 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         view = find_view(header)
         if view == "LATERAL":
             more.append("The view is lateral; the model was trained on frontal views.")
+        more += doubts_about_orientation(header)
         return Radiograph(
             pixels=grey,
             source=source,
@@ -113,6 +115,8 @@ def _read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
     header = _inflate(data, source) or dcmread(io.BytesIO(data), force=True)
     if "PixelData" not in header and (closed := _close_pixel_data(data)):
         header = dcmread(io.BytesIO(closed), force=True)
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            raise ValueError("the pixel data of several frames are not closed by their delimiter")
         doubts.append("The pixel data are not closed by their delimiter; what stands before the end is taken.")
     if "PixelData" not in header:
         raise unreadable(
@@ -159,6 +163,10 @@ def _guess_syntax(header: FileDataset) -> UID:
     return ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
 
 
+def _is_behind_meta(tag: int, vr: str | None, length: int) -> bool:
+    return tag >> 16 != 2
+
+
 def _inflate(data: bytes, source: str) -> FileDataset | None:
     """Returns the data set of a deflated file, or None for any other file.
 
@@ -172,7 +180,9 @@ def _inflate(data: bytes, source: str) -> FileDataset | None:
     for implicit in (False, True):  # pydicom's own second try
         stream.seek(start)
         try:
-            meta = FileMetaDataset(read_dataset(stream, implicit, True, stop_when=lambda tag, vr, length: tag >> 16 != 2))
+            meta = FileMetaDataset(
+                read_dataset(stream, implicit, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+            )
             if len(meta) == 0 or meta[next(iter(meta.keys()))] is not None:
                 break
         except NotImplementedError:

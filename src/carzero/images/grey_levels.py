@@ -155,9 +155,7 @@ def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, for
     return grey, [*doubts, *more]
 
 
-def grey_from_samples(
-    samples: _Samples, *, bits: int | None = None, source: str = ""
-) -> tuple[_Grey, list[str]]:
+def grey_from_samples(samples: _Samples, *, bits: int | None = None, source: str = "") -> tuple[_Grey, list[str]]:
     """Returns grey levels for samples of one channel (or of several, channel by channel), and doubts.
 
     Args:
