@@ -19,8 +19,29 @@ Messages have four parts: what, the value got, what was expected, the next step.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Control characters, line and paragraph separators, marks that turn the direction of writing, bytes that are no UTF-8.
+_UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Returns a name or a text from a file as a terminal and a table can show it; what cannot be shown is escaped.
+
+    Args:
+        text: any string. Bytes of a file name that are no UTF-8 come out as \xff, other characters as Python writes
+            them. All else is unchanged, so that most texts are returned as they are.
+    """
+    return _UNPRINTABLE.sub(_escape, text) if _UNPRINTABLE.search(text) else text
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    if "\udc80" <= character <= "\udcff":  # how Python keeps the byte
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def describe(what: str, *, got: object = None, expected: str = "", then: str = "") -> str:
@@ -41,7 +62,7 @@ def describe(what: str, *, got: object = None, expected: str = "", then: str = "
     message = "; ".join(parts) + "."
     if then:
         message += f" {then[0].upper()}{then[1:]}."
-    return message
+    return printable(message)
 
 
 @contextmanager

@@ -6,20 +6,23 @@ one carries the refusal as a warning, so that a doubtful score never looks like 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe
+from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe, printable
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
 MAX_DECODED_BYTES = 3 * MAX_PIXELS  # what keeps the reading of one picture below 1.5 GB
+_LARGEST_JPEG_2000 = 40_000_000  # bytes; 5 s
 _SHORT_SIDE_PX = 200
 _ASPECT_RATIO = 2.0
 _FEW_LEVELS = 32
@@ -54,6 +57,14 @@ def as_unreadable(kind: str, source: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except MemoryError as error:
+        raise unreadable(
+            source,
+            "the picture cannot be read",
+            got="not enough memory",
+            expected=f"memory for {MAX_PIXELS // 1_000_000} million pixels",
+            then="read fewer pictures at a time, or on a larger machine",
+        ) from error
     except Exception as error:  # decoders raise whatever their C code reports
         raise unreadable(
             source,
@@ -116,6 +127,17 @@ def check_size(height: int, width: int, source: str, *, sample_bytes: int = 1) -
         raise too_large(f"{height} x {width} pixels of {sample_bytes} bytes", source)
 
 
+def check_jpeg_2000(height: int, width: int, channels: int, stream_bytes: int, source: str) -> None:
+    """Refuses a JPEG 2000 stream that takes openjpeg more than seconds: time goes with the coded bytes.
+
+    Raises:
+        UnreadableImageError: see `check_size`; a decoded sample counts as 4 bytes.
+    """
+    check_size(height, width, source, sample_bytes=4 * channels)
+    if stream_bytes > _LARGEST_JPEG_2000:
+        raise too_large(f"{stream_bytes // 1_000_000} MB of JPEG 2000, more than {_LARGEST_JPEG_2000 // 10**6}", source)
+
+
 def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
     """Refuses a picture that shows nothing.
 
@@ -156,7 +178,76 @@ def doubts_about_picture(pixels: NDArray[np.float32]) -> list[str]:
     levels = _count_levels(pixels[::_SAMPLED, ::_SAMPLED])
     if levels < _FEW_LEVELS and (levels := _count_levels(pixels)) < _FEW_LEVELS:  # a sample's levels are a lower bound
         doubts.append(f"The picture has only {levels} grey levels; its range may have been cut when it was saved.")
-    return doubts
+    return doubts + doubts_about_grey_levels(measure_grey_levels(pixels))
+
+
+@dataclass(frozen=True, slots=True)
+class GreyLevels:
+    """What the grey levels of a picture look like as a whole.
+
+    Attributes:
+        black: share of the pixels at level 0 or 1.
+        white: share of the pixels at level 254 or 255.
+        levels: how many of the 256 levels occur.
+        mean: mean level.
+        entropy: of the levels, in bits; 8 where all are equally frequent.
+        commonest: share of the most frequent level that is neither black nor white.
+    """
+
+    black: float
+    white: float
+    levels: int
+    mean: float
+    entropy: float
+    commonest: float
+
+
+# Of 3,000 open films all lie inside; measured by benchmarks/grey_level_guard.py, see docs/pixels.md.
+_USUAL_MEAN = (60.0, 226.0)
+_LEAST_ENTROPY = 5.0
+_LEAST_LEVELS = 100
+_MOST_BLACK = 0.5
+_MOST_WHITE = 0.06
+_MOST_OF_ONE = 0.25
+
+_MEASURED_PIXELS = 60_000
+
+
+def measure_grey_levels(pixels: NDArray[np.float32]) -> GreyLevels:
+    """Returns what the grey levels look like, from some 60,000 pixels spread over the picture.
+
+    Args:
+        pixels: (height, width) float32 in [0, 255].
+    """
+    step = max(1, math.isqrt(pixels.size // _MEASURED_PIXELS))
+    sampled = pixels[:: min(step, pixels.shape[0]), :: min(step, pixels.shape[1])]
+    counts = np.bincount(np.rint(sampled).astype(np.uint8).ravel(), minlength=256)
+    shares = counts / counts.sum()
+    filled = shares[shares > 0]
+    return GreyLevels(
+        black=float(shares[:2].sum()),
+        white=float(shares[254:].sum()),
+        levels=len(filled),
+        mean=float(shares @ np.arange(256)),
+        entropy=float(-(filled * np.log2(filled)).sum()),
+        commonest=float(shares[2:254].max()),
+    )
+
+
+def doubts_about_grey_levels(grey: GreyLevels) -> list[str]:
+    """Returns one sentence where the grey levels as a whole are not those of a chest film."""
+    odd = [
+        (grey.black > _MOST_BLACK, f"{grey.black:.0%} black"),
+        (grey.white > _MOST_WHITE, f"{grey.white:.0%} white"),
+        (grey.levels < _LEAST_LEVELS, f"{grey.levels} levels"),
+        (not _USUAL_MEAN[0] <= grey.mean <= _USUAL_MEAN[1], f"mean {grey.mean:.0f}"),
+        (grey.entropy < _LEAST_ENTROPY, f"entropy {grey.entropy:.1f} bits"),
+        (grey.commonest > _MOST_OF_ONE, f"{grey.commonest:.0%} of one grey"),
+    ]
+    found = ", ".join(text for is_odd, text in odd if is_odd)
+    if not found:
+        return []
+    return [f"The grey levels are unusual for a chest film ({found}); it may have been stored, scaled or read wrongly."]
 
 
 def _count_levels(pixels: NDArray[np.float32]) -> int:
@@ -221,9 +312,6 @@ def find_view(header: Dataset) -> str:
     return _view_in(_text(header, "SeriesDescription"))
 
 
-_OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
-
-
 def doubts_about_orientation(header: Dataset) -> list[str]:
     """Returns a sentence where the header says that the film does not lie as a reader hangs it; empty if it does.
 
@@ -232,34 +320,23 @@ def doubts_about_orientation(header: Dataset) -> list[str]:
     patient's left and feet, of a lateral one to front or back and feet (DICOM PS3.3 C.7.6.1.1.1).
     """
     stated = header.get("PatientOrientation")
-    directions = [str(part).strip().upper() for part in (stated.split("\\") if isinstance(stated, str) else stated or [])]
-    if not any(directions):
+    parts = [str(part).strip().upper() for part in (stated.split("\\") if isinstance(stated, str) else stated or [])]
+    if not any(parts):
         return []
-    shown = "\\".join(directions)
-    first = [part[:1] for part in directions]
-    if len(directions) != 2 or not all(part and set(part) <= set("LRAPHF") for part in directions):
-        return [f"The patient orientation {shown!r} cannot be read; the film may lie turned or mirrored."]
-    rows, columns = first
-    if rows == columns or rows == columns.translate(_OPPOSITE):
-        return [f"The patient orientation {shown!r} contradicts itself; the film may lie turned or mirrored."]
-    if rows in "HF":
-        return [f"The film lies on its side (patient orientation {shown!r}); it is scored as it is stored, not turned."]
-    if columns not in "HF":
-        return [f"The patient orientation {shown!r} is not that of a frontal or lateral film."]
-    mirrored, upside_down = rows == "R", columns == "H"
-    if mirrored and upside_down:
-        return [
-            f"The film lies turned by 180 degrees (patient orientation {shown!r}); it is scored as it is stored, and "
-            "left and right are exchanged in it."
-        ]
-    if mirrored:
-        return [
-            f"The film is mirrored (patient orientation {shown!r}); it is scored as it is stored, and left and right "
-            "are exchanged in it."
-        ]
-    if upside_down:
-        return [f"The film is upside down (patient orientation {shown!r}); it is scored as it is stored, not turned."]
-    return []
+    said = f"patient orientation {printable('/'.join(parts))[:40]}"
+    rows, columns = parts[0][:1], parts[-1][:1]
+    if len(parts) != 2 or not all(part and set(part) <= set("LRAPHF") for part in parts):
+        return [f"The {said} cannot be read; the film may lie turned or mirrored."]
+    if rows in "HF" and columns not in "HF":
+        return [f"The film lies on its side ({said}); it is scored as it is stored, not turned."]
+    if columns not in "HF" or rows in "HF":
+        return [f"The {said} is not that of a frontal or lateral film; it may lie turned or mirrored."]
+    exchanged = "left and right are exchanged in it"
+    return {
+        (True, True): [f"The film lies turned by 180 degrees ({said}); it is scored as it is stored, and {exchanged}."],
+        (True, False): [f"The film is mirrored ({said}); it is scored as it is stored, and {exchanged}."],
+        (False, True): [f"The film is upside down ({said}); it is scored as it is stored, not turned."],
+    }.get((rows == "R", columns == "H"), [])
 
 
 def _modality_doubts(modality: str, *, source: str, force: bool) -> list[str]:

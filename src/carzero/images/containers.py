@@ -24,7 +24,7 @@ _ORIENTATION = 0x0112
 _BROKEN_EXIF = "The EXIF data are damaged; an orientation that they may state is not applied."
 _MOST_TAGS = 4096
 _MOST_PAGES = 100_000
-_SCANNED_PIXELS = 640_000_000  # pixels x scans of a progressive JPEG; usual ones have up to 10 scans
+_SCANNED_PIXELS = 900_000_000  # pixels x scans of a progressive JPEG; usual ones have up to 10 scans
 
 
 @dataclass(frozen=True, slots=True)

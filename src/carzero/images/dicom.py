@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import read_dataset, read_preamble
@@ -25,6 +26,7 @@ from pydicom.uid import (
 from carzero.images.checks import (
     MAX_DECODED_BYTES,
     as_unreadable,
+    check_jpeg_2000,
     check_size,
     doubts_about_header,
     doubts_about_orientation,
@@ -40,7 +42,6 @@ from carzero.images.grey_levels import align, grey_from_array
 from carzero.records import Radiograph
 
 _LARGEST_DATA_SET = MAX_DECODED_BYTES + 2**24  # bytes; what a deflated file may unpack to
-_JPEG_2000 = {f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203)}
 # Native, RLE and lossless JPEG samples are words as the scanner wrote them; other streams state their own depth.
 _WHOLE_WORDS = {"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 _GROUPS_AT_START = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
@@ -102,9 +103,9 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
             source=source,
             encoding=encoding,
             view=view,
-            study_uid=str(header.get("StudyInstanceUID") or ""),
-            series_uid=str(header.get("SeriesInstanceUID") or ""),
-            sop_uid=str(header.get("SOPInstanceUID") or ""),
+            study_uid=_uid(header, "StudyInstanceUID", more),
+            series_uid=_uid(header, "SeriesInstanceUID", more),
+            sop_uid=_uid(header, "SOPInstanceUID", more),
             warnings=(*doubts, *more),
         )
 
@@ -260,8 +261,6 @@ def _check_decoded_size(header: FileDataset, source: str) -> None:
     samples = int(header.SamplesPerPixel)
     colours = samples > 1 or header.PhotometricInterpretation == "PALETTE COLOR"
     needed = max(1, int(header.BitsAllocated) // 8) * max(1, samples) * (4 if colours else 1)
-    if str(header.file_meta.TransferSyntaxUID) in _JPEG_2000:
-        needed = max(needed, 3 * samples)  # openjpeg takes 4 bytes for each
     check_size(int(header.Rows), int(header.Columns), source, sample_bytes=needed)
 
 
@@ -302,7 +301,10 @@ def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str)
         return frame, []
     jpeg_2000 = family in ("JPEG 2000", "HTJ2K")
     stream = read_j2k_header(frame) if jpeg_2000 else read_jpeg_header(frame)
-    check_size(stream.rows, stream.columns, source, sample_bytes=stream.channels * (3 if jpeg_2000 else 1))
+    if jpeg_2000:
+        check_jpeg_2000(stream.rows, stream.columns, stream.channels, len(frame), source)
+    else:
+        check_size(stream.rows, stream.columns, source, sample_bytes=stream.channels)
     ended = has_end_marker(frame)
     damage, doubts = "", []
     if ended and "JPEG" in family and family != "JPEG-LS" and not jpeg_2000:
@@ -329,6 +331,20 @@ def _grey(
         return to_grey(samples, header)
     bits = int(header.BitsStored) if samples.dtype.itemsize == 1 else None
     return grey_from_array(samples, bits=bits, source=source, force=force)
+
+
+def _uid(header: FileDataset, name: str, doubts: list[str]) -> str:
+    """Returns a unique identifier, or "" with a doubt for what is none; such a text would reach tables."""
+    tag = tag_for_keyword(name)
+    value = header.get_item(tag).value if tag is not None and tag in header else None
+    text = (value.decode("latin-1") if isinstance(value, bytes) else str(value or "")).strip(" \0")
+    if text and not _UID.fullmatch(text):
+        doubts.append(f"{name} is not a DICOM identifier and is left out.")
+        return ""
+    return text
+
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 def _encoding(header: FileDataset) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, printable
 from carzero.records import ImageItem, ImageSource
 
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
@@ -36,7 +36,7 @@ def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
         elif path.suffix.lower() in _TABLES and path.is_file():
             items += _list_table(path)
         elif path.exists():
-            items.append(ImageItem(path.name, str(path), str(path)))
+            items.append(ImageItem(printable(path.name), printable(str(path)), str(path)))
         else:
             raise TableError(
                 describe("There is no such file or folder", got=str(source), expected="a picture, a folder or a table")
@@ -75,25 +75,58 @@ def _list_folder(folder: Path) -> list[ImageItem]:
     # Of a million pictures each string counts, and so does each Path object: there is one string for a path.
     prefix = "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118
     paths = (path.removeprefix(os.path.join(os.curdir, "")) for path in _walk(str(folder)))  # noqa: PTH118
-    return [ImageItem(path.removeprefix(prefix).replace(os.sep, "/"), path, path) for path in paths]
+    items = [
+        ImageItem(printable(path.removeprefix(prefix).replace(os.sep, "/")), printable(path), path) for path in paths
+    ]
+    if any(item.path is not item.image for item in items):  # two names may look alike once they can be shown
+        items = _number_doubles(items)
+    return items
+
+
+def _number_doubles(items: list[ImageItem]) -> list[ImageItem]:
+    seen: Counter[str] = Counter()
+    numbered = []
+    for item in items:
+        seen[item.image_id] += 1
+        number = f" ({seen[item.image_id]})" if seen[item.image_id] > 1 else ""
+        numbered.append(replace(item, image_id=item.image_id + number, path=item.path + number) if number else item)
+    return numbered
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Paths of the pictures in a folder and below it, by suffix, in the order of their parts; nothing hidden."""
+    """Paths of the pictures in a folder and below it, by suffix, in the order of their parts; nothing hidden.
+
+    Links to folders are not followed. A link that leads nowhere, a pipe or a socket under a picture's name is listed:
+    reading it says what it is, and waits for nothing.
+    """
+    waiting = [iter(_scan(folder))]
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+        elif entry.is_dir(follow_symlinks=False):
+            waiting.append(iter(_scan(entry.path)))
+        elif os.path.splitext(entry.name)[1].lower() in _PICTURES and not _is_folder(entry):  # noqa: PTH122
+            yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
-            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise TableError(
             describe(
                 f"The folder {folder} cannot be listed", got=str(error), then="make it readable, or move it elsewhere"
             )
         ) from error
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in _PICTURES and entry.is_file():  # noqa: PTH122
-            yield entry.path
 
 
 def _list_table(table: Path) -> list[ImageItem]:

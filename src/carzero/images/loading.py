@@ -18,6 +18,7 @@ from carzero.core.lookahead import ahead
 from carzero.core.system import count_cores
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 from carzero.errors import ImageError, UnreadableImageError, describe
+from carzero.images.checks import as_unreadable
 from carzero.images.geometry import PixelTransform
 from carzero.images.reading import load_image, to_model_input
 from carzero.records import FailedImage, ImageItem, LoadedImage, to_info
@@ -37,14 +38,9 @@ def load_item(
     Raises:
         ImageError: the image cannot be read, or is not a chest radiograph.
     """
-    try:
+    with as_unreadable("image", item.path):
         radiograph = load_image(item.image, force=force)
         levels = to_model_input(radiograph, transform)
-    except ImageError:
-        raise
-    except (OSError, MemoryError) as error:
-        got = str(error) or "not enough memory"
-        raise UnreadableImageError(describe(f"{item.path or 'The picture'} cannot be read", got=got)) from error
     return LoadedImage(item, to_info(radiograph), levels, radiograph if keep_pixels else None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from carzero.images.checks import as_unreadable, check_size, refuse_unless_forced, too_large
+from carzero.images.checks import as_unreadable, check_jpeg_2000, check_size, refuse_unless_forced, too_large
 from carzero.images.codecs import read_j2k_header, read_jpeg_header
 from carzero.images.containers import to_plain_jpeg, to_plain_png, to_plain_tiff, turn
 from carzero.images.damage import find_deflate_damage, find_jpeg_damage, find_tiff_damage
@@ -64,7 +64,7 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str,
         samples, bits, orientation, doubts = _DECODERS[name](data, source, force)
         grey, more = grey_from_array(samples, bits=bits, source=source, force=force)
         depth = bits or find_depth(samples)
-        if name == "JPEG" and samples.ndim == 3 and samples.dtype == np.uint8:
+        if name == "JPEG" and samples.ndim == 3 and not read_jpeg_header(data).needs_imagecodecs:
             del samples  # the stream's own brightness, as other readers take it; equal within rounding
             grey = _jpeg_brightness(to_plain_jpeg(data).data)
     return turn(grey, orientation), f"{name} {depth}-bit", [*doubts, *more]
@@ -158,7 +158,7 @@ def _decode_bmp(data: bytes, source: str, force: bool) -> _Decoded:
 
 def _decode_jpeg_2000(data: bytes, source: str, force: bool) -> _Decoded:
     header = read_j2k_header(data)
-    check_size(header.rows, header.columns, source, sample_bytes=3 * header.channels)  # openjpeg takes 4 for each
+    check_jpeg_2000(header.rows, header.columns, header.channels, len(data), source)
     samples = np.asarray(imagecodecs.jpeg2k_decode(data))
     return samples, None, 1, []
 

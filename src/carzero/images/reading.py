@@ -6,26 +6,25 @@ about it stands in its `warnings`.
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from carzero.images.checks import check_grey_levels, doubts_about_picture, unreadable
+from carzero.errors import printable
+from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_picture, unreadable
 from carzero.images.dicom import decode_dicom, is_dicom
 from carzero.images.geometry import PixelTransform
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, grey_from_image, sniff_raster
 from carzero.records import ImageSource, Radiograph
 
-if TYPE_CHECKING:
-    import os
-
-
-_LARGEST_FILE = 2**30
+_LARGEST_FILE = 2**28
 
 
 def load_image(
@@ -53,8 +52,15 @@ def load_image(
         return image
     if isinstance(image, str | Path):
         return load_radiograph(image, force=force)
+    with as_unreadable("image", source):
+        return _checked(_to_radiograph(image, source=source, view=view, bits=bits, force=force))
+
+
+def _to_radiograph(
+    image: bytes | NDArray[np.generic] | Image.Image, *, source: str, view: str, bits: int | None, force: bool
+) -> Radiograph:
     if isinstance(image, bytes):
-        return _checked(_decode(image, source=source, force=force))
+        return _decode(image, source=source, force=force)
     if isinstance(image, np.ndarray):
         grey, doubts = grey_from_array(image, bits=bits, source=source, force=force)
         encoding = f"array {image.dtype}"
@@ -69,7 +75,7 @@ def load_image(
             expected="a NumPy array or a Pillow image; or a path, a file's bytes, a Radiograph",
             then="pass one of these",
         )
-    return _checked(Radiograph(grey, source=source, encoding=encoding, view=view, warnings=tuple(doubts)))
+    return Radiograph(grey, source=source, encoding=encoding, view=view, warnings=tuple(doubts))
 
 
 def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Radiograph:
@@ -84,28 +90,9 @@ def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Rad
         UnreadableImageError: no such file, or not a complete picture in one of these formats; never overridden.
         UnsuitableImageError: readable but not a chest radiograph, not forced.
     """
-    file = Path(path)
-    source = str(path)
-    problem = _file_problem(file)
-    if problem:
-        raise unreadable(
-            source,
-            "the file cannot be read",
-            got=problem,
-            expected="a PNG, JPEG, TIFF or DICOM file",
-            then="check the path",
-        )
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise unreadable(
-            source,
-            "the file cannot be read",
-            got=f"{type(error).__name__}: {error.strerror}",
-            expected="a readable file",
-            then="check the file's permissions and its disk",
-        ) from error
-    return _checked(_decode(data, source=source, force=force))
+    source = printable(str(path))
+    with as_unreadable("image", source):
+        return _checked(_decode(_read_bytes(Path(path), source), source=source, force=force))
 
 
 def to_model_input(radiograph: Radiograph, transform: PixelTransform) -> NDArray[np.uint8]:
@@ -136,16 +123,57 @@ def _checked(radiograph: Radiograph) -> Radiograph:
     return replace(radiograph, pixels=pixels, warnings=(*radiograph.warnings, *doubts))
 
 
+def _read_bytes(file: Path, source: str) -> bytes:
+    """Returns a regular file's bytes; pipes, sockets and devices are never waited for."""
+    problem = _file_problem(file)
+    try:
+        if not problem:
+            descriptor = os.open(file, os.O_RDONLY | _UNBLOCKED)
+            with os.fdopen(descriptor, "rb") as stream:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    return stream.read(_LARGEST_FILE + 1)
+            problem = "no regular file"
+    except OSError as error:
+        raise unreadable(
+            source,
+            "the file cannot be read",
+            got=f"{type(error).__name__}: {error.strerror}",
+            expected="a readable file",
+            then="check the file's permissions and its disk",
+        ) from error
+    raise unreadable(
+        source,
+        "the file cannot be read",
+        got=problem,
+        expected="a PNG, JPEG, TIFF or DICOM file",
+        then="check the path",
+    )
+
+
+_UNBLOCKED = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
 def _file_problem(file: Path) -> str:
     """Returns why a path cannot hold a picture, or ""."""
     try:
-        if file.is_dir():
-            return "a directory"
-        if not file.exists():
-            return "no such file"
-        size = file.stat().st_size
+        found = file.stat()
+    except FileNotFoundError:
+        return "a link to a file that does not exist" if file.is_symlink() else "no such file"
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return "a link that leads back to itself"
         return f"{type(error).__name__}: {error}"
+    if not stat.S_ISREG(found.st_mode):
+        return _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+    size = found.st_size
     if size == 0:
         return "an empty file"
     return f"{size} bytes, more than {_LARGEST_FILE}" if size > _LARGEST_FILE else ""
