@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import imagecodecs
@@ -49,12 +50,12 @@ def read_in_child(file: Path) -> str:
     return said.strip()
 
 
-def deflated(head: bytes, mebibytes: int, meta: bytes) -> bytes:
-    """Returns a deflated DICOM file of zeros behind a real header."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+@cache
+def deflated(head: bytes, mebibytes: int) -> bytes:
+    """Returns a real header and zeros as a deflated data set."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
     zeros = bytes(1 << 20)
-    body = packer.compress(head) + b"".join(packer.compress(zeros) for _ in range(mebibytes)) + packer.flush()
-    return meta + body
+    return packer.compress(head) + b"".join(packer.compress(zeros) for _ in range(mebibytes)) + packer.flush()
 
 
 def element(group: int, number: int, kind: bytes, value: bytes) -> bytes:
@@ -82,7 +83,7 @@ PIXELS = b"\xe0\x7f\x10\x00OW\0\0" + struct.pack("<I", 2000 << 20)
     ids=["plain", "late", "wrong length", "no preamble", "late without preamble"],
 )
 def test_deflated_bombs(tmp_path: Path, meta: bytes) -> None:
-    (tmp_path / "bomb.dcm").write_bytes(deflated(HEAD + PIXELS, 2000, meta))
+    (tmp_path / "bomb.dcm").write_bytes(meta + deflated(HEAD + PIXELS, 1500))
     assert "unpacks to more than any radiograph" in read_in_child(tmp_path / "bomb.dcm")
 
 
@@ -202,7 +203,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
     ),
     "DICOM of 79 million values of 16 bits": lambda: dicom(np.arange(8900**2, dtype=np.uint16).reshape(8900, 8900)),
     "RLE of single bytes": lambda: _rle(5000),
-    "JPEG 2000 of noise": lambda: _jpeg_2000(4200),
+    "JPEG 2000 of noise": lambda: _jpeg_2000(2500),
     "JPEG of 79 million pixels": lambda: encode(np.tile(film(890, 890), (10, 10)), "JPEG"),
     "progressive colour JPEG of 64 million pixels": lambda: encode(
         np.repeat(np.tile(film(800, 800), (10, 10))[..., None], 3, axis=2), "JPEG", progressive=True
@@ -219,4 +220,4 @@ def test_largest_pictures(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyP
     file = tmp_path / "large"
     file.write_bytes(LARGE[kind]())
     said = read_in_child(file)
-    assert said == "read" or "too large" in said
+    assert said == "read" or "too large" in said or "is constant" in said

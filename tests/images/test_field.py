@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from carzero.data.image_checks import check_picture
-from carzero.errors import UnreadableImageError
+from carzero.errors import TableError, UnreadableImageError
 from carzero.images import load_radiograph
-from carzero.training.batches.image_cache import read_square
+from carzero.training.batches.image_cache import save_films
 
 FIELD = Path(__file__).parent / "fixtures" / "field"
 DAMAGED = ["f09_cut_with_end_marker.jpg", "f09_zeroed_bytes.jpg"]
@@ -20,12 +20,12 @@ def odd(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_jpeg_is_refused_everywhere(name: str) -> None:
+def test_damaged_jpeg_is_refused_everywhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="Corrupt JPEG data: premature end of data segment"):
         load_radiograph(FIELD / name, force=True)
     assert check_picture(str(FIELD / name)).kind == "unreadable-picture"
-    with pytest.raises(UnreadableImageError):
-        read_square(str(FIELD / name), 64)
+    with pytest.raises(TableError, match="premature end of data segment"):
+        save_films([str(FIELD / name)], 64, tmp_path)
 
 
 def test_whole_jpeg_is_read() -> None:
