@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, help="full-size weights; convert_full_size.py --keep DIR makes them")
     films = Path(__file__).parents[2] / "shared" / "data" / "nih" / "images"
-    parser.add_argument("--films", type=Path, default=films, help="folder of pictures to enlarge")
+    parser.add_argument("--films", type=Path, default=films, help="folder of images to enlarge")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")

@@ -1,8 +1,8 @@
 """Every error CARZero raises on purpose, as one tree.
 
     CARZeroError
-    ├── ImageError               a picture cannot or should not be scored
-    │   ├── UnreadableImageError     broken, empty, truncated, constant, not a picture: never scored
+    ├── ImageError               an image cannot or should not be scored
+    │   ├── UnreadableImageError     broken, empty, truncated, constant, not an image: never scored
     │   └── UnsuitableImageError     readable, but not a chest radiograph: scored only when forced
     ├── PromptError              words that cannot be asked
     ├── TableError               a table that lacks a column, has doubled keys, or does not fit the run
@@ -85,11 +85,11 @@ class CARZeroError(Exception):
 
 
 class ImageError(CARZeroError, ValueError):
-    """A picture cannot or should not be scored."""
+    """An image cannot or should not be scored."""
 
 
 class UnreadableImageError(ImageError):
-    """The file is broken, empty, truncated, constant or no picture at all; no option overrides it."""
+    """The file is broken, empty, truncated, constant or no image at all; no option overrides it."""
 
 
 class UnsuitableImageError(ImageError):

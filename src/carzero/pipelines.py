@@ -38,7 +38,7 @@ class _Scores(TypedDict):
 
 
 class ZeroShotCXRPipeline(Pipeline):
-    """Scores radiographs against labels: a list of `{"label", "score"}` a picture, best first; scores are raw logits.
+    """Scores radiographs against labels: a list of `{"label", "score"}` an image, best first; scores are raw logits.
 
     Unlike the general zero-shot image pipeline it reads clinical files with CARZero's own pixel handling, asks the
     paper's "There is ..." and takes no softmax over labels, which are not exclusive. It computes in float32, as
@@ -92,7 +92,7 @@ class ZeroShotCXRPipeline(Pipeline):
         return sorted(scored, key=lambda entry: -entry["score"])
 
     def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank[object]:
-        """The encoded prompts; kept until other labels are asked, so that a loop over pictures encodes them once."""
+        """The encoded prompts; kept until other labels are asked, so that a loop over images encodes them once."""
         kept: PromptBank[object] | None = getattr(self, "_kept_bank", None)
         if kept is None or kept.prompt_set.hash != prompt_set.hash:
             kept = backend.encode_prompts(self.processor, prompt_set)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The processor: pictures and words in, the model's tensors out."""
+"""The processor: images and words in, the model's tensors out."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ class CARZeroProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
         **_: object,
     ) -> BatchFeature:
-        """Processes pictures, texts or both.
+        """Processes images, texts or both.
 
         Args:
-            images: a picture or a sequence of them: path, array, PIL image or `Radiograph`.
+            images: an image or a sequence of them: path, array, PIL image or `Radiograph`.
             text: a text or a sequence of them; cleaned as the released code does. A one-word text becomes empty.
             return_tensors: "pt" or "np".
 

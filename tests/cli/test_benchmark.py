@@ -1,4 +1,4 @@
-"""`carzero benchmark`, the real command: from pictures and from score files, refusals, resuming, what lies in --out."""
+"""`carzero benchmark`, the real command: from images and from score files, refusals, resuming, what lies in --out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_from_pictures_to_a_report_and_again_from_its_own_scores(
     assert len(manifest["weights_sha256"]) == len(manifest["prompts_sha256"]) == 64
     assert "12 of them" in manifest["intervals"], "patients"
     assert f"scored {FILMS} of {FILMS}" in done.stderr
-    assert "note: The published figures rest on 22433 pictures, these on 24" in done.stderr
+    assert "note: The published figures rest on 22433 images, these on 24" in done.stderr
     assert json.loads((out / "metrics.json").read_text()) == printed
     assert {path.name for path in out.iterdir()} == {
         *("metrics.csv", "metrics.json", "manifest.json", "report.html", "forest.png", "roc.png"),
@@ -104,13 +104,13 @@ def test_broken_and_missing_pictures_are_left_out_and_listed(
 ) -> None:
     for film in sorted((root / "chestxray14").rglob("*.png"))[1:]:
         (tmp_path / film.name).write_bytes(film.read_bytes())
-    (tmp_path / "00000003_001.png").write_bytes(b"no picture")
+    (tmp_path / "00000003_001.png").write_bytes(b"no image")
     labels = [root / "chestxray14" / name for name in ("test_list.txt", "Data_Entry_2017_v2020.csv")]
     command = ("chestxray14", *labels, "--images", tmp_path, "-w", tiny_weights, "--rounds", 20)
     out, err = benchmark(*command, "--allow-missing", code=1)
     assert "ChestXray14, 22 pictures: AUROC" in out
     assert "2 of the set have no score" in err
-    assert "1 pictures were not scored and are left out:" in err
+    assert "1 images were not scored and are left out:" in err
     assert "  00000003_001.png: " in err
 
 
@@ -148,11 +148,11 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchma
     (tmp_path / "empty").mkdir()
     cases = {
         "name it with --image-list": ("chestxray14", *labels, *scores),
-        "2 rows of scores and 1 pictures": ("chestxray14", *labels, *scores, "--image-list", tmp_path / "images.csv"),
+        "2 rows of scores and 1 images": ("chestxray14", *labels, *scores, "--image-list", tmp_path / "images.csv"),
         "cannot be read": ("chestxray14", *labels, "--scores", tmp_path / "nowhere.csv"),
-        "no such folder of pictures": ("chestxray14", *labels, "--images", tmp_path / "nowhere"),
+        "no such folder of images": ("chestxray14", *labels, "--images", tmp_path / "nowhere"),
         "not given and not found": ("chestxray14", "--images", tmp_path / "empty"),
-        "24 of 24 pictures are not below": ("chestxray14", *labels, "--images", tmp_path / "empty"),
+        "24 of 24 images are not below": ("chestxray14", *labels, "--images", tmp_path / "empty"),
         "No set has a folder here": ("all", "--images", tmp_path / "empty"),
         "has no boxes": ("chestxray14", *labels, "--images", folder, "--task", "pointing"),
         "is no table of maps": ("chestxdet10", root / "chestxdet10" / "test.json", *scores, "--task", "pointing"),

@@ -72,7 +72,7 @@ def test_ones_own_scores_beside_them(study: Path, tmp_path: Path, capsys: pytest
     command = ("compare", tmp_path / "ours.csv", "--readers", study, "--bootstrap", 20)
     code, out, err = in_process(capsys, *command, "--labels", "Edema", "--json")
     assert code == 0, err
-    assert rows_of(out)["ours", "Edema", "auroc"]["value"] == 1, "the mean over a study's pictures"
+    assert rows_of(out)["ours", "Edema", "auroc"]["value"] == 1, "the mean over a study's images"
     (described,) = json.loads(out)["manifest"]["scores"]
     assert described["sha256"] == hash_file(tmp_path / "ours.csv")
     code, out, _ = in_process(capsys, *command, "--labels", "Edema")
@@ -91,7 +91,7 @@ def test_ones_own_scores_beside_them(study: Path, tmp_path: Path, capsys: pytest
     frame.iloc[2:].to_csv(tmp_path / "ours.csv", index=False)
     code, _, err = in_process(capsys, *command, "--labels", "Edema")
     assert code == 2
-    assert "no picture of 1 of 60 studies" in err
+    assert "no image of 1 of 60 studies" in err
 
 
 def test_files_that_do_not_belong_together(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

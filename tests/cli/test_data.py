@@ -139,7 +139,7 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
         "There are no reports": ("import", "openi", tmp_path, "--out", tmp_path / "out.csv"),
         "expected numbers such as": ("import", "folder", tmp_path, "--out", tmp_path / "out.csv", "--split", "most"),
         "do not fit": ("import", "folder", tmp_path, "--out", tmp_path / "out.csv", "--split", "0.9,0.9,0.9"),
-        "No pictures are found": ("import", "folder", tmp_path, "--out", tmp_path / "out.csv"),
+        "No images are found": ("import", "folder", tmp_path, "--out", tmp_path / "out.csv"),
     }
     for message, arguments in cases.items():
         done = carzero(*arguments)
@@ -166,7 +166,7 @@ def test_import_mimic(picture: Path, tmp_path: Path) -> None:
     validated = carzero("validate", out, "--jobs", "1", "--json")
     assert validated.returncode == 1
     found = json.loads(validated.stdout)
-    assert found["dropped"] == {"picture-leakage": 2}, "all pictures of the made-up release are one, in test too"
+    assert found["dropped"] == {"picture-leakage": 2}, "all images of the made-up release are one, in test too"
     wide = carzero("import", "mimic-cxr", root, "--out", out, "--views", "all", "--labels", "none", "--json")
     assert json.loads(wide.stdout)["views"] == {"AP": 1, "LATERAL": 1, "PA": 1, "": 1}
 

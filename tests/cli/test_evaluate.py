@@ -124,7 +124,7 @@ class TestEvaluate:
             (["--threshold-from", "nowhere.json"], "nowhere.json is no calibration"),
             (["--pairs"], "has no pairs"),
             (["--out", "x.xlsx"], "format is unknown"),
-            (["--truth-id", "key"], "no column with each picture's key"),
+            (["--truth-id", "key"], "no column with each image's key"),
         ],
     )
     def test_wrong_use(
@@ -192,8 +192,8 @@ class TestCalibrate:
         rows = rows_of(stdout)
         for metric in ("f1", "brier", "expected_calibration_error"):
             assert rows["all", "edema", metric]["method"].endswith("the same set (optimistic)")
-        assert "thresholds were chosen on these very pictures" in err
-        assert "probabilities were fitted on these very pictures" in err
+        assert "thresholds were chosen on these very images" in err
+        assert "probabilities were fitted on these very images" in err
 
     def test_thresholds_of_the_same_set_say_so(
         self, sets: dict[str, tuple[Path, Path]], capsys: pytest.CaptureFixture[str]
@@ -287,14 +287,14 @@ class TestCompare:
         code, out, err = in_process(capsys, *arguments)
         assert code == 0
         assert json.loads(out)["manifest"]["account"]["images"] == 70
-        assert "10 pictures are in one score table only" in err
+        assert "10 images are in one score table only" in err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["A"], "expected two score tables, got 1"),
             (["A", "A", "--names", "x,x"], "expected two different names"),
-            (["A", "A", "--plot", "p.png"], "this picture is one of a reader study"),
+            (["A", "A", "--plot", "p.png"], "this image is one of a reader study"),
         ],
     )
     def test_wrong_use(

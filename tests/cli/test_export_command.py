@@ -56,7 +56,7 @@ def test_unreadable_calibration_films_are_listed(
     mixed.mkdir()
     for film in films[:4]:
         shutil.copy(film, mixed)
-    (mixed / "broken.png").write_text("no picture")
+    (mixed / "broken.png").write_text("no image")
     arguments = ["export", tiny_weights, "--to", "openvino", "--dtype", "int8", "--out", tmp_path / "out"]
     code, stdout, stderr = in_process(capsys, *arguments, "--calibration", mixed, "--json")
     assert code == 1
@@ -65,7 +65,7 @@ def test_unreadable_calibration_films_are_listed(
     assert "broken.png" in stderr
     code, _, stderr = in_process(capsys, *arguments, "--calibration", mixed / "broken.png", "--overwrite")
     assert code == 2
-    assert "Too few of the calibration pictures" in stderr
+    assert "Too few of the calibration images" in stderr
     assert (tmp_path / "out" / "export.json").is_file(), "the earlier export stays"
 
 

@@ -35,13 +35,13 @@ def test_sentences_json_and_files(films: list[Path], tiny_weights: Path, tmp_pat
 def test_a_table_failures_and_doubts_of_the_demo(
     films: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     code, out, err = in_process(capsys, "ground", films[0], tmp_path / "broken.png", "-l", "edema,mass")
     assert code == 1, err
     assert "peak x, y" in out
     assert "a map says where, not whether" in out
     assert len([line for line in out.splitlines() if line.strip().startswith(films[0].name)]) == 2
-    assert "1 of 2 pictures were not read:" in err
+    assert "1 of 2 images were not read:" in err
     assert "  broken.png: " in err
     assert "warning: Maps of the demo weights are not to be trusted" in err
 

@@ -17,7 +17,7 @@ from tests.support.released import FIXTURES
 
 PICTURE = FIXTURES / "images" / "img0.png"
 REFUSED = {
-    "text.png": "no picture",
+    "text.png": "no image",
     "empty.png": "empty",
     "cut.jpg": "truncated|cut",
     "ct.dcm": "CT",
@@ -30,7 +30,7 @@ RG1 = ("RG1_UNCR.dcm", "RG1_UNCI.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_store = pytest.importorskip("data_store", reason="needs the package pydicom-data (extra test)")
     folder = tmp_path_factory.mktemp("share")
-    (folder / "text.png").write_text("this is no picture\n")
+    (folder / "text.png").write_text("this is no image\n")
     (folder / "empty.png").touch()
     grey = Image.open(PICTURE).convert("L")
     grey.save(folder / "whole.jpg", quality=95)
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "hand.dcm").write_bytes(dicom(film(), BodyPartExamined="HAND"))
     shutil.copy(PICTURE, folder / "eight.png")
     deep = np.asarray(grey).astype(np.uint16) * 16
-    deep[0, 0] = 4095  # a 12-bit picture uses its range
+    deep[0, 0] = 4095  # a 12-bit image uses its range
     Image.fromarray(deep).save(folder / "twelve_in_sixteen.png")
     for name in RG1:
         shutil.copy(Path(data_store.__file__).parent / "data" / name, folder / name)
@@ -59,7 +59,7 @@ def test_right_scores_for_what_is_right_and_a_reason_for_each_of_the_rest(folder
     scores = {row["image_id"]: np.array([row["logit:pneumonia"], row["logit:edema"]]) for row in result["scores"]}
     assert scores.keys() == {"whole.jpg", "eight.png", "twelve_in_sixteen.png", *RG1}
     spread = max(np.abs(scores["eight.png"] - scores["RG1_UNCR.dcm"]))
-    assert spread > 0.01, "the pictures must differ, or equal scores prove nothing"
+    assert spread > 0.01, "the images must differ, or equal scores prove nothing"
     np.testing.assert_allclose(scores["twelve_in_sixteen.png"], scores["eight.png"], atol=0.05 * spread)
     np.testing.assert_allclose(scores["whole.jpg"], scores["eight.png"], atol=0.05 * spread)
     np.testing.assert_allclose(scores["RG1_J2KR.dcm"], scores["RG1_UNCR.dcm"], atol=1e-5)

@@ -44,11 +44,11 @@ def refused(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def mixed(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two films, a file that is no picture, a film cut in half, and a CT."""
+    """A folder with two films, a file that is no image, a film cut in half, and a CT."""
     folder = tmp_path_factory.mktemp("mixed")
     for film in films[:2]:
         (folder / film.name).write_bytes(film.read_bytes())
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     (folder / "cut.png").write_bytes(films[2].read_bytes()[:2000])
     (folder / "ct.dcm").write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
     return folder
@@ -64,7 +64,7 @@ def test_a_table_on_stdout_and_failures_on_stderr(mixed: Path, tiny_weights: Pat
     assert all(len([float(value) for value in row[1:]]) == 2 for row in rows)
     assert "raw logits; not probabilities" in done.stdout
     assert "broken" not in done.stdout
-    assert "3 of 5 pictures were not scored:" in done.stderr
+    assert "3 of 5 images were not scored:" in done.stderr
     for name in ("broken.png", "cut.png", "ct.dcm"):
         (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"  {name}: ")]
         assert "got" in line
@@ -118,7 +118,7 @@ def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Pa
     (tmp_path / "file").write_text("")
     cases = {
         "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
-        "No pictures are found": (tmp_path / "empty", "-l", "edema"),
+        "No images are found": (tmp_path / "empty", "-l", "edema"),
         "Nothing is asked; expected labels": (film,),
         "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "asked.yaml"),
         "is no mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
@@ -148,7 +148,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of many films and one file that is none."""
     folder = tmp_path_factory.mktemp("many")
     save_films(folder, MANY, side_px=160)
-    (folder / "film_060.png").write_bytes(b"no picture")
+    (folder / "film_060.png").write_bytes(b"no image")
     return folder
 
 
@@ -169,7 +169,7 @@ def rows_in(journal: Path) -> int:
 
 @pytest.fixture
 def start(many: Path, tiny_weights: Path) -> Iterator[Start]:
-    """Starts a run on many pictures, one at a time, which stands still at its first progress line."""
+    """Starts a run on many images, one at a time, which stands still at its first progress line."""
     started: list[Stalled] = []
 
     def run(out: Path) -> Stalled:

@@ -1,4 +1,4 @@
-"""Lists of pictures, tables in every format, score tables there and back, and files that are whole or not there."""
+"""Lists of images, tables in every format, score tables there and back, and files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ class TestListImages:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("name,age\na.png,1\n", r"has no column that names pictures; got \['name', 'age'\].*Rename the column"),
-            ("path\na.png\n\n,\n", "cannot be read|names no picture"),
-            ("image_id,path\nx,a.png\ny,\n", "Row 2 of .* names no picture"),
-            ("image_id,path\nx,a.png\n,b.png\n", "Row 2 of .* names no picture"),
+            ("name,age\na.png,1\n", r"has no column that names images; got \['name', 'age'\].*Rename the column"),
+            ("path\na.png\n\n,\n", "cannot be read|names no image"),
+            ("image_id,path\nx,a.png\ny,\n", "Row 2 of .* names no image"),
+            ("image_id,path\nx,a.png\n,b.png\n", "Row 2 of .* names no image"),
             ("image_id,path\nx,a.png\nx,b.png\n", r"repeats values of image_id; got \['x'\]"),
-            ("path\na.png\na.png\n", "Pictures are given more than once|repeats"),
-            ("path\n", "No pictures are found"),
+            ("path\na.png\na.png\n", "Images are given more than once|repeats"),
+            ("path\n", "No images are found"),
             ("", "cannot be read"),
         ],
     )
@@ -110,9 +110,9 @@ class TestListImages:
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match=r"no such file or folder; got '.*nowhere\.png'"):
             list_images([tmp_path / "nowhere.png"])
-        with pytest.raises(TableError, match=r"No pictures are found; got \['.*'\]; expected files ending in .*\.dcm"):
+        with pytest.raises(TableError, match=r"No images are found; got \['.*'\]; expected files ending in .*\.dcm"):
             list_images([tmp_path])
-        with pytest.raises(TableError, match="No pictures are found"):
+        with pytest.raises(TableError, match="No images are found"):
             list_images([])
 
     def test_the_same_picture_twice(self, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_processes_end_with_their_parent() -> None:
 
 
 class ByHand(Readers):
-    """Readers whose pictures are finished by the test."""
+    """Readers whose images are finished by the test."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count)
@@ -108,7 +108,7 @@ def test_order_is_kept_where_it_is_promised() -> None:
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_threads_and_processes_read_the_same(isolated: bool, films: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     sources: list[Any] = [*films[:3], tmp_path / "broken.png", tmp_path / "gone.png"]
     items = [ImageItem(Path(path).name, str(path), str(path)) for path in sources]
     items.append(ImageItem("array", "", np.arange(400, dtype=np.uint8).reshape(20, 20)))
@@ -134,8 +134,8 @@ def test_a_file_that_its_reader_does_not_survive_fails_alone(
         found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, transform=PixelTransform(36, 32)))
     assert [result.failure.reason if isinstance(result, FailedImage) else "" for result in found] == [
         "",
-        "/crash: its reader crashed; got 'exit status -11'; expected a picture that its decoder gets through. "
-        "Export the picture again, or leave it out.",
+        "/crash: its reader crashed; got 'exit status -11'; expected an image that its decoder gets through. "
+        "Export the image again, or leave it out.",
         "",
         "",
     ]

@@ -157,7 +157,7 @@ def test_spellings_of_splits(given: str, read: str, tmp_path: Path) -> None:
         (
             ["image,text", "a.png,No edema", "b.png,No edema", "./a.png,A nodule"],
             "image-twice",
-            r"has pictures named more than once \(1\): .*a\.png' \(rows 1, 3\).*Join the rows' sentences",
+            r"has images named more than once \(1\): .*a\.png' \(rows 1, 3\).*Join the rows' sentences",
         ),
         (
             ["image,text,split,patient_id", "a,x,train,7", "b,x,train,8", "c,x,val,7", "d,x,test,7", "e,x,train,"],
@@ -214,11 +214,11 @@ def test_what_is_no_leakage(tmp_path: Path) -> None:
     [
         (
             ["picture,text", "a.png,x"],
-            r"lacks columns; got \['picture', 'text'\]; expected image \(or.*--column",
+            r"lacks columns; got \['image', 'text'\]; expected image \(or.*--column",
         ),
         (["image,split", "a.png,train"], r"lacks columns.*at least one of sentences, text, impression, findings, pres"),
         (["image,text"], "has no row to train on; got '0 rows"),
-        (["image,text", ",A text", "b.png,"], "has no row to train on; got '2 rows without a picture or without text"),
+        (["image,text", ",A text", "b.png,"], "has no row to train on; got '2 rows without an image or without text"),
         (
             ["image,sentences", "a.png,There is edema"],
             r"sentences of .* 1 rows \(1\); got 'There is edema'; exp",

@@ -1,4 +1,4 @@
-"""Validation of training tables: what is dropped and why, doubts, counts, and pictures read in several processes."""
+"""Validation of training tables: what is dropped and why, doubts, counts, and images read in several processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save_film(path: Path, seed: int) -> Path:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Twelve rows, five of them good; two of these show one picture."""
+    """Twelve rows, five of them good; two of these show one image."""
     for name, seed in {"a.png": 1, "b.png": 2, "c.png": 3, "b_again.tif": 2, "a_again.dcm": 1, "d.png": 4}.items():
         save_film(tmp_path / name, seed)
     (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
@@ -63,7 +63,7 @@ DROPPED = [
     (5, "photograph.png", "unsuitable-picture", "colour"),
     (6, "c.png", "text-cleaned-away", "two words"),
     (7, "no_text.png", "no-text", "neither text nor a finding"),
-    (8, "", "no-image", "names no picture"),
+    (8, "", "no-image", "names no image"),
     (10, "a_again.dcm", "picture-leakage", "row 1, which belongs to test"),
 ]
 
@@ -81,10 +81,10 @@ def test_each_row_is_kept_or_dropped_for_a_reason(jobs: int, table: Path) -> Non
     assert [Path(image).name for image in found.pairs.table.images] == [
         *("a.png", "b.png", "b_again.tif", "d.png", "small.png")
     ]
-    assert found.doubts[0] == (9, "The same picture stands in row 2 too.")
+    assert found.doubts[0] == (9, "The same image stands in row 2 too.")
     assert found.doubts[1][0] == 12
     assert "small" in found.doubts[1][1]
-    assert found.warnings == ["Pictures that stand in another split too, and are left out: 1."]
+    assert found.warnings == ["Images that stand in another split too, and are left out: 1."]
     assert [done for done, _, _ in steps] == list(range(1, 10))
     assert steps[-1] == (9, 3, 9)
 

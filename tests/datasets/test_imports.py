@@ -1,4 +1,4 @@
-"""Imports of official releases, on files in their layouts: what becomes of each picture, and what is refused."""
+"""Imports of official releases, on files in their layouts: what becomes of each image, and what is refused."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ class TestOpeni:
             "reports with findings": 2,
             "pictures named": 4,
         }
-        assert result.missing == {"reports without text": ["CXR10"], "reports without a picture": ["CXR3"]}
+        assert result.missing == {"reports without text": ["CXR10"], "reports without an image": ["CXR3"]}
 
     def test_missing_pictures_and_views_of_the_projections(self, film: Path, tmp_path: Path) -> None:
         root = save_openi(tmp_path, OPENI)
@@ -285,10 +285,10 @@ class TestOpeni:
         root = save_openi(tmp_path, OPENI)
         save_pictures(tmp_path / "a", film, "CXR2_IM-0652-1001.png")
         save_pictures(tmp_path / "b", film, "2_IM-0652-1001.dcm.png")
-        with pytest.raises(TableError, match=r"One picture has two files.*--images"):
+        with pytest.raises(TableError, match=r"One image has two files.*--images"):
             import_openi(root)
         assert len(import_openi(root, images=tmp_path / "b").rows) == 1
-        with pytest.raises(TableError, match="no such folder of pictures"):
+        with pytest.raises(TableError, match="no such folder of images"):
             import_openi(root, images=tmp_path / "c")
 
     def test_other_pictures_are_no_matter(self, film: Path, tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ class TestFolder:
         (root / "p2" / "q_2.txt").write_text("INDICATION: Cough.\nIMPRESSION: No edema.")
         (root / "p2" / "silent.txt").write_text("INDICATION: Cough.")
         (root / "p2" / "broken.txt").write_bytes(b"\xe9t\xe9")
-        (root / "p2" / "orphan.txt").write_text("No picture.")
+        (root / "p2" / "orphan.txt").write_text("No image.")
         (root / "top.txt").write_text("No effusion.")
         return root
 
@@ -398,8 +398,8 @@ class TestFolder:
         assert result.missing == {
             "pictures without a report": ["p1/b/no_text.png"],
             "reports that cannot be read": ["p2/broken.txt: it is no UTF-8 text: byte 0 is 0xe9"],
-            "reports that say nothing of the picture": ["p2/silent.txt"],
-            "reports without a picture": ["p2/orphan.txt"],
+            "reports that say nothing of the image": ["p2/silent.txt"],
+            "reports without an image": ["p2/orphan.txt"],
         }
         save_pairs(result.rows, root / "pairs.csv")
         assert json.dumps(str(tmp_path))[1:-1] not in (root / "pairs.csv").read_text(), "paths go with the folder"
@@ -436,12 +436,12 @@ class TestFolder:
         for place in (root / "b", root / folder):
             (place / "report.txt").write_text("No edema.")
         (root / "b" / os.fsdecode(b"a\xe9.txt")).write_text("No edema.")
-        (root / os.fsdecode(b"\xfe.txt")).write_text("No picture.")
+        (root / os.fsdecode(b"\xfe.txt")).write_text("No image.")
         result = import_folder(root)
         assert [(row["image"], row["text"]) for row in result.rows] == [(str(root / "b" / "b.png"), "No edema.")]
         assert result.missing == {
             "pictures whose names are not UTF-8": ["b/a\\udce9.png", "\\udcff/c.png"],
-            "reports without a picture": ["\\udcfe.txt"],
+            "reports without an image": ["\\udcfe.txt"],
         }
         json.dumps(result.to_dict(), ensure_ascii=False).encode("utf-8")
         save_pairs(result.rows, tmp_path / "pairs.csv")
@@ -455,7 +455,7 @@ class TestFolder:
     def test_what_is_no_folder_of_pictures(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match="no such folder"):
             import_folder(tmp_path / "nowhere")
-        with pytest.raises(TableError, match="No pictures are found"):
+        with pytest.raises(TableError, match="No images are found"):
             import_folder(tmp_path)
         for shares in ((0.5, 0.5), (0.5, 0.6, 0.1), (1.2, -0.2, 0.0)):
             with pytest.raises(ConfigurationError, match="shares of the splits do not fit"):

@@ -22,7 +22,7 @@ CHEXPERT, CHESTXDET = DATASETS["chexpert"], DATASETS["chestxdet10"]
 
 
 def found(labelled: Truth, labels: tuple[str, ...]) -> dict[str, set[str]]:
-    """Each picture's findings."""
+    """Each image's findings."""
     return {
         name: {label for label, value in zip(labels, row, strict=True) if value}
         for name, row in zip(labelled.ids, labelled.matrix, strict=True)
@@ -66,13 +66,13 @@ def test_nih_list_and_table_give_the_same_matrix(tmp_path: Path) -> None:
         assert np.array_equal(labelled.matrix, MATRIX)
         assert labelled.groups == ("00000003", "00000003", "00000017")
         assert labelled.unit == "patient"
-    with pytest.raises(TableError, match="disagree on 3 of 3 pictures"):
+    with pytest.raises(TableError, match="disagree on 3 of 3 images"):
         NIH.load([released, entries])
     with pytest.raises(TableError, match=r"without labels.*Data_Entry_2017\.csv"):
         NIH.load([bare])
     with pytest.raises(TableError, match="needs one list"):
         NIH.load([right])
-    with pytest.raises(TableError, match="lacks 1 of 4 listed pictures"):
+    with pytest.raises(TableError, match="lacks 1 of 4 listed images"):
         NIH.load([nih_list(tmp_path / "more.txt", [*NAMES, "00000099_000.png"], None), right])
 
 
@@ -246,7 +246,7 @@ def test_labels_of_another_form_are_refused_and_never_evaluated(tmp_path: Path, 
 def test_padchest_tables_that_disagree_or_repeat_are_refused(tmp_path: Path) -> None:
     (tmp_path / "manual_image.json").write_text(json.dumps(MANUAL))
     other = padchest_table(tmp_path / "t.csv", padchest_rows(Labels="['kyphosis']"))
-    with pytest.raises(TableError, match=r"disagree on 1 of 3 pictures; got '1_b\.png'"):
+    with pytest.raises(TableError, match=r"disagree on 1 of 3 images; got '1_b\.png'"):
         PADCHEST.load([other, tmp_path / "manual_image.json"])
     with pytest.raises(TableError, match="more than once"):
         PADCHEST.load([padchest_table(tmp_path / "d.csv", padchest_rows(ImageID="1_a.png"))])
@@ -369,7 +369,7 @@ def test_open_is_reports_give_the_released_matrix(shared: Path) -> None:
 
 
 def test_nihs_own_table_gives_the_released_matrix(shared: Path, tmp_path: Path) -> None:
-    """NIH's table is not at hand here: it is written from the released labels in NIH's layout and read back."""
+    """NIH's table is not available here: it is written from the released labels in NIH's layout and read back."""
     path = shared / "benchmarks" / "chestxray14" / "test_list.txt"
     released = NIH.load([path])
     entries = nih_entries(tmp_path / "Data_Entry_2017.csv", released.ids[::-1], NIH.labels, released.matrix[::-1])

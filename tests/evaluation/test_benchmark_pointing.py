@@ -30,16 +30,16 @@ SIZES = [(1024, 1024), (1024, 700), (600, 1024), (1024, 1024)]
 
 
 def cell_box(row: int, column: int, size: tuple[int, int]) -> list[float]:
-    """The picture's pixels that a cell of a 14 x 14 map covers."""
+    """The image's pixels that a cell of a 14 x 14 map covers."""
     corners = [[16 * column, 16 * row], [16 * column + 16, 16 * row + 16]]
     return [float(edge) for edge in Geometry.fit(*size).points_to_original(corners).ravel()]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four pictures with one-cell maps of two findings, and boxes that some of them hit.
+    """Four images with one-cell maps of two findings, and boxes that some of them hit.
 
-    Mass: hit in 0 (the second of two boxes), missed in 1. Nodule: hit in 2. Picture 3 has no box.
+    Mass: hit in 0 (the second of two boxes), missed in 1. Nodule: hit in 2. Image 3 has no box.
     """
     cells = {0: (4, 5), 1: (7, 8), 2: (6, 6), 3: (2, 9)}
     grids = np.full((4, 10, 14, 14), 0.001, dtype=np.float32)
@@ -81,10 +81,10 @@ def test_known_maps_give_known_figures(folder: Path) -> None:
     assert found["iou", "Nodule"]["value"] == pytest.approx(share, abs=1e-9)
     assert found["dice", "Nodule"]["value"] == pytest.approx(2 * share / (1 + share), abs=1e-9)
     assert found["cnr", "Nodule"]["value"] > 2
-    # Mass: the box of picture 0 comes first and is right, the others are false; one of three truths is found.
+    # Mass: the box of image 0 comes first and is right, the others are false; one of three truths is found.
     assert found["ap@0.5", "Mass"]["value"] == pytest.approx(1 / 3)
     assert found["ap@0.5", "Mass"]["n_pos"] == 3
-    # Nodule: all scores tie, so the right box of picture 2 comes third.
+    # Nodule: all scores tie, so the right box of image 2 comes third.
     assert found["ap@0.5", "macro"]["value"] == pytest.approx((1 / 3 + 1 / 3) / 2)
     assert found["peak_auroc", "Mass"]["value"] == 0.5, "every map peaks alike, present or absent"
     assert found["peak_absent", "Mass"]["value"] == pytest.approx(0.5 / ((0.5 + 195 * 0.001) / 196), rel=1e-5)
@@ -105,7 +105,7 @@ def test_boxes_are_carried_to_the_pictures_own_pixels(folder: Path) -> None:
 def test_pictures_without_maps_and_sets_without_boxes(folder: Path) -> None:
     table = load_map_table(folder / "maps.npz")
     save_map_table(table.select([0, 1, 3], table.labels), folder / "part.npz")
-    with pytest.raises(TableError, match=r"1 of 4 labelled pictures have no map; got \['1\.png'\]"):
+    with pytest.raises(TableError, match=r"1 of 4 labelled images have no map; got \['1\.png'\]"):
         point_maps(DET, [folder / "test.json"], folder / "part.npz")
     part = point_maps(DET, [folder / "test.json"], folder / "part.npz", allow_missing=True, statistics=FEW)
     assert rows(part)["pointing", "Mass"]["n"] == 1
@@ -120,13 +120,13 @@ def test_pictures_without_maps_and_sets_without_boxes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set of six pictures in official form, one of them broken."""
+    """A set of six images in official form, one of them broken."""
     folder = tmp_path_factory.mktemp("det")
     content = []
     for index, path in enumerate(save_films(folder / "test_data", 6)):
         content.append({"file_name": path.name, "syms": ["Mass"], "boxes": [[0, 0, 120, 240]]})
         if index == 5:
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
     (folder / "test.json").write_text(json.dumps(content))
     return folder
 
@@ -187,7 +187,7 @@ def test_missing_pictures_stop_the_run(films: Path, tiny_weights: Path, tmp_path
     (tmp_path / "test.json").write_text(
         json.dumps([*json.loads((films / "test.json").read_text()), {"file_name": "x.png", "syms": [], "boxes": []}])
     )
-    with pytest.raises(TableError, match="1 of 7 pictures are not below"):
+    with pytest.raises(TableError, match="1 of 7 images are not below"):
         point_images(DET, [tmp_path / "test.json"], films, asked_of(tiny_weights))
     result = point_images(
         DET,

@@ -1,4 +1,4 @@
-"""Scores join labels by picture, never by row; what does not fit is refused with counts."""
+"""Scores join labels by image, never by row; what does not fit is refused with counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N = 240
 
 @pytest.fixture(scope="module")
 def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with test_list.txt, images.csv, logits.csv and table.csv of 240 pictures of 80 patients."""
+    """A folder with test_list.txt, images.csv, logits.csv and table.csv of 240 images of 80 patients."""
     folder = tmp_path_factory.mktemp("nih")
     random = np.random.default_rng(7)
     names = [f"{patient:08d}_{film:03d}.png" for patient in range(80) for film in range(3)]
@@ -112,7 +112,7 @@ def test_the_manifest_says_what_was_evaluated_and_two_runs_differ_by_the_date_al
     assert manifest["labels"][0]["file"] == "test_list.txt"
     assert manifest["scores"]["form"] == "released logits"
     assert manifest["weights_sha256"] is None, "a released score file does not state its weights"
-    assert manifest["notes"][0].startswith("The published figures rest on 22433 pictures, these on 240")
+    assert manifest["notes"][0].startswith("The published figures rest on 22433 images, these on 240")
     hashes = [manifest["image_list_sha256"], manifest["truth_sha256"], manifest["scores"]["sha256"]]
     assert all(len(value) == 64 for value in hashes)
 
@@ -128,10 +128,10 @@ def test_scores_that_do_not_fit_are_refused_with_counts(nih: Path, tmp_path: Pat
     with pytest.raises(TableError, match=r"240 rows without a column image_id.*--image-list"):
         run(nih, image_list=None)
     images[:-3].to_csv(tmp_path / "short.csv", index=False)
-    with pytest.raises(TableError, match="got '240 rows of scores and 237 pictures'"):
+    with pytest.raises(TableError, match="got '240 rows of scores and 237 images'"):
         run(nih, image_list=tmp_path / "short.csv")
     pd.concat([images[:-1], images[:1]]).to_csv(tmp_path / "twice.csv", index=False)
-    with pytest.raises(TableError, match="names pictures more than once"):
+    with pytest.raises(TableError, match="names images more than once"):
         run(nih, image_list=tmp_path / "twice.csv")
     logits.drop(columns="13").to_csv(tmp_path / "narrow.csv", index=False)
     with pytest.raises(TableError, match=r"not the classes of ChestXray14.*13 columns"):
@@ -145,17 +145,17 @@ def test_scores_that_do_not_fit_are_refused_with_counts(nih: Path, tmp_path: Pat
     logits.assign(**{"3": "high"}).to_csv(tmp_path / "text.csv", index=False)
     with pytest.raises(TableError, match="scores that are no numbers"):
         run(nih, scores=tmp_path / "text.csv")
-    with pytest.raises(TableError, match="names its pictures itself"):
+    with pytest.raises(TableError, match="names its images itself"):
         run(nih, scores=nih / "table.csv")
     (tmp_path / "other.csv").write_text("name\nx\n")
-    with pytest.raises(TableError, match="names no pictures"):
+    with pytest.raises(TableError, match="names no images"):
         run(nih, image_list=tmp_path / "other.csv")
 
 
 def test_a_table_without_all_pictures_or_classes(nih: Path, tmp_path: Path) -> None:
     table = pd.read_csv(nih / "table.csv")
     table[: N - 40].to_csv(tmp_path / "part.csv", index=False)
-    with pytest.raises(TableError, match=r"40 of 240 labelled pictures have no score.*--allow-missing"):
+    with pytest.raises(TableError, match=r"40 of 240 labelled images have no score.*--allow-missing"):
         run(nih, scores=tmp_path / "part.csv", image_list=None)
     part = run(nih, scores=tmp_path / "part.csv", image_list=None, allow_missing=True)
     assert part.manifest["images"] == N - 40
@@ -188,7 +188,7 @@ def test_other_suffixes_are_matched_unless_ambiguous(nih: Path, tmp_path: Path) 
     assert run(nih, scores=tmp_path / "jpg.csv", image_list=None).rows == run(nih).rows
     both = pd.concat([table, table[:1].assign(image_id=[table["image_id"][0].replace(".jpg", ".tif")])])
     both.to_csv(tmp_path / "both.csv", index=False)
-    with pytest.raises(TableError, match="1 of 240 labelled pictures have no score"):
+    with pytest.raises(TableError, match="1 of 240 labelled images have no score"):
         run(nih, scores=tmp_path / "both.csv", image_list=None)
 
 
@@ -251,7 +251,7 @@ def test_pictures_are_found_by_name_at_any_depth(tmp_path: Path) -> None:
     assert found.missing == ["e_0.png"]
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "a_0.png").write_bytes(b"")
-    with pytest.raises(TableError, match=r"2 files could be the picture a_0\.png"):
+    with pytest.raises(TableError, match=r"2 files could be the image a_0\.png"):
         find_images(tmp_path, ["a_0.png"], NIH.to_id)
     with pytest.raises(TableError, match="no such folder"):
         find_images(tmp_path / "nowhere", ["a_0.png"], NIH.to_id)
@@ -342,7 +342,7 @@ def test_a_report_without_matplotlib_is_refused_early(monkeypatch: pytest.Monkey
 
 
 def test_what_is_resampled_has_its_name(tmp_path: Path) -> None:
-    """Pictures without known patients are called images, Open-i's reports reports."""
+    """Images without known patients are called images, Open-i's reports reports."""
     random = np.random.default_rng(0)
     names = [f"{index}.png" for index in range(60)]
     truth = random.random((60, 10)) < 0.4

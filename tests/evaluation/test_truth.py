@@ -61,7 +61,7 @@ class TestTruth:
         [
             (
                 "name,edema\na,1\n",
-                r"no column with each picture's key; got \['name', 'edema'\].*Name the column with --truth",
+                r"no column with each image's key; got \['name', 'edema'\].*Name the column with --truth",
             ),
             ("image_id,edema\na,1\na,0\n", r"repeats 1 keys; got \['a'\]"),
             ("image_id,edema\na,1\n,0\n", "rows without a key; got '1 of 2 rows'"),
@@ -121,7 +121,7 @@ class TestScoreMatrix:
         found = load_score_matrix(tmp_path / "s.csv")
         assert found.ids == ("007",)
         assert found.labels == ("edema", "mass", "abnormal")
-        assert found.values.tolist() == [[1, 2, 0.9]], "abnormal has no logit: its probability orders pictures"
+        assert found.values.tolist() == [[1, 2, 0.9]], "abnormal has no logit: its probability orders images"
         assert found.probabilities == pytest.approx(np.array([[0.7, np.nan, 0.9]]), nan_ok=True)
         assert found.manifest == {"weights": "demo"}
 
@@ -224,7 +224,7 @@ class TestJoin:
             joined.read_groups("empty")
         with pytest.raises(TableError, match="There is no column sex"):
             joined.read_groups("sex")
-        with pytest.raises(TableError, match="column empty has no value for some pictures; got '40 of 40"):
+        with pytest.raises(TableError, match="column empty has no value for some images; got '40 of 40"):
             joined.read_keys("empty")
         with pytest.raises(ConfigurationError, match="cannot be cut: Edges of bands do not ascend"):
             joined.read_groups("age", [40, 18])

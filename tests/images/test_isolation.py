@@ -83,7 +83,7 @@ def test_export(folder: Path, tmp_path: Path, tiny_weights: Path, capsys: pytest
 def test_the_training_cache_names_the_image_and_reads_the_others(folder: Path, tmp_path: Path) -> None:
     paths = [str(path) for path in sorted(folder.iterdir())]
     read: list[int] = []
-    with pytest.raises(TableError, match=r"1 of 4 pictures cannot be trained on: .*film_001b\.png: its reader crashed"):
+    with pytest.raises(TableError, match=r"1 of 4 images cannot be trained on: .*film_001b\.png: its reader crashed"):
         save_squares(paths, 40, tmp_path / "cache", lambda done, _: read.append(done))
     assert read == [1, 2, 3, 4]
     whole = [path for path in paths if not path.endswith("b.png")]

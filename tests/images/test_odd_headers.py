@@ -21,7 +21,7 @@ PLAIN = load_image(dicom(DEEP, bits=12)).pixels
 
 
 def strewn(picture: NDArray, value: float, count: int) -> NDArray:
-    """Returns a picture with some pixels of another value."""
+    """Returns an image with some pixels of another value."""
     changed = picture.copy()
     places = np.random.default_rng(count).choice(changed.size, count, replace=False)
     changed.flat[places] = value

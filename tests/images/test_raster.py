@@ -174,12 +174,12 @@ def test_colour_photograph_is_refused_unless_forced() -> None:
     photograph = np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])
     data = encode(photograph, "JPEG")
     with pytest.raises(
-        UnsuitableImageError, match=r"cat\.jpg: The picture is in colour; got 'colour on \d+% of the area'"
+        UnsuitableImageError, match=r"cat\.jpg: The image is in colour; got 'colour on \d+% of the area'"
     ):
         load_image(data, source="cat.jpg")
     forced = load_image(data, force=True)
     assert forced.pixels.shape == GREY.shape
-    assert forced.warnings[0].startswith("Scored by force: the picture is in colour")
+    assert forced.warnings[0].startswith("Scored by force: the image is in colour")
 
 
 def test_coloured_marks_are_a_doubt() -> None:
@@ -193,7 +193,7 @@ def test_coloured_marks_are_a_doubt() -> None:
 
 def test_several_pages_are_refused_unless_forced() -> None:
     data = encode(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY[::-1])])
-    with pytest.raises(UnsuitableImageError, match="several pictures; got 2; expected one picture"):
+    with pytest.raises(UnsuitableImageError, match="several images; got 2; expected one image"):
         load_image(data)
     np.testing.assert_array_equal(load_image(data, force=True).pixels, GREY)
 

@@ -82,9 +82,9 @@ def test_truncated_streams_inside_whole_dicom_files_are_refused(kind: str, synta
     ("name", "content", "message"),
     [
         ("empty.png", b"", "cannot be read; got 'an empty file'.* Check the path"),
-        ("note.png", b"this is a letter, not a picture", "no picture of a known format; got b'this is a letter'"),
-        ("table.dcm", b"a,b\n1,2\n", r"no picture of a known format.*PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file"),
-        ("zero.dcm", b"\0" * 400, "no picture of a known format"),
+        ("note.png", b"this is a letter, not an image", "no image of a known format; got b'this is a letter'"),
+        ("table.dcm", b"a,b\n1,2\n", r"no image of a known format.*PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file"),
+        ("zero.dcm", b"\0" * 400, "no image of a known format"),
     ],
 )
 def test_files_that_are_no_pictures(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -141,7 +141,7 @@ def _jpeg_claiming(rows: int, columns: int) -> bytes:
 )
 def test_absurd_sizes_are_refused_before_decoding(data: bytes) -> None:
     with pytest.raises(
-        UnreadableImageError, match=r"the picture claims to be too large; got .*at most 80 million pixels.*shrink it"
+        UnreadableImageError, match=r"the image claims to be too large; got .*at most 80 million pixels.*shrink it"
     ):
         load_image(data, force=True)
 
@@ -183,13 +183,13 @@ def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (np.linspace(-1, 1, 90000).reshape(300, 300), r"values from -1\.0 to 1\.0"),
         (
             np.linspace(0, 4000, 90000).reshape(300, 300),
-            r"largest value of 4000\.0.*scale the picture|Scale the picture",
+            r"largest value of 4000\.0.*scale the image|Scale the image",
         ),
-        (np.zeros((3, 300, 300)), r"array is no picture; got 'shape \(3, 300, 300\)'.*one picture at a time"),
+        (np.zeros((3, 300, 300)), r"array is no image; got 'shape \(3, 300, 300\)'.*one image at a time"),
         (np.zeros(9), r"got 'shape \(9,\)'"),
         (np.array([["a", "b"]]), "samples are no grey levels"),
         (np.zeros((300, 300)), "is constant; got 'grey level 0 everywhere'"),
-        ([[1, 2]], "this is no picture; got 'list'; expected a NumPy array or a Pillow image"),
+        ([[1, 2]], "this is no image; got 'list'; expected a NumPy array or a Pillow image"),
     ],
 )
 def test_wrong_arrays_are_named(array: object, message: str) -> None:

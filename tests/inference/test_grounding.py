@@ -1,4 +1,4 @@
-"""A grounding run: places in the picture's own pixels, files that say the same, and honest words about the demo."""
+"""A grounding run: places in the image's own pixels, files that say the same, and honest words about the demo."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_files_hold_what_the_rows_say(films: list[Path], tiny_weights: Path, tmp
 
 
 def test_broken_pictures_are_listed(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     counts: list[tuple[int, int]] = []
     result = run([tmp_path / "broken.png", films[0]], tiny_weights).execute(lambda *done: counts.append(done))
     assert [failure.image_id for failure in result.failures] == ["broken.png"]

@@ -1,4 +1,4 @@
-"""Maps as files: what is written is read back, in the picture's pixels, with unseen places kept apart from zero."""
+"""Maps as files: what is written is read back, in the image's pixels, with unseen places kept apart from zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One part, by workers that die: what the next one learns from the notes, and when a picture is given up."""
+"""One part, by workers that die: what the next one learns from the notes, and when an image is given up."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def job(tiny_weights: Path, tmp_path: Path) -> PartJob:
 
 @pytest.fixture
 def deadly(classifier: ZeroShotClassifier, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
-    """Makes pictures deadly; returns what is read from then on, one list a pass."""
+    """Makes images deadly; returns what is read from then on, one list a pass."""
 
     def make(*names: str, times: int = 1000) -> list[list[str]]:
         passes: list[list[str]] = []
@@ -107,7 +107,7 @@ def test_a_picture_that_kills_every_worker_is_given_up(
     assert dataclasses.astuple(result) == (0, 2, 2, 5)
     failures = load_table(PartScorer(job, classifier).folder.failures_path(0))
     assert failures["image_id"].tolist() == ["film_001.png", "film_002.png"]
-    assert "process ended each time it scored this picture; got '2 processes'" in failures["reason"][0]
+    assert "process ended each time it scored this image; got '2 processes'" in failures["reason"][0]
 
 
 def test_a_worker_that_died_for_another_reason_costs_no_picture(

@@ -43,10 +43,10 @@ def asked_of(weights: Path) -> ScoringSettings:
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[ImageItem]:
-    """24 films and a file that is no picture."""
+    """24 films and a file that is no image."""
     folder = tmp_path_factory.mktemp("films")
     save_films(folder, 24)
-    (folder / "film_005b.png").write_bytes(b"no picture")
+    (folder / "film_005b.png").write_bytes(b"no image")
     return list_images([folder])
 
 
@@ -150,7 +150,7 @@ def test_nothing_to_do_needs_no_cluster(
 
 def test_pictures_in_memory_are_refused(tmp_path: Path) -> None:
     items = [ImageItem("a", "", object())]
-    with pytest.raises(TableError, match="Workers read pictures from files only"):
+    with pytest.raises(TableError, match="Workers read images from files only"):
         ParallelRun(items, ScoringSettings(WeightsSource("demo"), ASKED), tmp_path / "scores").execute()
     assert not (tmp_path / "scores").exists()
 

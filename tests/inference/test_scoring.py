@@ -1,4 +1,4 @@
-"""A run over many pictures, inside one process: what is resumed, what is computed again, and what is written."""
+"""A run over many images, inside one process: what is resumed, what is computed again, and what is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
 
 @pytest.fixture
 def work(classifier: ZeroShotClassifier, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of all pictures that runs have read; weights are loaded once."""
+    """The ids of all images that runs have read; weights are loaded once."""
     read: list[str] = []
     stream = ZeroShotClassifier.stream
 
@@ -300,7 +300,7 @@ def test_two_runs_never_write_one_output(folder: Path, work: list[str], tiny_wei
 def test_a_table_in_pieces_is_the_same_table(
     suffix: str, work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "film_002.png").write_bytes(b"no picture")
+    (folder / "film_002.png").write_bytes(b"no image")
     whole = run(folder, tiny_weights, tmp_path / f"whole{suffix}")
     monkeypatch.setattr("carzero.inference.score_table._CELLS", 2)  # one row of two findings
     result = run(folder, tiny_weights, tmp_path / f"pieces{suffix}")
@@ -320,7 +320,7 @@ def test_a_run_without_a_score_is_whole_too(suffix: str, work: list[str], tiny_w
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in "abc":
-        (broken / f"{name}.png").write_bytes(b"no picture")
+        (broken / f"{name}.png").write_bytes(b"no image")
     result = run(broken, tiny_weights, tmp_path / f"scores{suffix}")
     assert (result.scored, [failure.image_id for failure in result.failures]) == (0, ["a.png", "b.png", "c.png"])
     assert json.loads("".join(run(broken, tiny_weights).iterate_json()))["scores"] == []

@@ -1,4 +1,4 @@
-"""A tiny CARZero learns a handful of real pictures through the real command, and its weights answer afterwards."""
+"""A tiny CARZero learns a handful of real images through the real command, and its weights answer afterwards."""
 
 from __future__ import annotations
 

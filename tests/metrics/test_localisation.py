@@ -29,7 +29,7 @@ NAN = float("nan")
 
 
 def centre_by_hand(row: int, column: int, height: int, width: int) -> tuple[float, float]:
-    """Centre of a cell of a 14 x 14 map in a picture's pixels, written out without `Geometry`.
+    """Centre of a cell of a 14 x 14 map in an image's pixels, written out without `Geometry`.
 
     Longer side to 256, shorter side centred in 256, the middle 224 cut out, cells of 16.
     """
@@ -62,7 +62,7 @@ def test_a_peak_is_carried_back_through_crop_padding_and_resize(height: int, wid
 
 def test_a_peak_in_the_padding_is_a_miss_even_of_a_box_that_covers_the_picture() -> None:
     cells = np.zeros((14, 14))
-    cells[7, 0] = 1  # a picture of 3000 x 500 leaves everything but its middle columns black
+    cells[7, 0] = 1  # an image of 3000 x 500 leaves everything but its middle columns black
     peak = Geometry.fit(3000, 500).peak_to_original(cells)
     assert peak[0] < 0
     assert not count_trials([[peak]], [[0, 0, 500, 3000]], [0], [0]).hit.any()
@@ -103,7 +103,7 @@ def test_the_papers_row_is_whole_trials(shared: Path) -> None:
     hits = np.round(published * counts).astype(int)
     assert np.round(hits / counts, 3).tolist() == published.tolist()
     assert (hits[0], counts[0]) == (29, 48)
-    # Peaks on a box in as many pictures of each class as the paper hit, and outside every box in the others.
+    # Peaks on a box in as many images of each class as the paper hit, and outside every box in the others.
     peaks = np.full((len(images), len(labels), 2), -1.0)
     for column in range(len(labels)):
         for row in np.flatnonzero(present[:, column])[: hits[column]]:
@@ -168,7 +168,7 @@ def test_bootstrap_intervals_cover_at_their_nominal_rate() -> None:
 
 
 def test_whole_patients_are_resampled() -> None:
-    """Twenty copies of each picture under one patient say no more than one picture does."""
+    """Twenty copies of each image under one patient say no more than one image does."""
     hit = np.random.default_rng(0).random((30, 1)) < 0.5
     peaks = np.where(hit, 0.5, 5)[..., None].repeat(2, axis=2)
     one = count_trials(peaks, np.tile([0, 0, 1, 1], (30, 1)), np.arange(30), np.zeros(30, int))
@@ -302,7 +302,7 @@ def test_mean_average_precision_leaves_out_classes_without_truth() -> None:
 
 
 def test_a_weighted_round_is_a_set_with_copies() -> None:
-    """Weights 2, 0, 1 give the average precision of a set that holds the first picture twice and lacks the second."""
+    """Weights 2, 0, 1 give the average precision of a set that holds the first image twice and lacks the second."""
     random = np.random.default_rng(5)
     truth, beside = [4, 4, 12, 12], [30, 30, 38, 38]
     corners = [truth if random.random() < 0.3 else beside for _ in range(30)]

@@ -29,7 +29,7 @@ few = settings(max_examples=12, deadline=None)
 
 
 def make_inputs(images: int, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random pictures, and texts of so many tokens."""
+    """Random images, and texts of so many tokens."""
     batch = random_inputs(images, len(lengths), seed=seed)
     batch["attention_mask"] = (torch.arange(MAX_TEXT) < torch.tensor(lengths)[:, None]).long()
     ids = torch.randint(3, 64, (len(lengths), MAX_TEXT), generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""The picture that enters the model is the one the authors' released code fed to theirs."""
+"""The image that enters the model is the one the authors' released code fed to theirs."""
 
 from pathlib import Path
 

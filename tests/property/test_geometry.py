@@ -1,4 +1,4 @@
-"""What must hold for every picture size: places survive the way to the model and back."""
+"""What must hold for every image size: places survive the way to the model and back."""
 
 import json
 
@@ -85,7 +85,7 @@ def test_one_hot_cell_peaks_in_its_footprint(geometry: Geometry, row: int, colum
         [x, y], [(footprint[0] + footprint[2]) / 2, (footprint[1] + footprint[3]) / 2], atol=1e-9
     )
     if not (0 <= x <= geometry.width and 0 <= y <= geometry.height):
-        return  # the cell lies in the padding: nothing of it is on the picture
+        return  # the cell lies in the padding: nothing of it is on the image
     on_picture = geometry.map_to_original(cells)
     peak_y, peak_x = np.unravel_index(np.nanargmax(on_picture), on_picture.shape)
     assert footprint[0] - 1e-6 <= peak_x + 0.5 <= footprint[2] + 1e-6

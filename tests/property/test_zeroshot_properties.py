@@ -1,4 +1,4 @@
-"""What must hold at the one door to prediction, whatever is asked of whichever pictures."""
+"""What must hold at the one door to prediction, whatever is asked of whichever images."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_what_a_radiograph_says_of_itself_is_in_its_row(classifier: ZeroShotClas
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("broken") / "broken.png"
-    path.write_bytes(b"no picture at all")
+    path.write_bytes(b"no image at all")
     return path
 
 
@@ -312,7 +312,7 @@ def test_grounding_is_in_the_pictures_own_pixels(
 
 
 def test_the_peak_is_where_the_map_is_highest(classifier: ZeroShotClassifier) -> None:
-    """On a square picture no cell lies in the padding, so the highest pixel is in the peak's cell."""
+    """On a square image no cell lies in the padding, so the highest pixel is in the peak's cell."""
     noise = np.random.default_rng(0).integers(0, 256, (90, 90), dtype=np.uint8)
     (found,) = classifier.ground(noise, labels=["edema"])
     row, column = np.unravel_index(np.nanargmax(found.heatmap), found.heatmap.shape)

@@ -27,7 +27,7 @@ def export(weights: Path, out: Path, engine: str, films: list[Path], **settings:
 def remember_graphs(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Lets later exports copy the ONNX files of earlier ones of the same model; nothing else of an export is spared.
 
-    A graph is the same where its module, its weights, the names of its inputs and its way to read pictures are: sizes
+    A graph is the same where its module, its weights, the names of its inputs and its way to read images are: sizes
     are not part of it.
     """
 

@@ -17,7 +17,7 @@ GATE = "_gate"  # a file in the run's folder: the worker that waits, by its proc
 
 
 class GatedWorker(RayWorker):
-    """Waits behind the second picture of the first part that any worker begins; once in a run."""
+    """Waits behind the second image of the first part that any worker begins; once in a run."""
 
     def __init__(self, job: PartJob, folder: str, threads: int) -> None:
         super().__init__(job, folder, threads)

@@ -1,4 +1,4 @@
-"""Tiny picture files for the tests of `carzero.images`."""
+"""Tiny image files for the tests of `carzero.images`."""
 
 import io
 from typing import Any
@@ -12,7 +12,7 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 
 
 def film(rows: int = 240, columns: int = 220, *, largest: int = 255, dtype: Any = np.uint8) -> NDArray[Any]:
-    """Returns a smooth picture with noise whose values reach from 0 to `largest`."""
+    """Returns a smooth image with noise whose values reach from 0 to `largest`."""
     y, x = np.mgrid[0 : 1 : rows * 1j, 0 : 1 : columns * 1j]
     noise = np.random.default_rng(5).random((rows, columns))
     picture = np.sin(3 * y) * np.cos(2 * x - 1) + 0.2 * noise
@@ -21,7 +21,7 @@ def film(rows: int = 240, columns: int = 220, *, largest: int = 255, dtype: Any 
 
 
 def encode(picture: Image.Image | NDArray[Any], kind: str, **options: Any) -> bytes:
-    """Returns a picture file's bytes as Pillow writes it."""
+    """Returns an image file's bytes as Pillow writes it."""
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)

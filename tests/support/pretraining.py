@@ -43,7 +43,7 @@ SENTENCES = [f"There is {finding} in the {place}." for finding in _FINDINGS for 
 
 
 def save_sentences(path: Path) -> Path:
-    """A table of sentences without pictures, five of six in training."""
+    """A table of sentences without images, five of six in training."""
     rows = [
         {"sentences": [text], "split": "train" if number % 6 else "val", "patient_id": f"p{number}"}
         for number, text in enumerate(SENTENCES)

@@ -49,7 +49,7 @@ def picture_name(number: int) -> str:
     return "-".join(f"{number * 7 + group:08x}" for group in range(5))
 
 
-# (subject, study, view, split) of each picture, the picture's number behind.
+# (subject, study, view, split) of each image, the image's number behind.
 PICTURES = (
     ("10000001", "50000001", "AP", "train"),
     ("10000001", "50000001", "LATERAL", "train"),
@@ -69,13 +69,13 @@ STUDY_LABELS: Mapping[str, Mapping[str, str]] = {
 def save_mimic(
     root: Path, film: Path, *, zipped: bool = False, without: Sequence[int] = (), reports: Mapping[str, Any] = REPORTS
 ) -> Path:
-    """Writes a release of six pictures in three patients.
+    """Writes a release of six images in three patients.
 
     Args:
         root: its folder.
-        film: what every picture is.
+        film: what every image is.
         zipped: True gzips the tables and puts the reports into mimic-cxr-reports.zip.
-        without: numbers of pictures whose files are left out.
+        without: numbers of images whose files are left out.
         reports: study to text.
     """
     named = [(picture_name(number), *picture) for number, picture in enumerate(PICTURES)]

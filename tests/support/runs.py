@@ -19,7 +19,7 @@ from tests.support.tiny import save_films
 
 TOLERANCE = 1e-6  # largest difference of two processes from one, in float64; measured: some 1e-16
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
-EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the pictures can tell
+EFFUSION = [0, 2, 5]  # an arbitrary truth that nothing but the images can tell
 TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -62,7 +62,7 @@ def save_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
 
 
 def save_findings_table(path: Path) -> Path:
-    """The fixtures' six pictures with labels, in training and validation."""
+    """The fixtures' six images with labels, in training and validation."""
     rows = ["image,source,split,patient_id,present,absent"]
     for split in ("train", "val"):
         folder = path.parent / split

@@ -74,7 +74,7 @@ def random_inputs(images: int = 3, texts: int = 4, *, length: int = MAX_TEXT, se
 
 
 def tiny_processor() -> CARZeroProcessor:
-    """The fixtures' vocabulary, and pictures of 32 pixels."""
+    """The fixtures' vocabulary, and images of 32 pixels."""
     return build_processor(load_tokenizer(VOCABULARY), PixelTransform(RESIZE_PX, IMAGE_PX), max_text_length=MAX_TEXT)
 
 
@@ -96,7 +96,7 @@ def save_tiny_weights(folder: Path, **changes: Any) -> Path:
 
 
 def save_films(folder: Path, count: int, *, side_px: int = 240) -> list[Path]:
-    """Synthetic films: the fixtures' pictures, mirrored, turned and re-toned, no two alike."""
+    """Synthetic films: the fixtures' images, mirrored, turned and re-toned, no two alike."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index in range(count):

@@ -27,7 +27,7 @@ def bench(
         typer.Option(help="Precisions: float32,bfloat16,float16; by default those that the machine has in hardware."),
     ] = None,
     prompts: Annotated[str, typer.Option(help="Numbers of prompts to score with.")] = "14,192",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass.")] = 8,
     turns: Annotated[int, typer.Option(min=1, help="How often each thing is timed; the table has medians.")] = 5,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print table, machine and settings as JSON.")] = False,

@@ -39,7 +39,7 @@ def benchmark(
         ),
     ],
     images: Annotated[
-        Path | None, typer.Option(help="Folder that holds the pictures at any depth; for all, one folder a set.")
+        Path | None, typer.Option(help="Folder that holds the images at any depth; for all, one folder a set.")
     ] = None,
     labels: Annotated[
         list[Path] | None,
@@ -51,7 +51,7 @@ def benchmark(
         typer.Option(help="Instead of --images: a score table, or released logits; maps.npz for --task pointing."),
     ] = None,
     image_list: Annotated[
-        Path | None, typer.Option("--image-list", help="The pictures that rows of released logits follow.")
+        Path | None, typer.Option("--image-list", help="The images that rows of released logits follow.")
     ] = None,
     task: Annotated[str, typer.Option(help="classification, or pointing for sets with boxes.")] = "classification",
     out: Annotated[
@@ -59,7 +59,7 @@ def benchmark(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics and manifest as JSON.")] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Evaluate what is there although pictures are missing.")
+        bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
     overwrite: Annotated[
@@ -67,7 +67,7 @@ def benchmark(
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     dtype: Annotated[
         str | None,
@@ -79,9 +79,9 @@ def benchmark(
 ) -> None:
     """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
 
-    From pictures (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
+    From images (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
 
-    Exit code 0: done; 1: some pictures could not be read and are left out (listed on stderr); 2: wrong use.
+    Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: wrong use.
     """
     from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
     from carzero.weights.precision import check_dtype
@@ -133,7 +133,7 @@ def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> Non
             stdout_console().print(_table(result))
         show_notes(result.manifest["notes"])
         if result.failures:
-            console.print(f"{len(result.failures)} pictures were not scored and are left out:")
+            console.print(f"{len(result.failures)} images were not scored and are left out:")
         for failure in result.failures[:_SHOWN_FAILURES]:
             reason = failure.reason.removeprefix(f"{failure.path}: ")
             console.print(f"  {failure.image_id}: {reason}", markup=False)

@@ -34,7 +34,7 @@ def fit(
     labels: Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")] = None,
     uncertain: Annotated[str, typer.Option(help="What -1 counts as: drop, positive or negative.")] = "drop",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on with the pictures that both tables have.")
+        bool, typer.Option("--allow-missing", help="Go on with the images that both tables have.")
     ] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help='Calibrate the logit of "edema" minus that of "no edema".')
@@ -43,10 +43,10 @@ def fit(
         list[str] | None, typer.Option("--rule", help="Rules for thresholds; youden,f1 if not given.")
     ] = None,
     abnormal: Annotated[
-        bool, typer.Option("--abnormal", help="Also fit one probability that a picture is abnormal.")
+        bool, typer.Option("--abnormal", help="Also fit one probability that an image is abnormal.")
     ] = False,
     no_finding: Annotated[
-        str, typer.Option(help="Label of the prompt for a normal picture, to count against --abnormal.")
+        str, typer.Option(help="Label of the prompt for a normal image, to count against --abnormal.")
     ] = "",
     pool: Annotated[str, typer.Option(help="How findings become --abnormal: logsumexp or max.")] = "logsumexp",
     name: Annotated[str, typer.Option(help="What the set is called in every result that rests on it.")] = "",
@@ -54,7 +54,7 @@ def fit(
 ) -> None:
     """Fits a calibration: the probability that belongs to each score, and thresholds.
 
-    It holds for pictures like these, scored by the same weights with the same prompts; all that is kept in the file.
+    It holds for images like these, scored by the same weights with the same prompts; all that is kept in the file.
     """
     from carzero.evaluation.calibrate import CalibrationRun
     from carzero.evaluation.calibration_file import save_calibration

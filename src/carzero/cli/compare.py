@@ -1,4 +1,4 @@
-"""`carzero compare`: two scores of the same pictures, or models with radiologists."""
+"""`carzero compare`: two scores of the same images, or models with radiologists."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def compare(
     scores: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="A B", help="Two score tables of the same pictures; with --readers any number, or none."
-        ),
+        typer.Argument(metavar="A B", help="Two score tables of the same images; with --readers any number, or none."),
     ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Table with a key column and findings: 1, 0, -1 (uncertain), blank (unknown).")
@@ -39,7 +37,7 @@ def compare(
     patient: Annotated[str | None, typer.Option(help="Column with patient ids; patient_id is found.")] = None,
     uncertain: Annotated[str, typer.Option(help="What -1 counts as: drop, positive or negative.")] = "drop",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on with the pictures that all tables have.")
+        bool, typer.Option("--allow-missing", help="Go on with the images that all tables have.")
     ] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap rounds; 0 for DeLong's intervals only.")] = 1000,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
@@ -76,7 +74,7 @@ def compare(
     if truth is None:
         raise typer.BadParameter("a comparison needs the truth, or a reader study.", param_hint="--truth")
     if plot is not None:
-        raise typer.BadParameter("this picture is one of a reader study.", param_hint="--plot")
+        raise typer.BadParameter("this image is one of a reader study.", param_hint="--plot")
     first, second = _check_pair(scores or [])
     run = ComparisonRun(
         scores=(first, second),

@@ -162,7 +162,7 @@ _EVERY_S = 30.0  # between lines where there is no terminal
 
 
 class TrainingProgress:
-    """Shows pictures being read, then steps. Only the main process of several speaks."""
+    """Shows images being read, then steps. Only the main process of several speaks."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -189,9 +189,9 @@ class TrainingProgress:
 
     def count_images(self, done: int, total: int) -> None:
         """Images read."""
-        self._advance("reading pictures", done, total)
+        self._advance("reading images", done, total)
         if self._bar.disable and done == total:
-            self.say(f"Read {total} pictures.")
+            self.say(f"Read {total} images.")
 
     def add_record(self, record: StepRecord) -> None:
         """A step's log record; validations stand on a line of their own."""
@@ -204,7 +204,7 @@ class TrainingProgress:
             self.say(f"step {record.step}/{record.steps}  {line}")
 
     def _advance(self, text: str, done: int, total: int) -> None:
-        name = "pictures" if text == "reading pictures" else "steps"
+        name = "pictures" if text == "reading images" else "steps"
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(text, total=total)
         self._bar.update(self._tasks[name], completed=done, total=total, description=text)

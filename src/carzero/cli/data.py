@@ -55,7 +55,7 @@ def mimic_cxr(
 ) -> None:
     """Makes a table of MIMIC-CXR-JPG and the reports of MIMIC-CXR.
 
-    Exit code 0: all there; 1: pictures or reports are missing (counted on stderr); 2: wrong use.
+    Exit code 0: all there; 1: images or reports are missing (counted on stderr); 2: wrong use.
     """
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_mimic_cxr
@@ -64,7 +64,7 @@ def mimic_cxr(
         raise typer.BadParameter(f"expected chexpert, negbio or none, got {labels}.", param_hint="--labels")
     check_pairs_path(out)
     wanted = [] if views == "all" else [view.strip() for view in views.split(",")]
-    with show_progress("reading pictures' records", "read", "pictures") as advance:
+    with show_progress("reading images' records", "read", "pictures") as advance:
         result = import_mimic_cxr(
             root,
             reports=reports,
@@ -81,7 +81,7 @@ def openi(
         Path, typer.Argument(metavar="ROOT", help="Folder with the XML reports, or NLMCXR_reports.tgz as it is.")
     ],
     out: _Out,
-    images: Annotated[Path | None, typer.Option(help="Folder with the pictures; where the reports are.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder with the images; where the reports are.")] = None,
     projections: Annotated[
         Path | None, typer.Option(help="indiana_projections.csv (uid, filename, projection), for the views.")
     ] = None,
@@ -91,7 +91,7 @@ def openi(
 ) -> None:
     """Makes a table of Open-i (Indiana University). Its patients are not known: a report counts as one.
 
-    Exit code 0: all there; 1: pictures or texts are missing (counted on stderr); 2: wrong use.
+    Exit code 0: all there; 1: images or texts are missing (counted on stderr); 2: wrong use.
     """
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_openi
@@ -114,7 +114,7 @@ def openi(
 @import_app.command("folder")
 def folder(
     root: Annotated[
-        Path, typer.Argument(metavar="ROOT", help="Folder of pictures, each with NAME.txt or report.txt beside it.")
+        Path, typer.Argument(metavar="ROOT", help="Folder of images, each with NAME.txt or report.txt beside it.")
     ],
     out: _Out,
     patient_from: Annotated[
@@ -124,7 +124,7 @@ def folder(
     split: _Shares = "0.8,0.1,0.1",
     as_json: _Json = False,
 ) -> None:
-    """Makes a table of a folder of pictures with reports beside them.
+    """Makes a table of a folder of images with reports beside them.
 
     Exit code 0: all there; 1: reports are missing (counted on stderr); 2: wrong use.
     """
@@ -167,7 +167,7 @@ def _finish(result: ImportReport, out: Path, as_json: bool) -> None:
         save_pairs(result.rows, out)
         console.print(f"Wrote {len(result.rows)} rows to {out}.", markup=False)
     else:
-        console.print("Nothing is written: no picture is there with something said of it.")
+        console.print("Nothing is written: no image is there with something said of it.")
     if result.missing or not result.rows:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -213,9 +213,9 @@ def validate(
         typer.Option("--column", "-c", help="A column under another name, ours first: --column text=report."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Processes that read pictures; one a core.")
+        int | None, typer.Option("--jobs", "-j", min=1, help="Processes that read images; one a core.")
     ] = None,
-    images: Annotated[bool, typer.Option("--images/--no-images", help="Read every picture.")] = True,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Read every image.")] = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write the rows that are kept to this .csv, .tsv, .jsonl or .parquet file."),
@@ -240,7 +240,7 @@ def validate(
         check_output(report, (".json",))
         _check_other_file(report, table)
     named = parse_columns(columns or [])
-    with show_progress("reading pictures", "read", "pictures") as advance:
+    with show_progress("reading images", "read", "pictures") as advance:
         found = validate_pairs(table, columns=named, pictures=images, jobs=jobs or count_cores(), advance=advance)
     _show(found, report, as_json)
     if found.pairs.problems:

@@ -1,4 +1,4 @@
-"""`carzero demo`: the bundled film, the bundled weights, a table and a picture."""
+"""`carzero demo`: the bundled film, the bundled weights, a table and an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltr
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the overlay pictures.")] = Path("demo_output"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the overlay images.")] = Path("demo_output"),
 ) -> None:
     """Scores a bundled chest radiograph (RG1 of pydicom-data, MIT) and draws where the model looks.
 

@@ -43,7 +43,7 @@ def evaluate(
     ] = None,
     uncertain: Annotated[str, typer.Option(help="What -1 counts as: drop, positive or negative.")] = "drop",
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on with the pictures that both tables have.")
+        bool, typer.Option("--allow-missing", help="Go on with the images that both tables have.")
     ] = False,
     pairs: Annotated[
         bool,
@@ -74,7 +74,7 @@ def evaluate(
 ) -> None:
     """Evaluates scores against truth: AUROC and its kin by finding and on average, with intervals by patient.
 
-    Pictures are matched by image id. If either table has pictures that the other lacks, nothing is computed and the
+    Images are matched by image id. If either table has images that the other lacks, nothing is computed and the
     numbers are named. Unknown labels are left out, never read as absent.
     """
     from carzero.evaluation.evaluate import EvaluationRun
@@ -147,7 +147,7 @@ def _parse_bands(given: Sequence[str]) -> dict[str, list[float]]:
 
 
 def _tables(rows: Sequence[MetricRow]) -> list[Any]:
-    """Tables of all pictures by what metrics read; then the macro averages of groups and their differences."""
+    """Tables of all images by what metrics read; then the macro averages of groups and their differences."""
     from carzero.metrics.classification import METRICS
 
     first: dict[tuple[str, str, str], MetricRow] = {}

@@ -48,7 +48,7 @@ def export(
 ) -> None:
     """Exports weights to ONNX Runtime or OpenVINO, as a folder for `--weights` of predict, ground and benchmark.
 
-    The folder holds the image tower and the alignment as one graph, the text tower as another, tokenizer and picture
+    The folder holds the image tower and the alignment as one graph, the text tower as another, tokenizer and image
     processing, and a manifest (export.json) that says how far its logits are from the torch model's.
 
     Exit code 0: done; 1: done, but some calibration films could not be read (listed on stderr); 2: wrong use.

@@ -1,4 +1,4 @@
-"""`carzero ground`: pictures and words in, places out."""
+"""`carzero ground`: images and words in, places out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ground(
         list[Path],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER_OR_CSV...",
-            help="Pictures (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
+            help="Images (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
         ),
     ],
     labels: Annotated[
@@ -59,17 +59,17 @@ def ground(
         float, typer.Option("--box-share", help="The box's threshold as a share of the map's range.")
     ] = 0.5,
     force: Annotated[
-        bool, typer.Option("--force", help="Also take readable pictures that are no chest radiographs.")
+        bool, typer.Option("--force", help="Also take readable images that are no chest radiographs.")
     ] = False,
     template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change results.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
 ) -> None:
-    """Shows where the model looks for each finding: peak and box, in the picture's own pixels.
+    """Shows where the model looks for each finding: peak and box, in the image's own pixels.
 
     A map says where, not whether: it peaks somewhere for an absent finding too.
 
-    Exit code 0: all done; 1: some pictures failed (listed on stderr); 2: wrong use.
+    Exit code 0: all done; 1: some images failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
     from carzero.inference.grounding import GroundingRun
@@ -120,7 +120,7 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
     for image_id, text in dict.fromkeys((row["image_id"], text) for row in result.rows for text in row["warnings"]):
         console.print(f"warning: {image_id}: {text}", markup=False)
     if result.failures:
-        console.print(f"{len(result.failures)} of {result.manifest['images']} pictures were not read:")
+        console.print(f"{len(result.failures)} of {result.manifest['images']} images were not read:")
     for failure in result.failures:
         reason = failure.reason.removeprefix(f"{failure.path}: ")
         console.print(f"  {failure.image_id}: {reason}", markup=False)
@@ -132,7 +132,7 @@ def _table(result: GroundingResult) -> Table:
     from rich.text import Text
 
     table = Table(
-        box=box.SIMPLE_HEAD, caption="pixels of each picture; a map says where, not whether", caption_justify="left"
+        box=box.SIMPLE_HEAD, caption="pixels of each image; a map says where, not whether", caption_justify="left"
     )
     table.add_column("image", overflow="fold")
     table.add_column("finding", overflow="fold")

@@ -81,7 +81,7 @@ Columns = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in OUT.")]
 
 Cache = Annotated[
-    Path | None, typer.Option(help="Folder for read pictures, to be shared between runs.  [default: OUT/cache]")
+    Path | None, typer.Option(help="Folder for read images, to be shared between runs.  [default: OUT/cache]")
 ]
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")]

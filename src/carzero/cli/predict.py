@@ -1,4 +1,4 @@
-"""`carzero predict`: pictures and words in, a table of scores out."""
+"""`carzero predict`: images and words in, a table of scores out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER_OR_CSV...",
-            help="Pictures (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
+            help="Images (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
         ),
     ],
     labels: Annotated[
@@ -73,7 +73,7 @@ def predict(
     overlay: Annotated[
         Path | None,
         typer.Option(
-            help="Draw where the model looks, one PNG a picture and finding, into this folder; with --resume, for the "
+            help="Draw where the model looks, one PNG an image and finding, into this folder; with --resume, for the "
             "pictures that are still to be scored."
         ),
     ] = None,
@@ -82,11 +82,11 @@ def predict(
         bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also score readable pictures that are no chest radiographs.")
+        bool, typer.Option("--force", help="Also score readable images that are no chest radiographs.")
     ] = False,
     template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
     pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in one pass; does not change scores.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change scores.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     readers: Annotated[
         int | None,
@@ -117,9 +117,9 @@ def predict(
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
-    Scores are raw logits, no probabilities: compare them between pictures, never between findings.
+    Scores are raw logits, no probabilities: compare them between images, never between findings.
 
-    Exit code 0: all scored; 1: some pictures failed (listed on stderr); 2: wrong use.
+    Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
     from carzero.inference.scoring import ScoringRun, ScoringSettings
@@ -242,7 +242,7 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
 
 def _show_failures(console: Console, failures: list[Failure], scored: int) -> None:
     count = len(failures)
-    console.print(f"{count} of {count + scored} pictures were not scored:")
+    console.print(f"{count} of {count + scored} images were not scored:")
     for failure in failures[:_SHOWN]:
         reason = failure.reason.removeprefix(f"{failure.path}: ")
         console.print(f"  {failure.image_id}: {reason}", markup=False)

@@ -1,4 +1,4 @@
-"""Hashes that tell whether two results rest on the same files, pictures and words."""
+"""Hashes that tell whether two results rest on the same files, images and words."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Functions called in processes of their own: what crashes or hangs costs the call in hand, and nothing else.
 
-Pictures come from anywhere, and a broken codestream may bring a decoder down or keep it busy for ever. A pool of the
+Images come from anywhere, and a broken codestream may bring a decoder down or keep it busy for ever. A pool of the
 standard library then loses all calls that were in work, cannot end a hanging one, and runs the caller's script again in
 every process; these processes are plain interpreters with a pipe each, so it is known which call was in hand.
 """
@@ -108,7 +108,7 @@ class WorkerProcess:
         except (EOFError, OSError) as error:
             raise ConfigurationError(
                 describe(
-                    "A process for reading pictures ends before it has begun",
+                    "A process for reading images ends before it has begun",
                     got=f"exit status {self._end(kill=False)}",
                     expected="a second interpreter that imports carzero",
                     then="see its message above",

@@ -1,4 +1,4 @@
-"""Reading many pictures for no other end than to know that they can be read, in several processes."""
+"""Reading many images for no other end than to know that they can be read, in several processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from carzero.core.lookahead import ahead
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
 
 Advance = Callable[[int, int, int], None]
-_AHEAD = 4  # pictures that wait for each process
-_LIMIT_S = 300.0  # for one picture
+_AHEAD = 4  # images that wait for each process
+_LIMIT_S = 300.0  # for one image
 
 
 @dataclass(frozen=True, slots=True)
 class PictureCheck:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         kind: "" if it can be trained on, else "missing-file", "unreadable-picture" or "unsuitable-picture".
         reason: why not, in words.
-        digest: hash of its grey levels and shape: equal for equal pictures, whatever their files' format.
+        digest: hash of its grey levels and shape: equal for equal images, whatever their files' format.
         doubts: what is odd about it, each a full sentence.
     """
 
@@ -38,7 +38,7 @@ Check = Callable[[str], PictureCheck]
 
 
 def check_picture(path: str) -> PictureCheck:
-    """Reads one picture as the trainer would."""
+    """Reads one image as the trainer would."""
     import numpy as np
 
     from carzero.errors import ImageError, UnsuitableImageError
@@ -67,16 +67,16 @@ def check_pictures(
     advance: Advance = lambda done, failed, total: None,
     check: Check = check_picture,
 ) -> list[PictureCheck]:
-    """Reads pictures; the results are in the order of `paths`, whatever the number of processes.
+    """Reads images; the results are in the order of `paths`, whatever the number of processes.
 
     A file that brings its reader down (a crash inside a decoder, no memory left) or keeps it busy for five minutes is
     reported as unreadable, and the rest is read all the same.
 
     Args:
-        paths: picture files.
+        paths: image files.
         jobs: processes; on Windows the images are read here.
-        advance: called with the numbers of pictures done, failed and in all, after each.
-        check: what reads one picture; importable by name, as processes find it so.
+        advance: called with the numbers of images done, failed and in all, after each.
+        check: what reads one image; importable by name, as processes find it so.
     """
     checks: dict[int, PictureCheck] = {}
     failed = 0

@@ -1,4 +1,4 @@
-"""Writing training tables: whole or not at all, with picture paths that resolve from where the table lies."""
+"""Writing training tables: whole or not at all, with image paths that resolve from where the table lies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_pairs_path(path: Path) -> None:
 def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes rows as a table for `load_pairs`; an older file is replaced only when the new one is complete.
 
-    A picture below the table's folder is named relative to it, so that both can be moved together; another one by its
+    An image below the table's folder is named relative to it, so that both can be moved together; another one by its
     absolute path. Lists become JSON in CSV and TSV.
 
     Args:

@@ -1,4 +1,4 @@
-"""The training table: pictures, what their reports say, and which part of a run they belong to."""
+"""The training table: images, what their reports say, and which part of a run they belong to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from carzero.core.tables import load_table
 from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sentences, split_sentences
 
-# What a run reads of its rows: pictures with text or findings, pictures alone, or text alone.
+# What a run reads of its rows: images with text or findings, images alone, or text alone.
 Needs = Literal["pairs", "images", "texts"]
 
 
@@ -25,8 +25,8 @@ PAIR_COLUMNS = (
 _IMAGES = ("image", "path")
 _TEXTS = ("sentences", "text", "impression", "findings")
 _WORDS = (*_TEXTS, "present", "absent")
-_LACK = {"pairs": "a picture or without text and findings", "images": "a picture", "texts": "text"}
-_WANTED = {"pairs": "a picture and sentences, text or findings", "images": "a picture", "texts": "sentences or text"}
+_LACK = {"pairs": "an image or without text and findings", "images": "an image", "texts": "text"}
+_WANTED = {"pairs": "an image and sentences, text or findings", "images": "an image", "texts": "sentences or text"}
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -40,7 +40,7 @@ class PairTable:
     """Rows of a training table; every list has one entry a row.
 
     Attributes:
-        images: absolute picture paths; "" where only texts are read.
+        images: absolute image paths; "" where only texts are read.
         sentences: what the report of each row says, sentence by sentence, as written; [] where there is no text.
         present: findings that hold; [] where none is known to.
         absent: findings that are denied; one in neither list is unknown.
@@ -75,7 +75,7 @@ class DroppedRow:
 
     Attributes:
         row: its number; 1 is the first row under the header.
-        image: the picture as the table names it.
+        image: the image as the table names it.
         kind: a short name of the reason, such as "no-text".
         reason: the reason in words.
     """
@@ -94,9 +94,9 @@ class PairReport:
         table: the rows that can be trained on.
         rows: (len(table),) their numbers in the file; 1 is the first row under the header.
         dropped: the others, each with its reason.
-        problems: what stops a run: unknown splits, contradictions, repeated pictures, leakage between splits.
+        problems: what stops a run: unknown splits, contradictions, repeated images, leakage between splits.
         cells: the file itself.
-        image_column: "image" or "path", whichever names the pictures; "" where only texts are read.
+        image_column: "image" or "path", whichever names the images; "" where only texts are read.
     """
 
     table: PairTable
@@ -116,17 +116,17 @@ class PairReport:
 
 
 def load_pairs(path: str | Path, *, columns: Mapping[str, str] | None = None, needs: Needs = "pairs") -> PairTable:
-    """Reads a training table; rows that name no picture, or have neither text nor findings, are left out.
+    """Reads a training table; rows that name no image, or have neither text nor findings, are left out.
 
     Args:
         path: CSV, TSV, JSONL, JSON or Parquet; docs/data.md has its columns.
         columns: name in our schema to name in the file, such as {"text": "report"}.
-        needs: "images" reads no words and asks for none; "texts" reads no pictures and no findings, so that several
-            rows may name one picture, or none.
+        needs: "images" reads no words and asks for none; "texts" reads no images and no findings, so that several
+            rows may name one image, or none.
 
     Raises:
         TableError: columns are missing or hold something else, a split is unknown, a finding is present and absent, a
-            picture is named twice, a patient (of one source) or a study stands in several splits, or no row is left.
+            image is named twice, a patient (of one source) or a study stands in several splits, or no row is left.
     """
     report = inspect_pairs(path, columns=columns, needs=needs)
     if report.problems:
@@ -160,7 +160,7 @@ def inspect_pairs(path: str | Path, *, columns: Mapping[str, str] | None = None,
 
 
 def _check_columns(cells: Cells, needs: Needs) -> str:
-    """Returns the column that names the pictures, "" where they are not read."""
+    """Returns the column that names the images, "" where they are not read."""
     named = next((name for name in _IMAGES if name in cells), "") if needs != "texts" else ""
     words = {"pairs": _WORDS, "images": (), "texts": _TEXTS}[needs]
     if (not named and needs != "texts") or (words and not any(name in cells for name in words)):
@@ -213,7 +213,7 @@ def _absolute(folder: Path, name: str) -> str:
 
 def _reason_to_drop(table: PairTable, number: int, name: str, needs: Needs) -> DroppedRow | None:
     if not name and needs != "texts":
-        return DroppedRow(number + 1, "", "no-image", "the row names no picture")
+        return DroppedRow(number + 1, "", "no-image", "the row names no image")
     if needs != "images" and not (table.sentences[number] or table.present[number] or table.absent[number]):
         lacking = "there is neither text nor a finding" if needs == "pairs" else "there is no text"
         return DroppedRow(number + 1, name, "no-text", lacking)
@@ -231,7 +231,7 @@ class PairProblem:
     Attributes:
         kind: "unknown-split", "contradiction", "image-twice", "patient-leakage" or "study-leakage".
         message: the fault in words, with up to five cases.
-        cases: every case: what it is (a split, a picture, a patient), and the rows it stands in, from 1.
+        cases: every case: what it is (a split, an image, a patient), and the rows it stands in, from 1.
     """
 
     kind: str
@@ -271,7 +271,7 @@ def find_problems(table: PairTable, rows: Sequence[int], path: Path) -> list[Pai
             "image-twice",
             _repeated((name, row) for name, row in zip(table.images, rows, strict=True) if name),
             "pictures named more than once",
-            ("one row a picture", "join the rows' sentences"),
+            ("one row an image", "join the rows' sentences"),
         ),
         (
             "patient-leakage",
@@ -326,7 +326,7 @@ def load_sentences(path: str | Path, *, columns: Mapping[str, str] | None = None
     """Reads sentences as written.
 
     Args:
-        path: a table as for `load_pairs`, which needs no pictures; or a .txt file in UTF-8 with one sentence a line,
+        path: a table as for `load_pairs`, which needs no images; or a .txt file in UTF-8 with one sentence a line,
             all of them for training.
         columns: of a table, see `load_pairs`.
 

@@ -85,9 +85,9 @@ class PairValidation:
 
     Attributes:
         pairs: the rows that are kept, those that are dropped with reasons, and the problems that stop a run. Where
-            there are problems, neither texts nor pictures have been looked at.
+            there are problems, neither texts nor images have been looked at.
         doubts: (row, doubt) of rows that are kept although something is odd about them; rows count from 1.
-        pictures: True if the pictures were read.
+        pictures: True if the images were read.
         warnings: what is odd about the table as a whole, each a full sentence.
     """
 
@@ -134,17 +134,17 @@ def validate_pairs(
 ) -> PairValidation:
     """Checks a training table.
 
-    A row is dropped if it names no picture, has neither text nor findings, has text that cleaning leaves nothing of
-    (and no findings), or if its picture is missing, broken, no chest radiograph, or the same one, grey level by grey
-    level, as a picture of a more guarded split (test before val before train): a test on a picture of training proves
-    nothing. The same picture twice in one split is kept, and a doubt.
+    A row is dropped if it names no image, has neither text nor findings, has text that cleaning leaves nothing of
+    (and no findings), or if its image is missing, broken, no chest radiograph, or the same one, grey level by grey
+    level, as an image of a more guarded split (test before val before train): a test on an image of training proves
+    nothing. The same image twice in one split is kept, and a doubt.
 
     Args:
         path: the table; see `load_pairs`.
         columns: name in our schema to name in the file.
-        pictures: False leaves the pictures unread; missing ones are then not found either.
-        jobs: processes that read pictures; see `check_pictures`.
-        advance: called with the numbers of pictures done, failed and in all, after each.
+        pictures: False leaves the images unread; missing ones are then not found either.
+        jobs: processes that read images; see `check_pictures`.
+        advance: called with the numbers of images done, failed and in all, after each.
 
     Raises:
         TableError: the file cannot be read as a table of pairs. Contradictions and leakage are no error here: they
@@ -164,7 +164,7 @@ def validate_pairs(
     gone = {report.rows[number] for number in leaking}
     doubts = [(row, doubt) for row, doubt in [*doubts, *repeated] if row not in gone]
     if leaking:
-        warnings.append(f"Pictures that stand in another split too, and are left out: {len(leaking)}.")
+        warnings.append(f"Images that stand in another split too, and are left out: {len(leaking)}.")
     return PairValidation(_drop(report, {**broken, **leaking}), sorted(doubts), pictures=True, warnings=warnings)
 
 
@@ -224,8 +224,8 @@ def _compare(
         first = next(number for number in numbers if splits[number] == guarded)
         for number in numbers:
             if splits[number] != guarded:
-                reason = f"the same picture stands in row {rows[first]}, which belongs to {guarded}"
+                reason = f"the same image stands in row {rows[first]}, which belongs to {guarded}"
                 leaking[number] = ("picture-leakage", reason)
             elif number != first:
-                doubts.append((rows[number], f"The same picture stands in row {rows[first]} too."))
+                doubts.append((rows[number], f"The same image stands in row {rows[first]} too."))
     return leaking, doubts

@@ -134,7 +134,7 @@ def build_truth(
         raise ValueError(f"rows differ: {len(ids)}, {len(matrix)}, {len(groups)}.")
     if doubled := [name for name, count in Counter(ids).items() if count > 1]:
         raise TableError(
-            describe("The label files list pictures more than once", got=doubled[:5], expected="each picture once")
+            describe("The label files list images more than once", got=doubled[:5], expected="each image once")
         )
     keys = {"image_id": list(ids), **({"patient_id": list(groups)} if unit == "patient" else {})}
     frame = pd.concat([pd.DataFrame(keys), pd.DataFrame(matrix, columns=list(labels))], axis=1)
@@ -162,10 +162,10 @@ class PublicDataset:
         title: as printed: "ChestXray14".
         prompts: name of the prompt set in the library whose "paper" wording was released.
         labels: classes in the released order.
-        images: how many pictures the published figures rest on.
+        images: how many images the published figures rest on.
         load: reads label files in any of their official forms.
-        label_files: patterns of the label files' names, for finding them beside the pictures.
-        to_id: a picture's path or name as an id of this set.
+        label_files: patterns of the label files' names, for finding them beside the images.
+        to_id: an image's path or name as an id of this set.
         quirks: what one should know before comparing figures; full sentences.
         orders: other column orders of released score files: number of columns to the classes (None is left out).
         no_findings: classes that describe no finding; the report adds a mean without them.
@@ -208,13 +208,13 @@ def file_name(path: str) -> str:
 
 
 def stem(image_id: str) -> str:
-    """An id without the suffix of a picture, so that a set converted to another format is still found."""
+    """An id without the suffix of an image, so that a set converted to another format is still found."""
     suffix = PurePosixPath(image_id).suffix
     return image_id.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else image_id
 
 
 def to_matrix(labels: Sequence[str], found: Sequence[set[str]]) -> NDArray[np.float32]:
-    """Returns (I, C): 1 where a picture's set of findings holds the class."""
+    """Returns (I, C): 1 where an image's set of findings holds the class."""
     columns = {label: column for column, label in enumerate(labels)}
     matrix = np.zeros((len(found), len(labels)), dtype=np.float32)
     for row, names in enumerate(found):

@@ -1,6 +1,6 @@
-"""ChestX-Det10: ten findings with boxes on 542 test pictures taken from ChestXray14.
+"""ChestX-Det10: ten findings with boxes on 542 test images taken from ChestXray14.
 
-File: `test.json`, a list of `{"file_name", "syms", "boxes"}`; a picture has a finding if it has a box of it.
+File: `test.json`, a list of `{"file_name", "syms", "boxes"}`; an image has a finding if it has a box of it.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ DATASET = PublicDataset(
     label_files=("test.json",),
     to_id=file_name,
     quirks=(
-        "The pictures come from ChestXray14 under new numbers, so patients are not known and intervals resample "
+        "The images come from ChestXray14 under new numbers, so patients are not known and intervals resample "
         "pictures; they are a little too narrow if a patient has several.",
-        "Pictures without any box are negatives of every class.",
+        "Images without any box are negatives of every class.",
     ),
     published={
         ("auroc", "macro"): {"KAD": 0.735, "CARZero": 0.796, "RadZero": 0.787, "SentZero": 0.843},

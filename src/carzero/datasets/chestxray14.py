@@ -1,4 +1,4 @@
-"""ChestXray14 (NIH): 14 findings mined from report text, on the 22,433 pictures of the public CheXNet split.
+"""ChestXray14 (NIH): 14 findings mined from report text, on the 22,433 images of the public CheXNet split.
 
 Files, any of these combinations:
 
@@ -30,14 +30,14 @@ def load_labels(files: Sequence[Path]) -> Truth:
     """Reads the label matrix.
 
     Raises:
-        TableError: no list, a line of another form, a picture without an entry, or list and table that disagree.
+        TableError: no list, a line of another form, an image without an entry, or list and table that disagree.
     """
     lists = [path for path in files if path.suffix.lower() == ".txt"]
     tables = [path for path in files if path.suffix.lower() != ".txt"]
     if len(lists) != 1 or len(tables) > 1:
         raise TableError(
             describe(
-                "ChestXray14 needs one list of the test pictures, and at most one table of labels",
+                "ChestXray14 needs one list of the test images, and at most one table of labels",
                 got=[path.name for path in files],
                 expected="test_list.txt with labels, or Data_Entry_2017.csv and test_list.txt",
             )
@@ -47,7 +47,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
     if matrix is None:
         raise TableError(
             describe(
-                f"{lists[0]} lists pictures without labels",
+                f"{lists[0]} lists images without labels",
                 expected="a path and fourteen 0 or 1 a line, or NIH's table beside it",
                 then="add --labels Data_Entry_2017.csv",
             )
@@ -73,13 +73,13 @@ def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]
                 )
             )
     if not lines:
-        raise TableError(describe(f"The list {path} is empty", expected="a picture a line"))
+        raise TableError(describe(f"The list {path} is empty", expected="an image a line"))
     names = tuple(file_name(line[0]) for line in lines)
     return names, np.array([line[1:] for line in lines], dtype=np.float32) if width > 1 else None
 
 
 def _load_entries(path: Path, names: Sequence[str], listed: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Reads NIH's table for the listed pictures, and holds it against the list's own labels."""
+    """Reads NIH's table for the listed images, and holds it against the list's own labels."""
     frame = load_table(path)
     if lacking := [name for name in ("Image Index", "Finding Labels") if name not in frame.columns]:
         raise TableError(describe(f"{path} is not NIH's table", got=f"no column {' or '.join(lacking)}"))
@@ -88,7 +88,7 @@ def _load_entries(path: Path, names: Sequence[str], listed: NDArray[np.float32] 
         for name, labels in zip(frame["Image Index"], frame["Finding Labels"], strict=True)
     }
     if missing := [name for name in names if name not in found]:
-        raise TableError(describe(f"{path} lacks {len(missing)} of {len(names)} listed pictures", got=missing[:3]))
+        raise TableError(describe(f"{path} lacks {len(missing)} of {len(names)} listed images", got=missing[:3]))
     if strange := sorted({label for name in names for label in found[name]} - _KNOWN):
         raise TableError(describe(f"{path} names findings that NIH does not", got=strange[:5], expected=str(LABELS)))
     matrix = to_matrix(LABELS, [found[name] for name in names])
@@ -96,7 +96,7 @@ def _load_entries(path: Path, names: Sequence[str], listed: NDArray[np.float32] 
     if differing.size:
         raise TableError(
             describe(
-                f"Table and list disagree on {len(differing)} of {len(names)} pictures",
+                f"Table and list disagree on {len(differing)} of {len(names)} images",
                 got=names[int(differing[0])],
                 expected="the same labels in both",
                 then="give only one of them with labels, and say which",
@@ -117,7 +117,7 @@ DATASET = PublicDataset(
     quirks=(
         "Labels are mined from report text by NIH and are wrong in places; a finding that nobody wrote down counts as "
         "absent.",
-        "The list is the patient-wise split of the public CheXNet re-implementations (22,433 pictures), not NIH's own "
+        "The list is the patient-wise split of the public CheXNet re-implementations (22,433 images), not NIH's own "
         "test list (25,596).",
         "Only frontal films; several films of a patient are all in, so intervals resample patients.",
         "The released prompts name some classes otherwise: Infiltration is asked as Pulmonary Infiltration, Nodule as "

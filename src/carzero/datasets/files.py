@@ -21,22 +21,22 @@ from carzero.records import ImageItem
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
-    """Pictures of a test set: what was found, in the set's order, and the ids that were not."""
+    """Images of a test set: what was found, in the set's order, and the ids that were not."""
 
     items: list[ImageItem]
     missing: list[str]
 
 
 def find_images(folder: Path, images: Sequence[str], to_id: Callable[[str], str]) -> FoundImages:
-    """Finds pictures by their ids in a folder and everything below it.
+    """Finds images by their ids in a folder and everything below it.
 
-    A picture in another format is taken if its name is the same up to the suffix; the exact name goes first.
+    An image in another format is taken if its name is the same up to the suffix; the exact name goes first.
 
     Raises:
-        TableError: no such folder, or two files could be the same picture.
+        TableError: no such folder, or two files could be the same image.
     """
     if not folder.is_dir():
-        raise TableError(describe("There is no such folder of pictures", got=str(folder), then="check --images"))
+        raise TableError(describe("There is no such folder of images", got=str(folder), then="check --images"))
     exact: dict[str, list[Path]] = {}
     loose: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -50,9 +50,9 @@ def find_images(folder: Path, images: Sequence[str], to_id: Callable[[str], str]
         if len(candidates) > 1:
             raise TableError(
                 describe(
-                    f"{len(candidates)} files could be the picture {image_id}",
+                    f"{len(candidates)} files could be the image {image_id}",
                     got=[str(path) for path in candidates[:3]],
-                    expected="each picture once",
+                    expected="each image once",
                     then="name the folder that holds the ones to use",
                 )
             )
@@ -64,7 +64,7 @@ def find_images(folder: Path, images: Sequence[str], to_id: Callable[[str], str]
 
 
 def find_label_files(folder: Path, dataset: PublicDataset) -> list[Path]:
-    """Finds a set's label files by their official names, beside the pictures or below.
+    """Finds a set's label files by their official names, beside the images or below.
 
     Raises:
         TableError: none is there, or two of one name.

@@ -1,4 +1,4 @@
-"""A folder of pictures with reports beside them."""
+"""A folder of images with reports beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from carzero.reports.sections import select_sentences
 PatientFrom = Literal["folder", "stem", "none"]
 _SHARED = "report.txt"
 NO_REPORT, BAD_REPORT = "pictures without a report", "reports that cannot be read"
-NO_WORDS, NO_PICTURE = "reports that say nothing of the picture", "reports without a picture"
+NO_WORDS, NO_PICTURE = "reports that say nothing of the image", "reports without an image"
 BAD_NAME = "pictures whose names are not UTF-8"
 
 
@@ -26,25 +26,25 @@ def import_folder(
     shares: Sequence[float] = (0.8, 0.1, 0.1),
     advance: Advance = lambda done, total: None,
 ) -> ImportReport:
-    """Makes rows of a folder, one a picture, in the order of their names; hidden files are left out.
+    """Makes rows of a folder, one an image, in the order of their names; hidden files are left out.
 
-    The report of `a.png` is `a.txt` beside it; where there is none, `report.txt` in the same folder serves all pictures
-    in it. Pictures of one report are one study: `folder` for `folder/report.txt`, `folder/a` for `folder/a.png` and
-    `folder/a.jpg`. No table can hold a name that is not UTF-8; such a picture is left out.
+    The report of `a.png` is `a.txt` beside it; where there is none, `report.txt` in the same folder serves all images
+    in it. Images of one report are one study: `folder` for `folder/report.txt`, `folder/a` for `folder/a.png` and
+    `folder/a.jpg`. No table can hold a name that is not UTF-8; such an image is left out.
 
     Args:
         root: the folder.
-        patient_from: "folder": the first folder below `root` (a picture in `root` itself has an unknown patient);
+        patient_from: "folder": the first folder below `root` (an image in `root` itself has an unknown patient);
             "stem": the file's name up to the first underscore; "none": unknown.
         shares: of train, val and test. Splits go by a hash of the patient, where unknown of the study, else of the
-            picture's path in the folder; see `assign_split`.
-        advance: called with the numbers of pictures done and in all.
+            image's path in the folder; see `assign_split`.
+        advance: called with the numbers of images done and in all.
 
     Returns:
         Rows with `text`, the report as written.
 
     Raises:
-        TableError: there is no such folder, or no picture in it.
+        TableError: there is no such folder, or no image in it.
         ConfigurationError: the shares do not add up to 1.
     """
     check_shares(shares)
@@ -53,7 +53,7 @@ def import_folder(
     result = ImportReport()
     result.found["pictures"] = len(pictures)
     used: set[Path] = set()
-    read: set[Path] = set()  # not that of a picture left out for its name
+    read: set[Path] = set()  # not that of an image left out for its name
     serving = Counter(picture.with_suffix(".txt") for picture in pictures)
     for number, picture in enumerate(pictures, start=1):
         beside, name = picture.with_suffix(".txt"), picture.relative_to(root)
@@ -84,7 +84,7 @@ def _list_files(root: Path) -> tuple[list[Path], set[Path]]:
     if not pictures:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise TableError(describe("No pictures are found", got=str(root), expected=f"files ending in {suffixes}"))
+        raise TableError(describe("No images are found", got=str(root), expected=f"files ending in {suffixes}"))
     return pictures, {path for path in files if path.suffix == ".txt"}
 
 

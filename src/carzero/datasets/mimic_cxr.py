@@ -61,7 +61,7 @@ def import_mimic_cxr(
     labeller: Labeller = "chexpert",
     advance: Advance = lambda done, total: None,
 ) -> ImportReport:
-    """Makes rows of a MIMIC-CXR-JPG release, one a picture.
+    """Makes rows of a MIMIC-CXR-JPG release, one an image.
 
     Args:
         root: folder with `mimic-cxr-2.0.0-metadata.csv(.gz)`, `-split`, optionally `-chexpert` and `-negbio`, and
@@ -69,12 +69,12 @@ def import_mimic_cxr(
         reports: folder with `files/p10/p10000032/s50414267.txt`, or `mimic-cxr-reports.zip`; None takes either from
             `root` where it is there.
         views: values of ViewPosition to take, as the metadata spells them; "" stands for none stated. Empty takes all.
-            The paper trains on frontal pictures.
+            The paper trains on frontal images.
         labeller: whose labels become `present` (1) and `absent` (0); uncertain (-1) and blank stay unknown.
-        advance: called with the numbers of pictures done and in all, now and then.
+        advance: called with the numbers of images done and in all, now and then.
 
     Returns:
-        Rows with `impression`, `findings`, `present`, `absent`, and what is missing. A row stands where the picture is
+        Rows with `impression`, `findings`, `present`, `absent`, and what is missing. A row stands where the image is
         there and something is said of it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Open-i (Indiana University): 18 classes on 7,470 pictures of 3,851 reports, by substrings of automatic headings.
+"""Open-i (Indiana University): 18 classes on 7,470 images of 3,851 reports, by substrings of automatic headings.
 
 Files, one of these:
 
@@ -92,7 +92,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
 
 
 def to_id(path: str) -> str:
-    """A picture's name as the released table spells it: "CXR1_IM-0001-3001.png"."""
+    """An image's name as the released table spells it: "CXR1_IM-0001-3001.png"."""
     name = file_name(path)
     match = _NAME.match(name)
     return f"CXR{match[1]}_{match[2]}{match[3] or '.png'}" if match else name
@@ -217,17 +217,17 @@ DATASET = PublicDataset(
         "Labels are substrings of the headings that a program assigned (labels_automatic), not of those that readers "
         "assigned (labels_major): pericardial effusion counts as Effusion, subcutaneous emphysema as Emphysema, cystic "
         "fibrosis as Fibrosis, granulomatous disease as Granuloma.",
-        "Classes overlap by construction: every Calcified Granuloma is a Granuloma, every Lesion (7 pictures) a Mass "
+        "Classes overlap by construction: every Calcified Granuloma is a Granuloma, every Lesion (7 images) a Mass "
         "lesion.",
-        "The label of a report goes to all of its pictures, laterals included.",
-        "A picture without automatic headings (3,408 of 7,470) is a negative of every class.",
-        "The released list spells the pictures of report CXR1 without the second number of their file names.",
+        "The label of a report goes to all of its images, laterals included.",
+        "An image without automatic headings (3,408 of 7,470) is a negative of every class.",
+        "The released list spells the images of report CXR1 without the second number of their file names.",
     ),
     published={("auroc", "macro"): {"KAD": 0.807, "CARZero": 0.838, "RadZero": 0.847, "SentZero": 0.889}},
 )
 
 
-NO_PICTURE, NO_IMAGES, NO_WORDS = "pictures that are not there", "reports without a picture", "reports without text"
+NO_PICTURE, NO_IMAGES, NO_WORDS = "pictures that are not there", "reports without an image", "reports without text"
 
 BAD_REPORT, NO_VIEW = "reports that cannot be read", "pictures that the projections do not name"
 
@@ -270,11 +270,11 @@ def import_openi(
     shares: Sequence[float] = (0.8, 0.1, 0.1),
     advance: Advance = lambda done, total: None,
 ) -> ImportReport:
-    """Makes rows of Open-i, one a picture.
+    """Makes rows of Open-i, one an image.
 
     Args:
         root: folder with the XML reports somewhere in it, or NLMCXR_reports.tgz, which is read without extraction.
-        images: folder with the pictures somewhere in it; None looks where the reports are. Names may be the official
+        images: folder with the images somewhere in it; None looks where the reports are. Names may be the official
             ones (CXR1_1_IM-0001-3001.png), or those of the re-release on Kaggle (1_IM-0001-3001.dcm.png).
         projections: indiana_projections.csv of that re-release (uid, filename, projection), which tells frontal from
             lateral; the official release does not.
@@ -287,7 +287,7 @@ def import_openi(
         heading is a finding by itself. A heading that is not assigned denies nothing, so no finding is `absent`.
 
     Raises:
-        TableError: there are no reports, or one picture has two files.
+        TableError: there are no reports, or one image has two files.
         ConfigurationError: views are asked for without projections, or the shares do not add up to 1.
     """
     check_shares(shares)
@@ -361,7 +361,7 @@ def _findings(headings: Sequence[str]) -> list[str]:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """What the official and the re-released name of a picture share: report number and series."""
+    """What the official and the re-released name of an image share: report number and series."""
     stem = _SUFFIX.sub("", name)
     match = _FILE_NAME.fullmatch(stem)
     return (match.group(1), match.group(2).upper()) if match else ("", stem)
@@ -369,7 +369,7 @@ def _key(name: str) -> tuple[str, str]:
 
 def _index_pictures(folder: Path, named: set[tuple[str, str]]) -> dict[tuple[str, str], Path]:
     if not folder.is_dir():
-        raise TableError(describe("There is no such folder of pictures", got=str(folder)))
+        raise TableError(describe("There is no such folder of images", got=str(folder)))
     files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.resolve().rglob("*")):
         key = _key(path.name)
@@ -378,9 +378,9 @@ def _index_pictures(folder: Path, named: set[tuple[str, str]]) -> dict[tuple[str
         if (other := files.setdefault(key, path)) != path:
             raise TableError(
                 describe(
-                    "One picture has two files",
+                    "One image has two files",
                     got=[str(other), str(path)],
-                    expected="each picture once",
+                    expected="each image once",
                     then="name the folder to take with --images",
                 )
             )

@@ -1,8 +1,8 @@
-"""PadChest: 192 classes on the 39,053 pictures whose reports physicians labelled by hand.
+"""PadChest: 192 classes on the 39,053 images whose reports physicians labelled by hand.
 
 Files, one or both of these:
 
-    manual_image.json                   the released table: picture to list of labels
+    manual_image.json                   the released table: image to list of labels
     PADCHEST_chest_x_ray_images_labels_160K*.csv   the official table; rows with MethodLabel "Physician" are taken. With
                                         both, the official one adds patients, and must agree on the labels
 """
@@ -109,15 +109,15 @@ def _load_released(path: Path) -> dict[str, set[str]]:
     found = {file_name(name): set(labels) for name, labels in content.items()}
     if len(found) < len(content):
         raise TableError(
-            describe(f"{path} lists pictures more than once", got=f"{len(content)} paths, {len(found)} names")
+            describe(f"{path} lists images more than once", got=f"{len(content)} paths, {len(found)} names")
         )
     return found
 
 
 def _load_official(path: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
-    """Reads labels and patients of the pictures that physicians labelled; a row without labels is left out.
+    """Reads labels and patients of the images that physicians labelled; a row without labels is left out.
 
-    A picture without a patient has none in the second, so that such pictures are not taken for one patient's.
+    An image without a patient has none in the second, so that such images are not taken for one patient's.
     """
     frame = load_table(path, keys=("ImageID", "PatientID"))
     needed = ("ImageID", "PatientID", "MethodLabel", "Labels")
@@ -126,7 +126,7 @@ def _load_official(path: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
     manual = frame[(frame["MethodLabel"] == "Physician") & frame["Labels"].notna()]
     if manual["ImageID"].duplicated().any():
         doubled = manual["ImageID"][manual["ImageID"].duplicated()].tolist()
-        raise TableError(describe(f"{path} lists pictures more than once", got=doubled[:5], expected="each once"))
+        raise TableError(describe(f"{path} lists images more than once", got=doubled[:5], expected="each once"))
     names = [str(name) for name in manual["ImageID"]]
     labels = {name: _read_list(str(text), path) for name, text in zip(names, manual["Labels"], strict=True)}
     known = manual[manual["PatientID"].notna()]
@@ -147,7 +147,7 @@ def _check_agreement(released: Mapping[str, set[str]], official: Mapping[str, se
     if differing:
         raise TableError(
             describe(
-                f"The released and the official table disagree on {len(differing)} of {len(released)} pictures",
+                f"The released and the official table disagree on {len(differing)} of {len(released)} images",
                 got=differing[0],
                 expected="the same labels in both",
                 then="give only one of them, and say which",
@@ -167,7 +167,7 @@ DATASET = PublicDataset(
     quirks=(
         "Classes are all labels that occur, sorted; some describe no finding of the chest: exclude, suboptimal study, "
         "unchanged. They count in the published mean; a mean without them stands beside it.",
-        "Labels are not closed upwards: a picture labelled laminar atelectasis is a negative of atelectasis unless it "
+        "Labels are not closed upwards: an image labelled laminar atelectasis is a negative of atelectasis unless it "
         "is labelled so too.",
         "No view is left out: laterals take part.",
         "Twenty classes have ten positives or fewer; each weighs as much in the macro mean as any other.",

@@ -82,7 +82,7 @@ class CalibrationRun:
 
     def _provenance(self, matrix: ScoreMatrix, truth: Truth, joined: Joined) -> dict[str, object]:
         return {
-            "fitted_on": self.name or f"{Path(truth.source).name} ({len(joined.ids)} pictures)",
+            "fitted_on": self.name or f"{Path(truth.source).name} ({len(joined.ids)} images)",
             **RunRecord().to_dict(),
             "scores": matrix.source,
             "scores_sha256": matrix.sha256,

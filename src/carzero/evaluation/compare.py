@@ -49,7 +49,7 @@ class ComparisonRun:
         truth = to_truth(self.truth, id_column=self.truth_id)
         labels, notes = self._choose_labels(a, b)
         if self.allow_missing and (common := {*a.ids} & {*b.ids}) != {*a.ids, *b.ids}:
-            notes.append(f"{len({*a.ids, *b.ids} - common)} pictures are in one score table only: left out.")
+            notes.append(f"{len({*a.ids, *b.ids} - common)} images are in one score table only: left out.")
             a, b = a.keep(common), b.keep(common)
         first, second = (
             join_truth(each, truth, labels=labels, uncertain=self.uncertain, allow_missing=self.allow_missing)
@@ -96,10 +96,10 @@ def _check_same_pictures(first: Joined, second: Joined) -> None:
     if first.ids != second.ids:
         raise TableError(
             describe(
-                "The two tables score different pictures, so differences are not paired",
+                "The two tables score different images, so differences are not paired",
                 got=f"{len(first.ids)} and {len(second.ids)}, {len({*first.ids} & {*second.ids})} in both",
-                expected="the same pictures in both",
-                then="score what is missing, or go on with those in both by --allow-missing",
+                expected="the same images in both",
+                then="score what is missing, or continue with those in both by --allow-missing",
             )
         )
 

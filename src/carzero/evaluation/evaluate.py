@@ -178,7 +178,7 @@ def find_patients(joined: Joined, wanted: str | None) -> tuple[str | None, list[
     column = wanted or next((name for name in PATIENT_COLUMNS if name in joined.metadata.columns), None)
     if column is None:
         return None, [
-            "There are no patient ids: every picture counts as a patient. If patients have several, intervals are too "
+            "There are no patient ids: every image counts as a patient. If patients have several, intervals are too "
             "narrow; name the column with --patient."
         ]
     return column, []
@@ -207,7 +207,7 @@ def describe_sources(matrices: Sequence[ScoreMatrix], truth: Truth, joined: Join
 
 
 def _take_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[Probabilities | None, list[str]]:
-    """Probabilities with what they are, and a note where they were fitted on these very pictures."""
+    """Probabilities with what they are, and a note where they were fitted on these very images."""
     if joined.probabilities is None:
         return None, []
     description = describe_probabilities(matrix.manifest)
@@ -221,7 +221,7 @@ def _take_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[Probabilit
 
 def _describe_groups(groups: Mapping[str, Sequence[str]]) -> list[str]:
     return [
-        f"{unknown} of {len(texts)} pictures have no {column} and are in none of its groups."
+        f"{unknown} of {len(texts)} images have no {column} and are in none of its groups."
         for column, texts in groups.items()
         if (unknown := sum(not text for text in texts))
     ]

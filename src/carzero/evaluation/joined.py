@@ -76,16 +76,16 @@ class Joined:
         """A column of keys, such as patient ids, as texts.
 
         Raises:
-            TableError: there is no such column, or a picture has none.
+            TableError: there is no such column, or an image has none.
         """
         cells = self._column(column)
         if cells.isna().any() or (cells.astype(str) == "").any():
             raise TableError(
                 describe(
-                    f"The column {column} has no value for some pictures",
+                    f"The column {column} has no value for some images",
                     got=f"{int((cells.isna() | (cells.astype(str) == '')).sum())} of {len(cells)} without one",
-                    expected="a patient for each picture",
-                    then="fill the gaps, or draw pictures by themselves with --patient image_id",
+                    expected="a patient for each image",
+                    then="fill the gaps, or draw images by themselves with --patient image_id",
                 )
             )
         return cells.astype(str).to_numpy(dtype=str)
@@ -144,10 +144,10 @@ def join_truth(
         labels: findings to keep; by default all that are scored. Where truth has no column "abnormal" or
             "no finding", these follow from all findings that are scored and in truth: any is there, or all are absent.
         uncertain: what -1 becomes.
-        allow_missing: go on with the pictures that both have.
+        allow_missing: continue with the images that both have.
 
     Raises:
-        TableError: pictures are missing on either side, or labels are, or nothing is left.
+        TableError: images are missing on either side, or labels are, or nothing is left.
     """
     kept = _choose_labels(scores, truth, labels)
     both = sorted({*scores.ids} & {*truth.ids})
@@ -266,9 +266,9 @@ def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
         describe(
             f"Scores and truth name different pictures: {both} are in both, {len(truth.ids) - both} have "
             f"truth but no score (such as {unscored}), {len(scores.ids) - both} a score but no truth (such as "
-            f"{unlabelled})" + (f"; {failed} pictures failed when they were scored" if failed else ""),
+            f"{unlabelled})" + (f"; {failed} images failed when they were scored" if failed else ""),
             expected=f"image_id of {scores.source} equal to {truth.id_column} of {truth.source}",
-            then="name another key with --truth-id, or go on with those in both by --allow-missing"
+            then="name another key with --truth-id, or continue with those in both by --allow-missing"
             if both
             else "name another key with --truth-id",
         )

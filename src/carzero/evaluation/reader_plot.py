@@ -1,4 +1,4 @@
-"""The picture of a reader study: models' ROC curves, readers' points on them."""
+"""The image of a reader study: models' ROC curves, readers' points on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PANEL_IN = 4.2  # width and height of one finding's panel, inches
 
 
 def check_plot_path(path: Path) -> None:
-    """Refuses a picture that could not be written, before any work is done.
+    """Refuses an image that could not be written, before any work is done.
 
     Raises:
         TableError: another suffix than .png, .svg and .pdf, or the folder does not exist.

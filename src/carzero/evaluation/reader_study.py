@@ -106,15 +106,15 @@ def load_reader_study(folder: Path, *, labels: Sequence[str] | None = None) -> R
 
 
 def to_study_scores(study: ReaderStudy, matrix: ScoreMatrix) -> Floats:
-    """Scores of a score table by study: the mean over a study's pictures.
+    """Scores of a score table by study: the mean over a study's images.
 
-    A picture belongs to the study whose "patient.../study..." is in its image id.
+    An image belongs to the study whose "patient.../study..." is in its image id.
 
     Returns:
         (N, C) in the order of the study.
 
     Raises:
-        TableError: a study has no scored picture, or a label no score.
+        TableError: a study has no scored image, or a label no score.
     """
     found = match_labels(study.labels, matrix.labels)
     if lacking := [label for label in study.labels if label not in found]:
@@ -130,7 +130,7 @@ def to_study_scores(study: ReaderStudy, matrix: ScoreMatrix) -> Floats:
         missing = [study.ids[row] for row in np.flatnonzero(counts == 0)]
         raise TableError(
             describe(
-                f"{matrix.source} has no picture of {len(missing)} of {len(study.ids)} studies",
+                f"{matrix.source} has no image of {len(missing)} of {len(study.ids)} studies",
                 got=missing[:_SHOWN],
                 expected="image ids that hold patient.../study...",
             )

@@ -1,4 +1,4 @@
-"""Models against radiologists, from the files of a reader study to a table and a picture."""
+"""Models against radiologists, from the files of a reader study to a table and an image."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ReaderRun:
             advance: called with bootstrap rounds done and all rounds.
 
         Raises:
-            CARZeroError: files that cannot be read or do not belong together; no matplotlib for the picture.
+            CARZeroError: files that cannot be read or do not belong together; no matplotlib for the image.
         """
         if self.plot is not None:
             from carzero.evaluation.reader_plot import check_plot_path

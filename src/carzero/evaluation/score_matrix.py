@@ -28,7 +28,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreMatrix:
-    """Scores of pictures for labels.
+    """Scores of images for labels.
 
     Attributes:
         ids: (N,) image ids, each once.
@@ -88,7 +88,7 @@ class ScoreMatrix:
         )
 
     def keep(self, ids: Collection[str]) -> ScoreMatrix:
-        """The rows of these pictures, in the order they have here."""
+        """The rows of these images, in the order they have here."""
         rows = [row for row, image_id in enumerate(self.ids) if image_id in ids]
         return replace(
             self,
@@ -205,8 +205,8 @@ def _read(frame: pd.DataFrame, column: str, source: str) -> Floats:
             describe(
                 f"{source}: {len(strange)} of {len(numbers)} values of {column} are no numbers",
                 got=frame[column].iloc[int(strange[0])],
-                expected="a finite number for every picture",
-                then="leave out pictures that were not scored",
+                expected="a finite number for every image",
+                then="leave out images that were not scored",
             )
         )
     return np.asarray(numbers)

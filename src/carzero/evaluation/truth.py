@@ -47,7 +47,7 @@ def to_truth(source: TruthSource, *, id_column: str | None = None) -> Truth:
         source: a `Truth`, such as that of a public data set; a table's path; a pandas table; or a torchxrayvision-style
             data set: `.pathologies` (C,), `.labels` (N, C) of 1, 0, NaN, and `.csv`, a pandas table of N rows that
             holds the key.
-        id_column: the column with each picture's key; by default the first of `ID_COLUMNS` that is there.
+        id_column: the column with each image's key; by default the first of `ID_COLUMNS` that is there.
 
     Raises:
         TableError: no such file, no key column, or a key that is empty or doubled.
@@ -112,7 +112,7 @@ def _find_id_column(frame: pd.DataFrame, wanted: str | None, name: str) -> str:
     if not known:
         raise TableError(
             describe(
-                f"{name} has no column with each picture's key",
+                f"{name} has no column with each image's key",
                 got=list(frame.columns[:20]),
                 expected=wanted or f"one of {', '.join(ID_COLUMNS)}",
                 then="name the column with --truth-id",
@@ -132,7 +132,7 @@ def _read_ids(cells: pd.Series, name: str) -> tuple[str, ...]:
             describe(
                 f"{name} repeats {len(doubled)} keys",
                 got=sorted(doubled)[:_SHOWN],
-                expected="one row for each picture",
+                expected="one row for each image",
                 then="remove the repetitions, or name another column with --truth-id",
             )
         )

@@ -1,4 +1,4 @@
-"""An exported folder beside the torch model in float32, on pictures that served no calibration."""
+"""An exported folder beside the torch model in float32, on images that served no calibration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExportPictures:
 
     Attributes:
         calibration: (C, 3, h, w); none of them is in `check`.
-        calibration_sha256: of the calibration pictures' pixel values.
+        calibration_sha256: of the calibration images' pixel values.
         check: (I, 3, h, w).
         of: what `check` shows, in words.
         failures: images that could not be read.
@@ -44,16 +44,16 @@ class ExportPictures:
 
 
 def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, largest: int) -> ExportPictures:
-    """Reads pictures, spread over the items.
+    """Reads images, spread over the items.
 
     Args:
-        items: the user's pictures; none: the bundled film is the check.
+        items: the user's images; none: the bundled film is the check.
         processor: makes their pixel values.
-        largest: how many pictures the calibration takes at most. Every fourth is set aside for the check, 32 at most;
+        largest: how many images the calibration takes at most. Every fourth is set aside for the check, 32 at most;
             with 0 they all are the check.
 
     Raises:
-        ImageError: too few of the pictures can be read.
+        ImageError: too few of the images can be read.
     """
     if not items:
         film = processor.image_processor.preprocess(str(example_film()))["pixel_values"]
@@ -71,7 +71,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
     if len(good) < needed:
         raise UnreadableImageError(
             describe(
-                "Too few of the calibration pictures can be read",
+                "Too few of the calibration images can be read",
                 got=f"{len(good)} of {wanted}" + (f" ({failures[0].reason})" if failures else ""),
                 expected=f"{needed} at least, better a hundred",
                 then="name a folder of films like those that will be scored",
@@ -82,7 +82,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
     check = torch.stack([good[number] for number in sorted(checked)])
     calibration = torch.stack(kept) if kept else check[:0]
     digest = hashlib.sha256(calibration.contiguous().numpy().tobytes()).hexdigest() if kept else ""
-    return ExportPictures(calibration, digest, check, "calibration pictures" + " set aside" * bool(kept), failures)
+    return ExportPictures(calibration, digest, check, "calibration images" + " set aside" * bool(kept), failures)
 
 
 def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[LoadedImage | FailedImage]:
@@ -104,7 +104,7 @@ def compare(
     prompt_set: PromptSet,
     pictures: ExportPictures,
 ) -> Accuracy:
-    """Scores the check pictures by both.
+    """Scores the check images by both.
 
     Raises:
         WeightsError: a float32 export does not give the torch model's scores.

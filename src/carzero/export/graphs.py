@@ -145,7 +145,7 @@ def bake_openvino(model: Any, values: Mapping[str, NDArray[Any]]) -> None:
 def quantise(model: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
     """Returns an OpenVINO model in int8, by NNCF's post-training quantisation for transformers.
 
-    The image tower becomes int8, and so does what else depends on pictures alone. What depends on prompts stays in
+    The image tower becomes int8, and so does what else depends on images alone. What depends on prompts stays in
     float32: errors there go straight into the scores.
 
     Args:
@@ -190,7 +190,7 @@ def require_nncf() -> Any:
 
 
 def _behind_prompts(model: Any) -> list[str]:
-    """Names of the operations that depend on a prompt: every one that an input other than the pictures reaches."""
+    """Names of the operations that depend on a prompt: every one that an input other than the images reaches."""
     reached: set[str] = set()
     for operation in model.get_ordered_ops():
         if operation.get_type_name() == "Parameter":

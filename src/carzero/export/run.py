@@ -74,8 +74,8 @@ class ExportRun:
         out: folder to write.
         dtype: one of `DTYPES[engine]`.
         prompt_set: prompts to bake in; None leaves them to be asked.
-        calibration: pictures that int8 is calibrated on; a part of them is what every export is compared on.
-        calibration_size: how many pictures the calibration takes at most.
+        calibration: images that int8 is calibrated on; a part of them is what every export is compared on.
+        calibration_size: how many images the calibration takes at most.
         overwrite: replace an earlier export in `out`.
     """
 
@@ -104,7 +104,7 @@ class ExportRun:
         from carzero.inference.backends import TorchBackend
 
         self._require_packages()
-        progress("reading weights and pictures")
+        progress("reading weights and images")
         processor = self.weights.load_processor()
         pictures = load_pictures(self.calibration, processor, self.calibration_size if self.dtype == "int8" else 0)
         source = TorchBackend(self.weights.load_model(), device="cpu")
@@ -148,14 +148,14 @@ class ExportRun:
         if self.dtype == "int8" and not self.calibration:
             raise ConfigurationError(
                 describe(
-                    "int8 needs pictures to be calibrated on",
+                    "int8 needs images to be calibrated on",
                     expected="a folder of some hundred films like those that will be scored",
                     then="name it with --calibration",
                 )
             )
         if self.calibration_size < 1:
             raise ConfigurationError(
-                describe("Calibration needs pictures", got=self.calibration_size, expected="at least 1")
+                describe("Calibration needs images", got=self.calibration_size, expected="at least 1")
             )
         new = NewFolder(
             self.out.resolve(), self.overwrite, _OURS.__contains__, "export", "three times the weights' size"

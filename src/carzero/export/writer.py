@@ -92,7 +92,7 @@ class ScoringModule(nn.Module):
         return alignment.score_whole(images, alignment.from_tensors(tensors), self.asked)
 
 
-# So many that keys and values of pictures are projected by plain layers: only those become int8.
+# So many that keys and values of images are projected by plain layers: only those become int8.
 _MANY = 1 << 30
 
 _TOKENS = {"input_ids": {0: "prompts"}, "attention_mask": {0: "prompts"}, "positions": {0: "words"}}
@@ -157,7 +157,7 @@ class GraphWriter:
         """From ONNX files to OpenVINO's own."""
         scoring = read_onnx(_onnx_path(work, SCORING_GRAPH))
         if self.dtype == "int8":
-            progress(f"quantising on {len(calibration)} pictures")
+            progress(f"quantising on {len(calibration)} images")
             samples = [{"pixel_values": one[None].numpy(), **encoded} for one in calibration]
             scoring = quantise(scoring, samples)
         if self.baked:
@@ -197,7 +197,7 @@ class GraphWriter:
         save_onnx(ScoringModule(self.model, self._asked(encoded)), example, ["logits", "maps"], dynamic, path)
 
     def _asked(self, encoded: Arrays) -> int:
-        """How many prompts the scoring graph is for, by which it reads pictures in the cheaper way."""
+        """How many prompts the scoring graph is for, by which it reads images in the cheaper way."""
         if self.dtype == "int8":
             return _MANY
         return len(next(iter(encoded.values()))) if self.baked else 1

@@ -1,6 +1,6 @@
-"""Resizing of grey levels, equal to OpenCV's INTER_AREA on 8-bit pictures including its rounding.
+"""Resizing of grey levels, equal to OpenCV's INTER_AREA on 8-bit images including its rounding.
 
-The released weights have only ever seen pictures that OpenCV shrank, and its results hang on details: sums are taken in
+The released weights have only ever seen images that OpenCV shrank, and its results hang on details: sums are taken in
 float32 in a fixed order, halves go to the even level, except where two by two pixels become one, and enlarging is
 not area interpolation at all but a fixed-point linear rule. Doing the same here keeps scores equal to the released
 ones without a library of that size at run time.
@@ -23,7 +23,7 @@ _FIXED_ONE = 2048  # fixed-point unit of the enlarging weights: 11 bits
 
 
 def resize_area(pixels: _Source, height: int, width: int) -> _Grey:
-    """Returns the picture at another size, in whole grey levels.
+    """Returns the image at another size, in whole grey levels.
 
     Args:
         pixels: (H, W) grey levels in [0, 255], whole (uint8) or fractional (float32).
@@ -34,7 +34,7 @@ def resize_area(pixels: _Source, height: int, width: int) -> _Grey:
         (height, width) float32, whole numbers in [0, 255].
 
     Raises:
-        ValueError: the picture is not two-dimensional or empty, or a wanted side is below 1.
+        ValueError: the image is not two-dimensional or empty, or a wanted side is below 1.
     """
     if pixels.ndim != 2 or 0 in pixels.shape:
         raise ValueError(f"resize_area needs a non-empty (H, W) array; got shape {pixels.shape}.")

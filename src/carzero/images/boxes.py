@@ -1,7 +1,7 @@
 """Labelled boxes: read from the forms they come in, kept in one, written as COCO.
 
-Whatever a file's order, a box here is `xyxy`: (x1, y1, x2, y2) in the original picture's pixels, x right, y down, the
-left edge of a picture 0 and its right edge its width. ChestX-Det10 writes x1, y1, x2, y2; MS-CXR and COCO write x, y,
+Whatever a file's order, a box here is `xyxy`: (x1, y1, x2, y2) in the original image's pixels, x right, y down, the
+left edge of an image 0 and its right edge its width. ChestX-Det10 writes x1, y1, x2, y2; MS-CXR and COCO write x, y,
 width, height.
 """
 
@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class LabelledBox:
-    """One box in a picture: its finding, `xyxy`, the score if a model drew it, and the phrase if there is one."""
+    """One box in an image: its finding, `xyxy`, the score if a model drew it, and the phrase if there is one."""
 
     image_id: str
     label: str
@@ -38,12 +38,12 @@ class LabelledBox:
 
 @dataclass(frozen=True, slots=True)
 class BoxTable:
-    """Boxes of a set of pictures.
+    """Boxes of a set of images.
 
     Attributes:
-        images: ids of all pictures in the file's order, those without a box too.
+        images: ids of all images in the file's order, those without a box too.
         boxes: in the file's order.
-        sizes: (height, width) in px of the pictures whose size the file states.
+        sizes: (height, width) in px of the images whose size the file states.
     """
 
     images: tuple[str, ...]
@@ -58,7 +58,7 @@ class BoxTable:
     def to_arrays(
         self, images: Sequence[str], labels: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
-        """Returns the boxes of these pictures and findings: (B, 4) xyxy, (B,) row of the picture, (B,) column."""
+        """Returns the boxes of these images and findings: (B, 4) xyxy, (B,) row of the image, (B,) column."""
         rows, columns = ({name: index for index, name in enumerate(names)} for names in (images, labels))
         kept = [box for box in self.boxes if box.image_id in rows and box.label in columns]
         return (
@@ -68,7 +68,7 @@ class BoxTable:
         )
 
     def to_labels(self, labels: Sequence[str]) -> NDArray[np.float32]:
-        """Returns (images, labels): 1 where the picture has a box of the finding, else 0."""
+        """Returns (images, labels): 1 where the image has a box of the finding, else 0."""
         matrix = np.zeros((len(self.images), len(labels)), dtype=np.float32)
         _, rows, columns = self.to_arrays(self.images, labels)
         matrix[rows, columns] = 1
@@ -79,7 +79,7 @@ def load_chestxdet(path: str | Path) -> BoxTable:
     """Reads ChestX-Det10's form: a list of `{"file_name", "syms": [finding, ...], "boxes": [[x1, y1, x2, y2], ...]}`.
 
     Raises:
-        TableError: another form, a doubled picture, findings and boxes of different numbers, or an impossible box.
+        TableError: another form, a doubled image, findings and boxes of different numbers, or an impossible box.
     """
     content = load_json(path)
     if not isinstance(content, list):
@@ -131,10 +131,10 @@ def load_ms_cxr(path: str | Path) -> BoxTable:
 def load_coco(path: str | Path) -> BoxTable:
     """Reads COCO's form: `images`, `annotations` with `bbox` [x, y, width, height], and `categories`.
 
-    A picture's id is its `file_name`. Crowd regions (`iscrowd`) are left out.
+    An image's id is its `file_name`. Crowd regions (`iscrowd`) are left out.
 
     Raises:
-        TableError: another form, an annotation of an unknown picture or category, or an impossible box.
+        TableError: another form, an annotation of an unknown image or category, or an impossible box.
     """
     content = load_json(path)
     try:
@@ -162,7 +162,7 @@ def load_coco(path: str | Path) -> BoxTable:
 
 
 def save_coco(table: BoxTable, path: str | Path) -> None:
-    """Writes boxes as COCO; pictures and findings are numbered from 1, pictures in order, findings sorted."""
+    """Writes boxes as COCO; images and findings are numbered from 1, images in order, findings sorted."""
     image_ids = {name: number for number, name in enumerate(table.images, start=1)}
     category_ids = {name: number for number, name in enumerate(table.labels, start=1)}
     content = {
@@ -224,7 +224,7 @@ def _unique(names: Iterable[str], path: str | Path) -> tuple[str, ...]:
     listed = tuple(names)
     if len(set(listed)) < len(listed):
         doubled = sorted(name for name, count in Counter(listed).items() if count > 1)
-        raise TableError(describe(f"{path} lists pictures more than once", got=doubled[:5], expected="each once"))
+        raise TableError(describe(f"{path} lists images more than once", got=doubled[:5], expected="each once"))
     return listed
 
 

@@ -1,6 +1,6 @@
-"""What a picture must be to be scored at all, and what is only worth a warning.
+"""What an image must be to be scored at all, and what is only worth a warning.
 
-Broken pictures are refused for good; readable pictures of the wrong thing are refused unless forced, and a forced
+Broken images are refused for good; readable images of the wrong thing are refused unless forced, and a forced
 one carries the refusal as a warning, so that a doubtful score never looks like a plain one.
 """
 
@@ -21,7 +21,7 @@ from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageErro
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000
-MAX_DECODED_BYTES = 3 * MAX_PIXELS  # what keeps the reading of one picture below 1.5 GB
+MAX_DECODED_BYTES = 3 * MAX_PIXELS  # what keeps the reading of one image below 1.5 GB
 _LARGEST_JPEG_2000 = 40_000_000  # bytes; 5 s
 _SHORT_SIDE_PX = 200
 _ASPECT_RATIO = 2.0
@@ -30,15 +30,15 @@ _SAMPLED = 16  # every sixteenth row and column
 
 
 def unreadable(source: str, what: str, *, got: object, expected: str, then: str) -> UnreadableImageError:
-    """Returns the error for a picture that no option makes readable; the caller raises it."""
+    """Returns the error for an image that no option makes readable; the caller raises it."""
     return UnreadableImageError(describe(f"{_label(source)}{what}", got=got, expected=expected, then=then))
 
 
 def too_large(got: str, source: str) -> UnreadableImageError:
-    """Returns the error for a picture of a size no radiograph has; the caller raises it."""
+    """Returns the error for an image of a size no radiograph has; the caller raises it."""
     return unreadable(
         source,
-        "the picture claims to be too large",
+        "the image claims to be too large",
         got=got,
         expected=f"at most {MAX_PIXELS // 1_000_000} million pixels and {MAX_DECODED_BYTES // 1_000_000} MB decoded",
         then="check that the file is a radiograph, and shrink it if it is",
@@ -51,7 +51,7 @@ def as_unreadable(kind: str, source: str) -> Iterator[None]:
 
     Args:
         kind: the format for the message, for example "PNG".
-        source: name of the picture for the message.
+        source: name of the image for the message.
     """
     try:
         yield
@@ -60,10 +60,10 @@ def as_unreadable(kind: str, source: str) -> Iterator[None]:
     except MemoryError as error:
         raise unreadable(
             source,
-            "the picture cannot be read",
+            "the image cannot be read",
             got="not enough memory",
             expected=f"memory for {MAX_PIXELS // 1_000_000} million pixels",
-            then="read fewer pictures at a time, or on a larger machine",
+            then="read fewer images at a time, or on a larger machine",
         ) from error
     except Exception as error:  # decoders raise whatever their C code reports
         raise unreadable(
@@ -81,9 +81,9 @@ def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, 
     Args:
         what: what is unsuitable, as the start of a sentence.
         got: the value that shows it.
-        expected: what a suitable picture would have.
-        source: name of the picture for the message.
-        force: True scores the picture all the same.
+        expected: what a suitable image would have.
+        source: name of the image for the message.
+        force: True scores the image all the same.
 
     Raises:
         UnsuitableImageError: not forced.
@@ -95,18 +95,18 @@ def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, 
             f"{_label(source)}{what}",
             got=got,
             expected=expected,
-            then="leave this picture out, or score it all the same with force=True (--force)",
+            then="leave this image out, or score it all the same with force=True (--force)",
         )
     )
 
 
 def check_size(height: int, width: int, source: str, *, sample_bytes: int = 1) -> None:
-    """Refuses pictures without pixels and pictures no radiograph can be, before they are decoded.
+    """Refuses images without pixels and images no radiograph can be, before they are decoded.
 
     Args:
         height: rows.
         width: columns.
-        source: name of the picture for messages.
+        source: name of the image for messages.
         sample_bytes: bytes of one decoded pixel, all channels together.
 
     Raises:
@@ -116,10 +116,10 @@ def check_size(height: int, width: int, source: str, *, sample_bytes: int = 1) -
     if height < 1 or width < 1:
         raise unreadable(
             source,
-            "the picture has no pixels",
+            "the image has no pixels",
             got=f"{height} x {width}",
             expected="at least one row and one column",
-            then="export the picture again",
+            then="export the image again",
         )
     if height * width > MAX_PIXELS:
         raise too_large(f"{height} x {width} pixels", source)
@@ -139,7 +139,7 @@ def check_jpeg_2000(height: int, width: int, channels: int, stream_bytes: int, s
 
 
 def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
-    """Refuses a picture that shows nothing.
+    """Refuses an image that shows nothing.
 
     Raises:
         UnreadableImageError: all pixels have the same grey level, or some have none.
@@ -151,15 +151,15 @@ def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
             "grey levels are not numbers",
             got="NaN or infinity",
             expected="levels from 0 to 255",
-            then="export the picture again",
+            then="export the image again",
         )
     if not np.any(pixels != pixels.flat[0]):
         raise unreadable(
             source,
-            "the picture is constant",
+            "the image is constant",
             got=f"grey level {level:g} everywhere",
             expected="a radiograph",
-            then="export the picture again; a failed export often leaves a black one",
+            then="export the image again; a failed export often leaves a black one",
         )
 
 
@@ -172,18 +172,18 @@ def doubts_about_picture(pixels: NDArray[np.float32]) -> list[str]:
     height, width = pixels.shape
     doubts = []
     if min(height, width) < _SHORT_SIDE_PX:
-        doubts.append(f"The picture is small ({height} x {width} pixels); fine findings are lost below 224 pixels.")
+        doubts.append(f"The image is small ({height} x {width} pixels); fine findings are lost below 224 pixels.")
     if max(height, width) > _ASPECT_RATIO * min(height, width):
-        doubts.append(f"The picture is unusually long for a chest radiograph ({height} x {width} pixels).")
+        doubts.append(f"The image is unusually long for a chest radiograph ({height} x {width} pixels).")
     levels = _count_levels(pixels[::_SAMPLED, ::_SAMPLED])
     if levels < _FEW_LEVELS and (levels := _count_levels(pixels)) < _FEW_LEVELS:  # a sample's levels are a lower bound
-        doubts.append(f"The picture has only {levels} grey levels; its range may have been cut when it was saved.")
+        doubts.append(f"The image has only {levels} grey levels; its range may have been cut when it was saved.")
     return doubts + doubts_about_grey_levels(measure_grey_levels(pixels))
 
 
 @dataclass(frozen=True, slots=True)
 class GreyLevels:
-    """What the grey levels of a picture look like as a whole.
+    """What the grey levels of an image look like as a whole.
 
     Attributes:
         black: share of the pixels at level 0 or 1.
@@ -214,7 +214,7 @@ _MEASURED_PIXELS = 60_000
 
 
 def measure_grey_levels(pixels: NDArray[np.float32]) -> GreyLevels:
-    """Returns what the grey levels look like, from some 60,000 pixels spread over the picture.
+    """Returns what the grey levels look like, from some 60,000 pixels spread over the image.
 
     Args:
         pixels: (height, width) float32 in [0, 255].
@@ -256,7 +256,7 @@ def _count_levels(pixels: NDArray[np.float32]) -> int:
 
 
 def _label(source: str) -> str:
-    """Returns the prefix that names the picture in a message."""
+    """Returns the prefix that names the image in a message."""
     return f"{source}: " if source else ""
 
 
@@ -286,7 +286,7 @@ _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATE
 
 
 def doubts_about_header(header: Dataset, *, source: str, force: bool) -> list[str]:
-    """Returns sentences about what makes the picture doubtful as a frontal chest radiograph.
+    """Returns sentences about what makes the image doubtful as a frontal chest radiograph.
 
     Raises:
         UnsuitableImageError: another modality or another part of the body, not forced.

@@ -65,7 +65,7 @@ def decode_frame(source: bytes, runner: DecodeRunner) -> bytes:
 def _decode_rle(source: bytes, runner: DecodeRunner) -> bytes:
     """Returns the samples of an RLE frame, plane by plane; each of its segments holds one byte of every sample.
 
-    pydicom's own decoder takes a step of Python for each run, which is minutes for a picture of short runs.
+    pydicom's own decoder takes a step of Python for each run, which is minutes for an image of short runs.
 
     Source: DICOM PS3.5 annex G.
     """

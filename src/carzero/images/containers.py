@@ -1,4 +1,4 @@
-"""Picture files reduced to what decodes their pixels, before a library sees them.
+"""Image files reduced to what decodes their pixels, before a library sees them.
 
 Metadata is where broken and hostile files hurt: tags that overlap and are copied one by one, chains of pages without
 end, comments that unpack to gigabytes, text where a number is due. None of it is needed here but the orientation, so
@@ -29,13 +29,13 @@ _SCANNED_PIXELS = 900_000_000  # pixels x scans of a progressive JPEG; usual one
 
 @dataclass(frozen=True, slots=True)
 class PlainFile:
-    """A picture file without metadata.
+    """An image file without metadata.
 
     Attributes:
         data: the file.
         orientation: 1 to 8 as in EXIF; 1 where nothing is stated.
         doubts: sentences about what was left out.
-        pages: pictures in the file.
+        pages: images in the file.
         tags: the numbers of a TIFF's first directory by tag; empty for other formats.
     """
 

@@ -1,7 +1,7 @@
 """Damage in compressed pixel data that decoders repair in silence.
 
 libjpeg fills what is missing with grey and goes on after a wrong code; it counts that as a warning, which Pillow and
-imagecodecs drop. A film half grey still gets a score, so a picture that its decoder complains of is refused here.
+imagecodecs drop. A film half grey still gets a score, so an image that its decoder complains of is refused here.
 
 - JPEG of 8 bits: libjpeg's own words. libtiff passes them on, so the stream is decoded once more as a TIFF strip.
 - lossless JPEG: the decoded samples must need exactly the bits that the stream holds, as coding is unique.
@@ -156,8 +156,8 @@ def _as_tiff(stream: bytes) -> bytes:
 def _find_deep_damage(stream: bytes) -> str:
     """Returns what is wrong with a sequential JPEG of 12 bits, for which no decoder passes its complaints on.
 
-    Bytes put behind the coded data change nothing in a whole picture, and fill what is missing in a cut one. Other
-    bytes in the place of the last coded ones change a whole picture, and not one that ended before them.
+    Bytes put behind the coded data change nothing in a whole image, and fill what is missing in a cut one. Other
+    bytes in the place of the last coded ones change a whole image, and not one that ended before them.
     """
     end = stream.rfind(b"\xff\xd9")
     noise = np.random.default_rng(0).integers(0, 255, 64, dtype=np.uint8).tobytes()

@@ -76,12 +76,12 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
 
     Args:
         data: a whole DICOM file, with or without preamble.
-        source: name of the picture for messages.
-        force: True turns refusals of unsuitable pictures into doubts.
+        source: name of the image for messages.
+        force: True turns refusals of unsuitable images into doubts.
 
     Raises:
         UnreadableImageError: the file is broken, damaged, truncated, without pixels, or larger than any radiograph.
-        UnsuitableImageError: another modality or body part, several frames, or a colour picture; not forced.
+        UnsuitableImageError: another modality or body part, several frames, or a colour image; not forced.
     """
     with as_unreadable("DICOM", source):
         header, more = _read_header(data, source)
@@ -125,7 +125,7 @@ def _read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
             "the DICOM file holds no pixels",
             got=header.SOPClassUID.name if header.get("SOPClassUID") else "no SOP class",
             expected="Pixel Data (7FE0,0010)",
-            then="pass the image objects of the study; reports, plans and directories have no picture",
+            then="pass the image objects of the study; reports, plans and directories have no image",
         )
     check_size(int(header.get("Rows") or 0), int(header.get("Columns") or 0), source)
     if "TransferSyntaxUID" not in header.file_meta:
@@ -197,7 +197,7 @@ def _inflate(data: bytes, source: str) -> FileDataset | None:
             source,
             "the deflated DICOM file unpacks to more than any radiograph",
             got=f"more than {_LARGEST_DATA_SET // 2**20} MiB",
-            expected="the pixels of one picture",
+            expected="the pixels of one image",
             then="check where the file comes from",
         )
     if not unpack.eof:
@@ -251,7 +251,7 @@ def _settle_pixel_module(header: FileDataset, source: str) -> list[str]:
             "the header does not say what its colours mean",
             got=stated,
             expected="a Photometric Interpretation",
-            then="export the picture again",
+            then="export the image again",
         )
     return doubts
 
@@ -318,7 +318,7 @@ def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str)
             f"the {family} pixel data are broken or truncated",
             got=what + ("" if ended else " without an end marker") + (f": {damage}" if damage else ""),
             expected=f"{size[0]} x {size[1]} pixels, complete",
-            then="send or export the picture again",
+            then="send or export the image again",
         )
     return frame, doubts
 

@@ -65,7 +65,7 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
 def _histogram(stored: _Stored, low: int, high: int, words: _Words) -> tuple[_Stored, NDArray[np.int64]]:
     """Returns the values of the pixels that are not padding, rising, and how many pixels have each.
 
-    Of pictures with more values than a table holds, neighbouring values are counted together under the lowest of them;
+    Of images with more values than a table holds, neighbouring values are counted together under the lowest of them;
     the first and the last are exact.
     """
     shift = max(0, (high - low).bit_length() - 17)
@@ -149,7 +149,7 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
-    """The steps from stored values to grey levels, settled for one picture."""
+    """The steps from stored values to grey levels, settled for one image."""
 
     words: _Words
     modality: _Table | None

@@ -1,9 +1,9 @@
 """The one transform between a radiograph's own pixels and the square that the model sees.
 
 Frames of reference, all in continuous pixel coordinates (x right, y down) whose pixel centres lie at +0.5, so that the
-left edge of a picture is 0, its right edge is its width, and edges map on edges without an offset:
+left edge of an image is 0, its right edge is its width, and edges map on edges without an offset:
 
-    original   the picture as read: x in [0, width], y in [0, height]
+    original   the image as read: x in [0, width], y in [0, height]
     model      the crop that enters the network: x and y in [0, crop_px]
     map        cells of a score map (h, w) laid over the whole crop; cell (0, 0) touches the crop's top left corner
 
@@ -57,11 +57,11 @@ class PixelTransform:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Scale, padding and crop for one picture size; every mapping in both directions derives from these four numbers.
+    """Scale, padding and crop for one image size; every mapping in both directions derives from these four numbers.
 
     Attributes:
-        height: rows of the original picture, in px.
-        width: columns of the original picture, in px.
+        height: rows of the original image, in px.
+        width: columns of the original image, in px.
         resize_px: length of the longer side after scaling, and side of the padded square.
         crop_px: side of the centre crop that the model sees, at most `resize_px`.
     """
@@ -73,13 +73,13 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"a picture needs at least 1 by 1 pixels; got {self.height} by {self.width}.")
+            raise ValueError(f"an image needs at least 1 by 1 pixels; got {self.height} by {self.width}.")
         if not 1 <= self.crop_px <= self.resize_px:
             raise ValueError(f"crop_px must lie in 1..resize_px; got {self.crop_px} with resize_px {self.resize_px}.")
 
     @classmethod
     def fit(cls, height: int, width: int, *, resize_px: int = 256, crop_px: int = 224) -> Geometry:
-        """Returns the transform for a picture of this size.
+        """Returns the transform for an image of this size.
 
         Raises:
             ValueError: a side is below 1, or the crop does not fit into the resized square.
@@ -99,7 +99,7 @@ class Geometry:
 
     @property
     def padding(self) -> tuple[int, int, int, int]:
-        """(top, bottom, left, right) zeros around the scaled picture; an odd one goes to the bottom or right."""
+        """(top, bottom, left, right) zeros around the scaled image; an odd one goes to the bottom or right."""
         height, width = self.resized
         spare_y, spare_x = self.resize_px - height, self.resize_px - width
         return spare_y // 2, spare_y - spare_y // 2, spare_x // 2, spare_x - spare_x // 2
@@ -124,12 +124,12 @@ class Geometry:
 
     @property
     def _shift(self) -> tuple[int, int]:
-        """(x, y) of the scaled picture's top left corner in the model frame; negative where the crop cuts into it."""
+        """(x, y) of the scaled image's top left corner in the model frame; negative where the crop cuts into it."""
         top, _, left, _ = self.padding
         return left - self.crop_origin, top - self.crop_origin
 
     def apply(self, pixels: NDArray[Any]) -> _Map:
-        """Returns the picture as the model sees it.
+        """Returns the image as the model sees it.
 
         Args:
             pixels: (height, width) grey levels in [0, 255], uint8 or float32.
@@ -138,7 +138,7 @@ class Geometry:
             (crop_px, crop_px) float32, whole grey levels in [0, 255], 0 in the padding.
 
         Raises:
-            ValueError: the picture has another size than this geometry.
+            ValueError: the image has another size than this geometry.
         """
         if pixels.shape != (self.height, self.width):
             raise ValueError(f"this geometry is for ({self.height}, {self.width}) pixels; got shape {pixels.shape}.")
@@ -154,7 +154,7 @@ class Geometry:
         return np.asarray(_as_rows(points, 2) * np.array(self.scale) + np.array(self._shift))
 
     def points_to_original(self, points: ArrayLike) -> _Points:
-        """Returns (N, 2) xy points of the model frame in the original frame; padding maps outside the picture."""
+        """Returns (N, 2) xy points of the model frame in the original frame; padding maps outside the image."""
         return np.asarray((_as_rows(points, 2) - np.array(self._shift)) / np.array(self.scale))
 
     def boxes_to_model(self, boxes: ArrayLike) -> _Points:
@@ -166,7 +166,7 @@ class Geometry:
         return self.points_to_original(_as_rows(boxes, 4).reshape(-1, 2)).reshape(-1, 4)
 
     def map_to_original(self, scores: ArrayLike) -> _Map:
-        """Returns a score map at the size of the original picture.
+        """Returns a score map at the size of the original image.
 
         Bilinear between cell centres without corner alignment; the half cell at the crop's edge is held constant.
 
@@ -187,7 +187,7 @@ class Geometry:
     def peak_to_original(self, scores: ArrayLike) -> tuple[float, float]:
         """Returns (x, y) of the centre of the map's highest cell, in the original frame.
 
-        Of equal cells the first in row order counts. A peak in the padding gives a point outside the picture, which
+        Of equal cells the first in row order counts. A peak in the padding gives a point outside the image, which
         is a miss in the pointing game and is not moved to the nearest edge.
 
         Raises:

@@ -2,7 +2,7 @@
 
 Range rule for whole numbers deeper than 8 bits without further information: the full scale is the smallest of 8, 10,
 12, 14 and 16 bits that holds the largest value, a few stray pixels aside. A 12-bit radiograph in a 16-bit file so keeps
-its contrast, where readers that take 16 bits for granted return a nearly black picture, and readers that clip a nearly
+its contrast, where readers that take 16 bits for granted return a nearly black image, and readers that clip a nearly
 white one.
 """
 
@@ -36,7 +36,7 @@ def bits_in_use(largest: int) -> int:
 
 
 def count_stray(size: int) -> int:
-    """Returns how many of so many pixels may lie beside the rest without telling the picture's range."""
+    """Returns how many of so many pixels may lie beside the rest without telling the image's range."""
     return max(16, size // 5000)
 
 
@@ -49,7 +49,7 @@ def _guess_depth(samples: _Samples) -> tuple[int, list[str]]:
     """Returns the depth of samples, and a doubt where a few pixels contradict the rest.
 
     Stray pixels above a depth that all others fill do not count. Where the others do not fill it, the few may as well
-    be the bright part of a dark picture, and the full range is kept.
+    be the bright part of a dark image, and the full range is kept.
     """
     high = int(samples.max())
     depth = bits_in_use(high)
@@ -125,8 +125,8 @@ def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, for
     Args:
         samples: (H, W), or (H, W, C) with 1 channel (grey), 2 (grey, opacity), 3 (colour) or 4 (colour, opacity).
         bits: depth of whole numbers, or None to find it from the largest value.
-        source: name of the picture for messages.
-        force: True turns refusals of unsuitable pictures into doubts.
+        source: name of the image for messages.
+        force: True turns refusals of unsuitable images into doubts.
 
     Raises:
         UnreadableImageError: another shape, or values that are no grey levels.
@@ -140,10 +140,10 @@ def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, for
     if samples.ndim != 3 or samples.shape[-1] not in (2, 3, 4):
         raise unreadable(
             source,
-            "the array is no picture",
+            "the array is no image",
             got=f"shape {samples.shape}",
             expected="(height, width), or (height, width, channels) with 1 to 4 channels",
-            then="pass one picture at a time, rows first",
+            then="pass one image at a time, rows first",
         )
     check_size(samples.shape[0], samples.shape[1], source)
     doubts: list[str] = []
@@ -163,7 +163,7 @@ def grey_from_samples(samples: _Samples, *, bits: int | None = None, source: str
             module's range rule; 8-bit values come back unchanged. Floats: [0, 1] if nothing exceeds 1, else [0, 255];
             a few stray pixels above do not count.
         bits: depth of the whole numbers where it is known.
-        source: name of the picture for messages.
+        source: name of the image for messages.
 
     Returns:
         float32 of the same shape, in [0, 255], and sentences.
@@ -204,15 +204,15 @@ def _guess_float_scale(samples: _Samples, high: float) -> tuple[float, list[str]
 
 
 def grey_from_colour(channels: NDArray[Any], *, source: str, force: bool) -> tuple[_Grey, list[str]]:
-    """Returns the brightness of a colour picture, and doubts about it.
+    """Returns the brightness of a colour image, and doubts about it.
 
-    Equal channels come back exactly as they are. A little colour (JPEG noise, an annotation) is let pass; a picture
+    Equal channels come back exactly as they are. A little colour (JPEG noise, an annotation) is let pass; an image
     that is coloured on a twentieth of its area is taken for a photograph.
 
     Args:
         channels: (H, W, 3) red, green, blue in [0, 255], uint8 or float32, or (H, W, 4) with opacity; transparency
             shows black.
-        source: name of the picture for messages.
+        source: name of the image for messages.
         force: True turns the refusal into a warning.
 
     Raises:
@@ -239,7 +239,7 @@ def grey_from_colour(channels: NDArray[Any], *, source: str, force: bool) -> tup
     if share > _PHOTOGRAPH_SHARE:
         doubts.append(
             refuse_unless_forced(
-                "The picture is in colour",
+                "The image is in colour",
                 got=f"colour on {share:.0%} of the area",
                 expected="a radiograph in grey levels",
                 source=source,
@@ -247,7 +247,7 @@ def grey_from_colour(channels: NDArray[Any], *, source: str, force: bool) -> tup
             )
         )
     elif share > _MARKS_SHARE:
-        doubts.append(f"Coloured marks cover {share:.1%} of the picture; annotations can mislead the model.")
+        doubts.append(f"Coloured marks cover {share:.1%} of the image; annotations can mislead the model.")
     return grey, doubts
 
 
@@ -258,5 +258,5 @@ def _unreadable(source: str, got: str, expected: str) -> UnreadableImageError:
         "the samples are no grey levels",
         got=got,
         expected=expected,
-        then="scale the picture to 0..255 (or floats to 0..1) and pass it again",
+        then="scale the image to 0..255 (or floats to 0..1) and pass it again",
     )

@@ -17,9 +17,9 @@ _PATH_COLUMNS = ("path", "image", "image_path", "file")
 
 
 def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
-    """Lists the pictures that files, folders and tables name, in a stable order.
+    """Lists the images that files, folders and tables name, in a stable order.
 
-    A folder stands for the pictures in it and below it, by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom .dic .ima or
+    A folder stands for the images in it and below it, by suffix (.png .jpg .jpeg .tif .tiff .dcm .dicom .dic .ima or
     none), hidden files left out, sorted by name; their ids are paths relative to the folder. A table (.csv .tsv
     .parquet) has a column `path` (or `image`, `image_path`, `file`), relative to the table's folder, and may have
     `image_id`. A file given by itself is taken whatever its suffix; its id is its name. Files that share an id get
@@ -39,12 +39,12 @@ def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
             items.append(ImageItem(printable(path.name), printable(str(path)), str(path)))
         else:
             raise TableError(
-                describe("There is no such file or folder", got=str(source), expected="a picture, a folder or a table")
+                describe("There is no such file or folder", got=str(source), expected="an image, a folder or a table")
             )
     if not items:
         raise TableError(
             describe(
-                "No pictures are found",
+                "No images are found",
                 got=[str(source) for source in sources],
                 expected=f"files ending in {' '.join(sorted(_PICTURES - {''}))}, or without suffix",
                 then="name the files themselves to have them read whatever their suffix",
@@ -59,7 +59,7 @@ def to_sequence(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSo
 
 
 def list_arrays(images: ImageSource | Sequence[ImageSource]) -> list[ImageItem]:
-    """Lists pictures that a caller holds: one or a sequence of paths, arrays, PIL images or radiographs.
+    """Lists images that a caller holds: one or a sequence of paths, arrays, PIL images or radiographs.
 
     Raises:
         TableError: a path is given twice.
@@ -72,7 +72,7 @@ def list_arrays(images: ImageSource | Sequence[ImageSource]) -> list[ImageItem]:
 
 
 def _list_folder(folder: Path) -> list[ImageItem]:
-    # Of a million pictures each string counts, and so does each Path object: there is one string for a path.
+    # Of a million images each string counts, and so does each Path object: there is one string for a path.
     prefix = "" if folder == Path() else os.path.join(folder, "")  # noqa: PTH118
     paths = (path.removeprefix(os.path.join(os.curdir, "")) for path in _walk(str(folder)))  # noqa: PTH118
     items = [
@@ -94,9 +94,9 @@ def _number_doubles(items: list[ImageItem]) -> list[ImageItem]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Paths of the pictures in a folder and below it, by suffix, in the order of their parts; nothing hidden.
+    """Paths of the images in a folder and below it, by suffix, in the order of their parts; nothing hidden.
 
-    Links to folders are not followed. A link that leads nowhere, a pipe or a socket under a picture's name is listed:
+    Links to folders are not followed. A link that leads nowhere, a pipe or a socket under an image's name is listed:
     reading it says what it is, and waits for nothing.
     """
     waiting = [iter(_scan(folder))]
@@ -137,7 +137,7 @@ def _list_table(table: Path) -> list[ImageItem]:
     if column is None:
         raise TableError(
             describe(
-                f"{table} has no column that names pictures",
+                f"{table} has no column that names images",
                 got=list(frame.columns),
                 expected=f"one of {', '.join(_PATH_COLUMNS)}",
                 then="rename the column",
@@ -148,7 +148,7 @@ def _list_table(table: Path) -> list[ImageItem]:
     for row, (name, value) in enumerate(zip(named, frame[column], strict=True), start=1):
         if not isinstance(value, str) or not value or not isinstance(name, str | int) or str(name) == "":
             raise TableError(
-                describe(f"Row {row} of {table} names no picture", got=[name, value], expected="a path and an id")
+                describe(f"Row {row} of {table} names no image", got=[name, value], expected="a path and an id")
             )
         path = str(table.parent / value)
         items.append(ImageItem(str(name), path, path))
@@ -169,9 +169,9 @@ def _make_unique(items: list[ImageItem]) -> list[ImageItem]:
     if doubled:
         raise TableError(
             describe(
-                "Pictures are given more than once",
+                "Images are given more than once",
                 got=doubled[:5],
-                expected="each picture once",
+                expected="each image once",
                 then="remove the repetitions",
             )
         )

@@ -1,6 +1,6 @@
-"""Loading pictures ahead of their scoring: several at a time, in bounded memory, a slow or broken one never in the way.
+"""Loading images ahead of their scoring: several at a time, in bounded memory, a slow or broken one never in the way.
 
-Threads are enough for the few pictures that a caller holds: decoders release the interpreter lock. A long run reads in
+Threads are enough for the few images that a caller holds: decoders release the interpreter lock. A long run reads in
 processes: a decoder that a broken file brings down, or keeps busy for ever, then costs that file alone, and the thread
 that drives the model shares its interpreter with nobody.
 """
@@ -50,10 +50,10 @@ _MOST_READERS = 16
 
 
 class Readers:
-    """Threads, or processes, that read pictures; they begin to start when this is made.
+    """Threads, or processes, that read images; they begin to start when this is made.
 
     Args:
-        count: how many pictures are read at the same time; None takes the number of cores, at most 16.
+        count: how many images are read at the same time; None takes the number of cores, at most 16.
         isolated: True reads files in processes, where a crash or a hang costs one file; False in threads. What is no
             file is read in threads, and on Windows all is.
         limit_s: seconds that reading a file may take in a process.
@@ -96,17 +96,17 @@ def load_ahead(
     keep_pixels: bool = False,
     in_order: bool = True,
 ) -> Iterator[LoadedImage | FailedImage]:
-    """Reads pictures while earlier ones are worked on.
+    """Reads images while earlier ones are worked on.
 
     Args:
-        items: the pictures; they are taken as room is made for them.
+        items: the images; they are taken as room is made for them.
         readers: read them.
-        batch_size: pictures that are worked on at once; twice as many, and one for each reader, are on their way.
+        batch_size: images that are worked on at once; twice as many, and one for each reader, are on their way.
         transform: to the model's square.
-        force: also take readable pictures that are no chest radiographs.
+        force: also take readable images that are no chest radiographs.
         keep_pixels: keep each film's grey levels at full size too.
-        in_order: True keeps the order given, and waits for a slow picture; False lets others pass it once a batch of
-            them is ready, so that the order is kept where no picture is slow.
+        in_order: True keeps the order given, and waits for a slow image; False lets others pass it once a batch of
+            them is ready, so that the order is kept where no image is slow.
     """
 
     def read(item: ImageItem) -> Future[LoadedImage]:
@@ -127,8 +127,8 @@ def _to_result(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | Fa
             describe(
                 f"{item.path}: its reader {'hung' if isinstance(error, WorkerHungError) else 'crashed'}",
                 got=str(error),
-                expected="a picture that its decoder gets through",
-                then="export the picture again, or leave it out",
+                expected="an image that its decoder gets through",
+                then="export the image again, or leave it out",
             )
         )
         return FailedImage(item, failed)

@@ -55,7 +55,7 @@ def draw_overlay(
         scores: (H, W) map in the same frame, as `Geometry.map_to_original` returns it; NaN where the model saw nothing.
         title: first caption line, usually the finding.
         subtitle: second caption line, usually the score.
-        peak: (x, y) in original pixels, marked with a cross; outside the picture it is left out.
+        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out.
         boxes: xyxy in original pixels, drawn as outlines.
         value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
         long_side_px: length of the film's longer side in the result.
@@ -64,7 +64,7 @@ def draw_overlay(
         An RGB image: the film at the stated size, plus margins.
 
     Raises:
-        ValueError: picture and map differ in shape, or the map has no number in it.
+        ValueError: image and map differ in shape, or the map has no number in it.
     """
     if pixels.ndim != 2 or pixels.shape != scores.shape:
         raise ValueError(f"picture and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
@@ -84,7 +84,7 @@ def draw_overlay(
 
 
 def save_overlay(path: str | os.PathLike[str], pixels: NDArray[Any], scores: NDArray[Any], **options: Any) -> Path:
-    """Writes the overlay as a picture file and returns its path; options are those of `draw_overlay`."""
+    """Writes the overlay as an image file and returns its path; options are those of `draw_overlay`."""
     file = Path(path)
     draw_overlay(pixels, scores, **options).save(file)
     return file
@@ -151,7 +151,7 @@ def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 def _frame(
     picture: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], *, has_unseen: bool
 ) -> Image.Image:
-    """Returns the picture with caption above, colour bar at the right and legend below."""
+    """Returns the image with caption above, colour bar at the right and legend below."""
     caption_px = _MARGIN_PX + 30 * bool(title) + 24 * bool(subtitle)
     legend_px = 34 if has_unseen else _MARGIN_PX
     width = picture.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
@@ -192,7 +192,7 @@ def _write(
     ink: tuple[int, int, int],
     room_px: float,
 ) -> None:
-    """Writes one line, cut with an ellipsis where it would leave the picture."""
+    """Writes one line, cut with an ellipsis where it would leave the image."""
     font = ImageFont.load_default(size)
     line = " ".join(text.split())
     while len(line) > 1 and draw.textlength(line, font=font) > room_px:

@@ -52,8 +52,8 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str,
 
     Args:
         data: a whole file in one of the formats of `sniff_raster`.
-        source: name of the picture for messages.
-        force: True turns refusals of unsuitable pictures into doubts.
+        source: name of the image for messages.
+        force: True turns refusals of unsuitable images into doubts.
 
     Raises:
         UnreadableImageError: the file is broken, damaged, truncated, or larger than any radiograph.
@@ -116,8 +116,8 @@ def _decode_tiff(data: bytes, source: str, force: bool) -> _Decoded:
     plain = to_plain_tiff(data)
     doubts = list(plain.doubts)
     if plain.pages > 1:
-        what = "The file holds several pictures"
-        doubts.append(refuse_unless_forced(what, got=plain.pages, expected="one picture", source=source, force=force))
+        what = "The file holds several images"
+        doubts.append(refuse_unless_forced(what, got=plain.pages, expected="one image", source=source, force=force))
     tags = plain.tags or {}
     bits, channels = max(tags.get(_TIFF_BITS, (1,))), tags.get(_TIFF_SAMPLES, (1,))[0]
     rows, columns = tags.get(_TIFF_ROWS, (0,))[0], tags.get(_TIFF_COLUMNS, (0,))[0]
@@ -173,7 +173,7 @@ _DECODERS: dict[str, Callable[[bytes, str, bool], _Decoded]] = {
 
 
 def _open(data: bytes, name: str, source: str) -> Image.Image:
-    """Returns a picture opened by Pillow, refused by its size before it is decoded."""
+    """Returns an image opened by Pillow, refused by its size before it is decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=[name])
     except Image.DecompressionBombError as error:

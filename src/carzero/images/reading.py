@@ -1,6 +1,6 @@
 """Files, bytes, arrays and Pillow images in, radiographs out; radiographs in, the model's squares out.
 
-The content decides how a file is read, never its name. A result is a picture that can be scored; whatever is odd
+The content decides how a file is read, never its name. A result is an image that can be scored; whatever is odd
 about it stands in its `warnings`.
 """
 
@@ -70,7 +70,7 @@ def _to_radiograph(
     else:
         raise unreadable(
             source,
-            "this is no picture",
+            "this is no image",
             got=type(image).__name__,
             expected="a NumPy array or a Pillow image; or a path, a file's bytes, a Radiograph",
             then="pass one of these",
@@ -83,11 +83,11 @@ def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Rad
 
     Args:
         path: the file; its suffix does not matter.
-        force: True scores readable pictures of the wrong thing (another modality or body part, colour, several
+        force: True scores readable images of the wrong thing (another modality or body part, colour, several
             frames, of which the first is taken) and records the refusal as a warning.
 
     Raises:
-        UnreadableImageError: no such file, or not a complete picture in one of these formats; never overridden.
+        UnreadableImageError: no such file, or not a complete image in one of these formats; never overridden.
         UnsuitableImageError: readable but not a chest radiograph, not forced.
     """
     source = printable(str(path))
@@ -108,10 +108,10 @@ def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:
         return Radiograph(pixels=grey, source=source, encoding=encoding, warnings=tuple(doubts))
     raise unreadable(
         source,
-        "the content is no picture of a known format" if data else "the file is empty",
+        "the content is no image of a known format" if data else "the file is empty",
         got=data[:16] if data else "0 bytes",
         expected="a PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file",
-        then="export the picture in one of these formats",
+        then="export the image in one of these formats",
     )
 
 
@@ -162,7 +162,7 @@ _KINDS = {
 
 
 def _file_problem(file: Path) -> str:
-    """Returns why a path cannot hold a picture, or ""."""
+    """Returns why a path cannot hold an image, or ""."""
     try:
         found = file.stat()
     except FileNotFoundError:

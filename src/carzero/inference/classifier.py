@@ -1,4 +1,4 @@
-"""The one door to prediction: pictures and words in, named scores and maps out."""
+"""The one door to prediction: images and words in, named scores and maps out."""
 
 from __future__ import annotations
 
@@ -178,26 +178,26 @@ class ZeroShotClassifier:
         force: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> pd.DataFrame:
-        """Scores pictures against words.
+        """Scores images against words.
 
         Args:
-            images: a picture or a sequence of them: path, array (height, width), PIL image or `Radiograph`.
+            images: an image or a sequence of them: path, array (height, width), PIL image or `Radiograph`.
             labels: findings; each is put into `template`.
             prompts: instead of labels: `{label: [prompt, ...]}` or a `PromptSet`.
             template: sentence with the field {label}.
             pool: how the logits of a label's prompts become one: their mean, or the largest.
-            batch_size: pictures in one pass; changes speed and memory, not scores.
-            force: also score readable pictures that are no chest radiographs.
-            on_error: "raise" the first picture's error, or "skip" and list failures in `table.attrs["failures"]`.
+            batch_size: images in one pass; changes speed and memory, not scores.
+            force: also score readable images that are no chest radiographs.
+            on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
 
         Returns:
-            one row a picture in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
+            one row an image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
             column `logit:<label>` per finding, and `warnings`.
 
         Raises:
             PromptError: nothing is asked, or words that cannot be asked.
-            ImageError: a picture is broken or no chest radiograph (with `on_error="raise"`).
-            TableError: a picture is given twice.
+            ImageError: an image is broken or no chest radiograph (with `on_error="raise"`).
+            TableError: an image is given twice.
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
@@ -224,7 +224,7 @@ class ZeroShotClassifier:
         template: str = DEFAULT_TEMPLATE,
         force: bool = False,
     ) -> list[Grounding]:
-        """Shows where the model looks for each finding, in the picture's own pixels; see `Grounding`.
+        """Shows where the model looks for each finding, in the image's own pixels; see `Grounding`.
 
         A map says where, not whether: attention sums to the same for a finding that is absent.
 
@@ -233,7 +233,7 @@ class ZeroShotClassifier:
             labels: findings, as in `predict`.
             prompts: instead of labels, as in `predict`.
             template: sentence with the field {label}.
-            force: also take a readable picture that is no chest radiograph.
+            force: also take a readable image that is no chest radiograph.
         """
         bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
@@ -242,9 +242,9 @@ class ZeroShotClassifier:
         return self.to_groundings(result, bank.labels)
 
     def to_groundings(self, image: ScoredImage, labels: Sequence[str]) -> list[Grounding]:
-        """Carries the maps of a picture scored with `need_maps=True` to its own pixels."""
+        """Carries the maps of an image scored with `need_maps=True` to its own pixels."""
         if image.maps is None or image.radiograph is None:
-            raise ValueError("The picture was scored without maps; score it with need_maps=True.")
+            raise ValueError("The image was scored without maps; score it with need_maps=True.")
         geometry = self.processor.image_processor.geometry(image.radiograph)
         return [
             Grounding(label, float(logit), geometry.map_to_original(cells), geometry.peak_to_original(cells))
@@ -263,17 +263,17 @@ class ZeroShotClassifier:
         readers: Readers | None = None,
         in_order: bool = True,
     ) -> Iterator[ScoredImage | FailedImage]:
-        """Scores any number of pictures in bounded memory.
+        """Scores any number of images in bounded memory.
 
         Args:
-            items: the pictures.
+            items: the images.
             bank: prompts from `encode_prompts`.
             pool: how the logits of a label's prompts become one.
-            batch_size: pictures in one pass.
-            force: also score readable pictures that are no chest radiographs.
+            batch_size: images in one pass.
+            force: also score readable images that are no chest radiographs.
             need_maps: keep attention maps and grey levels with each result.
-            readers: what reads the pictures; None reads them in threads of its own.
-            in_order: True keeps the order given; False does not wait for a slow picture, see `load_ahead`.
+            readers: what reads the images; None reads them in threads of its own.
+            in_order: True keeps the order given; False does not wait for a slow image, see `load_ahead`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
@@ -331,7 +331,7 @@ def _check_pair(model: CARZeroModel, processor: CARZeroProcessor) -> None:
     """Refuses a processor that is not this model's, because its scores would be others without a word.
 
     Raises:
-        WeightsError: text length, vocabulary or picture size differ.
+        WeightsError: text length, vocabulary or image size differ.
     """
     size = getattr(model.config.vision_config, "image_size", None)
     tokens_only = not is_convolutional(model.config.vision_config)

@@ -1,4 +1,4 @@
-"""Where the model looks, for many pictures and findings: peak, box, map and overlay in each picture's own pixels."""
+"""Where the model looks, for many images and findings: peak, box, map and overlay in each image's own pixels."""
 
 from __future__ import annotations
 
@@ -137,13 +137,13 @@ class GroundingRun:
     device: str | None = None
 
     def execute(self, advance: Advance = lambda done, failed: None) -> GroundingResult:
-        """Grounds every finding in every picture, and writes maps, overlays and boxes into `out`.
+        """Grounds every finding in every image, and writes maps, overlays and boxes into `out`.
 
         Args:
-            advance: called with the numbers of pictures done and failed, after each picture.
+            advance: called with the numbers of images done and failed, after each image.
 
         Raises:
-            CARZeroError: settings that cannot work. Broken pictures are no error here: they are listed in the result.
+            CARZeroError: settings that cannot work. Broken images are no error here: they are listed in the result.
         """
         self._check()
         manifest = self._manifest()
@@ -193,7 +193,7 @@ class GroundingRun:
         self, classifier: ZeroShotClassifier, image: ScoredImage, doubts: Sequence[str]
     ) -> Iterator[GroundingRow]:
         if image.maps is None or image.radiograph is None:
-            raise ValueError("The picture was scored without maps; score it with need_maps=True.")
+            raise ValueError("The image was scored without maps; score it with need_maps=True.")
         geometry = classifier.processor.image_processor.geometry(image.radiograph)
         for label, logit, grid in zip(self.prompt_set.labels, image.logits, image.maps, strict=True):
             score_map = ScoreMap.from_grid(grid, geometry)
@@ -246,11 +246,11 @@ class GroundingRun:
             "preprocessing": self.weights.preprocessing,
             "prompts_sha256": self.prompt_set.hash,
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
-            "map_kind": "attention of the finding's text on the picture's patches, mean over heads and layers; it says "
+            "map_kind": "attention of the finding's text on the image's patches, mean over heads and layers; it says "
             "where, not whether, and peaks somewhere for an absent finding too",
             "peak_rule": "centre of the highest cell of the model's grid, of equal cells the first in row order",
             "box_rule": BOX_RULE.format(share=self.box_share),
-            "box_order": "xyxy in the picture's pixels, edges at whole numbers",
+            "box_order": "xyxy in the image's pixels, edges at whole numbers",
             "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
             "images": len(self.items),
         }

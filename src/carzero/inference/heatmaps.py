@@ -1,7 +1,7 @@
-"""Score maps as files: in the picture's own pixels, with the model's grid and the way between the two.
+"""Score maps as files: in the image's own pixels, with the model's grid and the way between the two.
 
 A .npz holds `heatmap` (H, W) float32, NaN where the model saw nothing; `grid` (h, w) float32, the model's own cells;
-and `affine` (2, 3), which takes (column, row, 1) of the grid, cell edges at whole numbers, to (x, y) in the picture.
+and `affine` (2, 3), which takes (column, row, 1) of the grid, cell edges at whole numbers, to (x, y) in the image.
 
 A .png holds 16 bit: 0 is unseen, 1 to 65535 the range from `low` to `high`. A .json of the same name states these two,
 `grid` and `affine`.
@@ -37,9 +37,9 @@ class ScoreMap:
     """One map.
 
     Attributes:
-        heatmap: (H, W) float32 in the picture's pixels, NaN where the model saw nothing.
+        heatmap: (H, W) float32 in the image's pixels, NaN where the model saw nothing.
         grid: (h, w) float32, the model's own cells.
-        affine: (2, 3) float64, grid to picture.
+        affine: (2, 3) float64, grid to image.
     """
 
     heatmap: NDArray[np.float32]
@@ -48,7 +48,7 @@ class ScoreMap:
 
     @classmethod
     def from_grid(cls, grid: NDArray[np.floating], geometry: Geometry) -> ScoreMap:
-        """Carries the model's cells to the picture's own pixels."""
+        """Carries the model's cells to the image's own pixels."""
         height, width = grid.shape
         cell = np.diag([geometry.crop_px / width, geometry.crop_px / height, 1.0])
         affine = np.array(geometry.affine) @ cell
@@ -109,14 +109,14 @@ def load_map(path: Path) -> ScoreMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapTable:
-    """Maps of pictures and findings.
+    """Maps of images and findings.
 
     Attributes:
         images: (I,) ids.
         labels: (C,) findings.
         grids: (I, C, h, w) float32, the model's cells.
         logits: (I, C) float32 raw scores.
-        sizes: (I, 2) height and width of each picture, in px.
+        sizes: (I, 2) height and width of each image, in px.
         pixels: what was done to the images; a file keeps its sizes, and where its provenance does not state mean and
             standard deviation they are the released model's.
         provenance: plain values that say where the maps came from: weights and their hash, prompts, preprocessing.
@@ -140,12 +140,12 @@ class MapTable:
             raise ValueError("maps must be finite; got NaN or infinity in them.")
 
     def geometry(self, row: int) -> Geometry:
-        """The transform between one picture's own pixels and the model's."""
+        """The transform between one image's own pixels and the model's."""
         height, width = self.sizes[row]
         return self.pixels.geometry(int(height), int(width))
 
     def select(self, rows: Sequence[int], labels: Sequence[str]) -> MapTable:
-        """The same maps of some pictures and findings, in the order given."""
+        """The same maps of some images and findings, in the order given."""
         columns = [self.labels.index(label) for label in labels]
         chosen = np.asarray(rows, dtype=np.intp)
         return MapTable(

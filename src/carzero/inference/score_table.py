@@ -1,4 +1,4 @@
-"""The score table: one row a picture, names before numbers, and a manifest that says where the numbers came from."""
+"""The score table: one row an image, names before numbers, and a manifest that says where the numbers came from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CELLS = 2**20  # scores in memory at once
 
 
 def score_row(image: ScoredImage, labels: Sequence[str]) -> dict[str, object]:
-    """One picture's row: key columns, `logit:<label>` per finding, `warnings`."""
+    """One image's row: key columns, `logit:<label>` per finding, `warnings`."""
     row: dict[str, object] = {**_keys(image)}
     row.update({f"logit:{label}": float(logit) for label, logit in zip(labels, image.logits, strict=True)})
     row["warnings"] = " ".join(image.info.warnings)
@@ -133,7 +133,7 @@ _FLOAT = np.dtype("<f4")
 
 
 def pack_result(result: ScoredImage | FailedImage) -> dict[str, object]:
-    """What a journal keeps of a picture: its keys and logits, or `reason` where it was not scored."""
+    """What a journal keeps of an image: its keys and logits, or `reason` where it was not scored."""
     if isinstance(result, FailedImage):
         return {**result.failure.to_dict()}
     return {**_keys(result), "warnings": " ".join(result.info.warnings), "logits": _pack(result.logits)}
@@ -148,7 +148,7 @@ def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def unpack_rows(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.DataFrame:
-    """Rows of scored pictures as a table, as `carzero.inference.score_table.to_frame` makes it."""
+    """Rows of scored images as a table, as `carzero.inference.score_table.to_frame` makes it."""
     import pandas as pd
 
     logits = np.empty((len(rows), len(labels)), np.float32)

@@ -115,10 +115,10 @@ class ScoringRun:
         Rows wait in a file, in the order in which they are finished; the result has the order of the inputs.
 
         Args:
-            advance: called with the numbers of pictures done and failed, after each batch.
+            advance: called with the numbers of images done and failed, after each batch.
 
         Raises:
-            CARZeroError: settings that cannot work, or another run's journal in the way. Broken pictures are no
+            CARZeroError: settings that cannot work, or another run's journal in the way. Broken images are no
                 error here: they are listed in the result.
         """
         if self.out is not None:
@@ -220,9 +220,9 @@ class ScoringRun:
 
 
 def _is_scored(journal: Journal, item: ImageItem) -> bool:
-    """Whether a journal holds this picture's scores. Failures are retried.
+    """Whether a journal holds this image's scores. Failures are retried.
 
-    A key alone is not enough: another folder may hold other pictures under the same names.
+    A key alone is not enough: another folder may hold other images under the same names.
     """
     row = journal.rows.get(item.image_id)
     return row is not None and "reason" not in row and row["path"] == item.path

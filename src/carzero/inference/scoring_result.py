@@ -26,14 +26,14 @@ class ScoredRows:
     """A journal's rows in the order of the inputs, and what is counted while they are read.
 
     Args:
-        items: the pictures of the run.
+        items: the images of the run.
         journal: their rows, in any order.
         labels: names of the scores.
 
     Attributes:
         scored: rows with scores.
         failures: every image without scores.
-        doubts: (image_id, warnings) of the first thousand pictures that have some.
+        doubts: (image_id, warnings) of the first thousand images that have some.
     """
 
     def __init__(self, items: Sequence[ImageItem], journal: Journal, labels: Sequence[str]) -> None:
@@ -80,14 +80,14 @@ class RunResult:
         rows: the rows, which have been read once.
         out: the table they were written to, or None.
         manifest: where the numbers came from.
-        overlays: pictures drawn.
+        overlays: images drawn.
 
     Attributes:
-        scored: pictures with scores.
+        scored: images with scores.
         failures: every image that was not scored.
-        doubts: (image_id, warnings) of pictures that were, the first thousand of them.
+        doubts: (image_id, warnings) of images that were, the first thousand of them.
         manifest: where the numbers came from.
-        overlays: pictures drawn by this run.
+        overlays: images drawn by this run.
     """
 
     def __init__(self, rows: ScoredRows, out: Path | None, manifest: dict[str, object], overlays: list[Path]) -> None:
@@ -108,7 +108,7 @@ class RunResult:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a scored picture, in the order of the inputs; see `ZeroShotClassifier.predict`. Read on first use."""
+        """One row a scored image, in the order of the inputs; see `ZeroShotClassifier.predict`. Read on first use."""
         import pandas as pd
 
         pieces = list(self.pieces())
@@ -123,7 +123,7 @@ class RunResult:
         }
 
     def iterate_json(self) -> Iterator[str]:
-        """The text of `to_dict` as JSON, in parts, with a line for each picture."""
+        """The text of `to_dict` as JSON, in parts, with a line for each image."""
         between = '{"scores": [\n'
         for piece in self.pieces():
             for row in to_rows(piece):

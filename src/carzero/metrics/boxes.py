@@ -134,9 +134,9 @@ class Boxes:
 
     Attributes:
         xyxy: (B, 4).
-        image: (B,) row of the picture.
+        image: (B,) row of the image.
         kind: (B,) column of the class.
-        score: (B,) of drawn boxes, comparable between the pictures of one class; None for true ones.
+        score: (B,) of drawn boxes, comparable between the images of one class; None for true ones.
     """
 
     xyxy: Floats
@@ -174,7 +174,7 @@ class PrecisionResult:
 def match_boxes(drawn: Boxes, truths: Boxes, iou: float) -> _Flags:
     """Says which drawn boxes of one class are right, in the order given, which should be from the highest score down.
 
-    Each takes the free true box of its picture with the largest IoU of at least `iou`, or is a false alarm, as COCO
+    Each takes the free true box of its image with the largest IoU of at least `iou`, or is a false alarm, as COCO
     matches.
     """
     free, right = np.ones(len(truths.xyxy), dtype=bool), np.zeros(len(drawn.xyxy), dtype=bool)
@@ -227,10 +227,10 @@ def mean_average_precision(
     Args:
         drawn: the model's boxes.
         truths: the true ones.
-        images: I, pictures of the set.
+        images: I, images of the set.
         classes: C.
         iou: threshold, above 0.
-        groups: (I,) patient of each picture; None resamples pictures.
+        groups: (I,) patient of each image; None resamples images.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """

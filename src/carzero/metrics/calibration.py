@@ -1,6 +1,6 @@
 """Calibration of several labels: fitted on one set, kept with where it came from, applied to others.
 
-A probability is only as good as the set behind it: it holds where the finding is about as common, and the pictures are
+A probability is only as good as the set behind it: it holds where the finding is about as common, and the images are
 of the same kind, as there. So a `Calibration` carries that set's numbers with it, label by label.
 """
 
@@ -26,7 +26,7 @@ _LEAST = 1e-9
 def score_abnormality(
     probabilities: ArrayLike, no_finding: ArrayLike | None = None, *, pool: AbnormalityPool = "logsumexp"
 ) -> Floats:
-    """Scores how abnormal a picture is.
+    """Scores how abnormal an image is.
 
     Raw logits of different findings have different offsets, so their maximum mostly asks one finding's prompt. The
     findings are therefore calibrated first, and pooled as log odds: "logsumexp" adds their odds, so that several half
@@ -82,7 +82,7 @@ FEW = 10
 
 @dataclass(frozen=True, slots=True)
 class Abnormality:
-    """How findings become one probability that a picture is abnormal; see `score_abnormality`.
+    """How findings become one probability that an image is abnormal; see `score_abnormality`.
 
     Attributes:
         findings: labels that are pooled.
@@ -108,7 +108,7 @@ class Calibration:
         left_out: label and reason.
         thresholds: by rule ("youden", "f1", ...), then label, on the scores that are put in; of "abnormal", which has
             no score of its own, on its probability.
-        abnormality: of the whole picture, where it was asked for.
+        abnormality: of the whole image, where it was asked for.
 
     Raises:
         ValueError: the kind of score is unknown.
@@ -139,7 +139,7 @@ class Calibration:
         return probabilities
 
     def apply_abnormality(self, scores: ArrayLike, labels: Sequence[str]) -> Floats:
-        """Probability (N,) that a picture is abnormal.
+        """Probability (N,) that an image is abnormal.
 
         Raises:
             ValueError: it was not fitted, or a finding that it needs is not among the labels.
@@ -229,7 +229,7 @@ def add_abnormality(
     no_finding: str = "",
     pool: AbnormalityPool = "logsumexp",
 ) -> Calibration:
-    """Adds to a calibration the probability that a picture is abnormal, by Platt's method, and its thresholds.
+    """Adds to a calibration the probability that an image is abnormal, by Platt's method, and its thresholds.
 
     Args:
         calibration: of the findings; fitted on the same set, it makes this one slightly too sure of itself.
@@ -237,11 +237,11 @@ def add_abnormality(
         y_score: (N, C).
         labels: (C,) names.
         findings: labels to pool; by default all that are calibrated, but "no finding".
-        no_finding: label of the prompt for a normal picture, if it was asked.
+        no_finding: label of the prompt for a normal image, if it was asked.
         pool: see `score_abnormality`.
 
     Raises:
-        ValueError: labels are lacking, or all pictures are of one kind.
+        ValueError: labels are lacking, or all images are of one kind.
     """
     truth, scores = check_arrays(y_true, y_score)
     normal = {no_finding, NO_FINDING}

@@ -22,7 +22,7 @@ class RocCurve:
     Attributes:
         false_positive_rate: (K,) ascending; 1 - specificity.
         true_positive_rate: (K,) ascending; sensitivity.
-        thresholds: (K,) descending; a picture is called positive where score >= threshold. The first is infinite.
+        thresholds: (K,) descending; an image is called positive where score >= threshold. The first is infinite.
     """
 
     false_positive_rate: Floats

@@ -63,7 +63,7 @@ def check_arrays(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.floa
     if not np.isfinite(scores).all():
         raise ValueError(
             f"Scores are not finite; got {int((~np.isfinite(scores)).sum())} of {scores.size} NaN or infinite. "
-            "Leave out pictures that were not scored."
+            "Leave out images that were not scored."
         )
     return truth, scores
 

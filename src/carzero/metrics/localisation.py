@@ -1,11 +1,11 @@
 """Is the place right? The pointing game, its intervals, and the control: how high maps peak for an absent finding.
 
-Points and boxes are in the original picture's pixels (x right, y down, pixel centres at +0.5, boxes xyxy), so that
+Points and boxes are in the original image's pixels (x right, y down, pixel centres at +0.5, boxes xyxy), so that
 whatever the model's input went through (crop, padding, resize) has been undone before anything is counted.
 
 The game (Zhang et al., "Top-down neural attention by excitation backprop", 2016; without their margin): one trial for
-each picture and class present in it, whatever the number of boxes; a hit if the peak of the class's map lies in any of
-its boxes in that picture. Edges belong to the box.
+each image and class present in it, whatever the number of boxes; a hit if the peak of the class's map lies in any of
+its boxes in that image. Edges belong to the box.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class TrialMeans:
 
 
 def plan_draws(images: int, groups: ArrayLike | None, *, rounds: int = 1000, seed: int = 0) -> Resampling:
-    """Plans a bootstrap of whole patients, or of pictures where no patients are given; nothing is stratified."""
+    """Plans a bootstrap of whole patients, or of images where no patients are given; nothing is stratified."""
     return Resampling.plan(np.zeros((images, 0)), groups, Statistics(rounds, seed, rare=0))
 
 
 def draw_pictures(resampling: Resampling) -> Floats:
-    """(rounds, I) how often each picture is in each round."""
+    """(rounds, I) how often each image is in each round."""
     drawn = [weights[resampling.units.index].T for weights in resampling.draw()]
     return np.concatenate([np.empty((0, len(resampling.units.index))), *drawn])
 
@@ -63,7 +63,7 @@ def average_trials(
 
     Args:
         values: (I, C) of a quantity; NaN where there is no trial.
-        groups: (I,) patient of each picture, resampled as a whole; None resamples pictures.
+        groups: (I,) patient of each image, resampled as a whole; None resamples images.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """
@@ -111,7 +111,7 @@ class Trials:
     """What the pointing game counts.
 
     Attributes:
-        present: (I, C) True where the picture has a box of the class: one trial each.
+        present: (I, C) True where the image has a box of the class: one trial each.
         hit: (I, C) True where the peak lies in a box of the class; False where there is no trial.
     """
 
@@ -149,12 +149,12 @@ class PeakControl:
     """How high maps peak where a finding is, and where it is not.
 
     Attributes:
-        present: (C,) median height of the peak in pictures with the finding; NaN where there is none.
-        absent: (C,) the same in pictures without it.
-        auroc: (C,) chance that a picture with the finding peaks higher than one without it, ties half; 0.5 says that
+        present: (C,) median height of the peak in images with the finding; NaN where there is none.
+        absent: (C,) the same in images without it.
+        auroc: (C,) chance that an image with the finding peaks higher than one without it, ties half; 0.5 says that
             the height of a peak tells nothing about presence.
-        n_present: (C,) pictures with the finding.
-        n_absent: (C,) pictures without it.
+        n_present: (C,) images with the finding.
+        n_absent: (C,) images without it.
     """
 
     present: _Floats
@@ -168,9 +168,9 @@ def count_trials(peaks: ArrayLike, boxes: ArrayLike, box_image: ArrayLike, box_c
     """Finds every trial and whether it is a hit.
 
     Args:
-        peaks: (I, C, 2) xy of each map's peak; may lie outside the picture, which is a miss.
+        peaks: (I, C, 2) xy of each map's peak; may lie outside the image, which is a miss.
         boxes: (B, 4) xyxy with x1 <= x2 and y1 <= y2.
-        box_image: (B,) row of the picture that each box belongs to.
+        box_image: (B,) row of the image that each box belongs to.
         box_class: (B,) column of its class.
 
     Raises:
@@ -182,12 +182,12 @@ def count_trials(peaks: ArrayLike, boxes: ArrayLike, box_image: ArrayLike, box_c
     edges = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     rows, columns = _as_index(box_image, points.shape[0], "box_image"), _as_index(box_class, points.shape[1], "class")
     if not len(rows) == len(columns) == len(edges):
-        raise ValueError(f"every box needs a picture and a class; got {len(edges)}, {len(rows)} and {len(columns)}.")
+        raise ValueError(f"every box needs an image and a class; got {len(edges)}, {len(rows)} and {len(columns)}.")
     if not (edges[:, :2] <= edges[:, 2:]).all():
         raise ValueError("boxes must be xyxy with x1 <= x2 and y1 <= y2.")
     own = points[rows, columns]
     if not np.isfinite(own).all():
-        raise ValueError("every picture and class with a box needs a peak; got NaN or infinity.")
+        raise ValueError("every image and class with a box needs a peak; got NaN or infinity.")
     inside = ((edges[:, :2] <= own) & (own <= edges[:, 2:])).all(axis=1)
     present, hit = np.zeros(points.shape[:2], dtype=bool), np.zeros(points.shape[:2], dtype=bool)
     present[rows, columns] = True
@@ -200,12 +200,12 @@ def pointing_game(
 ) -> PointingResult:
     """Counts the game, with intervals.
 
-    Trials of one class come from different pictures, so Wilson's interval serves a class. Those of several classes
-    share pictures, so the means are bootstrapped over whole pictures (or patients).
+    Trials of one class come from different images, so Wilson's interval serves a class. Those of several classes
+    share images, so the means are bootstrapped over whole images (or patients).
 
     Args:
         trials: from `count_trials`.
-        groups: (I,) patient of each picture; None resamples pictures.
+        groups: (I,) patient of each image; None resamples images.
         rounds: bootstrap rounds.
         seed: of the bootstrap.
     """

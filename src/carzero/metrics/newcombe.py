@@ -48,8 +48,8 @@ def newcombe_mean_interval(
 
     Args:
         mean: of the classes' AUROCs; NaN gives NaN.
-        n_pos: (C,) positives of each class. Where classes share pictures, or patients have several, divide by the
-            design effect (the mean's variance by patient over that of independent classes and pictures).
+        n_pos: (C,) positives of each class. Where classes share images, or patients have several, divide by the
+            design effect (the mean's variance by patient over that of independent classes and images).
         n_neg: (C,) negatives, likewise.
         confidence: of the interval.
 

@@ -53,13 +53,13 @@ def chance_at_k(match: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
 
 
 def exclusive_hits(y_true: ArrayLike, y_score: ArrayLike, *, standardise: bool = False) -> NDArray[np.float64]:
-    """Which pictures have their highest score at the finding they show.
+    """Which images have their highest score at the finding they show.
 
     Args:
         y_true: (N, C), each row with a single 1 and zeros.
         y_score: (N, C).
-        standardise: subtract each class's mean over the pictures and divide by its standard deviation first, as GLoRIA
-            does for this set. It makes a picture's answer depend on the other pictures, and on each class being as
+        standardise: subtract each class's mean over the images and divide by its standard deviation first, as GLoRIA
+            does for this set. It makes an image's answer depend on the other images, and on each class being as
             common; without it classes compete with raw logits, whose offsets differ.
 
     Returns:
@@ -81,6 +81,6 @@ def exclusive_hits(y_true: ArrayLike, y_score: ArrayLike, *, standardise: bool =
 
 
 def exclusive_accuracy(y_true: ArrayLike, y_score: ArrayLike, *, standardise: bool = False) -> float:
-    """Fraction of `exclusive_hits`; NaN where there are no pictures."""
+    """Fraction of `exclusive_hits`; NaN where there are no images."""
     hits = exclusive_hits(y_true, y_score, standardise=standardise)
     return float(hits.mean()) if len(hits) else float("nan")

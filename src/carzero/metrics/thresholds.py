@@ -20,7 +20,7 @@ class Thresholds:
     """One threshold for each class, and where it came from.
 
     Attributes:
-        values: (C,) a picture is called positive where score >= value; NaN where none could be chosen.
+        values: (C,) an image is called positive where score >= value; NaN where none could be chosen.
         rule: such as "youden".
         source: the set they were chosen on, in words.
         same_set: whether that is the set they are now tested on, which flatters every figure.

@@ -70,12 +70,12 @@ class SpeedRun:
         weights: where they are; None: random weights of the paper's size.
         dtypes: precisions; none: those worth timing on this machine.
         prompts: numbers of prompts to score with; the first one is used end to end.
-        batch_size: pictures in one pass.
+        batch_size: images in one pass.
         turns: how often each thing is timed.
         device: where to compute; None takes a GPU if there is one.
 
     Raises:
-        ConfigurationError: no prompts, or fewer than one turn or picture.
+        ConfigurationError: no prompts, or fewer than one turn or image.
     """
 
     weights: WeightsSource | None

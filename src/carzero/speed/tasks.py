@@ -57,7 +57,7 @@ def list_scoring(
         prompt_sets: by number of prompts.
         films: files for the last task.
         readers: read them.
-        batch_size: pictures in one pass.
+        batch_size: images in one pass.
         first: place of the first task in the list it is put into.
     """
     film = classifier.processor.image_processor.to_pixel_values(load_image(films[0].image))

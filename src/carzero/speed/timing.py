@@ -19,7 +19,7 @@ class Task:
     Attributes:
         measure: what is timed, such as "image tower".
         dtype: precision it is computed in; "" where nothing is computed.
-        images: pictures that one call works through.
+        images: images that one call works through.
         work: the call; it returns when the work is done.
         base: place in the list of the task whose rate it is compared with; None: none.
     """

@@ -125,7 +125,7 @@ def load_truth(
     """Reads structured truth: a table with `report_id` (or `study_id`, `image`, `path`), `present` and `absent`.
 
     Findings are joined by "|"; names that the vocabulary knows become the vocabulary's. Rows of one report (several
-    pictures) are joined.
+    images) are joined.
 
     Args:
         path: .csv, .tsv, .jsonl, .json or .parquet.

@@ -37,7 +37,7 @@ class ReportRow:
     """One row of the input.
 
     Attributes:
-        report_id: the report's key; several pictures of a study may share it.
+        report_id: the report's key; several images of a study may share it.
         text: the report, without blanks around it.
         carried: the row's other columns, as plain values.
     """
@@ -78,7 +78,7 @@ def load_table_rows(path: Path, out_folder: Path, columns: Mapping[str, str] | N
 
     Args:
         path: .csv, .tsv, .jsonl, .json or .parquet.
-        out_folder: where the aligned table will lie; relative paths of pictures are made to hold from there.
+        out_folder: where the aligned table will lie; relative paths of images are made to hold from there.
         columns: name in our schema to name in the file, such as {"text": "report"}.
 
     Raises:
@@ -216,7 +216,7 @@ _TEXTS = ("finding", "presence", "location", "laterality", "severity", "sentence
 
 
 def load_aligned(path: Path) -> list[AlignedReport]:
-    """Reads the output of `carzero reports align`; a report that stands in several rows (several pictures) once.
+    """Reads the output of `carzero reports align`; a report that stands in several rows (several images) once.
 
     Raises:
         TableError: the file cannot be read, a line is no aligned row, one report has two texts, or there is none.

@@ -93,7 +93,7 @@ class RunFolder:
                         "The output folder exists already",
                         got=str(self.path),
                         expected="a new folder",
-                        then="name another, or go on with the run in it by --resume",
+                        then="name another, or resume the run in it with --resume",
                     )
                 )
             return

@@ -56,7 +56,7 @@ class Calibration(_Record):
     """What an int8 graph's ranges were read from.
 
     Attributes:
-        pictures: how many pictures.
+        pictures: how many images.
         pictures_sha256: SHA-256 of their pixel values as the model sees them.
         prompts_sha256: of the prompt set that was asked meanwhile.
     """
@@ -70,13 +70,13 @@ class Accuracy(_Record):
     """The exported graph beside the torch model in float32, measured when it was exported.
 
     Attributes:
-        pictures: how many pictures both scored, and none of them served the calibration.
-        of: what the pictures were.
+        pictures: how many images both scored, and none of them served the calibration.
+        of: what the images were.
         prompts: how many prompts were asked.
         largest_logit_difference: largest absolute difference of a raw logit.
         mean_logit_difference: mean absolute difference.
-        logit_deviation: standard deviation of the torch model's logits over pictures, mean over prompts; 0 for one
-            picture. What the differences are to be compared with.
+        logit_deviation: standard deviation of the torch model's logits over images, mean over prompts; 0 for one
+            image. What the differences are to be compared with.
     """
 
     pictures: int

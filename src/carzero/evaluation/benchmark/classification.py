@@ -112,7 +112,7 @@ def build_manifest(
         images: ids that were evaluated, in order.
         task: what was evaluated.
         source: where the scores came from: file and hash, or weights, preprocessing and prompts.
-        missing: pictures of the set that had no score.
+        missing: images of the set that had no score.
         settings: of the statistics: rounds, seed, confidence.
     """
     run = RunRecord()
@@ -156,7 +156,7 @@ def _list_notes(dataset: PublicDataset, images: Sequence[str], missing: Sequence
     if len(images) != dataset.images:
         notes.insert(
             0,
-            f"The published figures rest on {dataset.images} pictures, these on {len(images)}"
+            f"The published figures rest on {dataset.images} images, these on {len(images)}"
             + (f" ({len(missing)} of the set have no score)" if missing else "")
             + "; the two are not the same measurement.",
         )
@@ -229,7 +229,7 @@ def benchmark_scores(
         labels: its label files.
         scores: see `load_set_scores`.
         image_list: what the rows of a released score file are.
-        allow_missing: evaluate what is there although pictures of the set have no score.
+        allow_missing: evaluate what is there although images of the set have no score.
         statistics: of the intervals.
 
     Raises:
@@ -260,20 +260,20 @@ def benchmark_images(
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
 ) -> BenchmarkResult:
-    """Finds the set's pictures, scores them with the paper's prompts, and evaluates.
+    """Finds the set's images, scores them with the paper's prompts, and evaluates.
 
     Args:
         dataset: the public data set.
         labels: its label files.
-        images: folder that holds the pictures, at any depth.
+        images: folder that holds the images, at any depth.
         settings: weights, prompts, and how they are computed.
         output: the scores are kept there as scores.parquet.
-        allow_missing: evaluate what is there although pictures of the set are not found.
+        allow_missing: evaluate what is there although images of the set are not found.
         statistics: of the intervals.
-        progress: called with the number of pictures; a context that yields `advance(done, failed)`.
+        progress: called with the number of images; a context that yields `advance(done, failed)`.
 
     Raises:
-        CARZeroError: pictures are missing and that is not allowed, or settings that cannot work. A picture that cannot
+        CARZeroError: images are missing and that is not allowed, or settings that cannot work. An image that cannot
             be read is no error: it is left out, and listed in the result.
     """
     truth = dataset.load(labels)
@@ -294,17 +294,17 @@ def benchmark_images(
 
 
 def refuse_missing(found: FoundImages, truth: Truth, folder: Path, allow_missing: bool) -> None:
-    """Stops a run whose pictures are not all there.
+    """Stops a run whose images are not all there.
 
     Raises:
-        TableError: pictures are missing and that is not allowed, or none is there.
+        TableError: images are missing and that is not allowed, or none is there.
     """
     if found.missing and not (allow_missing and found.items):
         raise TableError(
             describe(
-                f"{len(found.missing)} of {len(truth.ids)} pictures are not below {folder}",
+                f"{len(found.missing)} of {len(truth.ids)} images are not below {folder}",
                 got=found.missing[:3],
-                expected="every picture of the set, at any depth, by its official name",
+                expected="every image of the set, at any depth, by its official name",
                 then="give --allow-missing to evaluate the rest" if found.items else "check --images",
             )
         )

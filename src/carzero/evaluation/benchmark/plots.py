@@ -1,4 +1,4 @@
-"""Pictures of a benchmark, drawn without a display and without touching matplotlib's global state."""
+"""Images of a benchmark, drawn without a display and without touching matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _STYLE: Any = {
 
 
 def check_drawing() -> None:
-    """Says early that pictures cannot be drawn.
+    """Says early that images cannot be drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -46,7 +46,7 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MappedImages:
-    """Maps of the pictures that could be read, and the others with their reasons."""
+    """Maps of the images that could be read, and the others with their reasons."""
 
     table: MapTable
     failures: list[Failure]
@@ -175,7 +175,7 @@ def point_maps(
         dataset: a public data set with boxes.
         labels: its label files.
         maps: the file.
-        allow_missing: evaluate what is there although pictures of the set have no map.
+        allow_missing: evaluate what is there although images of the set have no map.
         statistics: of the intervals.
 
     Raises:
@@ -197,12 +197,12 @@ def point_images(
     statistics: Statistics | None = None,
     progress: Progress = no_progress,
 ) -> BenchmarkResult:
-    """Finds the set's pictures, maps every finding in each, and evaluates; arguments as in `benchmark_images`.
+    """Finds the set's images, maps every finding in each, and evaluates; arguments as in `benchmark_images`.
 
     The maps are kept in the output folder as maps.npz, on which `point_maps` gives the same figures again.
 
     Raises:
-        CARZeroError: the set has no boxes, pictures are missing, or settings that cannot work.
+        CARZeroError: the set has no boxes, images are missing, or settings that cannot work.
     """
     truth = _load(dataset, labels)
     found = find_images(images, truth.ids, dataset.to_id)
@@ -293,7 +293,7 @@ def _describe_maps(table: MapTable) -> SourceRecord:
 def _align(
     dataset: PublicDataset, truth: Truth, table: MapTable, allow_missing: bool
 ) -> tuple[MapTable, list[int], list[str]]:
-    """Maps of the set's pictures in the set's order, their rows in the set, and the pictures without a map."""
+    """Maps of the set's images in the set's order, their rows in the set, and the images without a map."""
     if lacking := [label for label in dataset.labels if label not in table.labels]:
         raise TableError(describe(f"The maps lack findings of {dataset.title}", got=lacking))
     places = {dataset.to_id(name): row for row, name in enumerate(table.images)}
@@ -302,7 +302,7 @@ def _align(
     if not kept or (missing and not allow_missing):
         raise TableError(
             describe(
-                f"{len(missing)} of {len(truth.ids)} labelled pictures have no map",
+                f"{len(missing)} of {len(truth.ids)} labelled images have no map",
                 got=missing[:3],
                 expected="a map for each",
                 then="give --allow-missing to evaluate the rest" if kept else "check that these maps are of this set",

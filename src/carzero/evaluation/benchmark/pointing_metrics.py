@@ -5,9 +5,9 @@
 | pointing | hits over trials, Wilson's interval | trials | hits |
 | iou, dice | mean over trials: the region of the map's highest pixel, the class's boxes | trials | trials |
 | cnr | mean over trials, contrast-to-noise of the map inside the boxes | trials | trials |
-| ap@0.3 | average precision at IoU 0.3: one box a picture, ranked by the logit | pictures | true boxes |
-| peak_present, peak_absent | median of highest over mean cell, with and without the finding | pictures | present |
-| peak_auroc | chance that a map with the finding peaks higher than one without | pictures | present |
+| ap@0.3 | average precision at IoU 0.3: one box an image, ranked by the logit | images | true boxes |
+| peak_present, peak_absent | median of highest over mean cell, with and without the finding | images | present |
+| peak_auroc | chance that a map with the finding peaks higher than one without | images | present |
 
 "macro" is the mean over classes; "micro" the mean over all trials.
 """
@@ -44,7 +44,7 @@ BOX_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredMaps:
-    """What maps and boxes give, picture by picture; NaN where a picture has no box of the class.
+    """What maps and boxes give, image by image; NaN where an image has no box of the class.
 
     Attributes:
         trials: of the pointing game.
@@ -65,7 +65,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
     """Measures every map.
 
     Peaks are points and exact. Regions, masks and contrast are taken at the resolution at which the model saw the
-    picture (its longer side `resize_px`); boxes are carried back to the picture's own pixels.
+    image (its longer side `resize_px`); boxes are carried back to the image's own pixels.
 
     Args:
         table: the maps.
@@ -116,7 +116,7 @@ def build_rows(
         measured: from `measure_maps`.
         labels: (C,) names.
         dataset: name of the set.
-        groups: (I,) patient of each picture, resampled as a whole; None resamples pictures.
+        groups: (I,) patient of each image, resampled as a whole; None resamples images.
         statistics: rounds and seed of the bootstrap; intervals are of 95 %.
     """
     chosen = statistics or Statistics()
@@ -132,7 +132,7 @@ def build_rows(
 
 @dataclass(frozen=True, slots=True)
 class _SeenPicture:
-    """A picture at the size at which the model saw it, and the way back."""
+    """An image at the size at which the model saw it, and the way back."""
 
     geometry: Geometry
     scale: tuple[float, float]

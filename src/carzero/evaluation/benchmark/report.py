@@ -69,7 +69,7 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(_describe_run(manifest))}</p>',
-        '<p class="note">Research software, not for clinical use. Scores are raw logits; they rank pictures within a '
+        '<p class="note">Research software, not for clinical use. Scores are raw logits; they rank images within a '
         "class and are no probabilities unless a calibration is stated.</p>",
         "<h2>Result</h2>",
         _build_table(result, task),
@@ -93,7 +93,7 @@ def _describe_run(manifest: BenchmarkManifest) -> str:
     weights = manifest.get("weights") or "weights not stated by the score file"
     hashed = f" ({str(manifest['weights_sha256'])[:12]})" if manifest.get("weights_sha256") else ""
     return (
-        f"{manifest['images']} pictures; {weights}{hashed}; carzero {manifest['carzero_version']}; {manifest['date']}. "
+        f"{manifest['images']} images; {weights}{hashed}; carzero {manifest['carzero_version']}; {manifest['date']}. "
         f"Intervals: {manifest['intervals']}."
     )
 
@@ -170,7 +170,7 @@ def _build_control(result: BenchmarkResult) -> str:
     return (
         "<h2>Control: does a map peak higher where the finding is there?</h2>"
         "<table><thead><tr><th></th><th>peak, present</th><th>peak, absent</th><th>AUROC of the peak</th></tr></thead>"
-        "<tbody>\n" + "\n".join(lines) + '\n</tbody></table>\n<p class="sub">Peak: median over pictures of the '
+        "<tbody>\n" + "\n".join(lines) + '\n</tbody></table>\n<p class="sub">Peak: median over images of the '
         "highest cell over the map's mean cell. An AUROC of 0.5 says that the height of a peak tells nothing about "
         "presence.</p>"
     )
@@ -188,7 +188,7 @@ def _build_failures(failures: Sequence[Failure]) -> str:
         return ""
     items = "".join(f"<li>{escape(each.image_id)}: {escape(each.reason)}</li>" for each in failures[:50])
     more = f"<li>and {len(failures) - 50} more</li>" if len(failures) > 50 else ""
-    return f"<h2>{len(failures)} pictures were not scored</h2><ul>{items}{more}</ul>"
+    return f"<h2>{len(failures)} images were not scored</h2><ul>{items}{more}</ul>"
 
 
 def save_result(result: BenchmarkResult, out: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""A benchmark as it is asked for: one set or all, from pictures or from scores, with or without a folder to fill."""
+"""A benchmark as it is asked for: one set or all, from images or from scores, with or without a folder to fill."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BenchmarkRun:
         """Evaluates, and writes what is asked for: one result a set.
 
         Args:
-            progress: called with the number of pictures of each set; a context that yields `advance(done, failed)`.
+            progress: called with the number of images of each set; a context that yields `advance(done, failed)`.
 
         Raises:
             CARZeroError: settings that cannot work, or files that do not fit.
@@ -85,7 +85,7 @@ class BenchmarkRun:
             raise ConfigurationError(describe("There is no such task", got=self.task, expected=" or ".join(_TASKS)))
         if (self.images is None) == (self.scores is None):
             raise ConfigurationError(
-                describe("A benchmark needs pictures or scores", expected="either --images or --scores")
+                describe("A benchmark needs images or scores", expected="either --images or --scores")
             )
         if self.image_list is not None and self.scores is None:
             raise ConfigurationError(describe("--image-list says what rows of scores are", then="leave it out"))
@@ -96,7 +96,7 @@ class BenchmarkRun:
         if self.name == EVERY and (self.images is None or self.labels or self.task != "classification"):
             raise ConfigurationError(
                 describe(
-                    "All sets at once are classified from pictures", expected="--images alone, a folder for each set"
+                    "All sets at once are classified from images", expected="--images alone, a folder for each set"
                 )
             )
         if self.out is not None:

@@ -35,7 +35,7 @@ def load_set_scores(path: Path, dataset: PublicDataset, image_list: Path | None 
         image_list: what the rows of the released form are; refused beside a table that says so itself.
 
     Raises:
-        TableError: classes are missing, a score is no number, pictures repeat, or rows and list differ in number.
+        TableError: classes are missing, a score is no number, images repeat, or rows and list differ in number.
     """
     import pandas as pd
 
@@ -43,16 +43,16 @@ def load_set_scores(path: Path, dataset: PublicDataset, image_list: Path | None 
     if "image_id" in frame.columns:
         if image_list is not None:
             raise TableError(
-                describe(f"{path} names its pictures itself", got=str(image_list), then="leave --image-list out")
+                describe(f"{path} names its images itself", got=str(image_list), then="leave --image-list out")
             )
         manifest = load_score_manifest(path)
         return to_set_scores(to_score_matrix(frame, source=str(path), sha256=sha256, manifest=manifest), dataset)
     if image_list is None:
         raise TableError(
             describe(
-                f"{path} does not say which picture a row belongs to",
+                f"{path} does not say which image a row belongs to",
                 got=f"{len(frame)} rows without a column image_id",
-                expected="the list of pictures that its rows follow",
+                expected="the list of images that its rows follow",
                 then="name it with --image-list",
             )
         )
@@ -61,7 +61,7 @@ def load_set_scores(path: Path, dataset: PublicDataset, image_list: Path | None 
         raise TableError(
             describe(
                 f"{path} and {image_list} do not belong together",
-                got=f"{len(frame)} rows of scores and {len(images)} pictures",
+                got=f"{len(frame)} rows of scores and {len(images)} images",
                 expected="equal numbers",
                 then="find the list that the scores were made from",
             )
@@ -124,7 +124,7 @@ def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
         column = next((name for name in _LIST_COLUMNS if name in frame.columns), None)
         if column is None:
             raise TableError(
-                describe(f"{path} names no pictures", got=list(frame.columns)[:8], expected="a column image or Path")
+                describe(f"{path} names no images", got=list(frame.columns)[:8], expected="a column image or Path")
             )
         names = [str(name) for name in frame[column]]
     return _unique([dataset.to_id(name) for name in names], str(path))
@@ -152,9 +152,9 @@ def join_set(truth: Truth, scores: ScoreMatrix, *, allow_missing: bool = False) 
         missing = [name for name, row in zip(truth.ids, found, strict=True) if row is None]
         raise TableError(
             describe(
-                f"{len(missing)} of {len(truth.ids)} labelled pictures have no score",
+                f"{len(missing)} of {len(truth.ids)} labelled images have no score",
                 got=missing[:3],
-                expected=f"a score for each (the table has {len(scores.ids)} pictures, {len(pairs)} of this set)",
+                expected=f"a score for each (the table has {len(scores.ids)} images, {len(pairs)} of this set)",
                 then="give --allow-missing to evaluate the rest"
                 if pairs
                 else "check that these scores are of this set",
@@ -193,7 +193,7 @@ def _to_numbers(frame: pd.DataFrame, columns: Sequence[str], name: str) -> NDArr
             describe(
                 f"{name} holds {len(wrong)} scores that are missing or infinite",
                 got=f"row {wrong[0][0] + 1}, column {columns[wrong[0][1]]}",
-                expected="a number for each picture and class",
+                expected="a number for each image and class",
             )
         )
     return values
@@ -202,5 +202,5 @@ def _to_numbers(frame: pd.DataFrame, columns: Sequence[str], name: str) -> NDArr
 def _unique(names: Sequence[str], source: str) -> tuple[str, ...]:
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
-        raise TableError(describe(f"{source} names pictures more than once", got=doubled[:5], expected="each once"))
+        raise TableError(describe(f"{source} names images more than once", got=doubled[:5], expected="each once"))
     return tuple(names)

@@ -1,4 +1,4 @@
-"""What prediction asks of an engine: prompts encoded once, then pictures scored against them."""
+"""What prediction asks of an engine: prompts encoded once, then images scored against them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from carzero.prompts import PromptSet
 
 
 class PairScores(NamedTuple):
-    """Scores of a batch of pictures.
+    """Scores of a batch of images.
 
     Attributes:
         scores: (I, prompts) float32 on the CPU, raw logits.
@@ -36,14 +36,14 @@ class Backend(Protocol):
     dtype: str
 
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[object]:
-        """Encodes prompts, once for all pictures; only this backend need understand the bank's `texts`.
+        """Encodes prompts, once for all images; only this backend need understand the bank's `texts`.
 
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
 
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
-        """Scores pictures.
+        """Scores images.
 
         Args:
             pixel_values: (I, 3, h, w) float32 on the CPU, as the processor makes them.

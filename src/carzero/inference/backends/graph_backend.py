@@ -42,7 +42,7 @@ class BakedTexts:
     numbers: Tensor
 
 
-_PAIRS_AT_ONCE = 8192  # pictures x prompts; half a gigabyte at the released model's width
+_PAIRS_AT_ONCE = 8192  # images x prompts; half a gigabyte at the released model's width
 
 
 class ExportedBackend(ABC):
@@ -59,7 +59,7 @@ class ExportedBackend(ABC):
         self.manifest = manifest
         self.dtype: str = manifest.dtype
         self._folder = folder
-        # What a user waits for anyway is loaded at once, so that an unusable folder is refused before any picture.
+        # What a user waits for anyway is loaded at once, so that an unusable folder is refused before any image.
         self._scoring = self._load(SCORING_GRAPH)
 
     @cached_property
@@ -84,7 +84,7 @@ class ExportedBackend(ABC):
         return build_bank(prompt_set, GraphTexts(texts))
 
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
-        """Scores pictures, so many at once that their pairs with the prompts stay few; see `Backend.score`."""
+        """Scores images, so many at once that their pairs with the prompts stay few; see `Backend.score`."""
         at_once = max(1, _PAIRS_AT_ONCE // len(bank.owner))
         parts = [self._score(images, bank, need_maps) for images in pixel_values.split(at_once)]
         scores, *maps = (torch.cat(tensors) for tensors in zip(*parts, strict=True))

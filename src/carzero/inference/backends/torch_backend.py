@@ -42,7 +42,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
-        """Scores pictures; see `Backend.score`."""
+        """Scores images; see `Backend.score`."""
         images = self.model.encode_images(self._to_device(pixel_values))
         scores, maps = self.model.alignment.score(images, bank.texts_as(TorchTexts).groups, need_maps)
         return PairScores(_to_host(scores), None if maps is None else _to_host(maps))

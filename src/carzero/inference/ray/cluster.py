@@ -20,7 +20,7 @@ from carzero.errors import ConfigurationError, RunError, describe
 from carzero.inference.ray.parts import PartJob, PartResult
 from carzero.records import ImageItem
 
-_STORE_BYTES = 128 * 2**20  # lists of paths pass through the object store, pictures never do
+_STORE_BYTES = 128 * 2**20  # lists of paths pass through the object store, images never do
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -199,7 +199,7 @@ def score_parts(
     """Has workers score parts, and yields each one's result when it is written.
 
     Ray starts a worker that dies anew and hands its part out again, without end; `PartScorer` sees to it that a
-    picture which kills its worker is given up.
+    image which kills its worker is given up.
 
     Raises:
         RunError: a worker refuses, or fails for a reason of its own, such as a full disk; or workers cannot be started.

@@ -1,4 +1,4 @@
-"""Scoring one part: fast, and picture by picture where a worker has died on it before."""
+"""Scoring one part: fast, and image by image where a worker has died on it before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
 
 
-_DEATHS = 2  # of workers on one picture by itself, after which the picture counts as a failure
+_DEATHS = 2  # of workers on one image by itself, after which the image counts as a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class PartJob:
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """How a part went: pictures scored, pictures failed, and how often work on it was cut short before."""
+    """How a part went: images scored, images failed, and how often work on it was cut short before."""
 
     number: int
     scored: int
@@ -67,7 +67,7 @@ class PartNotes:
     Attributes:
         attempts: how often a worker has begun this part.
         rows: finished rows by image_id, scored or with a `reason`.
-        deaths: how often a worker has begun a picture by itself and ended before the picture was done, by image_id.
+        deaths: how often a worker has begun an image by itself and ended before the image was done, by image_id.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,7 +88,7 @@ class PartNotes:
         self._write({"host": platform.node(), "pid": os.getpid()})
 
     def begin_picture(self, image_id: str) -> None:
-        """Says which picture is on; whoever finds this without a row after it knows that it was the last."""
+        """Says which image is on; whoever finds this without a row after it knows that it was the last."""
         self._write({"begun": image_id})
 
     def finish_picture(self, row: Mapping[str, object]) -> None:
@@ -127,7 +127,7 @@ class PartScorer:
     Args:
         job: what to do.
         classifier: with the job's weights; None loads them.
-        readers: read the pictures; None reads them in threads.
+        readers: read the images; None reads them in threads.
 
     Raises:
         RunError: this worker has other weights or another version than the run.
@@ -152,7 +152,7 @@ class PartScorer:
 
         Args:
             number: of the part.
-            items: all its pictures.
+            items: all its images.
         """
         notes = PartNotes(self.folder.attempts_path(number))
         has_died = notes.attempts > 0
@@ -181,7 +181,7 @@ class PartScorer:
         return (self._to_row(result) for result in results)
 
     def _score_singly(self, items: Sequence[ImageItem], notes: PartNotes) -> Iterator[dict[str, object]]:
-        """Says before each picture that it is on, so that a picture that ends the process is found, and given up."""
+        """Says before each image that it is on, so that an image that ends the process is found, and given up."""
         for item in items:
             deaths = notes.deaths[item.image_id]
             if deaths < _DEATHS:
@@ -206,7 +206,7 @@ def _load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
 
 def _give_up(item: ImageItem, deaths: int) -> dict[str, object]:
     reason = describe(
-        f"{item.path}: the worker's process ended each time it scored this picture",
+        f"{item.path}: the worker's process ended each time it scored this image",
         got=f"{deaths} processes",
         then="look at the file, or score it by itself; --resume tries it again",
     )

@@ -47,9 +47,9 @@ class ParallelResult:
 
 
 def choose_part_size(images: int) -> int:
-    """Pictures of one part: enough parts to share out, few enough files, little to repeat where a worker dies.
+    """Images of one part: enough parts to share out, few enough files, little to repeat where a worker dies.
 
-    It depends on the number of pictures alone, so that a run can be resumed with other workers.
+    It depends on the number of images alone, so that a run can be resumed with other workers.
     """
     return min(max(-(-images // _PARTS), _SMALLEST_PART), _LARGEST_PART)
 
@@ -59,10 +59,10 @@ class ParallelRun:
     """One run over a list of images; see `carzero predict --help` for each option.
 
     Attributes:
-        items: pictures, each a path that every worker sees.
+        items: images, each a path that every worker sees.
         workers: processes; None takes one a GPU, or one a machine where there are none.
         address: of a Ray cluster; None starts one on this machine for the time of the run.
-        part_size: pictures of one part; None chooses.
+        part_size: images of one part; None chooses.
     """
 
     items: list[ImageItem]
@@ -75,14 +75,14 @@ class ParallelRun:
     part_size: int | None = None
 
     def execute(self, advance: Advance = lambda done, failed: None) -> ParallelResult:
-        """Scores the parts that are not finished, and pictures that failed before.
+        """Scores the parts that are not finished, and images that failed before.
 
         Args:
-            advance: called with the numbers of pictures done and failed, after each part.
+            advance: called with the numbers of images done and failed, after each part.
 
         Raises:
             CARZeroError: settings that cannot work, another run's folder, or a cluster that cannot do the work. Broken
-                pictures and dying workers are no error here.
+                images and dying workers are no error here.
         """
         _check_items(self.items)
         size = self.part_size or choose_part_size(len(self.items))
@@ -167,5 +167,5 @@ def _check_items(items: list[ImageItem]) -> None:
     strange = [item.image_id for item in items if not isinstance(item.image, str)]
     if strange:
         raise TableError(
-            describe("Workers read pictures from files only", got=strange[:5], expected="paths that every worker sees")
+            describe("Workers read images from files only", got=strange[:5], expected="paths that every worker sees")
         )

@@ -2,7 +2,7 @@
 
     scores/
       part-00000.parquet ...        rows as `carzero predict` writes them, in the order of the inputs
-      _failures/part-00000.parquet  image_id, path and reason of pictures that were not scored; where there are some
+      _failures/part-00000.parquet  image_id, path and reason of images that were not scored; where there are some
       _attempts/                    notes on parts under work; gone when the run is complete
       _manifest.json                what the scores depend on; "complete" is false while parts may be missing
 
@@ -40,7 +40,7 @@ class ScoreFolder:
 
     Attributes:
         path: the folder.
-        run: hash of what the scores depend on and of the list of pictures; every part carries it.
+        run: hash of what the scores depend on and of the list of images; every part carries it.
         labels: findings, in the order of the columns.
     """
 
@@ -151,9 +151,9 @@ def open_score_folder(
 
     Args:
         path: the folder; its parent must exist.
-        record: what the scores depend on, and the list of pictures by its hash; plain values.
+        record: what the scores depend on, and the list of images by its hash; plain values.
         labels: findings.
-        resume: go on with what is there, if it is of the same run.
+        resume: resume from what is there, if it is of the same run.
         overwrite: delete what a run has left there and start anew.
 
     Raises:
@@ -222,6 +222,6 @@ def _occupied(path: Path, *, complete: bool) -> TableError:
     return TableError(
         describe(
             f"{path} holds {'the scores of a finished run' if complete else 'an unfinished run'}",
-            then="go on with --resume, start anew with --overwrite, or name another folder",
+            then="continue with --resume, start anew with --overwrite, or name another folder",
         )
     )

@@ -24,7 +24,7 @@ class Variation(ABC):
     Attributes:
         mirrored: bool, left and right exchanged.
         angle: radians.
-        zoom: of the picture; above 1 enlarges.
+        zoom: of the image; above 1 enlarges.
         contrast: factor.
         brightness: factor.
     """
@@ -87,7 +87,7 @@ class ReleasedVariation(Variation):
     Attributes:
         crop_x: columns left of the crop, whole.
         crop_y: rows above it.
-        shift_x: of the picture to the right within the crop, in whole pixels.
+        shift_x: of the image to the right within the crop, in whole pixels.
         shift_y: likewise downwards.
         brightness_first: bool, before the contrast; the order matters where levels are clamped.
     """

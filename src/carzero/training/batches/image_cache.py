@@ -1,4 +1,4 @@
-"""The pictures of a run as the model's squares: read once, kept in one file that all processes map."""
+"""The images of a run as the model's squares: read once, kept in one file that all processes map."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _BATCH = 32
 def save_films(
     paths: Sequence[str], resize_px: int, folder: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Path:
-    """Reads pictures into one file of squares, resize_px^2 bytes each, unless it is there already.
+    """Reads images into one file of squares, resize_px^2 bytes each, unless it is there already.
 
     Args:
-        paths: the pictures.
+        paths: the images.
         resize_px: side of the squares.
-        folder: where the file lies; created. Its name follows from paths, sizes and times of the pictures.
-        progress: called with the pictures read so far, and how many there are.
+        folder: where the file lies; created. Its name follows from paths, sizes and times of the images.
+        progress: called with the images read so far, and how many there are.
 
     Returns:
         the file.
 
     Raises:
-        TableError: pictures cannot be read; the first five are named with the reason.
+        TableError: images cannot be read; the first five are named with the reason.
         RunError: the file cannot be written, for example on a full disk.
     """
     remove_leftovers(folder)  # features of frozen towers lie there too
     file = folder / f"films-{_fingerprint(paths, resize_px)}.u8"
     if file.is_file() and file.stat().st_size == len(paths) * resize_px**2:
         return file
-    with room_for("The read pictures", folder):
+    with room_for("The read images", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replace_when_done(file) as temporary:
             if failures := _write_squares(temporary, paths, resize_px, progress):
@@ -52,7 +52,7 @@ def save_films(
 
 
 class Films:
-    """Squares of pictures, mapped from a file of `save_films`; of N pictures only those asked for are in memory.
+    """Squares of images, mapped from a file of `save_films`; of N images only those asked for are in memory.
 
     Args:
         file: the file; its name tells its content.
@@ -113,7 +113,7 @@ def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: C
 def _unreadable(failures: list[str], count: int) -> TableError:
     return TableError(
         describe(
-            f"{len(failures)} of {count} pictures cannot be trained on: {' '.join(failures[:5])}",
+            f"{len(failures)} of {count} images cannot be trained on: {' '.join(failures[:5])}",
             expected="chest radiographs that can be read",
             then="run `carzero data validate TABLE --out CLEAN`, which keeps the good rows, and train on CLEAN",
         )
