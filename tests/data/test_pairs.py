@@ -214,7 +214,7 @@ def test_what_is_no_leakage(tmp_path: Path) -> None:
     [
         (
             ["picture,text", "a.png,x"],
-            r"lacks columns; got \['image', 'text'\]; expected image \(or.*--column",
+            r"lacks columns; got \['picture', 'text'\]; expected image \(or.*--column",
         ),
         (["image,split", "a.png,train"], r"lacks columns.*at least one of sentences, text, impression, findings, pres"),
         (["image,text"], "has no row to train on; got '0 rows"),

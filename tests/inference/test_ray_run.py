@@ -120,7 +120,7 @@ def test_a_finished_run_is_resumed_without_a_cluster(
     out = killed[0].folder
     whole = [item for item in items if item.image_id != "film_005b.png"]
     settings = {"settings": asked_of(tiny_weights), "out": out, "part_size": 3}
-    with pytest.raises(TableError, match=r"holds the scores of a finished run\. Go on with --resume"):
+    with pytest.raises(TableError, match=r"holds the scores of a finished run\. Continue with --resume"):
         ParallelRun(items, **settings).execute()
     with pytest.raises(TableError, match="belongs to a run with other settings"):
         ParallelRun(whole, **settings, resume=True).execute()

@@ -14,7 +14,7 @@ from carzero.errors import ConfigurationError, MissingExtraError, RunError, Weig
 from carzero.training.progress import StepRecord, Validation, WeightChoice
 from carzero.training.recipe_sections import TextStart, VisionStart
 from carzero.training.start.towers import TEXT_STARTS, VISION_STARTS, start_vision
-from tests.support.runs import run_command
+from tests.support.commands import run_program
 
 LINE = {
     **{"step": 4, "steps": 8, "epoch": 1, "loss": 0.5, "lr": 0.001, "gradient_norm": None, "images_per_s": 3.5},
@@ -97,4 +97,4 @@ def test_the_trainer_needs_no_file_locks(tmp_path: Path) -> None:
         "from carzero.training.run import train\nfrom carzero.training.run_folder import RunFolder\n"
         f"RunFolder(Path({str(tmp_path / 'run')!r}), {{}}, resume=False).close()\nprint('made')\n"
     )
-    assert run_command([sys.executable, "-c", code]).stdout == "made\n"
+    assert run_program([sys.executable, "-c", code]).stdout == "made\n"

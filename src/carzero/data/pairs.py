@@ -270,7 +270,7 @@ def find_problems(table: PairTable, rows: Sequence[int], path: Path) -> list[Pai
         (
             "image-twice",
             _repeated((name, row) for name, row in zip(table.images, rows, strict=True) if name),
-            "pictures named more than once",
+            "images named more than once",
             ("one row an image", "join the rows' sentences"),
         ),
         (

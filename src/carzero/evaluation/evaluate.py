@@ -153,7 +153,7 @@ class EvaluationRun:
                 )
             )
         if same:
-            notes.append("The thresholds were chosen on these very pictures: figures at them are optimistic.")
+            notes.append("The thresholds were chosen on these very images: figures at them are optimistic.")
         values = np.array([chosen.get(label, np.nan) for label in joined.labels])
         source = str(calibration.provenance.get("fitted_on", self.threshold_from.name))
         return Thresholds(values, self.threshold_rule, source, same_set=same), notes
@@ -215,7 +215,7 @@ def _take_probabilities(matrix: ScoreMatrix, joined: Joined) -> tuple[Probabilit
     if fitted_on.get("images_sha256") != joined.account["images_sha256"]:
         return Probabilities(joined.probabilities, description), []
     return Probabilities(joined.probabilities, f"{description}, the same set (optimistic)"), [
-        "The probabilities were fitted on these very pictures: Brier score and calibration error are optimistic."
+        "The probabilities were fitted on these very images: Brier score and calibration error are optimistic."
     ]
 
 
