@@ -159,7 +159,7 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchma
         "output folder cannot be made": ("chestxray14", *labels, *scores, "-o", tmp_path / "file"),
         "no such test set; got 'mimic'; expected chestxray14": ("mimic", *scores),
         "no such task": ("chestxray14", *labels, *scores, "--task", "segmentation"),
-        "pictures or scores; expected either": ("chestxray14", *labels),
+        "images or scores; expected either": ("chestxray14", *labels),
         "pictures or scores": ("chestxray14", *labels, *scores, "--images", folder),
         "name the files with --labels": ("chestxray14", *scores),
         "a folder for each set": ("all", *scores),

@@ -32,7 +32,7 @@ def test_exported_folder_serves_predict_ground_and_resume(
     )
     assert code == 0, stderr
     assert "openvino, float32" in stdout
-    assert "calibration pictures: 7, 14 prompts" in stdout
+    assert "calibration images: 7, 14 prompts" in stdout
     assert str(folder) in stderr.replace("\n", "")
     words = ["--labels", "edema,pneumonia", "--json"]
     code, stdout, stderr = in_process(capsys, "predict", films[0], "--weights", folder, *words)
