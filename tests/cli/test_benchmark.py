@@ -160,7 +160,7 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchma
         "no such test set; got 'mimic'; expected chestxray14": ("mimic", *scores),
         "no such task": ("chestxray14", *labels, *scores, "--task", "segmentation"),
         "images or scores; expected either": ("chestxray14", *labels),
-        "pictures or scores": ("chestxray14", *labels, *scores, "--images", folder),
+        "images or scores": ("chestxray14", *labels, *scores, "--images", folder),
         "name the files with --labels": ("chestxray14", *scores),
         "a folder for each set": ("all", *scores),
         "leave it out": ("chestxray14", *labels, "--images", folder, "--image-list", tmp_path / "images.csv"),
