@@ -14,12 +14,6 @@ __all__ = ["TOLERANCE", "differences", "help_makers", "machine"]
 TOLERANCE = 1e-5
 _HEX = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-]\d+")
 _SHOWN = 160
-_RETIRED = (
-    (re.compile(r"\b(a|A) picture"), r"\1n image"),
-    (re.compile(r"\bpicture"), "image"),
-    (re.compile(r"\bPicture"), "Image"),
-    (re.compile(r"\b[Gg]o on with --resume"), "continue with --resume"),
-)
 
 
 def machine() -> dict[str, str]:
@@ -71,21 +65,12 @@ def differences(kept: Any, now: Any, tolerance: float, place: str = "") -> Itera
 def _equal(kept: Any, now: Any, tolerance: float) -> bool:
     if type(kept) is type(now) and kept == now:
         return True
-    if isinstance(kept, str) and isinstance(now, str) and " " in kept:
-        return _to_words(kept) == _to_words(now)
     one, other = _to_number(kept), _to_number(now)
     if one is None or other is None:
         return False
     if math.isnan(one) and math.isnan(other):
         return True
     return one == other or (tolerance > 0 and math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance))
-
-
-def _to_words(text: str) -> str:
-    """A sentence with retired words exchanged: files of earlier code hold messages in words that are no longer used."""
-    for retired, word in _RETIRED:
-        text = retired.sub(word, text)
-    return text.lower()
 
 
 def _to_number(value: Any) -> float | None:
