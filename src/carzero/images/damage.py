@@ -21,6 +21,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import imagecodecs
 import numpy as np
@@ -61,10 +62,16 @@ class _Words(logging.Filter):
         return False
 
 
-_WORDS = _Words()
 _LOG = logging.getLogger("imagecodecs")
-_LOG.addFilter(_WORDS)
-_LOG.setLevel(logging.WARNING)
+
+
+@cache
+def _libjpeg_words() -> _Words:
+    """The listener on imagecodecs' log, set up when a stream is first checked and not by an import."""
+    words = _Words()
+    _LOG.addFilter(words)
+    _LOG.setLevel(logging.WARNING)
+    return words
 
 
 def find_jpeg_damage(stream: bytes) -> tuple[str, str]:
@@ -78,6 +85,7 @@ def find_jpeg_damage(stream: bytes) -> tuple[str, str]:
         return find_lossless_damage(stream), ""
     if header.precision != 8:
         return (_find_deep_damage(stream), "") if header.marker == 0xC1 else ("", UNCHECKED)
+    _libjpeg_words()
     if not _LOG.isEnabledFor(logging.WARNING):
         return "", "The JPEG stream is not checked for damage, as logging is disabled in this program."
     return _find_plain_damage(stream, header.rows * header.columns)
@@ -106,11 +114,12 @@ def find_tiff_damage(data: bytes) -> str:
 
 
 def _complaint_of_libjpeg(tiff: bytes) -> str:
-    words = _WORDS.listen()
+    heard = _libjpeg_words()
+    words = heard.listen()
     try:
         imagecodecs.tiff_decode(tiff, verbose=1)
     finally:
-        _WORDS.stop()
+        heard.stop()
     return next((word for word in words if word.startswith(_COMPLAINTS)), "")
 
 

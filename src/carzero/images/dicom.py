@@ -164,10 +164,6 @@ def _guess_syntax(header: FileDataset) -> UID:
     return ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
 
 
-def _is_behind_meta(tag: int, vr: str | None, length: int) -> bool:
-    return tag >> 16 != 2
-
-
 def _inflate(data: bytes, source: str) -> FileDataset | None:
     """Returns the data set of a deflated file, or None for any other file.
 
