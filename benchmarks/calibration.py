@@ -4,8 +4,8 @@
 
 FOLDER holds released_model_logits.csv, images.csv and test_list.txt. Patients with an even number are fitted on,
 the others tested on. Printed are macro averages over the 14 findings with 95 % bootstrap intervals by patient: Brier
-score and calibration error of the sigmoid of the raw logit, which is no calibration, and of each method; then the AUROC
-of ways to tell abnormal images (any finding) from normal ones.
+score and calibration error of the sigmoid of the raw logit, which is not a calibration, and of each method; then the
+AUROC of ways to tell abnormal images (any finding) from normal ones.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/demo_ablation.py DATA OUT [--folds 3] [--seeds 0] [--versions 2] [--only NAME ...]
 
 DATA holds nih/, pneumonia/ and hannover/ as for recipes/demo/build_table.py; OUT takes tables, runs and features.
-Every variant trains recipes/demo/recipe.yaml on NIH's films alone, with one thing changed, and is judged at its last
+Every variant trains recipes/demo/recipe.yaml on NIH's images alone, with one thing changed, and is judged at its last
 step on patients kept out, by the mean AUROC of the five findings: the patients of the training and validation parts are
 cut into folds by a hash, and each fold serves for validation once; with `--folds 0` the table's own parts are used.
 Test patients take no part, nor does the paediatric set, which states no patients and whose figure is near its ceiling.

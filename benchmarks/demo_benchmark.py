@@ -1,9 +1,9 @@
-"""Measures the demo weights on films kept out of their training, by the package's own commands.
+"""Measures the demo weights on images kept out of their training, by the package's own commands.
 
     python benchmarks/demo_benchmark.py DATA [--out docs] [--weights demo]
 
 DATA holds nih/, pneumonia/ and hannover/ as in recipes/demo/build_table.py, whose splits are used: thresholds and
-probabilities come from validation films, figures from test films. Written are `demo-benchmark.md` and, in
+probabilities come from validation images, figures from test images. Written are `demo-benchmark.md` and, in
 `demo-benchmark/`, for each set the table with its manifest (`carzero evaluate --json`) and the calibration. Run it
 again after the weights change. Two runs differ in dates alone.
 """
@@ -54,14 +54,14 @@ Read [what such figures hide](demo-weights.md#what-these-figures-hide) with them
 {date}, weights `{weights}` (SHA-256 `{sha256}...`), carzero {version}, {machine}. Every row, with
 its manifest, is in `demo-benchmark/`; two runs differ in dates alone.
 """
-TRAINED_ON_VALIDATION = """The recipe trains on the validation films too, for no choice was left to make on them. Their
-scores are surer than those of new films, so thresholds and probabilities fitted on them err. AUROC knows no threshold
+TRAINED_ON_VALIDATION = """The recipe trains on the validation images too, for no choice was left to make on them. Their
+scores are surer than those of new images, so thresholds and probabilities fitted on them err. AUROC knows no threshold
 and is untouched.
 """
 THRESHOLDS = """At thresholds by Youden's rule, and as probabilities by Platt's method, both fitted on the validation
-films:
+images:
 """
-UNKNOWN_PATIENTS = """The paediatric set states no patients: a child may be in training and in test, and every film
+UNKNOWN_PATIENTS = """The paediatric set states no patients: a child may be in training and in test, and every image
 counts as a patient. Its figures are upper bounds.
 """
 PARTS = (
@@ -183,7 +183,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]:
 def show_part(part: Part, found: Results, weights: str) -> Iterator[str]:
     """Commands and tables of one part."""
     macro = found.find("auroc", "macro", "bootstrap") or {}
-    yield f"## {part.title}: {macro['n']} test films\n"
+    yield f"## {part.title}: {macro['n']} test images\n"
     yield "```"
     yield from list_commands(part, weights)
     yield "```\n"

@@ -39,7 +39,7 @@ SUFFIXES = {"png": "png", "jpeg": "jpg", "dicom": "dcm", "dicom-jpeg2000": "pack
 
 
 def enlarge(path: Path, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A film at 1,024 px, (SIDE_PX, SIDE_PX) in 0-255, with noise so that it packs like a film of that size."""
+    """An image at 1,024 px, (SIDE_PX, SIDE_PX) in 0-255, with noise so that it packs like an image of that size."""
     small = Image.fromarray(np.rint(load_radiograph(path).pixels).astype(np.uint8))
     levels = np.asarray(small.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC), dtype=np.float32)
     noise = np.random.default_rng(seed).normal(0, 1.5, levels.shape)
@@ -78,7 +78,7 @@ def save_dicom(levels: np.ndarray[Any, Any], path: Path, *, packed: bool) -> Non
 
 
 def make_files(films: Path, folder: Path, kinds: list[str]) -> dict[str, list[Path]]:
-    """Writes DISTINCT films of each kind; returns their paths."""
+    """Writes DISTINCT images of each kind; returns their paths."""
     made: dict[str, list[Path]] = {kind: [] for kind in kinds}
     for number, film in enumerate(sorted(films.iterdir())[:DISTINCT]):
         levels = enlarge(film, number)

@@ -2,8 +2,8 @@
 
     python benchmarks/exported_accuracy.py WEIGHTS FILMS [--limit N] [--keep DIR]
 
-WEIGHTS are exported to ONNX (float32) and OpenVINO (float32, bfloat16, int8), and every export scores films against the
-14 prompts of chestxray14. FILMS is a folder, or a table with the column `image`; every sixth film calibrates int8 and
+WEIGHTS are exported to ONNX (float32) and OpenVINO (float32, bfloat16, int8), and each export scores images against the
+14 prompts of chestxray14. FILMS is a folder, or a table with the column `image`; every sixth image calibrates int8 and
 is not scored. Printed is, for each export, the largest and the mean absolute difference of a logit, the smallest rank
 correlation of a label's logits with the torch model's. If the table also has a column `labels` (findings joined by "|",
 as in the NIH sample), so are the macro AUROC, its difference, and the largest difference of one label's AUROC.
@@ -29,7 +29,7 @@ from carzero.weights.source import WeightsSource
 
 
 def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype: str) -> pd.DataFrame:
-    """Logits by image and label; films that cannot be read are left out."""
+    """Logits by image and label; images that cannot be read are left out."""
     classifier = ZeroShotClassifier.from_pretrained(weights, device="cpu", dtype=dtype)
     results = classifier.stream(items, classifier.encode_prompts(prompts), batch_size=8)
     scored = {result.item.image_id: result.logits for result in results if isinstance(result, ScoredImage)}
@@ -37,7 +37,7 @@ def score(weights: str | Path, items: list[ImageItem], prompts: PromptSet, dtype
 
 
 def aurocs(logits: pd.DataFrame, labels: pd.DataFrame) -> np.ndarray:
-    """AUROC by label; NaN where all films are alike."""
+    """AUROC by label; NaN where all images are alike."""
     found = labels.set_index("image")["labels"].loc[logits.index]
     truth = {label: found.str.split("|").map(lambda names, label=label: label in names) for label in logits.columns}
     return np.array([auroc(truth[label].to_numpy(float), logits[label].to_numpy()) for label in logits.columns])
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
     parser.add_argument("films", type=Path)
-    parser.add_argument("--limit", type=int, help="take so many films, spread over all")
+    parser.add_argument("--limit", type=int, help="take so many images, spread over all")
     parser.add_argument("--keep", type=Path, help="folder for the exports (and reuses them)")
     options = parser.parse_args()
     films = list_images([options.films])
@@ -75,7 +75,7 @@ def main() -> None:
     prompts = PromptSet.from_request(None, resolve_prompts("chestxray14"))
     labels = pd.read_csv(options.films) if options.films.suffix == ".csv" else None
     torch = score(options.weights, scored, prompts, "float32")
-    print(f"{len(torch)} films; the logits' standard deviation over films is {torch.std().mean():.3g}")
+    print(f"{len(torch)} images; the logits' standard deviation over images is {torch.std().mean():.3g}")
     halved = score(options.weights, scored, prompts, "bfloat16")
     rows = [{"engine": "torch", "dtype": "bfloat16"} | compare(halved, torch, labels)]
     print(rows[-1], flush=True)

@@ -1,9 +1,9 @@
-"""Measures the warning over grey levels: how often on films that are right, how often on films spoiled on purpose.
+"""Measures the warning over grey levels: how often on images that are right, how often on images spoiled on purpose.
 
     python benchmarks/grey_level_guard.py DATA [--films 3000] [--spoiled 300]
 
-DATA holds nih/images, pneumonia/images and hannover/images. Films are drawn from all of them with a fixed seed. A false
-alarm is a warning on a film as it is. Spoiled films are the first of these, changed as wrong reading changes them.
+DATA holds nih/images, pneumonia/images and hannover/images. Images are drawn from all of them, the seed fixed. A false
+alarm is a warning on an image as it is. Spoiled images are the first of these, changed as wrong reading changes them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SPOILED: dict[str, Callable[[Pixels], Pixels]] = {
     "four times brighter, cut at white": lambda p: np.minimum(p * 4, 255),
     "low byte of 12 bit alone": lambda p: np.mod(p * 16, 256),
     "window of a quarter of the range": lambda p: np.clip((p - 96) * 4, 0, 255),
-    "squeezed into 25 levels (padding taken for film)": lambda p: 230 + p / 10,
+    "squeezed into 25 levels (padding taken for pixels)": lambda p: 230 + p / 10,
     "16 grey levels": lambda p: np.floor(p / 16) * 17,
-    "lower half of the picture missing": lambda p: np.where(np.arange(len(p))[:, None] < len(p) / 2, p, 128),
+    "lower half of the image missing": lambda p: np.where(np.arange(len(p))[:, None] < len(p) / 2, p, 128),
 }
 
 
@@ -42,7 +42,7 @@ def has_doubt(pixels: Pixels) -> bool:
 
 
 def main() -> None:
-    """Prints false alarms by collection, and the share of spoiled films that is warned of."""
+    """Prints false alarms by collection, and the share of spoiled images that is warned of."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--films", type=int, default=3000)
@@ -69,10 +69,10 @@ def main() -> None:
             for way, spoil in SPOILED.items():
                 hits[way] += has_doubt(spoil(pixels))
     total = sum(read.values())
-    print(f"false alarms: {sum(alarms.values())} of {total} films ({sum(alarms.values()) / total:.2%})")
+    print(f"false alarms: {sum(alarms.values())} of {total} images ({sum(alarms.values()) / total:.2%})")
     for name in FOLDERS:
         print(f"  {name}: {alarms[name]} of {read[name]}")
-    print(f"warned of, of {spoiled} films spoiled by:")
+    print(f"warned of, of {spoiled} images spoiled by:")
     for way in SPOILED:
         print(f"  {hits[way] / spoiled:6.1%}  {way}")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/memory_over_time.py [--weights DIR] [--films DIR] [--images 1000 10000] [--dtype bfloat16]
 
-Runs the real command on folders whose files are hard links to the same films (`../shared/data/nih`, or --films) under
+Runs the real command on folders whose files are hard links to the same images (`../shared/data/nih`, or --films) under
 other names, and prints each run's peak resident memory (of the command, and of its largest reading process), its
 seconds, and how much the longest run adds to the shortest one's peak.
 """
@@ -36,7 +36,7 @@ sys.exit(code)
 
 
 def link_films(films: Path, folder: Path, count: int) -> None:
-    """Fills a folder with so many names for the films' files."""
+    """Fills a folder with so many names for the images' files."""
     folder.mkdir()
     sources = sorted(films.iterdir())
     copies = folder.parent / "films"  # hard links need one file system

@@ -1,4 +1,4 @@
-"""Trains on films with prose and measures retrieval of reports on held-out patients, for `simr` and for `cosine`.
+"""Trains on images with prose and measures retrieval of reports on held-out patients, for `simr` and for `cosine`.
 
     python benchmarks/notes_retrieval.py DATA OUT [--recipe recipes/two-cores.yaml] [--seeds 0 1 2] [--set field=value]
     python benchmarks/notes_retrieval.py DATA OUT --folds 5

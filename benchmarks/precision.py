@@ -2,10 +2,10 @@
 
     python benchmarks/precision.py DATA [--dtypes bfloat16 float16] [--full-size] [--films 781]
 
-DATA holds nih/labels.csv and its images (781 ChestX-ray14 films). The 14 findings are asked in the paper's words. By
+DATA holds nih/labels.csv and its images (781 ChestX-ray14 images). The 14 findings are asked in the paper's words. By
 default with the demo weights; `--full-size` takes ViT-B/16, BERT-base and 4 alignment layers with the test suite's
-formula weights, whose AUROC says nothing about films, but whose change does about the precision. Printed are the
-largest difference of a logit from float32 (and the logits' standard deviation over films, for scale), the largest
+formula weights, whose AUROC says nothing about images, but whose change does about the precision. Printed are the
+largest difference of a logit from float32 (and the logits' standard deviation over images, for scale), the largest
 difference of a finding's AUROC, and both macro AUROC.
 """
 
@@ -31,7 +31,7 @@ BATCH = 16
 
 
 def load_films(data: Path, count: int, processor: CARZeroProcessor) -> tuple[torch.Tensor, pd.DataFrame]:
-    """Pixel values (N, 3, side, side) of films spread over the table, and their rows."""
+    """Pixel values (N, 3, side, side) of images spread over the table, and their rows."""
     table = pd.read_csv(data / "nih" / "labels.csv")
     table = table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)]
     films = [
@@ -76,7 +76,9 @@ def main() -> None:
     exact = score(model, processor, pixels, torch.float32)
     base = areas(exact, truth)
     print(describe_machine())
-    print(f"{'full size' if options.full_size else 'demo'} weights, {len(table)} films, {len(base)} findings with both")
+    print(
+        f"{'full size' if options.full_size else 'demo'} weights, {len(table)} images, {len(base)} findings with both"
+    )
     print(f"  float32: macro AUROC {base.mean():.4f}; a finding's logits spread by {exact.std(axis=0).mean():.3f}")
     for name in options.dtypes:
         logits = score(*build(options.full_size), pixels, getattr(torch, name))

@@ -26,10 +26,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Seven synthetic films."""
-    from tests.support.tiny import save_films
+    """Seven synthetic images."""
+    from tests.support.tiny import save_images
 
-    return save_films(tmp_path_factory.mktemp("films"), 7)
+    return save_images(tmp_path_factory.mktemp("films"), 7)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def row(image: Path, source: str, split: str, patient: str, present: list[str], 
 
 
 def nih(root: Path) -> Iterator[dict[str, str]]:
-    """ChestX-ray14 films; its own validation patients are test patients here too."""
+    """ChestX-ray14 images; its own validation patients are test patients here too."""
     for record in read(root / "labels.csv"):
         split = "test" if record["split"] == "valid" else split_of(record["patient_id"])
         labels = [NIH_FINDINGS[name] for name in record["labels"].split("|") if name in NIH_FINDINGS]
@@ -74,7 +74,7 @@ def nih(root: Path) -> Iterator[dict[str, str]]:
 
 
 def paediatric(root: Path) -> Iterator[dict[str, str]]:
-    """Kermany's films: normal, bacterial or viral pneumonia."""
+    """Kermany's images: normal, bacterial or viral pneumonia."""
     kinds = {"BacterialPneumonia": "bacterial pneumonia", "ViralPneumonia": "viral pneumonia"}
     for record in read(root / "labels.csv"):
         split = "test" if record["split"] == "valid" else "val" if bucket(record["image"]) < 10 else "train"

@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Control characters, line and paragraph separators, marks that turn the direction of writing, bytes that are no UTF-8.
+# Control characters, line and paragraph separators, marks that turn the direction of writing, bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
     r"""Returns a name or a text from a file as a terminal and a table can show it; what cannot be shown is escaped.
 
     Args:
-        text: any string. Bytes of a file name that are no UTF-8 come out as \xff, other characters as Python writes
+        text: any string. Bytes of a file name that are not UTF-8 come out as \xff, other characters as Python writes
             them. All else is unchanged, so that most texts are returned as they are.
     """
     return _UNPRINTABLE.sub(_escape, text) if _UNPRINTABLE.search(text) else text

@@ -69,7 +69,7 @@ class ZeroShotCXRPipeline(Pipeline):
         return {"force": force}, forward, {}
 
     def preprocess(self, input_: ImageSource, force: bool = False, **_: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
-        """Reads one picture: path, array, PIL image or `Radiograph`."""
+        """Reads one image: path, array, PIL image or `Radiograph`."""
         radiograph = load_image(input_, force=force)
         return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
 

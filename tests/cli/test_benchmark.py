@@ -13,7 +13,7 @@ import pytest
 from carzero.datasets.catalogue import DATASETS
 from tests.support.commands import carzero, in_process
 from tests.support.official import nih_entries, nih_list
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 NIH = DATASETS["chestxray14"]
 FILMS = 24
@@ -36,16 +36,16 @@ def benchmark(capsys: pytest.CaptureFixture[str]) -> Benchmark:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for --images with two sets in it: 24 films as ChestXray14 in NIH's layout, and as ChestX-Det10."""
+    """A folder for --images with two sets in it: 24 images as ChestXray14 in NIH's layout, and as ChestX-Det10."""
     folder = tmp_path_factory.mktemp("sets")
-    films = save_films(folder / "chestxray14" / "images_001" / "images", FILMS, side_px=160)
+    films = save_images(folder / "chestxray14" / "images_001" / "images", FILMS, side_px=160)
     names = [f"{index // 2:08d}_{index % 2:03d}.png" for index in range(FILMS)]
     for film, name in zip(films, names, strict=True):
         film.rename(film.with_name(name))
     matrix = (np.random.default_rng(0).random((FILMS, 14)) < 0.3).astype(np.float32)
     nih_entries(folder / "chestxray14" / "Data_Entry_2017_v2020.csv", names[::-1], NIH.labels, matrix[::-1])
     nih_list(folder / "chestxray14" / "test_list.txt", names, None)
-    boxed = save_films(folder / "chestxdet10" / "test_data", 6, side_px=160)
+    boxed = save_images(folder / "chestxdet10" / "test_data", 6, side_px=160)
     findings = DATASETS["chestxdet10"].labels
     content = [
         {
@@ -108,7 +108,7 @@ def test_broken_and_missing_pictures_are_left_out_and_listed(
     labels = [root / "chestxray14" / name for name in ("test_list.txt", "Data_Entry_2017_v2020.csv")]
     command = ("chestxray14", *labels, "--images", tmp_path, "-w", tiny_weights, "--rounds", 20)
     out, err = benchmark(*command, "--allow-missing", code=1)
-    assert "ChestXray14, 22 pictures: AUROC" in out
+    assert "ChestXray14, 22 images: AUROC" in out
     assert "2 of the set have no score" in err
     assert "1 images were not scored and are left out:" in err
     assert "  00000003_001.png: " in err
@@ -155,7 +155,7 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchma
         "24 of 24 images are not below": ("chestxray14", *labels, "--images", tmp_path / "empty"),
         "No set has a folder here": ("all", "--images", tmp_path / "empty"),
         "has no boxes": ("chestxray14", *labels, "--images", folder, "--task", "pointing"),
-        "is no table of maps": ("chestxdet10", root / "chestxdet10" / "test.json", *scores, "--task", "pointing"),
+        "is not a table of maps": ("chestxdet10", root / "chestxdet10" / "test.json", *scores, "--task", "pointing"),
         "output folder cannot be made": ("chestxray14", *labels, *scores, "-o", tmp_path / "file"),
         "no such test set; got 'mimic'; expected chestxray14": ("mimic", *scores),
         "no such task": ("chestxray14", *labels, *scores, "--task", "segmentation"),

@@ -110,7 +110,7 @@ def test_files_that_do_not_belong_together(study: Path, capsys: pytest.CaptureFi
         load_reader_study(study)
     code, _, err = in_process(capsys, "compare", "--readers", study.parent / "nowhere")
     assert code == 2
-    assert "is no reader study" in err
+    assert "is not a reader study" in err
 
 
 @pytest.mark.parametrize(("plot", "message"), [("roc.gif", ".png, .svg, .pdf"), ("nowhere/roc.png", "does not exist")])

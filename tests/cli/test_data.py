@@ -126,7 +126,7 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
     cases = {
         "cannot be read": ("validate", tmp_path / "nowhere.csv"),
         "No columns to parse": ("validate", tmp_path / "empty.csv"),
-        "This folder is no table": ("validate", tmp_path),
+        "This folder is not a table": ("validate", tmp_path),
         "lacks columns": ("validate", table),
         "no such columns; got ['words']": ("validate", table, "-c", "text=words"),
         "no such columns to rename; got ['words']": ("validate", table, "-c", "words=report"),
@@ -155,12 +155,12 @@ def test_import_mimic(picture: Path, tmp_path: Path) -> None:
     done = carzero("import", "mimic-cxr", root, "--out", out)
     assert done.returncode == 1, done.stderr
     counts = {" ".join(words[1:]): words[0] for line in done.stdout.splitlines() if (words := line.split())}
-    assert counts["pictures in the metadata"] == "6"
+    assert counts["images in the metadata"] == "6"
     assert counts["left out: view LATERAL"] == "1"
     assert (counts["rows"], counts["patients"], counts["studies"]) == ("3", "2", "3")
     assert (counts["rows in train"], counts["rows in test"]) == ("2", "1")
     assert (counts["rows of view AP"], counts["rows of view PA"]) == ("2", "1")
-    assert "pictures that are not there: 1\n  files/p10/p10000002/s50000003/" in done.stderr
+    assert "images that are not there: 1\n  files/p10/p10000002/s50000003/" in done.stderr
     assert "reports that are not there: 1\n  files/p11/p11000003/s50000005.txt" in done.stderr
     assert f"Wrote 3 rows to {out}." in done.stderr
     validated = carzero("validate", out, "--jobs", "1", "--json")

@@ -30,7 +30,7 @@ RG1 = ("RG1_UNCR.dcm", "RG1_UNCI.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_store = pytest.importorskip("data_store", reason="needs the package pydicom-data (extra test)")
     folder = tmp_path_factory.mktemp("share")
-    (folder / "text.png").write_text("this is no image\n")
+    (folder / "text.png").write_text("this is not an image\n")
     (folder / "empty.png").touch()
     grey = Image.open(PICTURE).convert("L")
     grey.save(folder / "whole.jpg", quality=95)

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
 from tests.support.commands import Stalled, carzero_command, run_program
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 LABELS = "pneumonia,pleural effusion"
 MANY = 120
@@ -44,7 +44,7 @@ def refused(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def mixed(films: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two films, a file that is no image, a film cut in half, and a CT."""
+    """A folder with two images, a file that is not an image, an image cut in half, and a CT."""
     folder = tmp_path_factory.mktemp("mixed")
     for film in films[:2]:
         (folder / film.name).write_bytes(film.read_bytes())
@@ -121,7 +121,7 @@ def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Pa
         "No images are found": (tmp_path / "empty", "-l", "edema"),
         "Nothing is asked; expected labels": (film,),
         "exclude each other": (film, "-l", "edema", "--prompts", tmp_path / "asked.yaml"),
-        "is no mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
+        "is not a mapping; got 'list'": (film, "--prompts", tmp_path / "prompts.yaml"),
         "Labels are repeated; got ['edema']": (film, "-l", "edema,edema"),
         "no place for the label": (film, "-l", "edema", "--template", "There is edema"),
         "No weights are found": (film, "-l", "edema", "--weights", tmp_path / "nowhere"),
@@ -145,9 +145,9 @@ def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Pa
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of many films and one file that is none."""
+    """A folder of many images and one file that is none."""
     folder = tmp_path_factory.mktemp("many")
-    save_films(folder, MANY, side_px=160)
+    save_images(folder, MANY, side_px=160)
     (folder / "film_060.png").write_bytes(b"no image")
     return folder
 

@@ -118,7 +118,7 @@ class TestWrongUse:
             "no such columns": (table, *out, "--column", "text=words"),
             "cannot be read": (tmp_path / "nowhere.csv", *out),
             "empty.csv cannot be read": (tmp_path / "empty.csv", *out),
-            "This is no table": (Path(__file__), *out),
+            "This is not a table": (Path(__file__), *out),
             "format is unknown": (table, "--out", tmp_path / "out.csv", *text),
             "folder does not exist": (table, "--out", tmp_path / "no" / "out.jsonl", *text),
             "address cannot be used": (table, *out, *text, "--backend", "openai", "--base-url", "x", *model),
@@ -351,7 +351,7 @@ class TestCheck:
         assert "macro" in in_process(capsys, "reports", "check", aligned, *options)[1]
 
     def test_wrong_use(self, aligned: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "is no aligned report" in refused_here(capsys, "check", table)
+        assert "is not an aligned report" in refused_here(capsys, "check", table)
         assert "cannot be read" in refused_here(capsys, "check", tmp_path / "nowhere.jsonl")
         assert "--truth" in refused_here(capsys, "check", aligned, aligned, "--truth", table)
         assert "--truth" in refused_here(capsys, "check", aligned, "--unlisted-absent")

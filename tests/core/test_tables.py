@@ -153,7 +153,7 @@ class TestLoadTable:
         touch(tmp_path, "a.xlsx", "bad.parquet", "bad.json")
         (tmp_path / "bad.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
         (tmp_path / "ragged.csv").write_text("a,b\n1,2,3\n4\n5,6,7,8\n")
-        with pytest.raises(TableError, match=r"This is no table; got '.*a\.xlsx'; expected a file ending in \.csv"):
+        with pytest.raises(TableError, match=r"This is not a table; got '.*a\.xlsx'; expected a file ending in \.csv"):
             load_table(tmp_path / "a.xlsx")
         for name in ("bad.parquet", "bad.json", "bad.csv", "ragged.csv", "nowhere.csv"):
             with pytest.raises(TableError, match=rf"{name} cannot be read; got .*expected a .* table\. Check the file"):
@@ -185,8 +185,8 @@ class TestLoadTable:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("t.jsonl", '{"a": 1}\n5\n', "row 2 is no object"),
-            ("t.json", "5", "row 1 is no object"),
+            ("t.jsonl", '{"a": 1}\n5\n', "row 2 is not an object"),
+            ("t.json", "5", "row 1 is not an object"),
             ("t.json", '{"a": 1}', "neither rows nor columns"),
             ("t.json", "[" * 100_000, "nested too deeply"),
             ("t.jsonl", '{"a": ' + "[" * 100_000, "nested too deeply"),
@@ -250,7 +250,7 @@ class TestScores:
 
     def test_a_table_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text("image_id,logit:edema\na,1\n")
-        with pytest.raises(TableError, match="is no score table; got 'a table without path, study_uid"):
+        with pytest.raises(TableError, match="is not a score table; got 'a table without path, study_uid"):
             load_scores(tmp_path / "t.csv")
 
     def test_paths_are_checked_before_work(self, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_the_first_of_sentences_text_and_sections_decides_for_the_table(tmp_path
     columns = "image,text,findings,impression"
     both = csv(tmp_path, columns, "a.png,A large heart.,Pneumonia/Viral,Edema is likely.", "b.png,,Pneumonia/Viral,")
     report = inspect_pairs(both)
-    assert report.table.sentences == [["A large heart"]], "labels in `findings` are no text where `text` is a column"
+    assert report.table.sentences == [["A large heart"]], "labels in `findings` are not text where `text` is a column"
     assert [row.image for row in report.dropped] == ["b.png"]
     sections = csv(tmp_path, "image,findings,impression", "a.png,A large heart. No edema.,1. Cardiomegaly is seen.")
     assert load_pairs(sections).sentences == [["Cardiomegaly is seen", "A large heart", "No edema"]]

@@ -22,7 +22,7 @@ COLUMNS = "image,text,split,patient_id,source"
 
 
 def save_film(path: Path, seed: int) -> Path:
-    """A film like no other; the suffix says the format."""
+    """An image like no other; the suffix says the format."""
     picture = np.roll(film(), 10 * seed, axis=0)
     kinds = {".png": "PNG", ".tif": "TIFF"}
     path.write_bytes(dicom(picture) if path.suffix == ".dcm" else encode(picture, kinds[path.suffix]))

@@ -71,7 +71,7 @@ class TestMimic:
         assert (rows["50000005"]["impression"], rows["50000005"]["present"]) == ("", "edema")
         counts = result.to_dict()
         assert counts["found"] == {
-            "pictures in the metadata": 6,
+            "images in the metadata": 6,
             "reports": 3,
             "reports with an impression": 2,
             "reports with findings": 3,
@@ -121,13 +121,13 @@ class TestMimic:
         split.write_text("\n".join(line for line in split.read_text().splitlines() if picture_name(5) not in line))
         result = import_mimic_cxr(root)
         assert result.missing == {
-            "pictures that are not there": [f"files/p10/p10000001/s50000001/{picture_name(0)}.jpg"],
+            "images that are not there": [f"files/p10/p10000001/s50000001/{picture_name(0)}.jpg"],
             "reports that cannot be read": [
-                "files/p10/p10000001/s50000002.txt: it is no UTF-8 text: byte 0 is 0xff",
+                "files/p10/p10000001/s50000002.txt: it is not UTF-8 text: byte 0 is 0xff",
                 "files/p10/p10000002/s50000003.txt: it is larger than 1048576 bytes",
             ],
-            "pictures without text and labels": [f"files/p10/p10000002/s50000003/{picture_name(3)}.jpg"],
-            "pictures without a split": [picture_name(5)],
+            "images without text and labels": [f"files/p10/p10000002/s50000003/{picture_name(3)}.jpg"],
+            "images without a split": [picture_name(5)],
         }
         assert list(by_study(result)) == ["50000002"]
 
@@ -248,7 +248,7 @@ class TestOpeni:
             "reports": 4,
             "reports with an impression": 2,
             "reports with findings": 2,
-            "pictures named": 4,
+            "images named": 4,
         }
         assert result.missing == {"reports without text": ["CXR10"], "reports without an image": ["CXR3"]}
 
@@ -259,8 +259,8 @@ class TestOpeni:
         (tmp_path / "indiana_projections.csv").write_text("\n".join(lines))
         result = import_openi(root, projections=tmp_path / "indiana_projections.csv")
         assert [row["view"] for row in result.rows] == ["LATERAL", "FRONTAL"]
-        assert result.missing["pictures that are not there"] == ["CXR2_IM-0652-1001.png"]
-        assert result.missing["pictures that the projections do not name"] == ["CXR2_IM-0652-1001"]
+        assert result.missing["images that are not there"] == ["CXR2_IM-0652-1001.png"]
+        assert result.missing["images that the projections do not name"] == ["CXR2_IM-0652-1001"]
         frontal = import_openi(root, projections=tmp_path / "indiana_projections.csv", views=["frontal"])
         assert [row["view"] for row in frontal.rows] == ["FRONTAL"]
         assert dict(frontal.left_out) == {"view LATERAL": 1, "view (none stated)": 1}
@@ -358,8 +358,8 @@ class TestOpeni:
     def test_the_real_reports(self, shared: Path) -> None:
         result = import_openi(shared / "reports" / "NLMCXR_reports.tgz")
         assert result.found["reports"] == 3955
-        assert result.found["pictures named"] == 7470
-        assert len(set(result.missing["pictures that are not there"])) == 7470
+        assert result.found["images named"] == 7470
+        assert len(set(result.missing["images that are not there"])) == 7470
         assert not result.rows
         assert "reports that cannot be read" not in result.missing
 
@@ -396,8 +396,8 @@ class TestFolder:
         assert len({row["split"] for name, row in rows.items() if name.startswith("p1")}) == 1
         assert dict(result.found) == {"pictures": 8, "reports": 8}
         assert result.missing == {
-            "pictures without a report": ["p1/b/no_text.png"],
-            "reports that cannot be read": ["p2/broken.txt: it is no UTF-8 text: byte 0 is 0xe9"],
+            "images without a report": ["p1/b/no_text.png"],
+            "reports that cannot be read": ["p2/broken.txt: it is not UTF-8 text: byte 0 is 0xe9"],
             "reports that say nothing of the image": ["p2/silent.txt"],
             "reports without an image": ["p2/orphan.txt"],
         }
@@ -440,7 +440,7 @@ class TestFolder:
         result = import_folder(root)
         assert [(row["image"], row["text"]) for row in result.rows] == [(str(root / "b" / "b.png"), "No edema.")]
         assert result.missing == {
-            "pictures whose names are not UTF-8": ["b/a\\udce9.png", "\\udcff/c.png"],
+            "images whose names are not UTF-8": ["b/a\\udce9.png", "\\udcff/c.png"],
             "reports without an image": ["\\udcfe.txt"],
         }
         json.dumps(result.to_dict(), ensure_ascii=False).encode("utf-8")
@@ -450,7 +450,7 @@ class TestFolder:
         save_pictures(tmp_path, film, os.fsdecode(b"a\xe9.png"), "b.png")
         (tmp_path / "report.txt").write_bytes(b"\xe9")
         missing = import_folder(tmp_path).missing
-        assert list(missing) == ["pictures whose names are not UTF-8", "reports that cannot be read"]
+        assert list(missing) == ["images whose names are not UTF-8", "reports that cannot be read"]
 
     def test_what_is_no_folder_of_pictures(self, tmp_path: Path) -> None:
         with pytest.raises(TableError, match="no such folder"):

@@ -226,7 +226,7 @@ def test_padchest_from_the_released_and_from_the_official_table(tmp_path: Path) 
     unknown = padchest_rows(PatientID="")
     unknown[2]["PatientID"] = ""
     labelled = PADCHEST.load([padchest_table(tmp_path / "gaps.csv", unknown)])
-    assert labelled.groups == ("p1", "1", "2-3"), "pictures without a patient are not one patient's"
+    assert labelled.groups == ("p1", "1", "2-3"), "images without a patient are not one patient's"
 
 
 @pytest.mark.parametrize(

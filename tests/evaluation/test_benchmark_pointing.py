@@ -22,7 +22,7 @@ from carzero.metrics.boxes import Boxes
 from carzero.metrics.resampling import Statistics
 from carzero.prompts import load_prompt_set
 from carzero.weights.source import WeightsSource
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 DET = DATASETS["chestxdet10"]
 FEW = Statistics(rounds=50)
@@ -123,7 +123,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of six images in official form, one of them broken."""
     folder = tmp_path_factory.mktemp("det")
     content = []
-    for index, path in enumerate(save_films(folder / "test_data", 6)):
+    for index, path in enumerate(save_images(folder / "test_data", 6)):
         content.append({"file_name": path.name, "syms": ["Mass"], "boxes": [[0, 0, 120, 240]]})
         if index == 5:
             path.write_bytes(b"no image")

@@ -77,7 +77,7 @@ class TestTruth:
     def test_a_cell_that_is_no_label(self, cell: str) -> None:
         truth = to_truth(pd.DataFrame({"image_id": ["a", "b"], "edema": ["1", cell]}))
         with pytest.raises(
-            TableError, match=rf"column edema is no finding \(row b, one of 1\); got '{cell}'; expected 1, 0"
+            TableError, match=rf"column edema is not a finding \(row b, one of 1\); got '{cell}'; expected 1, 0"
         ):
             truth.values(["edema"])
 
@@ -93,7 +93,7 @@ class TestTruth:
 
     def test_what_is_no_truth(self) -> None:
         with pytest.raises(
-            TableError, match="This is no truth; got 'int'; expected a path, a pandas table, or a data set"
+            TableError, match="This is not a truth; got 'int'; expected a path, a pandas table, or a data set"
         ):
             to_truth(3)
         broken = FakeDataset()
@@ -131,8 +131,8 @@ class TestScoreMatrix:
             ("path,logit:edema\na,1\n", "has no column image_id"),
             ("image_id,edema\na,1\n", "holds no scores; .*expected columns `logit:<label>`"),
             ("image_id,logit:edema\na,1\na,2\n", r"repeats 1 image ids; got \['a'\]"),
-            ("image_id,logit:edema\na,1\nb,\n", "1 of 2 values of logit:edema are no numbers"),
-            ("image_id,logit:edema\na,1\nb,x\n", "are no numbers; got 'x'"),
+            ("image_id,logit:edema\na,1\nb,\n", "1 of 2 values of logit:edema are not numbers"),
+            ("image_id,logit:edema\na,1\nb,x\n", "are not numbers; got 'x'"),
         ],
     )
     def test_tables_that_hold_no_scores(self, content: str, message: str, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ class TestScoreMatrix:
     def test_a_broken_manifest(self, tmp_path: Path) -> None:
         (tmp_path / "s.csv").write_text("image_id,logit:edema\na,1\n")
         (tmp_path / "s.csv.manifest.json").write_text("{")
-        with pytest.raises(TableError, match=r"manifest\.json is no manifest"):
+        with pytest.raises(TableError, match=r"manifest\.json is not a manifest"):
             load_score_matrix(tmp_path / "s.csv")
 
 

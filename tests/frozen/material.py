@@ -54,9 +54,9 @@ def _save_weights(folder: Path, vocabulary: Path) -> None:
 
 
 def _save_films(folder: Path) -> None:
-    from tests.support.tiny import save_films
+    from tests.support.tiny import save_images
 
-    save_films(folder, FILMS, side_px=96)
+    save_images(folder, FILMS, side_px=96)
     (folder / "broken.png").write_bytes(b"no picture")
 
 

@@ -1,4 +1,4 @@
-"""Written DICOM films: every step of the greyscale pipeline against an independent computation."""
+"""Written DICOM images: every step of the greyscale pipeline against an independent computation."""
 
 import io
 

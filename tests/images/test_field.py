@@ -8,7 +8,7 @@ import pytest
 from carzero.data.image_checks import check_picture
 from carzero.errors import TableError, UnreadableImageError
 from carzero.images import load_radiograph
-from carzero.training.batches.image_cache import save_films
+from carzero.training.batches.image_cache import save_images
 
 FIELD = Path(__file__).parent / "fixtures" / "field"
 DAMAGED = ["f09_cut_with_end_marker.jpg", "f09_zeroed_bytes.jpg"]
@@ -25,7 +25,7 @@ def test_damaged_jpeg_is_refused_everywhere(name: str, tmp_path: Path) -> None:
         load_radiograph(FIELD / name, force=True)
     assert check_picture(str(FIELD / name)).kind == "unreadable-picture"
     with pytest.raises(TableError, match="premature end of data segment"):
-        save_films([str(FIELD / name)], 64, tmp_path)
+        save_images([str(FIELD / name)], 64, tmp_path)
 
 
 def test_whole_jpeg_is_read() -> None:

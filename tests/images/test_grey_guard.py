@@ -1,4 +1,4 @@
-"""The look at the grey levels: silent about plain films, loud about spoiled ones."""
+"""The look at the grey levels: silent about plain images, loud about spoiled ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_plain_film_raises_no_doubt() -> None:
 def test_spoiled_films_are_said(way: str) -> None:
     spoiled = SPOILED[way](PLAIN)
     (doubt,) = doubts_about_grey_levels(measure_grey_levels(spoiled))
-    assert doubt.startswith("The grey levels are unusual for a chest film (")
+    assert doubt.startswith("The grey levels are unusual for a chest radiograph (")
     rounded = np.rint(spoiled).astype(np.uint8)
     assert any(text.startswith("The grey levels are unusual") for text in load_image(rounded).warnings)
 

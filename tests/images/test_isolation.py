@@ -12,12 +12,12 @@ import pytest
 from carzero.data.image_checks import check_pictures
 from carzero.data.pairs import load_pairs
 from carzero.errors import TableError
-from carzero.training.batches.image_cache import save_films as save_squares
+from carzero.training.batches.image_cache import save_images as save_squares
 from tests.support import crashing
 from tests.support.commands import in_process
 from tests.support.crashing import DEADLY
 from tests.support.official_boxes import write_chestxdet10
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _deadly(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     """Three images, and one in their middle that kills its reader."""
     folder = tmp_path / "films"
-    save_films(folder, 3, side_px=96)
+    save_images(folder, 3, side_px=96)
     (folder / "film_001b.png").write_bytes(DEADLY)
     return folder
 

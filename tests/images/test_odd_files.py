@@ -114,7 +114,7 @@ def test_names_that_look_alike_once_escaped_stay_apart(tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A film 1,200 folders down, and its path below `tmp_path`; taken away again, for recursive removal fails on it."""
+    """An image 1,200 folders down, and its path below `tmp_path`; removed again, for recursive removal fails on it."""
     monkeypatch.chdir(tmp_path)
     for _ in range(DEPTH):
         Path("d").mkdir()

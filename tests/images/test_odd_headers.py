@@ -197,7 +197,7 @@ def _saved(header: Dataset) -> bytes:
 
 
 def with_text(name: str, text: str, **elements: object) -> bytes:
-    """Returns a film with a decimal string that pydicom would not write."""
+    """Returns an image with a decimal string that pydicom would not write."""
     blank = "9" * (len(text) + len(text) % 2)
     data = dicom(DEEP, bits=12, **{**elements, name: blank})
     assert data.count(blank.encode()) == 1
@@ -266,7 +266,7 @@ def test_missing_photometric_interpretation_is_said(stated: str | None) -> None:
         return
     got = load_image(data)
     np.testing.assert_array_equal(got.pixels, PLAIN)
-    assert any("dark is assumed, and the film may be inverted" in warning for warning in got.warnings)
+    assert any("dark is assumed, and the image may be inverted" in warning for warning in got.warnings)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")

@@ -20,7 +20,7 @@ ZOOM = 2
 
 
 def drawn(**options: object) -> np.ndarray:
-    """Returns the film's area of an overlay, at twice the film's size."""
+    """Returns the image's area of an overlay, at twice the image's size."""
     image = draw_overlay(FILM, SCORES, long_side_px=800, **options)
     return np.asarray(image)[TOP : TOP + 800, LEFT : LEFT + 600].astype(int)
 

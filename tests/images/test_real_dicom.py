@@ -26,7 +26,7 @@ def find(name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def chest() -> np.ndarray:
-    """The uncompressed chest film RG1: 15 bits, MONOCHROME1, with a window."""
+    """The uncompressed chest radiograph RG1: 15 bits, MONOCHROME1, with a window."""
     return load_radiograph(find("RG1_UNCR.dcm")).pixels
 
 

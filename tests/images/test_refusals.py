@@ -185,11 +185,11 @@ def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             np.linspace(0, 4000, 90000).reshape(300, 300),
             r"largest value of 4000\.0.*scale the image|Scale the image",
         ),
-        (np.zeros((3, 300, 300)), r"array is no image; got 'shape \(3, 300, 300\)'.*one image at a time"),
+        (np.zeros((3, 300, 300)), r"array is not an image; got 'shape \(3, 300, 300\)'.*one image at a time"),
         (np.zeros(9), r"got 'shape \(9,\)'"),
-        (np.array([["a", "b"]]), "samples are no grey levels"),
+        (np.array([["a", "b"]]), "samples are not grey levels"),
         (np.zeros((300, 300)), "is constant; got 'grey level 0 everywhere'"),
-        ([[1, 2]], "this is no image; got 'list'; expected a NumPy array or a Pillow image"),
+        ([[1, 2]], "this is not an image; got 'list'; expected a NumPy array or a Pillow image"),
     ],
 )
 def test_wrong_arrays_are_named(array: object, message: str) -> None:

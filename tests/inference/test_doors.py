@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def expected(half_weights: Path, films: list[Path]) -> bytes:
-    """The bits of the first film's scores, by Python."""
+    """The bits of the first image's scores, by Python."""
     classifier = ZeroShotClassifier.from_pretrained(half_weights, device="cpu")
     table = classifier.predict([films[0]], labels=list(LABELS))
     return table[COLUMNS].to_numpy(np.float32).tobytes()

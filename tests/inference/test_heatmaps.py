@@ -64,9 +64,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", heatmap=GRID)
     np.savez(tmp_path / "d.npz", heatmap=np.array([{}], dtype=object), grid=GRID, affine=GRID)
     for name in ("b.npz", "c.npz", "d.npz", "nowhere.npz"):
-        with pytest.raises(TableError, match="is no map"):
+        with pytest.raises(TableError, match="is not a map"):
             load_map(tmp_path / name)
-        with pytest.raises(TableError, match="is no table of maps"):
+        with pytest.raises(TableError, match="is not a table of maps"):
             load_map_table(tmp_path / name)
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "alone.png")
     with pytest.raises(TableError, match=r"alone\.json cannot be read"):
@@ -117,9 +117,9 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     }
     for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(TableError, match="is no table of maps"):
+        with pytest.raises(TableError, match="is not a table of maps"):
             load_map_table(tmp_path / name)
-        with pytest.raises(TableError, match="is no map"):
+        with pytest.raises(TableError, match="is not a map"):
             load_map(tmp_path / name)
 
 

@@ -32,7 +32,7 @@ from carzero.prompts import PromptSet
 from carzero.records import ImageItem
 from carzero.weights.source import WeightsSource
 from tests.support.gated_worker import GATE, GatedWorker, waiting_pid
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 ASKED = PromptSet.from_labels(["edema", "pleural effusion"])
 
@@ -43,9 +43,9 @@ def asked_of(weights: Path) -> ScoringSettings:
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[ImageItem]:
-    """24 films and a file that is no image."""
+    """24 images and a file that is not an image."""
     folder = tmp_path_factory.mktemp("films")
-    save_films(folder, 24)
+    save_images(folder, 24)
     (folder / "film_005b.png").write_bytes(b"no image")
     return list_images([folder])
 

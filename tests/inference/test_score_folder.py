@@ -82,7 +82,7 @@ def test_any_folder_of_parquet_is_a_table(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_parts_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"This folder is no table; .* expected Parquet parts in it"):
+    with pytest.raises(TableError, match=r"This folder is not a table; .* expected Parquet parts in it"):
         load_table(tmp_path)
 
 

@@ -24,7 +24,7 @@ from carzero.training.tasks.masked_text import pretrain_text
 from carzero.weights.source import WeightsSource
 from tests.support.pretraining import IMAGE, KINDS, RECIPES, SENTENCES, TEXT, pretrain_command, save_sentences
 from tests.support.runs import Records, read_log, save_recipe, save_reports_table, stop_at, tiny_recipe
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 STEPS = 16
 # Everything that draws random numbers or carries a state is on.
@@ -121,8 +121,8 @@ def test_towers_are_ordinary_folders_that_training_starts_from(
 
 
 def test_an_autoencoder_learns_eight_films(tmp_path: Path) -> None:
-    """It paints what is hidden by what it sees: better than one who paints the mean of the films without looking."""
-    films = save_films(tmp_path / "films", 8, side_px=96)
+    """It paints what is hidden by what it sees: better than one who paints the mean of the images without looking."""
+    films = save_images(tmp_path / "films", 8, side_px=96)
     table = tmp_path / "films.csv"
     table.write_text("image\n" + "".join(f"{film}\n" for film in films))
     still = {f"pixels.{name}": value for name, value in {"shift": 0, "scale": [1, 1], "flip": 0}.items()}

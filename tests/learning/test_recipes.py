@@ -1,4 +1,4 @@
-"""Every recipe of the repository runs: its own schedule, precision and loss, with tiny towers and a few films."""
+"""Every recipe of the repository runs: its own schedule, precision and loss, with tiny towers and a few images."""
 
 from __future__ import annotations
 

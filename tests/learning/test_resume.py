@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from carzero.errors import RunError
-from carzero.training.batches.image_cache import save_films
+from carzero.training.batches.image_cache import save_images
 from carzero.training.loop import stop_on_signals
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
@@ -167,7 +167,7 @@ def test_reading_pictures_removes_what_killed_processes_left_in_the_cache(tmp_pa
     paths = [str(IMAGES[0])]
     for _ in ("no films yet", "films there already"):
         left = leave_behind(tmp_path / "films-0.u8", tmp_path / "features-0.safetensors")
-        films = save_films(paths, 32, tmp_path)
+        films = save_images(paths, 32, tmp_path)
         assert not any(path.exists() for path in left)
         assert list(tmp_path.iterdir()) == [films]
 

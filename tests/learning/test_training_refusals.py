@@ -13,7 +13,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from carzero.errors import ConfigurationError, RunError, TableError
-from carzero.training.batches.image_cache import Films
+from carzero.training.batches.image_cache import CachedImages
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.recipe_sections import PixelSection
 from carzero.training.recipes import load_recipe
@@ -172,7 +172,7 @@ def test_a_folder_of_parts_is_a_table(reports: Path, tmp_path: Path) -> None:
 def test_a_process_without_a_share_of_a_batch_loads_nothing(tmp_path: Path) -> None:
     file = tmp_path / "films.u8"
     np.zeros((2, 8, 8), np.uint8).tofile(file)
-    films = Films(file, 8, {4: 0, 7: 1})
+    films = CachedImages(file, 8, {4: 0, 7: 1})
     assert films.load(np.array([7, 4])).shape == (2, 8, 8)
     assert films.load(np.empty(0, np.int64)).shape == (0, 8, 8)
     images = ImageInputs(films, PixelSection(resize_px=8, crop_px=8), seed=0, device=torch.device("cpu"))

@@ -181,7 +181,7 @@ class TestReading:
 
     @pytest.mark.parametrize("confidence", [0, 1, 95, -0.5])
     def test_no_confidence(self, confidence: float) -> None:
-        with pytest.raises(ValueError, match=r"confidence is no probability; got .*expected a number such as 0\.95"):
+        with pytest.raises(ValueError, match=r"confidence is not a probability; got .*expected a number such as 0\.95"):
             to_interval(np.zeros(5), confidence, value=0.0)
         with pytest.raises(ValueError, match="confidence"):
             newcombe_interval(0.8, 10, 10, confidence=confidence)

@@ -169,15 +169,15 @@ class TestCalibration:
         record |= {key: value for key, value in change.items() if key != "labels"}
         record["labels"] = {name: {**label, **each} for name, each in change.get("labels", {}).items()}
         (tmp_path / "c.json").write_text(json.dumps(record))
-        with pytest.raises(ConfigurationError, match=rf"c\.json is no calibration; got .*{message}"):
+        with pytest.raises(ConfigurationError, match=rf"c\.json is not a calibration; got .*{message}"):
             load_calibration(tmp_path / "c.json")
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"carzero_calibration": 1}', "NaN"])
     def test_rubbish(self, content: str, tmp_path: Path) -> None:
         (tmp_path / "c.json").write_text(content)
-        with pytest.raises(ConfigurationError, match=r"is no calibration; .*carzero calibrate fit"):
+        with pytest.raises(ConfigurationError, match=r"is not a calibration; .*carzero calibrate fit"):
             load_calibration(tmp_path / "c.json")
-        with pytest.raises(ConfigurationError, match="is no calibration"):
+        with pytest.raises(ConfigurationError, match="is not a calibration"):
             load_calibration(tmp_path / "nowhere.json")
 
     def test_shapes_and_methods_that_do_not_fit(self) -> None:
@@ -215,7 +215,7 @@ class TestAbnormality:
 
     def test_calibrated_offsets_do_not_drown_findings(self) -> None:
         truth, scores = draw(3000)
-        shifted = scores * [1, 0.1] + [0, 50]  # a label whose raw logits are high on every film
+        shifted = scores * [1, 0.1] + [0, 50]  # a label whose raw logits are high on every image
         abnormal = to_abnormal(truth)
         fitted = add_abnormality(fit_calibration(truth, shifted, LABELS), truth, shifted, LABELS)
         probability = fitted.apply_abnormality(shifted, LABELS)

@@ -150,7 +150,7 @@ def test_wilsons_interval_is_scipys(hits: int, trials: int) -> None:
 
 
 def test_bootstrap_intervals_cover_at_their_nominal_rate() -> None:
-    """400 sets of 120 pictures: 95 % intervals hold the truth in 95 %, give or take 3 standard errors of 1.1 %."""
+    """400 sets of 120 images: 95 % intervals hold the truth in 95 %, give or take 3 standard errors of 1.1 %."""
     random = np.random.default_rng(3)
     chance, share = np.array([0.7, 0.4]), np.array([0.6, 0.4])
     covered = 0

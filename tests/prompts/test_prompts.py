@@ -114,8 +114,8 @@ def test_files_in_json_and_yaml_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- There is edema\n", "is no mapping; got 'list'"),
-        (b"", "is no mapping; got 'NoneType'"),
+        (b"- There is edema\n", "is not a mapping; got 'list'"),
+        (b"", "is not a mapping; got 'NoneType'"),
         (b"edema: [unclosed\n", "cannot be read.*JSON or YAML text"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"edema: 2026-13-01\n", "cannot be read.*month"),

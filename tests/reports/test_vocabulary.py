@@ -17,7 +17,7 @@ CHEXPERT = (
     "Enlarged Cardiomediastinum, Cardiomegaly, Lung Opacity, Lung Lesion, Edema, Consolidation, Pneumonia, "
     "Atelectasis, Pneumothorax, Pleural Effusion, Pleural Other, Fracture, Support Devices"
 )
-# Classes of PadChest that are no findings of a chest radiograph.
+# Classes of PadChest that are not findings of a chest radiograph.
 NO_FINDINGS = {"Exclude", "Unchanged", "DAI (Diffuse Axonal Injury)", "End on Vessel"}
 
 

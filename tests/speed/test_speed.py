@@ -15,7 +15,7 @@ from carzero.errors import ConfigurationError, PromptError
 from carzero.images import load_radiograph
 from carzero.speed import SpeedResult, SpeedRow, SpeedRun
 from carzero.speed.run import describe_machine
-from carzero.speed.tasks import FORMATS, build_prompts, load_classifiers, write_films
+from carzero.speed.tasks import FORMATS, build_prompts, load_classifiers, write_images
 from carzero.speed.timing import Task, summarise, time_in_turns
 from carzero.weights.source import WeightsSource
 from tests.support.commands import in_process
@@ -131,7 +131,7 @@ def test_a_busy_machine_is_told(slowest: float, told: bool) -> None:
 
 
 def test_films_are_one_film_in_three_formats(tmp_path: Path) -> None:
-    items = write_films(tmp_path, 2)
+    items = write_images(tmp_path, 2)
     assert [len(items[name]) for name in FORMATS] == [2, 2, 2]
     png, jpeg, dicom = (load_radiograph(items[name][1].image) for name in FORMATS)
     assert png.pixels.shape == jpeg.pixels.shape == dicom.pixels.shape

@@ -247,7 +247,7 @@ class TestFaults:
         assert result.tally.retries == {"status_500": 2}
         assert len(stub.requests) == 5 + 3
         healed, stub = by_model(good, rows_of(), tmp_path / "again.jsonl")
-        assert len(stub.requests) == 1, "a failure of the server is no answer, so it is asked again"
+        assert len(stub.requests) == 1, "a failure of the server is not an answer, so it is asked again"
         assert healed.counts.failures == 0
 
     def test_a_report_that_is_too_long(self, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ _SUFFIXES = ("", ".data")
 
 
 def export(weights: Path, out: Path, engine: str, films: list[Path], **settings: Any) -> ExportResult:
-    """Runs one export, compared with the torch model on the films."""
+    """Runs one export, compared with the torch model on the images."""
     return ExportRun(WeightsSource(weights), engine, out, calibration=list_images(films), **settings).execute()
 
 

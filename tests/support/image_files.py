@@ -37,7 +37,7 @@ def dicom(
     preamble: bool = True,
     **elements: Any,
 ) -> bytes:
-    """Returns a DICOM chest film's bytes; elements overwrite, and None removes, the defaults."""
+    """Returns a DICOM chest radiograph's bytes; elements overwrite, and None removes, the defaults."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation

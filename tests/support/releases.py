@@ -73,7 +73,7 @@ def save_mimic(
 
     Args:
         root: its folder.
-        film: what every image is.
+        image: what every image is.
         zipped: True gzips the tables and puts the reports into mimic-cxr-reports.zip.
         without: numbers of images whose files are left out.
         reports: study to text.

@@ -15,7 +15,7 @@ import yaml
 from carzero.training.progress import StepRecord
 from tests.support.commands import ENVIRONMENT, PATIENCE_S, ROOT, carzero_command, run_program, start, wait_until
 from tests.support.released import FIXTURES
-from tests.support.tiny import save_films
+from tests.support.tiny import save_images
 
 TOLERANCE = 1e-6  # largest difference of two processes from one, in float64; measured: some 1e-16
 IMAGES = sorted((FIXTURES / "images").glob("*.png"))
@@ -77,12 +77,12 @@ def save_findings_table(path: Path) -> Path:
 
 
 def save_reports_table(path: Path, count: int = 16) -> Path:
-    """Synthetic films, each with a report of two sentences; every third also in validation."""
+    """Synthetic images, each with a report of two sentences; every third also in validation."""
     places = ["left upper lobe", "left lower lobe", "right upper lobe", "right lower lobe", "lingula", "right apex"]
     kinds = ["nodule", "consolidation", "opacity"]
     rows = []
     for split, number in (("train", count), ("val", count // 2)):
-        for index, film in enumerate(save_films(path.parent / split, number, side_px=96)):
+        for index, film in enumerate(save_images(path.parent / split, number, side_px=96)):
             sentence = f"There is a {kinds[index % 3]} in the {places[index // 3 % 6]}."
             row = {"image": str(film), "text": f"{sentence} The heart is normal.", "split": split}
             rows.append({**row, "patient_id": f"{split}{index}"})

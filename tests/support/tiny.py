@@ -95,8 +95,8 @@ def save_tiny_weights(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def save_films(folder: Path, count: int, *, side_px: int = 240) -> list[Path]:
-    """Synthetic films: the fixtures' images, mirrored, turned and re-toned, no two alike."""
+def save_images(folder: Path, count: int, *, side_px: int = 240) -> list[Path]:
+    """Synthetic images: the fixtures' images, mirrored, turned and re-toned, no two alike."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index in range(count):

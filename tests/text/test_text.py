@@ -207,7 +207,7 @@ def test_the_first_word_of_a_byte_pair_text_is_a_word_of_its_own() -> None:
     ("content", "message"),
     [
         (b"[PAD]\n[UNK]\n[CLS]\nthere\n", r"a file without \[SEP\], \[MASK\].*Give the vocab.txt"),
-        (b"", r"is no BERT vocabulary; got 'a file without \[PAD\]"),
+        (b"", r"is not a BERT vocabulary; got 'a file without \[PAD\]"),
         (b"\xff\xfe\x00bad", "cannot be read as text"),
     ],
 )

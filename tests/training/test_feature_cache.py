@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carzero.model import ImageFeatures
-from carzero.training.batches.image_cache import Films, save_films
+from carzero.training.batches.image_cache import CachedImages, save_images
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.batches.sampler import Source, StepRows, sample_steps
 from carzero.training.recipe_sections import OptimiserSection, PixelSection
@@ -20,10 +20,10 @@ PIXELS = PixelSection(resize_px=40, crop_px=32, versions=3, flip=0.5)
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
+def films(tmp_path_factory: pytest.TempPathFactory) -> CachedImages:
     folder = tmp_path_factory.mktemp("films")
-    paths = [str(path) for path in tiny.save_films(folder, 26, side_px=40)]
-    return Films(save_films(paths, 40, folder), 40, {row: row for row in range(26)})
+    paths = [str(path) for path in tiny.save_images(folder, 26, side_px=40)]
+    return CachedImages(save_images(paths, 40, folder), 40, {row: row for row in range(26)})
 
 
 def plans(steps: int) -> list[StepRows]:
@@ -34,14 +34,14 @@ def encode(pixels: torch.Tensor) -> ImageFeatures:
     return ImageFeatures(pixels.mean((2, 3)), pixels[:, :, :2, :2].flatten(2).transpose(1, 2), (2, 2))
 
 
-def frozen(films: Films, seen: list[np.ndarray], folder: Path) -> ImageInputs:
+def frozen(films: CachedImages, seen: list[np.ndarray], folder: Path) -> ImageInputs:
     images = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu"))
     folder.mkdir()
     images.freeze(encode, TRAINED, seen, folder, "tower")
     return images
 
 
-def test_a_short_run_encodes_what_it_sees_and_sees_what_it_would_have_seen(films: Films, tmp_path: Path) -> None:
+def test_a_short_run_encodes_what_it_sees_and_sees_what_it_would_have_seen(films: CachedImages, tmp_path: Path) -> None:
     steps = plans(3)
     seen = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu")).find_seen(steps, TRAINED, VALIDATED)
     assert sum(map(len, seen)) <= 3 * 6 + len(VALIDATED)
@@ -58,7 +58,7 @@ def test_a_short_run_encodes_what_it_sees_and_sees_what_it_would_have_seen(films
     assert isinstance(few.plain(VALIDATED), ImageFeatures)
 
 
-def test_runs_that_see_nearly_all_share_their_files(films: Films) -> None:
+def test_runs_that_see_nearly_all_share_their_files(films: CachedImages) -> None:
     images = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu"))
     seen = images.find_seen(plans(120), TRAINED, VALIDATED)
     assert [len(rows) for rows in seen] == [26, 24, 24, 24]

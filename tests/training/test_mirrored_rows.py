@@ -12,7 +12,7 @@ import torch
 
 from carzero.errors import ConfigurationError
 from carzero.model import ImageFeatures
-from carzero.training.batches.image_cache import Films, save_films
+from carzero.training.batches.image_cache import CachedImages, save_images
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.batches.statements import FindingStatements, ReportStatements, SentenceBatch
 from carzero.training.recipe_sections import PixelSection, ReportSection
@@ -85,17 +85,17 @@ def test_findings_refuse_sides_and_are_mirrored_without() -> None:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Films:
+def films(tmp_path_factory: pytest.TempPathFactory) -> CachedImages:
     folder = tmp_path_factory.mktemp("films")
-    paths = [str(path) for path in tiny.save_films(folder, len(ROWS), side_px=40)]
-    return Films(save_films(paths, 40, folder), 40, {row: row for row in range(len(ROWS))})
+    paths = [str(path) for path in tiny.save_images(folder, len(ROWS), side_px=40)]
+    return CachedImages(save_images(paths, 40, folder), 40, {row: row for row in range(len(ROWS))})
 
 
-def inputs(films: Films, mirrorable: np.ndarray | None, pixels: PixelSection = PIXELS) -> ImageInputs:
+def inputs(films: CachedImages, mirrorable: np.ndarray | None, pixels: PixelSection = PIXELS) -> ImageInputs:
     return ImageInputs(films, pixels, seed=3, device=torch.device("cpu"), mirrorable=mirrorable)
 
 
-def test_rows_that_may_be_mirrored_are_as_often_as_before_and_others_never(films: Films) -> None:
+def test_rows_that_may_be_mirrored_are_as_often_as_before_and_others_never(films: CachedImages) -> None:
     masked, free = inputs(films, CAN), inputs(films, None)
     seen = np.zeros(len(ROWS))
     for step in range(1, 60):
@@ -114,14 +114,16 @@ def encode(pixels: torch.Tensor) -> ImageFeatures:
     return ImageFeatures(pixels.mean((2, 3)), pixels[:, :, ::8, ::8].flatten(2).transpose(1, 2), (4, 4))
 
 
-def frozen(films: Films, folder: Path, mirrorable: np.ndarray | None, pixels: PixelSection = PIXELS) -> ImageInputs:
+def frozen(
+    films: CachedImages, folder: Path, mirrorable: np.ndarray | None, pixels: PixelSection = PIXELS
+) -> ImageInputs:
     images = inputs(films, mirrorable, pixels)
     folder.mkdir(exist_ok=True)
     images.freeze(encode, ROWS, [ROWS] * (pixels.versions + 1), folder, "tower")
     return images
 
 
-def test_views_of_a_frozen_tower_keep_such_rows_too_in_files_of_their_own(films: Films, tmp_path: Path) -> None:
+def test_views_of_a_frozen_tower_keep_such_rows_too_in_files_of_their_own(films: CachedImages, tmp_path: Path) -> None:
     masked, free = frozen(films, tmp_path / "ours", CAN), frozen(films, tmp_path / "theirs", None)
     frozen(films, tmp_path / "all", np.ones_like(CAN))
     names = {name: {file.name for file in (tmp_path / name).iterdir()} for name in ("ours", "theirs", "all")}
@@ -146,7 +148,7 @@ def test_views_of_a_frozen_tower_keep_such_rows_too_in_files_of_their_own(films:
 
 @pytest.mark.parametrize("kind", ["trained tower", "frozen tower"])
 def test_a_run_never_mirrors_them_and_says_so_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = tiny.save_films(tmp_path / "films", len(ROWS), side_px=40)
+    paths = tiny.save_images(tmp_path / "films", len(ROWS), side_px=40)
     rows = [{"image": str(path), "sentences": pool} for path, pool in zip(paths, SENTENCES, strict=True)]
     table = tmp_path / "table.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -78,14 +78,14 @@ REFUSED = {
     "slots in build": (b"\x80\x02ccollections\nOrderedDict\nN}" + text("__module__") + b"K\x01s\x86b.", "inside"),
     "extension registry": (b"\x80\x02\x82\x01.", "EXT1"),
     "persistent id as text": (b"P0\n.", "PERSID"),
-    "persistent id that is no tuple": (b"\x80\x02" + text("storage") + b"Q.", "outside the file"),
+    "persistent id that is not a tuple": (b"\x80\x02" + text("storage") + b"Q.", "outside the file"),
     "persistent id of another kind": (pickled(Storage(mark="module")), "outside the file"),
     "persistent id with a path": (pickled(Storage(key="../../etc/passwd")), "outside the file"),
     "persistent id with a type that is none": (pickled(Storage(kind=dict)), "outside the file"),
     "out-of-band buffer": (b"\x80\x05\x97.", "NEXT_BUFFER"),
     "append to a dict": (b"\x80\x02}K\x01a.", "no list"),
     "items into a list": (b"\x80\x02]K\x01K\x01s.", "no dict"),
-    "name that is no text": (b"\x80\x04K\x01K\x01\x93.", "no text"),
+    "name that is not text": (b"\x80\x04K\x01K\x01\x93.", "no text"),
 }
 
 
@@ -151,7 +151,7 @@ FORGED_TENSORS: dict[str, Any] = {
     "sizes that overflow 64 bits": View(Storage(), 0, (1 << 40, 1 << 40), (0, 0)),
     "too many axes": View(Storage(), 0, (1,) * 9, (1,) * 9),
     "sizes and strides of unequal length": View(Storage(), 0, (2, 3), (1,)),
-    "sizes that are no integers": View(Storage(), 0, (2.0, 3), (3, 1)),
+    "sizes that are not integers": View(Storage(), 0, (2.0, 3), (3, 1)),
     "sizes that are booleans": View(Storage(), 0, (True,), (1,)),
     "no storage": View(None),
     "tensor as storage": View(View(Storage())),

@@ -32,7 +32,7 @@ def bench(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print table, machine and settings as JSON.")] = False,
 ) -> None:
-    """Times the image tower, scoring, reading of films, and all of it together, in turns.
+    """Times the image tower, scoring, reading of images, and all of it together, in turns.
 
     Takes under a minute with the demo weights on two cores, some minutes with --full-size. Leave the machine alone
     meanwhile.

@@ -119,7 +119,7 @@ def benchmark(
 def _show_scoring(total: int) -> AbstractContextManager[Callable[[int, int], None]]:
     """Progress of scoring, with transformers kept quiet; it is not loaded where nothing is scored."""
     quiet_libraries()
-    return show_progress("scoring", "scored", "films", total)
+    return show_progress("scoring", "scored", "images", total)
 
 
 def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> None:
@@ -154,7 +154,7 @@ def _table(result: BenchmarkResult) -> Table:
     metric, title = _SHOWN[result.manifest["task"]]
     pointing = metric == "pointing"
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    table.title = f"{result.dataset.title}, {result.manifest['images']} pictures: {title}"
+    table.title = f"{result.dataset.title}, {result.manifest['images']} images: {title}"
     if not pointing:
         table.caption = "* few patients: Newcombe's interval, in --json and --out, holds better"
         table.caption_justify = "left"

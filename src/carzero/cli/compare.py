@@ -53,7 +53,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row, and the manifest, as JSON.")] = False,
 ) -> None:
-    """Compares two scores of the same pictures: differences A - B with intervals by bootstrap and DeLong's test.
+    """Compares two scores of the same images: differences A - B with intervals by bootstrap and DeLong's test.
 
     Both see the same patients in every bootstrap round. P values are of single comparisons.
 

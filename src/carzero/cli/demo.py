@@ -1,4 +1,4 @@
-"""`carzero demo`: the bundled film, the bundled weights, a table and an image."""
+"""`carzero demo`: the bundled image, the bundled weights, a table and an image."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def export(
         typer.Option(
             metavar="IMAGE_OR_FOLDER_OR_CSV",
             help="Films like those that will be scored: int8 is calibrated on them. One in four, 32 at most, is set "
-            "aside to compare the export with the torch model; without this option the bundled film does that.",
+            "aside to compare the export with the torch model; without this option the bundled image does that.",
         ),
     ] = None,
     calibration_size: Annotated[
@@ -51,7 +51,7 @@ def export(
     The folder holds the image tower and the alignment as one graph, the text tower as another, tokenizer and image
     processing, and a manifest (export.json) that says how far its logits are from the torch model's.
 
-    Exit code 0: done; 1: done, but some calibration films could not be read (listed on stderr); 2: wrong use.
+    Exit code 0: done; 1: done, but some calibration images could not be read (listed on stderr); 2: wrong use.
     """
     from carzero.export import ExportRun
     from carzero.images.listing import list_images
@@ -78,7 +78,7 @@ def export(
         stdout_console().print(_table(result))
     console.print(f"Wrote {out}; its export.json says what it is.", markup=False)
     lines = [f"{each.path}: {each.reason.removeprefix(f'{each.path}: ')}" for each in result.failures]
-    print_some("calibration films that could not be read", lines, shown=50, rest="the rest is alike")
+    print_some("calibration images that could not be read", lines, shown=50, rest="the rest is alike")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -94,11 +94,11 @@ def _table(result: ExportResult) -> Table:
     table.add_row("size", f"{megabytes:,.0f} MB")
     table.add_row("prompts", "asked when scoring" if manifest.prompts is None else ", ".join(manifest.prompts))
     if manifest.calibration is not None:
-        table.add_row("calibrated on", f"{manifest.calibration.pictures} films")
+        table.add_row("calibrated on", f"{manifest.calibration.pictures} images")
     if accuracy is not None:
         table.add_row("compared with torch on", f"{accuracy.of}: {accuracy.pictures}, {accuracy.prompts} prompts")
         table.add_row("largest logit difference", f"{accuracy.largest_logit_difference:.2g}")
         table.add_row("mean logit difference", f"{accuracy.mean_logit_difference:.2g}")
         if accuracy.pictures > 1:
-            table.add_row("logits' deviation over films", f"{accuracy.logit_deviation:.2g}")
+            table.add_row("logits' deviation over images", f"{accuracy.logit_deviation:.2g}")
     return table

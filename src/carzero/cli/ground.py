@@ -59,7 +59,7 @@ def ground(
         float, typer.Option("--box-share", help="The box's threshold as a share of the map's range.")
     ] = 0.5,
     force: Annotated[
-        bool, typer.Option("--force", help="Also take readable images that are no chest radiographs.")
+        bool, typer.Option("--force", help="Also take readable images that are not chest radiographs.")
     ] = False,
     template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")] = 16,
@@ -88,7 +88,7 @@ def ground(
         batch_size=batch_size,
         device=device,
     )
-    with show_progress("scoring", "scored", "films", len(items)) as advance:
+    with show_progress("scoring", "scored", "images", len(items)) as advance:
         result = run.execute(advance)
     _show(result, out, as_json)
     if result.failures:

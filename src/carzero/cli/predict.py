@@ -74,7 +74,7 @@ def predict(
         Path | None,
         typer.Option(
             help="Draw where the model looks, one PNG an image and finding, into this folder; with --resume, for the "
-            "pictures that are still to be scored."
+            "images that are still to be scored."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
@@ -82,7 +82,7 @@ def predict(
         bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also score readable images that are no chest radiographs.")
+        bool, typer.Option("--force", help="Also score readable images that are not chest radiographs.")
     ] = False,
     template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
     pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",

@@ -108,7 +108,7 @@ def lint_set(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Checks what a set asks: negated labels, duplicates, labels that are no findings, words that get lost.
+    """Checks what a set asks: negated labels, duplicates, labels that are not findings, words that get lost.
 
     Exit code 0: clean, or notes only; 1: warnings or errors; 2: wrong use.
     """

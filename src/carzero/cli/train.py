@@ -52,7 +52,7 @@ def train(
 
 
 pretrain_app = typer.Typer(
-    help="One tower alone, before `carzero train`: films by masked autoencoding, sentences by masked words.",
+    help="One tower alone, before `carzero train`: images by masked autoencoding, sentences by masked words.",
     no_args_is_help=True,
 )
 
@@ -68,7 +68,7 @@ def image(
     cache: Cache = None,
     device: Device = None,
 ) -> None:
-    """Pretrains the image tower: most of a film is hidden and painted from the rest (masked autoencoder).
+    """Pretrains the image tower: most of an image is hidden and painted from the rest (masked autoencoder).
 
     OUT/weights is then a ViT for `model.vision.start` of a recipe. Interruption, --resume, torchrun and what is printed
     are as for `carzero train`.

@@ -39,7 +39,7 @@ def remove_leftovers(folder: Path) -> None:
     """Removes temporary files that processes of this machine left in a folder when they were killed.
 
     What may still be written stays: a file of another machine, or of a number that some process has now. So does what
-    cannot be removed, and what is no ordinary file: links are not followed.
+    cannot be removed, and what is not an ordinary file: links are not followed.
 
     Args:
         folder: where `replace_when_done` writes; files below it in other folders stay. It need not exist.

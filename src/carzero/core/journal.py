@@ -190,7 +190,7 @@ class Journal:
         self._first = self._end = len(first)
 
     def _find_rows(self, path: Path) -> None:
-        """Notes where rows begin, and cuts off what is torn: only now, for a file that is no journal is not touched."""
+        """Notes where rows begin, and cuts off what is torn: only now, so that another file is not touched."""
         self._file.seek(0)
         first = self._file.readline()
         if not first.endswith(b"\n") and first[: len(_FIRST_BYTES)] == _FIRST_BYTES[: len(first)]:

@@ -47,7 +47,7 @@ def _build_table(rows: Iterator[Any]) -> pd.DataFrame:
     count = 0
     for row in rows:
         if not isinstance(row, dict):
-            raise ValueError(f"row {count + 1} is no object with a value for each column")
+            raise ValueError(f"row {count + 1} is not an object with a value for each column")
         for name, value in row.items():
             _fill(columns.setdefault(name, []), count).append(value)
         count += 1
@@ -121,7 +121,9 @@ def load_table(
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise TableError(describe("This is no table", got=str(path), expected=f"a file ending in {', '.join(readers)}"))
+        raise TableError(
+            describe("This is not a table", got=str(path), expected=f"a file ending in {', '.join(readers)}")
+        )
     with _named_errors(path), path.open("rb") as file:
         if opened is not None:
             opened(path, file)
@@ -195,7 +197,7 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The Parquet files of a partitioned table, sorted by name; names that begin with "_" or "." are no parts.
+    """The Parquet files of a partitioned table, sorted by name; names that begin with "_" or "." are not parts.
 
     Raises:
         TableError: there are none.
@@ -203,7 +205,7 @@ def list_parts(folder: Path) -> list[Path]:
     parts = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith(("_", ".")))
     if not parts:
         raise TableError(
-            describe("This folder is no table", got=str(folder), expected="Parquet parts in it (*.parquet)")
+            describe("This folder is not a table", got=str(folder), expected="Parquet parts in it (*.parquet)")
         )
     return parts
 

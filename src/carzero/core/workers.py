@@ -90,7 +90,7 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(  # noqa: S603 (our own interpreter)
             [sys.executable, "-P", "-c", program],
             stdin=subprocess.DEVNULL,
-            stdout=2,  # what a decoder prints is no result
+            stdout=2,  # what a decoder prints is not a result
             pass_fds=(descriptor,),
             env={**os.environ, **_ONE_THREAD},
             start_new_session=True,

@@ -22,7 +22,7 @@ class PictureCheck:
     """What became of one image.
 
     Attributes:
-        kind: "" if it can be trained on, else "missing-file", "unreadable-picture" or "unsuitable-picture".
+        kind: "" if it can be trained on, else "missing-file", "unreadable-image" or "unsuitable-image".
         reason: why not, in words.
         digest: hash of its grey levels and shape: equal for equal images, whatever their files' format.
         doubts: what is odd about it, each a full sentence.

@@ -147,7 +147,7 @@ def validate_pairs(
         advance: called with the numbers of images done, failed and in all, after each.
 
     Raises:
-        TableError: the file cannot be read as a table of pairs. Contradictions and leakage are no error here: they
+        TableError: the file cannot be read as a table of pairs. Contradictions and leakage are not an error here: they
             stand in the result.
     """
     report = inspect_pairs(path, columns=columns)
@@ -211,7 +211,7 @@ def _emptied_rows(table: PairTable) -> dict[int, tuple[str, str]]:
 def _compare(
     report: PairReport, checks: Sequence[PictureCheck]
 ) -> tuple[dict[int, tuple[str, str]], list[tuple[int, str]]]:
-    """Equal pictures: reasons to drop those that leak between splits, by number; doubts about others, by row."""
+    """Equal images: reasons to drop those that leak between splits, by number; doubts about others, by row."""
     groups: dict[str, list[int]] = defaultdict(list)
     for number, check in enumerate(checks):
         if check.digest:

@@ -94,7 +94,8 @@ class Truth:
             row = int(np.flatnonzero(strange)[0])
             raise TableError(
                 describe(
-                    f"{self.source}: the column {column} is no finding (row {self.ids[row]}, one of {strange.sum()})",
+                    f"{self.source}: the column {column} is not a finding "
+                    f"(row {self.ids[row]}, one of {strange.sum()})",
                     got=self.frame[column].iloc[row],
                     expected="1, 0, -1 (uncertain) or blank (unknown)",
                     then="name the findings with --labels",

@@ -63,7 +63,7 @@ DATASET = PublicDataset(
     to_id=file_name,
     quirks=(
         "The images come from ChestXray14 under new numbers, so patients are not known and intervals resample "
-        "pictures; they are a little too narrow if a patient has several.",
+        "images; they are a little too narrow if a patient has several.",
         "Images without any box are negatives of every class.",
     ),
     published={

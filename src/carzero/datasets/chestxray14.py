@@ -119,7 +119,7 @@ DATASET = PublicDataset(
         "absent.",
         "The list is the patient-wise split of the public CheXNet re-implementations (22,433 images), not NIH's own "
         "test list (25,596).",
-        "Only frontal films; several films of a patient are all in, so intervals resample patients.",
+        "Only frontal images; several images of a patient are all in, so intervals resample patients.",
         "The released prompts name some classes otherwise: Infiltration is asked as Pulmonary Infiltration, Nodule as "
         "Lung Nodule.",
     ),

@@ -1,6 +1,6 @@
-"""CheXpert test set: five findings on 668 films of 500 studies, labelled by the majority of radiologists.
+"""CheXpert test set: five findings on 668 images of 500 studies, labelled by the majority of radiologists.
 
-File: `test_labels.csv`, the column `Path` and fourteen columns of 0 and 1, a row a film.
+File: `test_labels.csv`, the column `Path` and fourteen columns of 0 and 1, a row an image.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
 
 
 def to_id(path: str) -> str:
-    """Patient, study and film: "patient64741/study1/view1_frontal.jpg", whatever folder they lie in."""
+    """Patient, study and image: "patient64741/study1/view1_frontal.jpg", whatever folder they lie in."""
     return "/".join(path.replace("\\", "/").split("/")[-3:])
 
 
@@ -57,7 +57,7 @@ DATASET = PublicDataset(
     label_files=("test_labels.csv",),
     to_id=to_id,
     quirks=(
-        "Every film is one row, laterals included (150 of 668), although the labels are those of the study.",
+        "Every image is one row, laterals included (150 of 668), although the labels are those of the study.",
         "Five of the fourteen columns are used, those of the CheXpert competition, in the released order.",
     ),
     published={("auroc", "macro"): {"KAD": 0.905, "CARZero": 0.923, "RadZero": 0.900, "SentZero": 0.904}},

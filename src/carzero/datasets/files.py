@@ -147,7 +147,7 @@ def decode_report(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 text: byte {error.start} is {content[error.start]:#x}") from error
+        raise ValueError(f"it is not UTF-8 text: byte {error.start} is {content[error.start]:#x}") from error
 
 
 # A release has 3,955 reports of some kilobytes.

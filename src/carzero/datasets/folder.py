@@ -14,9 +14,9 @@ from carzero.reports.sections import select_sentences
 
 PatientFrom = Literal["folder", "stem", "none"]
 _SHARED = "report.txt"
-NO_REPORT, BAD_REPORT = "pictures without a report", "reports that cannot be read"
+NO_REPORT, BAD_REPORT = "images without a report", "reports that cannot be read"
 NO_WORDS, NO_PICTURE = "reports that say nothing of the image", "reports without an image"
-BAD_NAME = "pictures whose names are not UTF-8"
+BAD_NAME = "images whose names are not UTF-8"
 
 
 def import_folder(

@@ -38,9 +38,9 @@ _SUFFIXES = (".jpg", ".png", ".dcm")
 _STEP = 1000
 
 
-NO_PICTURE, NO_REPORT = "pictures that are not there", "reports that are not there"
-BAD_REPORT, NO_SPLIT = "reports that cannot be read", "pictures without a split"
-NO_WORDS = "pictures without text and labels"
+NO_PICTURE, NO_REPORT = "images that are not there", "reports that are not there"
+BAD_REPORT, NO_SPLIT = "reports that cannot be read", "images without a split"
+NO_WORDS = "images without text and labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def import_mimic_cxr(
     splits = {row["dicom_id"]: row["split"] for row in read_rows(_release_file(root, "split"), ("dicom_id", "split"))}
     labels = _read_labels(root, labeller)
     texts = _open_reports(root, reports)
-    report = ImportReport(found=Counter({"pictures in the metadata": len(metadata)}))
+    report = ImportReport(found=Counter({"images in the metadata": len(metadata)}))
     wanted = {view.upper() for view in views}
     said: dict[str, _Words] = {}
     for number, row in enumerate(metadata, start=1):
@@ -212,7 +212,7 @@ class ReportFiles:
         place: the folder that holds `files/` or `p10/` ..., or the archive.
 
     Raises:
-        TableError: there is no such place, or it is no archive of reports.
+        TableError: there is no such place, or it is not an archive of reports.
     """
 
     def __init__(self, place: Path) -> None:

@@ -227,9 +227,9 @@ DATASET = PublicDataset(
 )
 
 
-NO_PICTURE, NO_IMAGES, NO_WORDS = "pictures that are not there", "reports without an image", "reports without text"
+NO_PICTURE, NO_IMAGES, NO_WORDS = "images that are not there", "reports without an image", "reports without text"
 
-BAD_REPORT, NO_VIEW = "reports that cannot be read", "pictures that the projections do not name"
+BAD_REPORT, NO_VIEW = "reports that cannot be read", "images that the projections do not name"
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
@@ -307,7 +307,7 @@ def import_openi(
     for number, report in enumerate(reports, start=1):
         result.found["reports with an impression"] += bool(report.impression)
         result.found["reports with findings"] += bool(report.findings)
-        result.found["pictures named"] += len(report.images)
+        result.found["images named"] += len(report.images)
         _add_rows(result, report, files, projected, wanted, shares)
         advance(number, len(reports))
     return result

@@ -105,7 +105,7 @@ def _load_released(path: Path) -> dict[str, set[str]]:
     if not isinstance(content, dict) or not all(
         isinstance(labels, list) and all(isinstance(label, str) for label in labels) for labels in content.values()
     ):
-        raise TableError(describe(f"{path} has another form", expected="pictures to lists of labels"))
+        raise TableError(describe(f"{path} has another form", expected="images to lists of labels"))
     found = {file_name(name): set(labels) for name, labels in content.items()}
     if len(found) < len(content):
         raise TableError(

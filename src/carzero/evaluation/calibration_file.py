@@ -76,7 +76,7 @@ def load_calibration(path: Path) -> Calibration:
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             describe(
-                f"{path} is no calibration",
+                f"{path} is not a calibration",
                 got=_first_problem(error),
                 expected="a file that `carzero calibrate fit` wrote",
             )

@@ -264,7 +264,7 @@ def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     failed = len(failures) if isinstance(failures, list) else 0
     return TableError(
         describe(
-            f"Scores and truth name different pictures: {both} are in both, {len(truth.ids) - both} have "
+            f"Scores and truth name different images: {both} are in both, {len(truth.ids) - both} have "
             f"truth but no score (such as {unscored}), {len(scores.ids) - both} a score but no truth (such as "
             f"{unlabelled})" + (f"; {failed} images failed when they were scored" if failed else ""),
             expected=f"image_id of {scores.source} equal to {truth.id_column} of {truth.source}",

@@ -4,7 +4,7 @@
     radiologists/benchmark_radiologists/NAME.csv      decisions of readers who had no part in the truth
     example_models/predictions/standard/*.csv         models' scores; NAME_predictions.csv
 
-The radiologists in `radiologists/groundtruth` voted on the truth itself: they are no readers to compare with.
+The radiologists in `radiologists/groundtruth` voted on the truth itself: they are not readers to compare with.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def load_reader_study(folder: Path, *, labels: Sequence[str] | None = None) -> R
     if not paths["readers"]:
         raise TableError(
             describe(
-                f"{folder} is no reader study",
+                f"{folder} is not a reader study",
                 got="no file in radiologists/benchmark_radiologists",
                 expected="groundtruth.csv, radiologists/benchmark_radiologists/*.csv and example_models/predictions",
             )

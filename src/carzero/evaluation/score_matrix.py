@@ -33,7 +33,7 @@ class ScoreMatrix:
     Attributes:
         ids: (N,) image ids, each once.
         labels: (C,) with a logit, or with a probability only.
-        values: (N, C) what orders pictures: logits, or the probability where a label has no logit.
+        values: (N, C) what orders images: logits, or the probability where a label has no logit.
         probabilities: (N, C) calibrated probabilities, NaN in columns without; None where there are none at all.
         score_kind: "logit", or "logit_difference" after `to_pairs`.
         frame: the whole table, for metadata such as `view`.
@@ -130,7 +130,7 @@ def load_score_matrix(path: Path) -> ScoreMatrix:
     """Reads a score table (.parquet, .csv, .json, or a folder of Parquet parts) and the manifest beside it.
 
     Raises:
-        TableError: no such table, no `image_id`, no scores, a doubled key, or a score that is no number.
+        TableError: no such table, no `image_id`, no scores, a doubled key, or a score that is not a number.
     """
     frame, sha256 = load_hashed_table(path)
     return to_score_matrix(frame, source=str(path), sha256=sha256, manifest=load_score_manifest(path))
@@ -148,7 +148,7 @@ def load_score_manifest(path: Path) -> dict[str, object]:
     try:
         return dict(json.loads(side_car.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise TableError(describe(f"{side_car} is no manifest", then="delete it, or restore it")) from error
+        raise TableError(describe(f"{side_car} is not a manifest", then="delete it, or restore it")) from error
 
 
 def to_score_matrix(
@@ -203,7 +203,7 @@ def _read(frame: pd.DataFrame, column: str, source: str) -> Floats:
     if len(strange):
         raise TableError(
             describe(
-                f"{source}: {len(strange)} of {len(numbers)} values of {column} are no numbers",
+                f"{source}: {len(strange)} of {len(numbers)} values of {column} are not numbers",
                 got=frame[column].iloc[int(strange[0])],
                 expected="a finite number for every image",
                 then="leave out images that were not scored",

@@ -92,7 +92,7 @@ def _to_frame(dataset: LabelledDataset) -> pd.DataFrame:
     if lacking:
         raise TableError(
             describe(
-                "This is no truth",
+                "This is not a truth",
                 got=type(dataset).__name__,
                 expected="a path, a pandas table, or a data set with .pathologies, .labels and .csv",
             )

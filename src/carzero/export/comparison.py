@@ -47,7 +47,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
     """Reads images, spread over the items.
 
     Args:
-        items: the user's images; none: the bundled film is the check.
+        items: the user's images; none: the bundled image is the check.
         processor: makes their pixel values.
         largest: how many images the calibration takes at most. Every fourth is set aside for the check, 32 at most;
             with 0 they all are the check.
@@ -56,8 +56,8 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
         ImageError: too few of the images can be read.
     """
     if not items:
-        film = processor.image_processor.preprocess(str(example_film()))["pixel_values"]
-        return ExportPictures(film[:0], "", film, "the bundled film", [])
+        image = processor.image_processor.preprocess(str(example_film()))["pixel_values"]
+        return ExportPictures(image[:0], "", image, "the bundled image", [])
     wanted = min(len(items), largest + min(_LARGEST_CHECK, -(-largest // 3) or _LARGEST_CHECK))
     good: list[Tensor] = []
     failures: list[Failure] = []
@@ -74,7 +74,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
                 "Too few of the calibration images can be read",
                 got=f"{len(good)} of {wanted}" + (f" ({failures[0].reason})" if failures else ""),
                 expected=f"{needed} at least, better a hundred",
-                then="name a folder of films like those that will be scored",
+                then="name a folder of images like those that will be scored",
             )
         )
     checked = set(list(range(0, len(good), 4 if largest else 1))[:_LARGEST_CHECK])

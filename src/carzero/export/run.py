@@ -149,7 +149,7 @@ class ExportRun:
             raise ConfigurationError(
                 describe(
                     "int8 needs images to be calibrated on",
-                    expected="a folder of some hundred films like those that will be scored",
+                    expected="a folder of some hundred images like those that will be scored",
                     then="name it with --calibration",
                 )
             )

@@ -202,7 +202,7 @@ class GreyLevels:
     commonest: float
 
 
-# Of 3,000 open films all lie inside; measured by benchmarks/grey_level_guard.py, see docs/pixels.md.
+# Of 3,000 open images all lie inside; measured by benchmarks/grey_level_guard.py, see docs/pixels.md.
 _USUAL_MEAN = (60.0, 226.0)
 _LEAST_ENTROPY = 5.0
 _LEAST_LEVELS = 100
@@ -235,7 +235,7 @@ def measure_grey_levels(pixels: NDArray[np.float32]) -> GreyLevels:
 
 
 def doubts_about_grey_levels(grey: GreyLevels) -> list[str]:
-    """Returns one sentence where the grey levels as a whole are not those of a chest film."""
+    """Returns one sentence where the grey levels as a whole are not those of a chest radiograph."""
     odd = [
         (grey.black > _MOST_BLACK, f"{grey.black:.0%} black"),
         (grey.white > _MOST_WHITE, f"{grey.white:.0%} white"),
@@ -247,7 +247,7 @@ def doubts_about_grey_levels(grey: GreyLevels) -> list[str]:
     found = ", ".join(text for is_odd, text in odd if is_odd)
     if not found:
         return []
-    return [f"The grey levels are unusual for a chest film ({found}); it may have been stored, scaled or read wrongly."]
+    return [f"The grey levels are unusual for a chest radiograph ({found}); it may be stored, scaled or read wrongly."]
 
 
 def _count_levels(pixels: NDArray[np.float32]) -> int:
@@ -313,10 +313,10 @@ def find_view(header: Dataset) -> str:
 
 
 def doubts_about_orientation(header: Dataset) -> list[str]:
-    """Returns a sentence where the header says that the film does not lie as a reader hangs it; empty if it does.
+    """Returns a sentence where the header says that the image does not lie as a reader hangs it; empty if it does.
 
     The pixels are left as they are stored: a heatmap, a box and an overlay in the image's own pixels stay in those of
-    the file. Patient Orientation gives the direction of the rows and of the columns; of a frontal film they run to the
+    the file. Patient Orientation gives the direction of the rows and of the columns; of a frontal image they run to the
     patient's left and feet, of a lateral one to front or back and feet (DICOM PS3.3 C.7.6.1.1.1).
     """
     stated = header.get("PatientOrientation")
@@ -326,16 +326,18 @@ def doubts_about_orientation(header: Dataset) -> list[str]:
     said = f"patient orientation {printable('/'.join(parts))[:40]}"
     rows, columns = parts[0][:1], parts[-1][:1]
     if len(parts) != 2 or not all(part and set(part) <= set("LRAPHF") for part in parts):
-        return [f"The {said} cannot be read; the film may lie turned or mirrored."]
+        return [f"The {said} cannot be read; the image may lie turned or mirrored."]
     if rows in "HF" and columns not in "HF":
-        return [f"The film lies on its side ({said}); it is scored as it is stored, not turned."]
+        return [f"The image lies on its side ({said}); it is scored as it is stored, not turned."]
     if columns not in "HF" or rows in "HF":
-        return [f"The {said} is not that of a frontal or lateral film; it may lie turned or mirrored."]
+        return [f"The {said} is not that of a frontal or lateral image; it may lie turned or mirrored."]
     exchanged = "left and right are exchanged in it"
     return {
-        (True, True): [f"The film lies turned by 180 degrees ({said}); it is scored as it is stored, and {exchanged}."],
-        (True, False): [f"The film is mirrored ({said}); it is scored as it is stored, and {exchanged}."],
-        (False, True): [f"The film is upside down ({said}); it is scored as it is stored, not turned."],
+        (True, True): [
+            f"The image lies turned by 180 degrees ({said}); it is scored as it is stored, and {exchanged}."
+        ],
+        (True, False): [f"The image is mirrored ({said}); it is scored as it is stored, and {exchanged}."],
+        (False, True): [f"The image is upside down ({said}); it is scored as it is stored, not turned."],
     }.get((rows == "R", columns == "H"), [])
 
 

@@ -1,7 +1,7 @@
 """Damage in compressed pixel data that decoders repair in silence.
 
 libjpeg fills what is missing with grey and goes on after a wrong code; it counts that as a warning, which Pillow and
-imagecodecs drop. A film half grey still gets a score, so an image that its decoder complains of is refused here.
+imagecodecs drop. An image half grey still gets a score, so an image that its decoder complains of is refused here.
 
 - JPEG of 8 bits: libjpeg's own words. libtiff passes them on, so the stream is decoded once more as a TIFF strip.
 - lossless JPEG: the decoded samples must need exactly the bits that the stream holds, as coding is unique.

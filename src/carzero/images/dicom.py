@@ -205,7 +205,7 @@ def _inflate(data: bytes, source: str) -> FileDataset | None:
 
 
 def _frame_doubts(header: FileDataset, *, source: str, force: bool) -> list[str]:
-    """Returns a doubt about a film with several frames."""
+    """Returns a doubt about an image with several frames."""
     frames = int(header.get("NumberOfFrames") or 1)
     if frames <= 1:
         return []
@@ -239,7 +239,7 @@ def _settle_pixel_module(header: FileDataset, source: str) -> list[str]:
         header.PhotometricInterpretation = "MONOCHROME2"
         doubts.append(
             f"The header does not say whether small values are dark (Photometric Interpretation {stated!r}); "
-            "dark is assumed, and the film may be inverted."
+            "dark is assumed, and the image may be inverted."
         )
     else:
         raise unreadable(

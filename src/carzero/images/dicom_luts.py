@@ -214,7 +214,7 @@ def _find_range(units: _Values, counts: NDArray[np.int64], doubts: list[str]) ->
     if inner_high <= inner_low:
         return low, high
     span = _STRETCH * (inner_high - inner_low)
-    near = (_STRETCH - 1) / 2 * (inner_high - inner_low)  # so near to the rest is no stray
+    near = (_STRETCH - 1) / 2 * (inner_high - inner_low)  # so near to the rest is not a stray
     new_low = low if inner_high - low <= span else float(units[units >= inner_low - near][0])
     new_high = high if high - inner_low <= span else float(units[units <= inner_high + near][-1])
     stray = int(counts[(units < new_low) | (units > new_high)].sum())

@@ -129,7 +129,7 @@ def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, for
         force: True turns refusals of unsuitable images into doubts.
 
     Raises:
-        UnreadableImageError: another shape, or values that are no grey levels.
+        UnreadableImageError: another shape, or values that are not grey levels.
         UnsuitableImageError: a colour photograph, not forced.
     """
     if samples.ndim == 3 and samples.shape[-1] == 1:
@@ -140,7 +140,7 @@ def grey_from_array(samples: NDArray[Any], *, bits: int | None, source: str, for
     if samples.ndim != 3 or samples.shape[-1] not in (2, 3, 4):
         raise unreadable(
             source,
-            "the array is no image",
+            "the array is not an image",
             got=f"shape {samples.shape}",
             expected="(height, width), or (height, width, channels) with 1 to 4 channels",
             then="pass one image at a time, rows first",
@@ -252,10 +252,10 @@ def grey_from_colour(channels: NDArray[Any], *, source: str, force: bool) -> tup
 
 
 def _unreadable(source: str, got: str, expected: str) -> UnreadableImageError:
-    """Returns the error for samples that are no grey levels."""
+    """Returns the error for samples that are not grey levels."""
     return unreadable(
         source,
-        "the samples are no grey levels",
+        "the samples are not grey levels",
         got=got,
         expected=expected,
         then="scale the image to 0..255 (or floats to 0..1) and pass it again",

@@ -1,4 +1,4 @@
-"""Lists of pictures: what a user names (files, folders, tables, arrays) becomes items with unique ids."""
+"""Lists of images: what a user names (files, folders, tables, arrays) becomes items with unique ids."""
 
 from __future__ import annotations
 

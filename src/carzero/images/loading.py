@@ -103,8 +103,8 @@ def load_ahead(
         readers: read them.
         batch_size: images that are worked on at once; twice as many, and one for each reader, are on their way.
         transform: to the model's square.
-        force: also take readable images that are no chest radiographs.
-        keep_pixels: keep each film's grey levels at full size too.
+        force: also take readable images that are not chest radiographs.
+        keep_pixels: keep each image's grey levels at full size too.
         in_order: True keeps the order given, and waits for a slow image; False lets others pass it once a batch of
             them is ready, so that the order is kept where no image is slow.
     """

@@ -1,6 +1,6 @@
 """Score maps drawn over radiographs, for eyes.
 
-The film stays readable: heat is transparent where the map is low, a thin line follows half of the map's range, a
+The image stays readable: heat is transparent where the map is low, a thin line follows half of the map's range, a
 cross marks the peak, and whatever the model has not seen is darkened and hatched, never coloured.
 """
 
@@ -58,23 +58,27 @@ def draw_overlay(
         peak: (x, y) in original pixels, marked with a cross; outside the image it is left out.
         boxes: xyxy in original pixels, drawn as outlines.
         value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
-        long_side_px: length of the film's longer side in the result.
+        long_side_px: length of the image's longer side in the result.
 
     Returns:
-        An RGB image: the film at the stated size, plus margins.
+        An RGB image: the image at the stated size, plus margins.
 
     Raises:
         ValueError: image and map differ in shape, or the map has no number in it.
     """
     if pixels.ndim != 2 or pixels.shape != scores.shape:
-        raise ValueError(f"picture and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
+        raise ValueError(f"image and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
     if not np.isfinite(scores).any():
         raise ValueError("the map has no finite value; nothing can be drawn.")
     low, high = value_range or (float(np.nanmin(scores)), float(np.nanmax(scores)))
     zoom = long_side_px / max(pixels.shape)
     size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
-    film, unseen, heat = _scale(pixels, size), _scale(np.isnan(scores), size) > 0.5, _heat(scores, low, high, size)
-    picture = Image.fromarray(_blend(film, heat, unseen))
+    radiograph, unseen, heat = (
+        _scale(pixels, size),
+        _scale(np.isnan(scores), size) > 0.5,
+        _heat(scores, low, high, size),
+    )
+    picture = Image.fromarray(_blend(radiograph, heat, unseen))
     draw = ImageDraw.Draw(picture)
     for box in boxes:
         _draw_box(draw, [float(edge) * zoom for edge in box])
@@ -105,17 +109,17 @@ def _heat(scores: NDArray[Any], low: float, high: float, size: tuple[int, int]) 
     return np.clip(_scale((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
 
 
-def _blend(film: _Picture, heat: _Picture, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Returns (H, W, 3) uint8: film under heat, hatched where unseen, with a line at half of the range."""
+def _blend(radiograph: _Picture, heat: _Picture, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns (H, W, 3) uint8: image under heat, hatched where unseen, with a line at half of the range."""
     opacity = np.clip((heat - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
     opacity = _STRENGTH * opacity * opacity * (3 - 2 * opacity)
     opacity[unseen] = 0
-    colours = film[..., None] * (1 - opacity[..., None]) + _colours(heat) * opacity[..., None]
+    colours = radiograph[..., None] * (1 - opacity[..., None]) + _colours(heat) * opacity[..., None]
     inside = (heat >= 0.5) & ~unseen
     outer, inner = _grow(inside) & ~inside, inside & _grow(~inside)
     colours[outer & ~unseen] *= 0.45  # a dark edge keeps the light line visible on bone
     colours[inner] = 0.3 * colours[inner] + 0.7 * 255
-    rows, columns = np.indices(film.shape)
+    rows, columns = np.indices(radiograph.shape)
     hatch = unseen & ((rows + columns) % 14 < 2)
     colours[unseen] = colours[unseen] * 0.4 + 6
     colours[hatch] += 34
@@ -172,8 +176,8 @@ def _frame(
 def _draw_bar(canvas: Image.Image, left: int, top: int, height: int, value_range: tuple[float, float]) -> None:
     """Draws the colour bar as the heat looks on mid grey, with the range's ends."""
     ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], _BAR_PX, axis=1)
-    film = np.full_like(ramp, 72)
-    canvas.paste(Image.fromarray(_blend(film, ramp, np.zeros(ramp.shape, dtype=bool))), (left, top))
+    radiograph = np.full_like(ramp, 72)
+    canvas.paste(Image.fromarray(_blend(radiograph, ramp, np.zeros(ramp.shape, dtype=bool))), (left, top))
     draw = ImageDraw.Draw(canvas)
     low, high = value_range
     for share in (1.0, 0.5, 0.0):

@@ -74,7 +74,7 @@ def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_G
     """Returns (H, W) float32 grey levels in [0, 255] of an open Pillow image, and doubts; EXIF orientation is applied.
 
     Raises:
-        UnreadableImageError: the image cannot be decoded, or its values are no grey levels.
+        UnreadableImageError: the image cannot be decoded, or its values are not grey levels.
         UnsuitableImageError: a colour photograph, not forced.
     """
     check_size(image.height, image.width, source)

@@ -70,7 +70,7 @@ def _to_radiograph(
     else:
         raise unreadable(
             source,
-            "this is no image",
+            "this is not an image",
             got=type(image).__name__,
             expected="a NumPy array or a Pillow image; or a path, a file's bytes, a Radiograph",
             then="pass one of these",
@@ -108,7 +108,7 @@ def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:
         return Radiograph(pixels=grey, source=source, encoding=encoding, warnings=tuple(doubts))
     raise unreadable(
         source,
-        "the content is no image of a known format" if data else "the file is empty",
+        "the content is not an image of a known format" if data else "the file is empty",
         got=data[:16] if data else "0 bytes",
         expected="a PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file",
         then="export the image in one of these formats",

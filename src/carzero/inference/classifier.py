@@ -187,7 +187,7 @@ class ZeroShotClassifier:
             template: sentence with the field {label}.
             pool: how the logits of a label's prompts become one: their mean, or the largest.
             batch_size: images in one pass; changes speed and memory, not scores.
-            force: also score readable images that are no chest radiographs.
+            force: also score readable images that are not chest radiographs.
             on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
 
         Returns:
@@ -233,7 +233,7 @@ class ZeroShotClassifier:
             labels: findings, as in `predict`.
             prompts: instead of labels, as in `predict`.
             template: sentence with the field {label}.
-            force: also take a readable image that is no chest radiograph.
+            force: also take a readable image that is not a chest radiograph.
         """
         bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
@@ -270,7 +270,7 @@ class ZeroShotClassifier:
             bank: prompts from `encode_prompts`.
             pool: how the logits of a label's prompts become one.
             batch_size: images in one pass.
-            force: also score readable images that are no chest radiographs.
+            force: also score readable images that are not chest radiographs.
             need_maps: keep attention maps and grey levels with each result.
             readers: what reads the images; None reads them in threads of its own.
             in_order: True keeps the order given; False does not wait for a slow image, see `load_ahead`.
@@ -319,7 +319,7 @@ class ZeroShotClassifier:
 def _not_finite(item: ImageItem) -> FailedImage:
     error = UnreadableImageError(
         describe(
-            f"{item.path or item.image_id} gets a score that is no number",
+            f"{item.path or item.image_id} gets a score that is not a number",
             expected="finite logits",
             then="check the weights, or compute in float32",
         )

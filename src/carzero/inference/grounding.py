@@ -143,7 +143,7 @@ class GroundingRun:
             advance: called with the numbers of images done and failed, after each image.
 
         Raises:
-            CARZeroError: settings that cannot work. Broken images are no error here: they are listed in the result.
+            CARZeroError: settings that cannot work. Broken images are not an error here: they are listed in the result.
         """
         self._check()
         manifest = self._manifest()
@@ -181,7 +181,7 @@ class GroundingRun:
             )
         if not 0 < self.box_share <= 1:
             raise ConfigurationError(
-                describe("The box's threshold is no share", got=self.box_share, expected="above 0, at most 1")
+                describe("The box's threshold is not a share", got=self.box_share, expected="above 0, at most 1")
             )
         if self.out is not None:
             try:

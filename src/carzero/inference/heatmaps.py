@@ -103,7 +103,7 @@ def load_map(path: Path) -> ScoreMap:
         if isinstance(error, TableError):
             raise
         raise TableError(
-            describe(f"{path} is no map", got=str(error).splitlines()[0], expected="a file of `carzero ground`")
+            describe(f"{path} is not a map", got=str(error).splitlines()[0], expected="a file of `carzero ground`")
         ) from error
 
 
@@ -198,7 +198,7 @@ def load_map_table(path: Path) -> MapTable:
     except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
         raise TableError(
             describe(
-                f"{path} is no table of maps",
+                f"{path} is not a table of maps",
                 got=(str(error).splitlines() or [type(error).__name__])[0],
                 expected="maps.npz of `carzero benchmark --task pointing`",
             )

@@ -263,7 +263,7 @@ def _read_texts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> TorchTexts
 def _damaged(folder: Path, why: str) -> PromptError:
     return PromptError(
         describe(
-            f"{folder} is no whole prompt bank",
+            f"{folder} is not a whole prompt bank",
             got=why,
             expected=f"{_RECORD} and {_TENSORS} as `carzero prompts encode` writes them",
             then="make it again with `carzero prompts encode`",

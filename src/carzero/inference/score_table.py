@@ -115,7 +115,7 @@ def rows_in_piece(labels: int) -> int:
 def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     lacking = [name for name in (*KEY_COLUMNS, "warnings") if name not in frame.columns]
     if lacking:
-        raise TableError(describe(f"{path} is no score table", got=f"a table without {', '.join(lacking)}"))
+        raise TableError(describe(f"{path} is not a score table", got=f"a table without {', '.join(lacking)}"))
     logits = [name for name in frame.columns if name.startswith("logit:")]
     calibrated = [name for name in frame.columns if name.startswith("prob:")]
     texts = [*KEY_COLUMNS, "warnings"]

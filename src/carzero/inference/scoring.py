@@ -1,4 +1,4 @@
-"""A scoring run over many pictures: journalled as it goes, so that it can be killed and resumed, then saved whole."""
+"""A scoring run over many images: journalled as it goes, so that it can be killed and resumed, then saved whole."""
 
 from __future__ import annotations
 

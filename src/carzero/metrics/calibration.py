@@ -31,7 +31,7 @@ def score_abnormality(
     Raw logits of different findings have different offsets, so their maximum mostly asks one finding's prompt. The
     findings are therefore calibrated first, and pooled as log odds: "logsumexp" adds their odds, so that several half
     suspicions count; "max" takes the likeliest finding alone. Where the prompt "no finding" was asked and calibrated,
-    its log odds are subtracted: evidence for a normal film. The result orders films and is no probability, for
+    its log odds are subtracted: evidence for a normal image. The result orders images and is not a probability, for
     findings come together and their odds are counted twice; calibrate it in turn.
 
     Args:

@@ -153,4 +153,4 @@ def _check_steps(scores: Floats, probabilities: Floats) -> None:
     if (np.diff(scores) <= 0).any() or (np.diff(probabilities) < 0).any():
         raise ValueError("Isotonic steps fall; expected scores ascending and probabilities never falling.")
     if probabilities.min() < 0 or probabilities.max() > 1:
-        raise ValueError(f"Isotonic steps are no probabilities; got {probabilities.min()} to {probabilities.max()}.")
+        raise ValueError(f"Isotonic steps are not probabilities; got {probabilities.min()} to {probabilities.max()}.")

@@ -94,7 +94,7 @@ def brier(y_true: ArrayLike, y_score: ArrayLike, *, average: Average = None) -> 
     """Mean squared difference of probability and label; lower is better. NaN where nothing is known.
 
     Raises:
-        ValueError: scores outside [0, 1] are no probabilities.
+        ValueError: scores outside [0, 1] are not probabilities.
     """
     return _evaluate("brier", y_true, y_score, average)
 
@@ -106,7 +106,7 @@ def expected_calibration_error(y_true: ArrayLike, y_score: ArrayLike, *, average
     gives the bins themselves. It is biased upwards in small samples.
 
     Raises:
-        ValueError: scores outside [0, 1] are no probabilities.
+        ValueError: scores outside [0, 1] are not probabilities.
     """
     return _evaluate("expected_calibration_error", y_true, y_score, average)
 
@@ -152,7 +152,7 @@ def build_metrics(
         (C,) sums under each name. Metrics that read the same thing share their matrices.
 
     Raises:
-        ValueError: an unknown name, a threshold is lacking or does not fit, or the scores are no probabilities.
+        ValueError: an unknown name, a threshold is lacking or does not fit, or the scores are not probabilities.
     """
     check_metrics(names)
     built: dict[str, list[WeightedSums]] = {}

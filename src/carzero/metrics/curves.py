@@ -106,7 +106,7 @@ def reliability_curve(
         strategy: "uniform" for bins of equal width, "quantile" for bins of about equally many images.
 
     Raises:
-        ValueError: the scores are no probabilities.
+        ValueError: the scores are not probabilities.
     """
     truth, scores = check_arrays(y_true, y_score)
     known = ~np.isnan(truth[:, 0])

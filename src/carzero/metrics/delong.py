@@ -216,7 +216,7 @@ def normal_interval(
     Quantiles are normal, or Student's t where degrees of freedom are given.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"The confidence is no probability; got {confidence!r}; expected a number such as 0.95.")
+        raise ValueError(f"The confidence is not a probability; got {confidence!r}; expected a number such as 0.95.")
     level = (1 + confidence) / 2
     reach = se * (ndtri(level) if df is None else stdtrit(df, level))
     if scale == "plain":

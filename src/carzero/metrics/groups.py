@@ -112,7 +112,7 @@ def find_rarest(n_pos: ArrayLike, count: int = RAREST) -> NDArray[np.int64]:
 
 _NEGATION = "no "
 
-# "no finding" is no negation of a finding called "finding": it is asked in its own right.
+# "no finding" is not a negation of a finding called "finding": it is asked in its own right.
 _ASKED_BY_THEMSELVES = frozenset({"no finding", "no findings"})
 
 

@@ -91,7 +91,7 @@ def average_trials(
 
 
 def average_known(values: Floats) -> Floats:
-    """Mean over the first axis of what is no NaN; NaN where nothing is known."""
+    """Mean over the first axis of what is not NaN; NaN where nothing is known."""
     known = ~np.isnan(values)
     return divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
 
@@ -174,7 +174,7 @@ def count_trials(peaks: ArrayLike, boxes: ArrayLike, box_image: ArrayLike, box_c
         box_class: (B,) column of its class.
 
     Raises:
-        ValueError: shapes do not fit, an index is out of range, a box is turned over, or a trial's peak is no number.
+        ValueError: shapes do not fit, an index is out of range, a box is turned over, a trial's peak is not a number.
     """
     points = np.asarray(peaks, dtype=np.float64)
     if points.ndim != 3 or points.shape[2] != 2:

@@ -32,7 +32,7 @@ def newcombe_interval(
         confidence: of the interval.
 
     Raises:
-        ValueError: the confidence is no probability.
+        ValueError: the confidence is not a probability.
     """
     value, m, n = np.broadcast_arrays(*(np.asarray(each, dtype=np.float64) for each in (auroc, n_pos, n_neg)))
     return _find_ends(value, lambda at: _variance(at, m, n), confidence)
@@ -54,7 +54,7 @@ def newcombe_mean_interval(
         confidence: of the interval.
 
     Raises:
-        ValueError: the confidence is no probability.
+        ValueError: the confidence is not a probability.
     """
     m, n = (np.asarray(each, dtype=np.float64) for each in (n_pos, n_neg))
     low, high = _find_ends(np.asarray(mean), lambda at: _variance(at, m, n).sum() / m.size**2, confidence)
@@ -63,7 +63,7 @@ def newcombe_mean_interval(
 
 def _find_ends(value: Floats, variance: Callable[[Floats], Floats], confidence: float) -> tuple[Floats, Floats]:
     if not 0 < confidence < 1:
-        raise ValueError(f"The confidence is no probability; got {confidence!r}; expected a number such as 0.95.")
+        raise ValueError(f"The confidence is not a probability; got {confidence!r}; expected a number such as 0.95.")
     z = float(ndtri((1 + confidence) / 2))
     return _solve(value, variance, z, 0.0), _solve(value, variance, z, 1.0)
 

@@ -68,10 +68,10 @@ def to_interval(
         lower and upper ends, (...) each; NaN where the metric is, no round has a value, or fewer than two units are.
 
     Raises:
-        ValueError: the confidence is no probability, the kind is unknown, or "bca" lacks its jackknife.
+        ValueError: the confidence is not a probability, the kind is unknown, or "bca" lacks its jackknife.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"The confidence is no probability; got {confidence!r}; expected a number such as 0.95.")
+        raise ValueError(f"The confidence is not a probability; got {confidence!r}; expected a number such as 0.95.")
     if kind not in ("percentile", "bca", "basic") or (kind == "bca" and jackknife is None):
         raise ValueError(f"The kind of interval is unknown, or lacks its jackknife; got {kind!r}.")
     values, limits = np.asarray(value, dtype=np.float64), np.broadcast_to(units, samples.shape[:-1])

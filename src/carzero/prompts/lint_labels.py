@@ -15,7 +15,7 @@ from carzero.text.cleaning import clean_text, split_words
 
 @dataclass(frozen=True, slots=True)
 class NotFinding:
-    """A kind of label that is no finding.
+    """A kind of label that is not a finding.
 
     Attributes:
         kind: its name.
@@ -51,7 +51,7 @@ _KINDS = (
             r"exclude|(?:the findings are )?(?:unchanged|stable)|suboptimal(?: study| quality)?|poor quality|uncertain"
             r"|unknown|undetermined|technically limited|rotated|follow up|comparison"
         ),
-        "one film does not show it",
+        "one image does not show it",
         "leave the label out",
     ),
     NotFinding(
@@ -86,14 +86,14 @@ _KINDS = (
         "procedure",
         "note",
         re.compile(r".*\b(?:surgery|\w+ectomy|sternotomy|thoracotomy|radiotherapy|transplant\w*)\b.*"),
-        "a film shows traces of it at most",
+        "an image shows traces of it at most",
         "ask for the trace, such as sternotomy wires",
     ),
 )
 
 
 def match_not_finding(name: str, asked: Sequence[str] = ()) -> NotFinding | None:
-    """Returns the kind of a label that is no finding, or None.
+    """Returns the kind of a label that is not a finding, or None.
 
     Args:
         name: the label, cleaned: lower case, single blanks.

@@ -111,6 +111,6 @@ def lint_tokens(label: str, prompt: str, tokenizer: PreTrainedTokenizerBase) -> 
         message = describe(
             f"The tokenizer breaks a word into more than {MOST_PIECES} pieces; these weights hardly know it",
             got=broken,
-            then="use a plainer word, or measure on labelled films before trusting the score",
+            then="use a plainer word, or measure on labelled images before trusting the score",
         )
         yield LintFinding("warning", "broken-word", label, prompt, message)

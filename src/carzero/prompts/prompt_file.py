@@ -19,7 +19,7 @@ def load_mapping(path: str | Path) -> dict[str, object]:
     """Reads a JSON or YAML file that holds one mapping of texts.
 
     Raises:
-        PromptError: the file cannot be read, repeats a key, has aliases, or is no mapping of texts.
+        PromptError: the file cannot be read, repeats a key, has aliases, or is not a mapping of texts.
     """
     import yaml
 
@@ -38,7 +38,7 @@ def load_mapping(path: str | Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise PromptError(
             describe(
-                f"The prompt file {path} is no mapping",
+                f"The prompt file {path} is not a mapping",
                 got=type(content).__name__,
                 expected='{"label": ["There is ...", ...], ...}',
             )

@@ -33,7 +33,7 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright
         outright: whether it is a name, not an anatomy and what is said of it: "not large" denies no effusion.
 
     Returns:
-        Presence, or "skipped" where nothing is asserted of this film ("history of", "if").
+        Presence, or "skipped" where nothing is asserted of this image ("history of", "if").
     """
     if clause.tokens[clause.end - 1] == "?" and {",", "("}.isdisjoint(clause.tokens[end : clause.end]):
         return "uncertain"

@@ -45,7 +45,7 @@ class RuleAligner:
 def find_findings(text: str) -> list[ReportFinding]:
     """The findings of a report, in the order of its sentences.
 
-    Sections that do not describe the film are left out, and so is what is not English: a report of which half the
+    Sections that do not describe the image are left out, and so is what is not English: a report of which half the
     sentences are not, and single sentences of another one.
     """
     return _read(text) or []

@@ -51,7 +51,7 @@ def find_headings(text: str) -> Iterator[Heading]:
 
 
 def is_describing(words: Sequence[str]) -> bool | None:
-    """True for a heading of what the film shows, False for another, None for words that are no heading.
+    """True for a heading of what the image shows, False for another, None for words that are not headings.
 
     Args:
         words: in lower case.
@@ -223,7 +223,7 @@ class Section:
         name: its heading in lower case; "" for text under no heading.
         start: first character of the text under the heading.
         end: behind its last character.
-        describes: whether it says what the film shows, not why or how it was taken.
+        describes: whether it says what the image shows, not why or how it was taken.
     """
 
     name: str
@@ -235,7 +235,7 @@ class Section:
 def find_sections(text: str) -> list[Section]:
     """Finds the sections of a report.
 
-    "INDICATION" and other sections that do not describe the film end at a blank line; what follows without a heading
+    "INDICATION" and other sections that do not describe the image end at a blank line; what follows without a heading
     describes it. A single line without a full stop above the first heading is a title ("CHEST FOR PNEUMONIA").
 
     Returns:
@@ -296,7 +296,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def described_spans(text: str) -> list[tuple[int, int]]:
-    """Like `sentence_spans`, of the sections that describe the film only."""
+    """Like `sentence_spans`, of the sections that describe the image only."""
     return [span for span, section in _cut(text) if section.describes]
 
 
@@ -313,7 +313,7 @@ def _cut(text: str) -> Iterator[tuple[tuple[int, int], Section]]:
 
 
 def select_sections(text: str) -> tuple[str, str]:
-    """Returns (impression, findings) of a report: what describes the film, under the one kind of heading or any other.
+    """Returns (impression, findings) of a report: what describes the image, under the one kind of heading or any other.
 
     An indication ("rule out pneumonia"), a comparison or a technique says nothing of what is seen; a model that learns
     from them learns the referrer's question. A text without headings is all findings.
@@ -328,7 +328,7 @@ def select_sections(text: str) -> tuple[str, str]:
 
 
 def select_sentences(text: str) -> list[str]:
-    """Returns what a report says of the film, sentence by sentence, the impression first."""
+    """Returns what a report says of the image, sentence by sentence, the impression first."""
     cut = [(span, _is_impression(section)) for span, section in _cut(text) if section.describes]
     return [
         " ".join(plain_text(text[start:end]).text.split())
@@ -348,7 +348,7 @@ def split_sentences(text: str) -> list[str]:
 def _cut_section(text: str, heading: Heading, end: int) -> Iterator[Section]:
     """A section, and what stands behind it under no heading.
 
-    A section that does not describe the film ends at a blank line. A comparison whose heading stands within a line
+    A section that does not describe the image ends at a blank line. A comparison whose heading stands within a line
     ("FINDINGS: Comparison: None. The heart ...") ends with its first sentence.
     """
     if not heading.name or is_describing(re.findall(r"[a-z]+", heading.name)):

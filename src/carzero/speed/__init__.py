@@ -1,4 +1,4 @@
-"""How fast this machine scores pictures: the parts by themselves, and all of it from files."""
+"""How fast this machine scores images: the parts by themselves, and all of it from files."""
 
 from carzero.speed.run import SpeedResult, SpeedRun
 from carzero.speed.timing import SpeedRow

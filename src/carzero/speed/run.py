@@ -18,7 +18,7 @@ from carzero.weights.source import WeightsSource
 NOTES = (
     "The image tower is timed bare, on tensors in memory; scoring is the tower, the alignment with prompts encoded "
     "beforehand, and pooling, on the same tensors. A ratio compares the two within one turn.",
-    "Read: decoding, checks and resizing, by processes on all cores, of the bundled film at 1,024 px; its "
+    "Read: decoding, checks and resizing, by processes on all cores, of the bundled image at 1,024 px; its "
     "files lie in the system's cache.",
     "End to end: PNG files in, scores out, as `carzero predict` does it; reading runs beside scoring.",
 )
@@ -106,16 +106,16 @@ class SpeedRun:
             list_reading,
             list_scoring,
             load_classifiers,
-            write_films,
+            write_images,
         )
 
         prompt_sets = {count: build_prompts(count) for count in self.prompts}
         classifiers = load_classifiers(self.weights, self.dtypes, self.device)
         with tempfile.TemporaryDirectory(prefix="carzero-speed-") as folder, Readers(isolated=True) as readers:
-            films = write_films(Path(folder), max(_READ_ITEMS, 2 * self.batch_size))
-            tasks = list_reading(classifiers[0], films, readers)
+            images = write_images(Path(folder), max(_READ_ITEMS, 2 * self.batch_size))
+            tasks = list_reading(classifiers[0], images, readers)
             for classifier in classifiers:
-                tasks += list_scoring(classifier, prompt_sets, films["PNG"], readers, self.batch_size, len(tasks))
+                tasks += list_scoring(classifier, prompt_sets, images["PNG"], readers, self.batch_size, len(tasks))
             total = len(tasks) * self.turns
             seconds = time_in_turns(tasks, self.turns, advance=lambda done, failed: advance(done, failed, total))
         return SpeedResult(

@@ -31,7 +31,7 @@ from carzero.weights.source import DEMO, WeightsSource, example_film
 
 
 def list_reading(
-    classifier: ZeroShotClassifier, films: Mapping[str, Sequence[ImageItem]], readers: Readers
+    classifier: ZeroShotClassifier, images: Mapping[str, Sequence[ImageItem]], readers: Readers
 ) -> list[Task]:
     """Reading of each format to grey levels of the model's size, as prediction does it."""
     transform = PixelTransform.of(classifier.processor.image_processor)
@@ -39,13 +39,13 @@ def list_reading(
     def read(items: Sequence[ImageItem]) -> None:
         _exhaust(load_ahead(items, readers, batch_size=len(items), transform=transform, in_order=False))
 
-    return [Task(f"read {name}", "", len(items), partial(read, items)) for name, items in films.items()]
+    return [Task(f"read {name}", "", len(items), partial(read, items)) for name, items in images.items()]
 
 
 def list_scoring(
     classifier: ZeroShotClassifier,
     prompt_sets: Mapping[int, PromptSet],
-    films: Sequence[ImageItem],
+    images: Sequence[ImageItem],
     readers: Readers,
     batch_size: int,
     first: int,
@@ -55,13 +55,13 @@ def list_scoring(
     Args:
         classifier: with weights in one precision.
         prompt_sets: by number of prompts.
-        films: files for the last task.
+        images: files for the last task.
         readers: read them.
         batch_size: images in one pass.
         first: place of the first task in the list it is put into.
     """
-    film = classifier.processor.image_processor.to_pixel_values(load_image(films[0].image))
-    pixels = film.expand(batch_size, *film.shape).contiguous()
+    image = classifier.processor.image_processor.to_pixel_values(load_image(images[0].image))
+    pixels = image.expand(batch_size, *image.shape).contiguous()
     tower = _tower_task(classifier, pixels)
     base = None if tower is None else first
     banks = {count: classifier.encode_prompts(prompt_set) for count, prompt_set in prompt_sets.items()}
@@ -71,8 +71,8 @@ def list_scoring(
             Task(f"score, {count} prompts", classifier.dtype, batch_size, _score(classifier, pixels, bank), base)
         )
     count, bank = next(iter(banks.items()))
-    work = partial(_predict, classifier, films, bank, readers, batch_size)
-    tasks.append(Task(f"PNG to scores, {count} prompts", classifier.dtype, len(films), work, base))
+    work = partial(_predict, classifier, images, bank, readers, batch_size)
+    tasks.append(Task(f"PNG to scores, {count} prompts", classifier.dtype, len(images), work, base))
     return tasks
 
 
@@ -101,12 +101,12 @@ def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBan
 
 def _predict(
     classifier: ZeroShotClassifier,
-    films: Sequence[ImageItem],
+    images: Sequence[ImageItem],
     bank: PromptBank[object],
     readers: Readers,
     batch_size: int,
 ) -> None:
-    _exhaust(classifier.stream(films, bank, batch_size=batch_size, readers=readers, in_order=False))
+    _exhaust(classifier.stream(images, bank, batch_size=batch_size, readers=readers, in_order=False))
 
 
 def _exhaust(results: Iterable[object]) -> None:
@@ -179,8 +179,8 @@ _SIDE_PX = 1024
 _BITS = 12
 
 
-def write_films(folder: Path, count: int) -> dict[str, list[ImageItem]]:
-    """Writes the bundled film in each format, `count` files each, with a longer side of 1,024 px.
+def write_images(folder: Path, count: int) -> dict[str, list[ImageItem]]:
+    """Writes the bundled image in each format, `count` files each, with a longer side of 1,024 px.
 
     Args:
         folder: an empty one.
@@ -189,11 +189,11 @@ def write_films(folder: Path, count: int) -> dict[str, list[ImageItem]]:
     Returns:
         items by format: 8-bit PNG, 8-bit JPEG of quality 95, and 12-bit DICOM, uncompressed.
     """
-    grey = _load_film()
+    grey = _load_image()
     writers = {"PNG": _write_png, "JPEG": _write_jpeg, "DICOM": _write_dicom}
     items: dict[str, list[ImageItem]] = {}
     for name in FORMATS:
-        paths = [folder / f"film_{number}.{name.lower()}" for number in range(count)]
+        paths = [folder / f"image_{number}.{name.lower()}" for number in range(count)]
         writers[name](paths[0], grey)
         for path in paths[1:]:
             path.write_bytes(paths[0].read_bytes())
@@ -201,12 +201,12 @@ def write_films(folder: Path, count: int) -> dict[str, list[ImageItem]]:
     return items
 
 
-def _load_film() -> NDArray[np.float32]:
+def _load_image() -> NDArray[np.float32]:
     """(height, width) grey levels in [0, 255]."""
-    film = Image.fromarray(load_radiograph(example_film()).pixels)
-    scale = _SIDE_PX / max(film.size)
-    size = (round(film.width * scale), round(film.height * scale))
-    return np.asarray(film.resize(size, Image.Resampling.BOX), dtype=np.float32)
+    image = Image.fromarray(load_radiograph(example_film()).pixels)
+    scale = _SIDE_PX / max(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    return np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32)
 
 
 def _write_png(path: Path, grey: NDArray[np.float32]) -> None:

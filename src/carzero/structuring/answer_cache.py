@@ -68,7 +68,7 @@ class AnswerCache:
         path: the file; made, readable by its owner alone, where there is none. It quotes from the reports.
 
     Raises:
-        TableError: the file is no such cache, is damaged, or cannot be opened or made.
+        TableError: the file is not such a cache, is damaged, or cannot be opened or made.
     """
 
     def __init__(self, path: Path) -> None:

@@ -64,7 +64,7 @@ class LanguageModelAligner:
         self._has_connected = False
 
     async def align(self, report_id: str, text: str) -> Outcome:
-        """Aligns one report. Only its sentences that describe the film are sent: no history, no indication.
+        """Aligns one report. Only its sentences that describe the image are sent: no history, no indication.
 
         Raises:
             LanguageModelError: the server is out of order, not just for this report.

@@ -58,7 +58,7 @@ def load_report_rows(
         columns: of a table: name in our schema to name in the file, such as {"text": "report"}.
 
     Returns:
-        the rows, and "name: reason" of each file that is no report.
+        the rows, and "name: reason" of each file that is not a report.
 
     Raises:
         TableError: as `load_table_rows`; or a release that cannot be read.
@@ -198,7 +198,7 @@ def _cells(column: pd.Series) -> list[object]:
 
 
 def _plain(value: object) -> object:
-    """A cell as JSON can hold it: None for what is no number, whole numbers without a point, lists for arrays."""
+    """A cell as JSON can hold it: None for what is not a number, whole numbers without a point, lists for arrays."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
@@ -219,7 +219,7 @@ def load_aligned(path: Path) -> list[AlignedReport]:
     """Reads the output of `carzero reports align`; a report that stands in several rows (several images) once.
 
     Raises:
-        TableError: the file cannot be read, a line is no aligned row, one report has two texts, or there is none.
+        TableError: the file cannot be read, a line is not an aligned row, one report has two texts, or there is none.
     """
     reports: dict[str, AlignedReport] = {}
     try:
@@ -250,7 +250,7 @@ def _read_line(path: Path, number: int, line: bytes) -> AlignedReport:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TableError(
             describe(
-                f"Line {number} of {path} is no aligned report",
+                f"Line {number} of {path} is not an aligned report",
                 got=line[:100],
                 expected="a line of carzero reports align's output",
                 then="align the reports first",
@@ -271,5 +271,5 @@ def _read_finding(entry: Mapping[str, object]) -> ReportFinding:
 def _text(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
+        raise TypeError(f"{name} is not text")
     return value

@@ -51,7 +51,7 @@ class RowCounts:
     listed: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, report_id: str, backend: str, reason: str) -> None:
-        """Counts a row. A report without text is no failure of the model, so it is not listed."""
+        """Counts a row. A report without text is not a failure of the model, so it is not listed."""
         self.backends[backend] += 1
         if reason:
             self.reasons[reason] += 1
@@ -204,7 +204,7 @@ class AlignmentRun:
 
         Raises:
             CARZeroError: settings that cannot work, another run's rows in the way, a server out of order. What was done
-                is kept for `resume`. A report that the model cannot align is no error: the rules align it, and it
+                is kept for `resume`. A report that the model cannot align is not an error: the rules align it, and it
                 is counted and listed.
         """
         check_output(self.out, (".jsonl",))

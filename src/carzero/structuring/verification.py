@@ -56,7 +56,7 @@ class CheckedAnswer:
 def check_claims(claims: Sequence[Claim], report: str) -> CheckedAnswer:
     """Keeps of a model's claims what the report bears out.
 
-    The quoted sentence must stand in the report, blanks and case apart, where the report describes the film; which
+    The quoted sentence must stand in the report, blanks and case apart, where the report describes the image; which
     place that is is found here, not believed. The finding must be in that sentence, by the vocabulary or by its own
     words; so must place, side and severity, which are emptied otherwise.
 
@@ -91,7 +91,7 @@ class _DroppedError(Exception):
 
 
 class _Described:
-    """The sentences of a report that describe the film, and what the rules find in them."""
+    """The sentences of a report that describe the image, and what the rules find in them."""
 
     def __init__(self, report: str) -> None:
         self.report = report

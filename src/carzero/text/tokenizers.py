@@ -54,7 +54,7 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
         lowercase: lower-case words first. CARZero's cleaning already did, so it matters to other callers only.
 
     Raises:
-        WeightsError: the file is no such vocabulary.
+        WeightsError: the file is not such a vocabulary.
     """
     try:
         pieces = vocabulary.read_text(encoding="utf-8").splitlines()
@@ -64,7 +64,7 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
     if lacking:
         raise WeightsError(
             describe(
-                f"{vocabulary} is no BERT vocabulary",
+                f"{vocabulary} is not a BERT vocabulary",
                 got=f"a file without {', '.join(lacking)}",
                 expected="one word piece a line, special tokens included",
                 then="give the vocab.txt or tokenizer.json that belongs to the weights",
@@ -151,7 +151,7 @@ def continuation_pieces(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
 
     Returns:
         (vocabulary,) bool. WordPiece marks continuations ("##ing"); byte-pair and SentencePiece vocabularies mark
-        beginnings instead ("Ġword", "▁word"), and every unmarked piece that is no special token continues.
+        beginnings instead ("Ġword", "▁word"), and every unmarked piece that is not a special token continues.
     """
     pieces = [str(tokenizer.convert_ids_to_tokens(index)) for index in range(len(tokenizer))]
     special = set(tokenizer.all_special_tokens)

@@ -142,7 +142,7 @@ def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any
             describe(f"The recipe {path} cannot be read", got=str(error).splitlines()[0], expected="a YAML file")
         ) from error
     if not isinstance(content, dict):
-        raise ConfigurationError(describe(f"The recipe {path} is no mapping", got=type(content).__name__))
+        raise ConfigurationError(describe(f"The recipe {path} is not a mapping", got=type(content).__name__))
     for name, value in (overrides or {}).items():
         _set(content, name, value)
     try:

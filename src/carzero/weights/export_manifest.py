@@ -56,7 +56,7 @@ class Calibration(_Record):
     """What an int8 graph's ranges were read from.
 
     Attributes:
-        pictures: how many images.
+        images: how many images.
         pictures_sha256: SHA-256 of their pixel values as the model sees them.
         prompts_sha256: of the prompt set that was asked meanwhile.
     """
@@ -70,7 +70,7 @@ class Accuracy(_Record):
     """The exported graph beside the torch model in float32, measured when it was exported.
 
     Attributes:
-        pictures: how many images both scored, and none of them served the calibration.
+        images: how many images both scored, and none of them served the calibration.
         of: what the images were.
         prompts: how many prompts were asked.
         largest_logit_difference: largest absolute difference of a raw logit.
@@ -180,7 +180,7 @@ def hash_graphs(folder: str | Path) -> str:
     """SHA-256 of the graphs' files one after another in the order of their names: all that scores depend on.
 
     Raises:
-        WeightsError: the folder is no whole export.
+        WeightsError: the folder is not a whole export.
     """
     digest = hashlib.sha256()
     for name in load_manifest(folder).graph_files:

@@ -239,7 +239,7 @@ def is_demo(sha256: str) -> bool:
 
 
 def example_film() -> Path:
-    """Path of the bundled chest radiograph: RG1 of the package pydicom-data (MIT), a CR film as lossy JPEG 2000."""
+    """Path of the bundled chest radiograph: RG1 of the package pydicom-data (MIT), a CR image as lossy JPEG 2000."""
     return _ASSETS / "example" / "chest.dcm"
 
 

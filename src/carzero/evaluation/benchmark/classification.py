@@ -274,7 +274,7 @@ def benchmark_images(
 
     Raises:
         CARZeroError: images are missing and that is not allowed, or settings that cannot work. An image that cannot
-            be read is no error: it is left out, and listed in the result.
+            be read is not an error: it is left out, and listed in the result.
     """
     truth = dataset.load(labels)
     found = find_images(images, truth.ids, dataset.to_id)

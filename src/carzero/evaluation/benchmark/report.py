@@ -49,7 +49,7 @@ _SPANS = {
 }
 
 _CAPTIONS = {
-    "forest": "Value and 95 % interval of each class (positives/pictures; hits/trials in the pointing game).",
+    "forest": "Value and 95 % interval of each class (positives/images; hits/trials in the pointing game).",
     "roc": "ROC curve of each class.",
     "precision_recall": "Precision-recall curve of each class; the baseline is the share of positives.",
     "reliability": "Probabilities against what came true, in ten bins of equal width.",
@@ -70,7 +70,7 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(_describe_run(manifest))}</p>',
         '<p class="note">Research software, not for clinical use. Scores are raw logits; they rank images within a '
-        "class and are no probabilities unless a calibration is stated.</p>",
+        "class and are not probabilities unless a calibration is stated.</p>",
         "<h2>Result</h2>",
         _build_table(result, task),
         _build_published(task, dataset),

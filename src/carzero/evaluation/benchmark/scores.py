@@ -35,7 +35,7 @@ def load_set_scores(path: Path, dataset: PublicDataset, image_list: Path | None 
         image_list: what the rows of the released form are; refused beside a table that says so itself.
 
     Raises:
-        TableError: classes are missing, a score is no number, images repeat, or rows and list differ in number.
+        TableError: classes are missing, a score is not a number, images repeat, or rows and list differ in number.
     """
     import pandas as pd
 
@@ -186,7 +186,7 @@ def _to_numbers(frame: pd.DataFrame, columns: Sequence[str], name: str) -> NDArr
     try:
         values = frame[list(columns)].to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise TableError(describe(f"{name} holds scores that are no numbers", got=str(error))) from error
+        raise TableError(describe(f"{name} holds scores that are not numbers", got=str(error))) from error
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         raise TableError(

@@ -74,7 +74,7 @@ def load_onnx_graph(path: Path) -> OnnxGraph:
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        WeightsError: the file is no such graph, or asks for data outside its own data file.
+        WeightsError: the file is not such a graph, or asks for data outside its own data file.
     """
     onnx, onnxruntime = require_onnxruntime()
     try:
@@ -102,7 +102,7 @@ def load_openvino_graph(path: Path, dtype: str) -> OpenVINOGraph:
     Raises:
         MissingExtraError: OpenVINO is not installed.
         ConfigurationError: this machine does not compute bfloat16.
-        WeightsError: the file is no such graph.
+        WeightsError: the file is not such a graph.
     """
     core = require_openvino().Core()
     if dtype == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -82,7 +82,7 @@ class ParallelRun:
 
         Raises:
             CARZeroError: settings that cannot work, another run's folder, or a cluster that cannot do the work. Broken
-                images and dying workers are no error here.
+                images and dying workers are not an error here.
         """
         _check_items(self.items)
         size = self.part_size or choose_part_size(len(self.items))

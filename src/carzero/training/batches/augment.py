@@ -62,7 +62,7 @@ class JointVariation(Variation):
 
     def apply(self, grey: Tensor, pixels: PixelSection) -> Tensor:
         """See `augment`."""
-        # The sampling grid moves against the picture: a smaller grid enlarges, and covers just the crop.
+        # The sampling grid moves against the image: a smaller grid enlarges, and covers just the crop.
         zoom = pixels.crop_px / pixels.resize_px / self.zoom
         cosine, sine = self.angle.cos() * zoom, self.angle.sin() * zoom
         side = torch.where(self.mirrored, -1.0, 1.0)

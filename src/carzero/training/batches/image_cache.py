@@ -21,7 +21,7 @@ from carzero.training.distributed import DistributedContext
 _BATCH = 32
 
 
-def save_films(
+def save_images(
     paths: Sequence[str], resize_px: int, folder: Path, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Path:
     """Reads images into one file of squares, resize_px^2 bytes each, unless it is there already.
@@ -51,8 +51,8 @@ def save_films(
     return file
 
 
-class Films:
-    """Squares of images, mapped from a file of `save_films`; of N images only those asked for are in memory.
+class CachedImages:
+    """Squares of images, mapped from a file of `save_images`; of N images only those asked for are in memory.
 
     Args:
         file: the file; its name tells its content.
@@ -71,28 +71,28 @@ class Films:
         return torch.from_numpy(self._squares[np.array(places, dtype=np.int64)])
 
 
-def share_films(
+def share_images(
     paths: Sequence[str],
     rows: NDArray[np.int64],
     resize_px: int,
     folder: Path,
     context: DistributedContext,
     progress: Callable[[int, int], None],
-) -> Films:
+) -> CachedImages:
     """Squares of some rows of a table: the main process reads them, then all processes map its file.
 
     Args:
         paths: of all rows of the table.
         rows: those that are needed.
         resize_px: side of the squares.
-        folder: see `save_films`.
+        folder: see `save_images`.
         context: tells the main process.
-        progress: see `save_films`; called in the main process.
+        progress: see `save_images`; called in the main process.
     """
     needed = [paths[row] for row in rows]
     with context.main_first():
-        file = save_films(needed, resize_px, folder, progress)
-    return Films(file, resize_px, {int(row): place for place, row in enumerate(rows)})
+        file = save_images(needed, resize_px, folder, progress)
+    return CachedImages(file, resize_px, {int(row): place for place, row in enumerate(rows)})
 
 
 def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: Callable[[int, int], None]) -> list[str]:

@@ -17,7 +17,7 @@ from carzero.model import ImageFeatures, TextFeatures
 from carzero.processing import CARZeroProcessor
 from carzero.training.batches.augment import Variation, augment, draw_variation, normalise
 from carzero.training.batches.feature_cache import ImageFeatureCache, TextFeatureCache
-from carzero.training.batches.image_cache import Films
+from carzero.training.batches.image_cache import CachedImages
 from carzero.training.batches.sampler import StepRows, generator_for, torch_generator_for
 from carzero.training.batches.statements import SentenceBatch, Statements
 from carzero.training.distributed import DistributedContext
@@ -84,7 +84,7 @@ class ImageInputs:
     """Images of a run.
 
     Args:
-        films: their squares.
+        cached: their squares.
         pixels: sizes, mean and standard deviation, variation.
         seed: of the variation.
         device: where pixel values are made.
@@ -93,14 +93,14 @@ class ImageInputs:
 
     def __init__(
         self,
-        films: Films,
+        cached: CachedImages,
         pixels: PixelSection,
         *,
         seed: int,
         device: torch.device,
         mirrorable: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._films, self._pixels, self._seed, self._device = films, pixels, seed, device
+        self._cached, self._pixels, self._seed, self._device = cached, pixels, seed, device
         self._mirrorable = mirrorable
         self._mean, self._std = pixels.image_mean, pixels.image_std
         self._frozen: list[ImageFeatureCache] = []
@@ -187,7 +187,7 @@ class ImageInputs:
         """Pixel values of images as they are, whether or not a frozen tower has seen them."""
         size = self._pixels.crop_px
         start = round((self._pixels.resize_px - size) / 2)
-        squares = self._films.load(rows).to(self._device).float()
+        squares = self._cached.load(rows).to(self._device).float()
         return normalise(squares[:, start : start + size, start : start + size], self._mean, self._std)
 
     def _freeze_variation(
@@ -221,7 +221,7 @@ class ImageInputs:
         return generator_for(self._seed, _VIEWS, step).integers(0, self._pixels.versions + 1, count)
 
     def _vary(self, rows: NDArray[np.int64], variation: Variation) -> Tensor:
-        grey = augment(self._films.load(rows).to(self._device).float(), self._pixels, variation)
+        grey = augment(self._cached.load(rows).to(self._device).float(), self._pixels, variation)
         return normalise(grey, self._mean, self._std)
 
     def _load_frozen(self, rows: NDArray[np.int64], versions: NDArray[np.int64]) -> ImageFeatures:
@@ -243,7 +243,7 @@ class ImageInputs:
             kept: those that the draw would have mirrored, and that may not be.
         """
         pixels = self._pixels.model_dump(mode="json", exclude={"versions"})
-        content: list[object] = [tower, self._films.name, pixels, self._mean, self._std, version, rows.tolist()]
+        content: list[object] = [tower, self._cached.name, pixels, self._mean, self._std, version, rows.tolist()]
         if kept is not None and len(kept):
             content.append({"never mirrored": kept.tolist()})
         return folder / f"features-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.safetensors"

@@ -141,7 +141,7 @@ def _check_patches(config: PreTrainedConfig, crop_px: int) -> None:
     if isinstance(patch, int) and crop_px % patch:
         raise ConfigurationError(
             describe(
-                "The crop is no whole number of the image tower's patches",
+                "The crop is not a whole number of the image tower's patches",
                 got=f"pixels.crop_px: {crop_px}, patches of {patch}",
                 expected=f"a multiple of {patch}",
             )

@@ -137,7 +137,7 @@ def start_vision(start: VisionStart, crop_px: int) -> tuple[PreTrainedConfig, Pr
 
     Raises:
         ConfigurationError: fields do not fit each other.
-        WeightsError: `start` is no name in `VISION_STARTS`, and nothing is found under it.
+        WeightsError: `start` is not a name in `VISION_STARTS`, and nothing is found under it.
     """
     if start.start in VISION_STARTS:
         model = VISION_STARTS[start.start](start)
@@ -160,7 +160,7 @@ def start_text(
 
     Raises:
         ConfigurationError: fields do not fit each other, or there is no tokenizer.
-        WeightsError: `start` is no name in `TEXT_STARTS`, and nothing is found under it.
+        WeightsError: `start` is not a name in `TEXT_STARTS`, and nothing is found under it.
     """
     if start.start in TEXT_STARTS:
         model, tokenizer = TEXT_STARTS[start.start](start, texts)

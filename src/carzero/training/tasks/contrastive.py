@@ -13,7 +13,7 @@ from carzero.data.pairs import PairTable
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.alignment import find_alignment
-from carzero.training.batches.image_cache import share_films
+from carzero.training.batches.image_cache import share_images
 from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
 from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
 from carzero.training.batches.statements import FindingStatements, ReportStatements, to_sentences
@@ -68,9 +68,9 @@ class ContrastiveTask:
         self._objective = ContrastiveObjective(self.model, recipe.loss, recipe.optimiser, recipe.memory)
         self.all_used = uses_every_parameter(self.model.config)
         rows = np.unique(np.concatenate([selection.trained, selection.validated_rows]))
-        films = share_films(table.images, rows, recipe.pixels.resize_px, cache, context, observer.count_images)
+        cached = share_images(table.images, rows, recipe.pixels.resize_px, cache, context, observer.count_images)
         images = ImageInputs(
-            films, recipe.pixels, seed=recipe.seed, device=context.device, mirrorable=statements.mirrorable
+            cached, recipe.pixels, seed=recipe.seed, device=context.device, mirrorable=statements.mirrorable
         )
         texts = TextInputs(self._processor, context.device)
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)

@@ -18,7 +18,7 @@ from carzero.errors import ConfigurationError, describe
 from carzero.images import PixelTransform
 from carzero.model.vision import fit_positions, sine_cosine_positions
 from carzero.processing import CARZeroImageProcessor
-from carzero.training.batches.image_cache import share_films
+from carzero.training.batches.image_cache import share_images
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.batches.sampler import seed_torch, torch_generator_for
 from carzero.training.distributed import DistributedContext
@@ -33,7 +33,7 @@ def build_autoencoder(recipe: ImagePretrainRecipe) -> ViTMAEForPreTraining:
     """Builds encoder and decoder; random numbers come from torch's global generator.
 
     Raises:
-        ConfigurationError: the start is no ViT, or sizes do not fit each other.
+        ConfigurationError: the start is not a ViT, or sizes do not fit each other.
         WeightsError: the start cannot be loaded.
     """
     crop_px, encoder = recipe.pixels.crop_px, None
@@ -146,8 +146,8 @@ def pretrain_image(
         seed_torch(recipe.seed)
         model = build_autoencoder(recipe)
         rows = np.union1d(trained, validated)
-        films = share_films(table.images, rows, recipe.pixels.resize_px, folder, context, observer.count_images)
-        images = ImageInputs(films, recipe.pixels, seed=recipe.seed, device=context.device)
+        cached = share_images(table.images, rows, recipe.pixels.resize_px, folder, context, observer.count_images)
+        images = ImageInputs(cached, recipe.pixels, seed=recipe.seed, device=context.device)
         data = MaskedImages(images, recipe, model.vit.embeddings.patch_embeddings.num_patches, context)
         objective = MaskedObjective(model, measure_reconstruction, recipe, recipe.memory.image_block)
         return PretrainingTask(recipe, context, objective, data, trained, validated)

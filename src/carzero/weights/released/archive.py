@@ -152,7 +152,7 @@ def _is_stored(member: zipfile.ZipInfo) -> bool:
 
 
 def _check_is_archive(path: Path) -> None:
-    """Says what a file is that is no zip archive, by its first bytes."""
+    """Says what a file is that is not a zip archive, by its first bytes."""
     if path.is_dir():
         raise _not_released(path, "a folder (with Hugging Face weights there is nothing to convert)", _GET_CHECKPOINT)
     if not path.is_file():
@@ -196,7 +196,7 @@ def _recognise(head: bytes) -> tuple[str, str]:
 def _not_released(path: Path, what: str, then: str) -> CheckpointError:
     return CheckpointError(
         describe(
-            f"{path} is no released CARZero checkpoint: it is {what}",
+            f"{path} is not a released CARZero checkpoint: it is {what}",
             expected="a file that torch.save wrote (version 1.6 or later)",
             then=then,
         )

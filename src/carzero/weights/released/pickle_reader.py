@@ -190,7 +190,7 @@ def look_up(module: object, name: object) -> Name:
         UnsafeCheckpointError: the name is in no table; it is named in the message.
     """
     if not (type(module) is str and type(name) is str):
-        raise unsafe("an object under a name that is no text")
+        raise unsafe("an object under a name that is not text")
     module = _OLD_MODULES.get(module, module)
     key = (module, _OLD_NAMES.get((module, name), name))
     if key in BUILDERS or key in STORAGES or key in RECORDS or key in _MENTIONS:
@@ -336,7 +336,7 @@ class _Machine:
         if type(target) is Record:
             target.state = state
         elif type(target) is not dict:  # what a state dict carries beside its tensors (`_metadata`) is not needed
-            raise unsafe("a change to the inside of something that is no settings object")
+            raise unsafe("a change to the inside of something that is not a settings object")
 
     def refer(self, _: Any) -> None:
         match self._stack.pop():
@@ -345,7 +345,7 @@ class _Machine:
             ):
                 self.push(StorageRef(STORAGES[kind.module, kind.name], key, count))
             case _:
-                raise unsafe("something outside the file that is no tensor storage")
+                raise unsafe("something outside the file that is not a tensor storage")
 
 
 def _hashable(key: Any) -> Any:

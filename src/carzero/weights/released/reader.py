@@ -98,7 +98,7 @@ def _strip_prefix(tensors: Mapping[Any, Any]) -> dict[str, TensorRef]:
     for key, value in tensors.items():
         # Names reach terminals and reports, so they may not carry control characters.
         if not (type(key) is str and len(key) < 300 and key.isascii() and key.isprintable()):
-            raise damaged("a tensor's name is no plain text")
+            raise damaged("a tensor's name is not plain text")
         if type(value) is not TensorRef:
             raise damaged(f"{key} is a {type(value).__name__}, not a tensor")
         name = key.removeprefix(_PREFIX)
