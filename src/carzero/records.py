@@ -21,6 +21,33 @@ Pool = Literal["mean", "max"]  # how the logits of a label's prompts become one
 POOLS: tuple[Pool, ...] = ("mean", "max")
 
 
+@dataclass(frozen=True, slots=True)
+class MapKind:
+    """What the cells of a model's maps are, and how they may be drawn.
+
+    Attributes:
+        name: in one word, for files.
+        description: in a clause, for manifests and pages: what a cell is, and whether it says where only or also
+            whether.
+        scale: (low, high) of the cells over which every map is drawn and cut into boxes, whatever its own range, so
+            that maps of different findings and images compare and a finding that is absent stays pale; None: each map
+            has its own range.
+        scale_text: what the ends of `scale` are, for the legend.
+    """
+
+    name: str
+    description: str
+    scale: tuple[float, float] | None = None
+    scale_text: str = ""
+
+
+ATTENTION = MapKind(
+    "attention",
+    "attention of the finding's text on the image's patches, mean over heads and layers; it says where, not whether, "
+    "and peaks somewhere for an absent finding too",
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RadiographInfo:
     """What a file says about its radiograph, and what was found odd about it.

@@ -163,13 +163,15 @@ def test_it_is_exported_if_it_declares_tensors() -> None:
     writer = GraphWriter(model, processor, PromptSet.from_labels(LABELS), "onnx", "float32", baked=False)
     assert writer._encode()["pooled"].shape[0] == len(LABELS)
     without, processor = tiny_pair(alignment="toy")
-    with pytest.raises(ConfigurationError, match="cannot be exported; got 'toy'; expected simr or cosine"):
+    with pytest.raises(
+        ConfigurationError, match="cannot be exported; got 'toy'; expected simr or cosine or similarity_map"
+    ):
         GraphWriter(without, processor, PromptSet.from_labels(LABELS), "onnx", "float32", baked=False)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        ConfigurationError, match="alignment is not known; got 'dot'; expected one of simr, cosine, toy"
+        ConfigurationError, match="alignment is not known; got 'dot'; expected one of simr, cosine, similarity_map, toy"
     ):
         find_alignment("dot")
     config = tiny_config()

@@ -13,12 +13,29 @@ from carzero.model import CARZeroModel, CARZeroOutput, TextFeatures
 from carzero.model.alignment import ALIGNMENTS, Alignment
 from carzero.model.alignment import simr_scoring as scoring_module
 from carzero.model.alignment.image_memory import is_cheaper_moved
-from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts, collapse_padding
+from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts
+from carzero.model.alignment.text_memory import collapse_padding
 from carzero.model.text import count_words
 from tests.support.tiny import MAX_TEXT, build_model, random_inputs, tiny_config
 
 VARIANTS: dict[str, dict[str, Any]] = {
     **{kind: {"alignment": kind} for kind in ALIGNMENTS},
+    "both directions": {
+        "alignment": "similarity_map",
+        "alignment_options": {"directions": "both", "attention_temperature": 0.3},
+        "mask_padding": True,
+    },
+    "words alone": {
+        "alignment": "similarity_map",
+        "alignment_options": {"directions": "both", "global_token": False, "operation": "dot", "normalise_texts": True},
+        "mask_padding": True,
+    },
+    "image encoder": {
+        "alignment": "similarity_map",
+        "alignment_options": {"layer_norm": False},
+        "image_encoder_layers": 2,
+        "image_encoder_heads": 2,
+    },
     "linear head": {"score_head": "linear"},
     "masked padding": {"mask_padding": True},
     "projection": {"projection_dim": 32},

@@ -27,6 +27,14 @@ def features(dtype: torch.dtype, *, masked: bool) -> tuple[ImageFeatures, TextFe
     return images, TextFeatures(draw(TEXTS, WIDTH), draw(TEXTS, WORDS, WIDTH), mask)
 
 
+BOTH = {"alignment": "similarity_map", "alignment_options": {"directions": "both"}, "mask_padding": True}
+
+
+def t2i_reads_words(model: CARZeroModel) -> bool:
+    """Whether images read the words of texts: a cosine does not, nor a similarity map in one direction."""
+    return model.config.alignment == "simr" or model.config.alignment_options == BOTH["alignment_options"]
+
+
 def gradients(model: CARZeroModel, tile: int | None, dtype: torch.dtype, *, masked: bool) -> dict[str, torch.Tensor]:
     """Loss and every gradient, plainly through `align` (tile None) or in tiles."""
     images, texts = features(dtype, masked=masked)
@@ -39,7 +47,7 @@ def gradients(model: CARZeroModel, tile: int | None, dtype: torch.dtype, *, mask
     loss = model.compute_loss(aligned, match)
     loss.backward()
     leaves: dict[str, Any] = {"image": images.pooled, "patches": images.local, "text": texts.pooled}
-    if model.config.alignment == "simr":  # a cosine reads no words
+    if t2i_reads_words(model):
         leaves |= {"words": texts.local}
     found = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
     found |= {name: p.grad for name, p in model.alignment.named_parameters() if p.grad is not None}
@@ -55,8 +63,8 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2e-2}
 @pytest.mark.parametrize("tile", [1, 6, 10, 1000])
 @pytest.mark.parametrize(
     "fields",
-    [*({"alignment": kind} for kind in ALIGNMENTS), {"score_head": "linear"}, {"mask_padding": True}],
-    ids=[*ALIGNMENTS, "linear", "masked"],
+    [*({"alignment": kind} for kind in ALIGNMENTS), {"score_head": "linear"}, {"mask_padding": True}, BOTH],
+    ids=[*ALIGNMENTS, "linear", "masked", "both"],
 )
 def test_tiles_give_the_plain_loss_and_gradients(fields: dict[str, Any], tile: int, dtype: torch.dtype) -> None:
     model = build_model(tiny_config(dropout=0.0, **fields)).to(dtype).train()

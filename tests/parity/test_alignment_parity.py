@@ -129,11 +129,32 @@ def cosine(model: CARZeroModel, images: ImageFeatures, texts: TextFeatures, i: i
     return score, score, images.local[i] @ text / (images.local[i].norm(dim=-1) * text.norm())
 
 
-REFERENCES = {"simr": similarity, "cosine": cosine}
+def pool(model: CARZeroModel, query: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """One query on the tokens of one memory, all as they come: the score, and the cosines over the temperature."""
+    norm, temperature = model.alignment.norm, model.alignment.log_temperature.exp()[0]
+    asking = layer_norm(query, norm)
+    values = [x / x.norm() for x in (layer_norm(token, norm) for token in tokens)]
+    cosines = torch.stack([torch.dot(asking, value) / asking.norm() / temperature for value in values])
+    pooled = sum(weight * value for weight, value in zip(cosines.softmax(dim=0), values, strict=True))
+    return torch.dot(asking, pooled) / (asking.norm() * pooled.norm()) / temperature, cosines
+
+
+def similarity_map(model: CARZeroModel, images: ImageFeatures, texts: TextFeatures, i: int, t: int) -> Pair:
+    """A text pools an image's tokens; with both directions, an image pools the words of a text too."""
+    i2t, cosines = pool(model, texts.pooled[t], [images.pooled[i], *images.local[i]])
+    t2i = i2t
+    if model.alignment.options.directions == "both":
+        assert texts.mask is not None
+        t2i, _ = pool(model, images.pooled[i], [texts.pooled[t], *texts.local[t][texts.mask[t]]])
+    return i2t, t2i, cosines[1:]
+
+
+REFERENCES = {"simr": similarity, "cosine": cosine, "similarity_map": similarity_map}
 VARIANTS = [
     *((kind, {}) for kind in ALIGNMENTS),
     ("simr", {"score_head": "linear"}),
     ("cosine", {"logit_scale_init": 1.5}),
+    ("similarity_map", {"alignment_options": {"directions": "both", "temperature": 0.2}, "mask_padding": True}),
 ]
 
 

@@ -9,6 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from carzero.errors import ConfigurationError, describe
 from carzero.model.alignment import find_alignment
+from carzero.model.image_encoder import check_encoder
 
 # What transformers itself writes into a config.json or passes through a constructor beside declared fields.
 _HOUSEKEEPING = frozenset(
@@ -48,8 +49,14 @@ class CARZeroConfig(PreTrainedConfig):
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
         mask_padding: leave a text's padding out of its mean and of the alignment's memory, so that scores no longer
             depend on `max_text_length`. False in the released model, whose scores do.
-        alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2); or
-            "cosine", L2-normalised global features with a learned temperature (CLIP; the paper's Figure 1, left).
+        image_encoder_layers: layers of a small encoder behind the image tower and its projection, which attend over
+            all image tokens and are trained with the alignment (DINOv2's form); 0: none (the released model).
+        image_encoder_heads: its attention heads.
+        image_encoder_mlp_ratio: width of its feed-forward part, as a multiple of its own.
+        alignment: "simr", the paper's cross-attention similarity representation (Lai et al. 2024, section 3.2);
+            "cosine", L2-normalised global features with a learned temperature (CLIP; the paper's Figure 1, left); or
+            "similarity_map", the cosine of a text with what it pools by its cosines with the image's tokens.
+        alignment_options: options of that kind alone, by name: see its `options_type`.
         decoder_layers: L, layers of the shared SimR decoder.
         decoder_heads: attention heads of the decoder.
         decoder_ffn_dim: width of the decoder's feed-forward part.
@@ -79,7 +86,11 @@ class CARZeroConfig(PreTrainedConfig):
     max_text_length: int = 97
     summed_text_layers: int = 4
     mask_padding: bool = False
+    image_encoder_layers: int = 0
+    image_encoder_heads: int = 12
+    image_encoder_mlp_ratio: float = 4.0
     alignment: str = "simr"  # a key of `carzero.model.alignment.ALIGNMENTS`
+    alignment_options: dict[str, object] | None = None  # a dict once the constructor is done
     decoder_layers: int = 4
     decoder_heads: int = 4
     decoder_ffn_dim: int = 1024
@@ -104,6 +115,7 @@ class CARZeroConfig(PreTrainedConfig):
         self.vision_config = _to_config(self.vision_config, "vision_config", ViTConfig)
         self.text_config = _to_config(self.text_config, "text_config", BertConfig)
         self.score_head_dims = [int(width) for width in self.score_head_dims]
+        self.alignment_options = dict(self.alignment_options or {})
         super().__post_init__(**kwargs)
         self._check()
 
@@ -135,6 +147,9 @@ class CARZeroConfig(PreTrainedConfig):
                 )
             )
         alignment.check_config(self)
+        check_encoder(
+            self.image_encoder_layers, self.image_encoder_heads, self.image_encoder_mlp_ratio, self.hidden_size
+        )
         positions = getattr(self.text_config, "max_position_embeddings", None)
         if positions is not None and self.max_text_length > positions:
             raise ConfigurationError(

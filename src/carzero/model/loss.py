@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -50,6 +53,66 @@ def contrastive_loss(logits: Tensor, match: Tensor | None = None, known: Tensor 
     negative = ~match if known is None else ~match & known  # (I, T)
     positive = match if known is None else match & known
     return (_rows(logits, positive, negative) + _rows(logits.T, positive.T, negative.T)) / 2
+
+
+def multi_positive_loss(
+    logits: Tensor,
+    match: Tensor | None = None,
+    known: Tensor | None = None,
+    *,
+    rows: Literal["each", "sum"] = "each",
+    columns: Literal["each", "sum"] = "each",
+    eps: float = 1e-8,
+) -> Tensor:
+    """Half the sum of two contrasts in which an image has several sentences (RadZero's MP-NCE).
+
+    A sentence that holds for an image is contrasted over the images ("rows": one for each sentence) and over the
+    sentences ("columns"), and other right pairs of the same row or column are no rivals. The loss of a contrast is
+    `-log(share + eps)`, the share being `z / (all z + eps)` with `z` the exponential of a logit, computed by logarithms
+    so that no logit overflows. Unlike `contrastive_loss` it is a mean over pairs, so an image counts by its sentences.
+
+    Args:
+        logits: (I, T).
+        match: (I, T) bool or None, see `pairwise_loss`.
+        known: (I, T) bool or None, see `pairwise_loss`.
+        rows: "each" right pair has its own share; "sum": one share an image, that of its right pairs together in all
+            the rows of its sentences.
+        columns: likewise; with "sum" the right pairs of an image are shared out over its whole column. With "sum" an
+            image without a right sentence adds -log(eps), which has no gradient.
+        eps: see above.
+    """
+    if match is None:
+        match = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)  # (I, T)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    negative = ~match if known is None else ~match & known  # (I, T)
+    positive = match if known is None else match & known
+    over_images = torch.logaddexp(logits, _logsumexp(logits, negative, dim=0))  # (I, T) a pair and its rivals
+    over_texts = torch.logaddexp(logits, _logsumexp(logits, negative, dim=1))  # (I, T)
+    own = _logsumexp(logits, positive, dim=1)  # (I, 1) the right pairs of an image
+    if rows == "each":
+        row_loss = _log_loss(logits, over_images, eps)[positive]  # (right pairs,)
+    else:
+        row_loss = _log_loss(own, _logsumexp(over_images, positive, dim=1), eps)  # (I, 1)
+    if columns == "each":
+        column_loss = _log_loss(logits, over_texts, eps)[positive]  # (right pairs,)
+    else:
+        column_loss = _log_loss(own, _logsumexp(logits, positive | negative, dim=1), eps)  # (I, 1)
+    return (_mean(row_loss) + _mean(column_loss)) / 2
+
+
+def _logsumexp(logits: Tensor, chosen: Tensor, dim: int) -> Tensor:
+    """Over the chosen ones, the dimension kept; minus infinity where there are none."""
+    return logits.masked_fill(~chosen, float("-inf")).logsumexp(dim=dim, keepdim=True)
+
+
+def _log_loss(part: Tensor, whole: Tensor, eps: float) -> Tensor:
+    """`-log(e^part / (e^whole + eps) + eps)`."""
+    floor = part.new_full((), math.log(eps))
+    return -torch.logaddexp(part - torch.logaddexp(whole, floor), floor)
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(1, values.numel())
 
 
 def sigmoid_loss(logits: Tensor, match: Tensor, known: Tensor | None = None, *, smoothing: float = 0.0) -> Tensor:

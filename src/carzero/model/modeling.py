@@ -22,6 +22,7 @@ from carzero.model.features import (
     TowerOutput,
     build_projection,
 )
+from carzero.model.image_encoder import ChannelScale, ImageEncoder
 from carzero.model.text import text_features
 from carzero.model.vision import (
     build_tower,
@@ -84,7 +85,7 @@ class CARZeroPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
         elif isinstance(module, FeatureProjection):
             module.reset_statistics()
-        elif isinstance(module, Alignment):
+        elif isinstance(module, Alignment | ChannelScale):
             module.reset_parameters()
         elif isinstance(module, CARZeroModel):
             nn.init.zeros_(module.is_continuation)
@@ -106,6 +107,12 @@ class CARZeroModel(CARZeroPreTrainedModel):
         self.vision_model = build_tower(config.vision_config)
         self.text_model = build_tower(config.text_config)
         self.vision_projection = build_projection(config.vision_width, config.projection_dim, config.projection_dropout)
+        self.image_encoder = ImageEncoder(
+            config.hidden_size,
+            config.image_encoder_layers,
+            config.image_encoder_heads,
+            config.image_encoder_mlp_ratio,
+        )
         self.text_projection = build_projection(config.text_width, config.projection_dim, config.projection_dropout)
         self.alignment = find_alignment(config.alignment)(config)
         # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
@@ -173,8 +180,8 @@ class CARZeroModel(CARZeroPreTrainedModel):
         )
 
     def project_images(self, raw: ImageFeatures) -> ImageFeatures:
-        """Takes raw image features to the width where images and texts meet."""
-        pooled, local = self.vision_projection(raw.pooled, raw.local)  # (I, D), (I, P, D)
+        """Takes raw image features to the width where images and texts meet, and through the small encoder if any."""
+        pooled, local = self.image_encoder(*self.vision_projection(raw.pooled, raw.local))  # (I, D), (I, P, D)
         return ImageFeatures(pooled, local, raw.grid)
 
     def project_texts(self, raw: TextFeatures) -> TextFeatures:

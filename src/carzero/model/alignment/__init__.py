@@ -1,21 +1,34 @@
 """Alignments: how an image and a text become a score. A new kind is a file here and a line in `ALIGNMENTS`."""
 
 from carzero.errors import ConfigurationError, describe
-from carzero.model.alignment.base import Alignment, AlignmentConfig, ExportableAlignment, GraphTensor, ScoringTexts
+from carzero.model.alignment.base import (
+    Alignment,
+    AlignmentConfig,
+    AlignmentOptions,
+    ExportableAlignment,
+    GraphTensor,
+    ScoringTexts,
+)
 from carzero.model.alignment.cosine import CosineAlignment
+from carzero.model.alignment.similarity_map import SimilarityMapAlignment
 from carzero.model.alignment.simr import SimilarityAlignment
 
 __all__ = [
     "ALIGNMENTS",
     "Alignment",
     "AlignmentConfig",
+    "AlignmentOptions",
     "ExportableAlignment",
     "GraphTensor",
     "ScoringTexts",
     "find_alignment",
 ]
 
-ALIGNMENTS: dict[str, type[Alignment]] = {"simr": SimilarityAlignment, "cosine": CosineAlignment}
+ALIGNMENTS: dict[str, type[Alignment]] = {
+    "simr": SimilarityAlignment,
+    "cosine": CosineAlignment,
+    "similarity_map": SimilarityMapAlignment,
+}
 
 
 def find_alignment(kind: str) -> type[Alignment]:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from carzero.errors import ConfigurationError, describe
 from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
+from carzero.records import MapKind
 
 
 class AlignmentConfig(Protocol):
     """What alignments read of `carzero.model.CARZeroConfig`, which documents it."""
 
+    alignment: str
+    mask_padding: bool
     decoder_layers: int
     decoder_heads: int
     decoder_ffn_dim: int
     decoder_layer_norm_eps: float
     dropout: float
     logit_scale_init: float
+
+    @property
+    def alignment_options(self) -> Mapping[str, object] | None:
+        """Options of the kind alone."""
 
     @property
     def hidden_size(self) -> int:
@@ -33,6 +42,37 @@ class AlignmentConfig(Protocol):
     @property
     def score_head_dims(self) -> Sequence[int]:
         """Hidden widths of the score head."""
+
+
+class AlignmentOptions(BaseModel):
+    """What a kind can be told beside the fields that all share; a kind's subclass has its options as fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=AlignmentOptions)
+
+
+def read_options(options_type: type[OptionsT], config: AlignmentConfig) -> OptionsT:
+    """Reads a kind's options from a configuration.
+
+    Raises:
+        ConfigurationError: an option is not known to the kind, or has another type or range.
+    """
+    try:
+        return options_type.model_validate(dict(config.alignment_options or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "alignment_options"
+        known = ", ".join(options_type.model_fields) or "no options"
+        raise ConfigurationError(
+            describe(
+                f'An option of the alignment "{config.alignment}" is wrong at {place}: {first["msg"]}',
+                got=first["input"],
+                expected=f"options of this kind: {known}",
+                then="correct alignment_options in the configuration; docs/alignments.md lists them",
+            )
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +111,13 @@ class Alignment(nn.Module, ABC):
         config: of the model.
 
     Attributes:
+        options_type: class of the kind's own options; a kind without any keeps the empty one.
         scoring_texts: class of what `prepare` returns.
         uses_every_parameter: each step of training gives every parameter of the alignment, and every output of both
             towers, a gradient; where it is False, data-parallel training searches for those without.
     """
 
+    options_type: ClassVar[type[AlignmentOptions]] = AlignmentOptions
     scoring_texts: ClassVar[type[ScoringTexts]]
     uses_every_parameter: ClassVar[bool] = False
 
@@ -84,11 +126,17 @@ class Alignment(nn.Module, ABC):
 
     @classmethod
     def check_config(cls, config: AlignmentConfig) -> None:
-        """Refuses a configuration that this kind cannot be built from.
+        """Refuses a configuration that this kind cannot be built from; a kind with more to check calls this one too.
 
         Raises:
             ConfigurationError: what does not fit, and how to repair it.
         """
+        read_options(cls.options_type, config)
+
+    @property
+    def map_kind(self) -> MapKind:
+        """What the cells of this kind's maps are; asked for with the weights in place, as a scale may be learned."""
+        return MapKind("unstated", "not stated by this kind of alignment; it says where, not whether")
 
     def reset_parameters(self) -> None:
         """Initialises the parameters that belong to no linear layer or LayerNorm; those start as everywhere."""
@@ -174,13 +222,12 @@ class GraphTensor:
 
 
 class ExportableAlignment(Alignment):
-    """An alignment that can be written as graphs for other engines; all methods are traced.
+    """An alignment that can be written as graphs for other engines; all methods but `map_kind` are traced."""
 
-    Attributes:
-        export_tensors: what passes from the prompts graph to the scoring graph, in order.
-    """
-
-    export_tensors: ClassVar[tuple[GraphTensor, ...]]
+    @property
+    @abstractmethod
+    def export_tensors(self) -> tuple[GraphTensor, ...]:
+        """What passes from the prompts graph to the scoring graph, in order."""
 
     @abstractmethod
     def to_tensors(self, texts: TextFeatures, words: Tensor, positions: Tensor | None) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 from carzero.model.alignment.base import AlignmentConfig, ExportableAlignment, GraphTensor, ScoringTexts, check_texts
 from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
 from carzero.model.loss import contrastive_loss
+from carzero.records import MapKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,25 @@ class CosineAlignment(ExportableAlignment):
     """Cosine of global features, divided by a learned temperature; maps are cosines of a text with every patch."""
 
     scoring_texts = CosineTexts
-    export_tensors = (GraphTensor("pooled", prompts_axis=0),)
 
     def __init__(self, config: AlignmentConfig) -> None:
         super().__init__(config)
         self.initial_logit_scale = config.logit_scale_init
         self.logit_scale = nn.Parameter(torch.tensor([config.logit_scale_init]))  # sharding refuses a scalar
+
+    @property
+    def map_kind(self) -> MapKind:
+        """Cosines of a text with patches that were not trained to be compared with texts: see `MapKind`."""
+        return MapKind(
+            "patch_cosine",
+            "cosine of the finding's text with every patch, which training compares with no text; it says where, not "
+            "whether",
+        )
+
+    @property
+    def export_tensors(self) -> tuple[GraphTensor, ...]:
+        """The global features of the texts."""
+        return (GraphTensor("pooled", prompts_axis=0),)
 
     def reset_parameters(self) -> None:
         """Sets the temperature to its configured start."""

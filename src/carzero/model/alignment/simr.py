@@ -19,6 +19,7 @@ from carzero.model.features import AlignmentOutput, ImageFeatures, Memory, Prepa
 from carzero.model.loss import pairwise_loss
 from carzero.model.recompute import Grid, score_in_tiles
 from carzero.model.vision import stack_memory
+from carzero.records import ATTENTION, MapKind
 
 
 class SimilarityAlignment(ExportableAlignment):
@@ -30,13 +31,6 @@ class SimilarityAlignment(ExportableAlignment):
 
     scoring_texts = SimilarityTexts
     uses_every_parameter = True
-    export_tensors = (
-        GraphTensor("queries", prompts_axis=0),
-        GraphTensor("first_queries", prompts_axis=0),
-        GraphTensor("keys", prompts_axis=1, tokens_axis=3),
-        GraphTensor("values", prompts_axis=1, tokens_axis=3),
-        GraphTensor("bias", prompts_axis=1, tokens_axis=3),
-    )
 
     def __init__(self, config: AlignmentConfig) -> None:
         super().__init__(config)
@@ -47,6 +41,7 @@ class SimilarityAlignment(ExportableAlignment):
     @classmethod
     def check_config(cls, config: AlignmentConfig) -> None:
         """Refuses a width that cannot be split into the decoder's heads; see `Alignment.check_config`."""
+        super().check_config(config)
         if config.decoder_heads < 1 or config.hidden_size % config.decoder_heads:
             raise ConfigurationError(
                 describe(
@@ -56,6 +51,22 @@ class SimilarityAlignment(ExportableAlignment):
                     then="change decoder_heads or projection_dim",
                 )
             )
+
+    @property
+    def map_kind(self) -> MapKind:
+        """Shares of an attention, which sum to a little under 1 whatever is asked."""
+        return ATTENTION
+
+    @property
+    def export_tensors(self) -> tuple[GraphTensor, ...]:
+        """The texts as queries, and as keys and values; see the class."""
+        return (
+            GraphTensor("queries", prompts_axis=0),
+            GraphTensor("first_queries", prompts_axis=0),
+            GraphTensor("keys", prompts_axis=1, tokens_axis=3),
+            GraphTensor("values", prompts_axis=1, tokens_axis=3),
+            GraphTensor("bias", prompts_axis=1, tokens_axis=3),
+        )
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """Computes keys and values of the texts."""

@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from carzero.model.alignment.base import ScoringTexts
 from carzero.model.alignment.image_memory import ImageMemory, MovedMemory, ProjectedMemory, is_cheaper_moved
 from carzero.model.alignment.simr_decoder import CrossAttention, ScoreHead, SimilarityDecoder, as_kind
+from carzero.model.alignment.text_memory import collapse_padding, in_float32
 from carzero.model.features import ImageFeatures, TextFeatures
 from carzero.model.vision import stack_memory
 
@@ -98,11 +99,11 @@ class SimilarityScorer:
         """Prepares texts whose memories get one length; see `prepare` and `collapse_padding`."""
         dtype = self._norm.weight.dtype
         memory, bias = collapse_padding(texts.pooled, texts.local, words, texts.mask is None, positions)
-        normed = _in_float32(self._norm, memory)
+        normed = in_float32(self._norm, memory)
         folded = [fold_projections(layer.attention, normed, bias) for layer in self._layers]
         first = self._layers[0]
-        queries = _in_float32(self._norm, texts.pooled)
-        asked = _in_float32(first.attention.q_proj, _in_float32(first.attention_norm, queries))
+        queries = in_float32(self._norm, texts.pooled)
+        asked = in_float32(first.attention.q_proj, in_float32(first.attention_norm, queries))
         stacked = (torch.stack(part).to(dtype) for part in zip(*folded, strict=True))
         return SimilarityTexts(queries.to(dtype), asked.to(dtype), *stacked)
 
@@ -165,33 +166,6 @@ class SimilarityScorer:
         return scores, torch.stack(seen).mean(dim=0)[..., 1:] if seen else None  # the global token left out: (I, T, P)
 
 
-def collapse_padding(
-    pooled: Tensor, local: Tensor, words: Tensor, with_padding: bool, positions: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Builds text memories in which one token stands for all padding.
-
-    Args:
-        pooled: (T, D) global features.
-        local: (T, W, D) local features, all alike behind a text's last word.
-        words: (T,) number of words.
-        with_padding: whether the padding is part of the memory.
-        positions: 0, 1, 2, ... for each position that gets a token, words in all of them; None: as many as there are
-            words in the longest text.
-
-    Returns:
-        memories (T, N, D), N = 2 + the number of positions: the global token, the words, the padding; and the
-        logarithm of how often each token counts (T, N), minus infinity where a text has none.
-    """
-    if positions is None:
-        positions = torch.arange(int(words.max()), device=words.device)  # (N - 2,)
-    # The last position is padding wherever there is any.
-    memory = torch.cat([pooled.unsqueeze(1), local.index_select(1, positions), local[:, -1:]], dim=1)  # (T, N, D)
-    padding = (local.shape[1] - words if with_padding else torch.zeros_like(words)).unsqueeze(1)  # (T, 1)
-    is_word = positions < words.unsqueeze(1)  # (T, N - 2)
-    counts = torch.cat([torch.ones_like(padding), is_word, padding], dim=1)  # (T, N)
-    return memory.float(), counts.float().log()
-
-
 def fold_projections(attention: CrossAttention, memory: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Computes keys and values of memories with the query and output projections in them, in float32.
 
@@ -205,8 +179,8 @@ def fold_projections(attention: CrossAttention, memory: Tensor, bias: Tensor) ->
         on head h is the softmax of `keys x + bias` over that head's tokens, and what it adds is `values` weighed by it.
     """
     heads, width = attention.heads, memory.shape[-1]
-    keys = attention.split_heads(_in_float32(attention.k_proj, memory))  # (T, heads, N, D / heads)
-    values = attention.split_heads(_in_float32(attention.v_proj, memory))  # (T, heads, N, D / heads)
+    keys = attention.split_heads(in_float32(attention.k_proj, memory))  # (T, heads, N, D / heads)
+    values = attention.split_heads(in_float32(attention.v_proj, memory))  # (T, heads, N, D / heads)
     scale = keys.shape[-1] ** -0.5
     asking = attention.q_proj.weight.float().view(heads, -1, width)  # (heads, D / heads, D)
     giving = attention.o_proj.weight.float().view(width, heads, -1)  # (D, heads, D / heads)
@@ -237,12 +211,4 @@ def read_scores(head: ScoreHead, representation: Tensor) -> Tensor:
     x = representation
     for layer in hidden:
         x = F.relu_(layer(x))
-    return _in_float32(last, x).squeeze(-1)  # (..., 1) to (...)
-
-
-def _in_float32(module: nn.Linear | nn.LayerNorm, x: Tensor) -> Tensor:
-    """Applies a linear layer or LayerNorm in float32, whatever the precision of its weights."""
-    weight, bias = module.weight.float(), module.bias.float()
-    if isinstance(module, nn.LayerNorm):
-        return F.layer_norm(x.float(), module.normalized_shape, weight, bias, module.eps)
-    return F.linear(x.float(), weight, bias)
+    return in_float32(last, x).squeeze(-1)  # (..., 1) to (...)

@@ -65,9 +65,19 @@ class ContrastiveObjective(nn.Module):
         return loss
 
     def encode_images(self, images: Tensor | ImageFeatures, rows_elsewhere: int = 0) -> ImageFeatures:
-        """Projected features of pixel values, or of raw features of a frozen tower."""
+        """Projected features of pixel values, or of raw features of a frozen tower; a small encoder works in blocks."""
         raw = images if isinstance(images, ImageFeatures) else self.raw_images(images, rows_elsewhere)
-        return self.model.project_images(raw)
+        if not self.model.config.image_encoder_layers:
+            return self.model.project_images(raw)
+
+        def encode(pooled: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+            with self._autocast(pooled.device, self._options.precision):
+                encoded = self.model.project_images(ImageFeatures(pooled, local, raw.grid))
+            return encoded.pooled.to(pooled.dtype), encoded.local.to(pooled.dtype)
+
+        block = self._memory.image_block
+        pooled, local = compute_in_blocks(encode, (raw.pooled, raw.local), block, rows_elsewhere=rows_elsewhere)
+        return ImageFeatures(pooled, local, raw.grid)
 
     def encode_texts(self, texts: Tokens | TextFeatures, rows_elsewhere: int = 0) -> TextFeatures:
         """Projected features of tokens, or of raw features of a frozen tower."""
