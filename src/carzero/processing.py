@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812 (the field's own name for it)
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
@@ -18,7 +19,7 @@ from transformers.processing_utils import ProcessorMixin
 from carzero.images import Geometry, PixelTransform, load_image, to_model_input
 from carzero.images.listing import to_sequence
 from carzero.model import CARZeroConfig
-from carzero.records import ImageSource, Radiograph
+from carzero.records import ImageSource, Levels, Radiograph
 from carzero.text.cleaning import clean_text
 from carzero.text.tokenizers import FixedLengthEncoder
 
@@ -34,10 +35,11 @@ class CARZeroImageProcessor(BaseImageProcessor):
     """Turns radiographs into pixel values: scale, pad, crop, three equal channels, normalise.
 
     Args:
-        resize_px: the longer side is scaled to this by area interpolation, then padded with zeros to a square.
+        resize_px: what an image is scaled to; this and all below as in `carzero.images.PixelTransform`.
         crop_px: side of the centre crop that the model sees.
-        image_mean: mean of the training pixels, in 0-1.
-        image_std: standard deviation of the training pixels, in 0-1.
+        image_mean: mean of the training pixels, in 0-1; one value, or one a channel.
+        image_std: standard deviation of the training pixels, in 0-1; likewise.
+        pixels: further fields of the transform by name, none for the released model.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers' own form)
@@ -47,33 +49,51 @@ class CARZeroImageProcessor(BaseImageProcessor):
         self,
         resize_px: int = 256,
         crop_px: int = 224,
-        image_mean: float = 0.4978,
-        image_std: float = 0.2449,
-        **kwargs: Any,
+        image_mean: float | Sequence[float] = 0.4978,
+        image_std: float | Sequence[float] = 0.2449,
+        **pixels: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.resize_px = resize_px
-        self.crop_px = crop_px
-        self.image_mean = image_mean
-        self.image_std = image_std
+        transform = PixelTransform.from_mapping(
+            {**pixels, "resize_px": resize_px, "crop_px": crop_px, "image_mean": image_mean, "image_std": image_std}
+        )
+        # Attributes are what transformers saves; what is as released is left out, as before there was a choice.
+        stated = transform.to_dict()
+        super().__init__(**{name: value for name, value in pixels.items() if name not in PixelTransform.__slots__})
+        for name, value in stated.items():
+            setattr(self, name, value)
+        self.resize_px, self.crop_px = transform.resize_px, transform.crop_px
+
+    @property
+    def pixels(self) -> PixelTransform:
+        """What is done to a radiograph."""
+        return PixelTransform.of(self)
 
     def geometry(self, radiograph: Radiograph) -> Geometry:
         """The transform between this radiograph's own pixels and the model's."""
-        return PixelTransform.of(self).geometry(*radiograph.pixels.shape)
+        return self.pixels.geometry(*radiograph.pixels.shape)
 
     def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
-        """Returns (3, crop_px, crop_px) float32, normalised."""
-        return self.normalise(to_model_input(radiograph, PixelTransform.of(self)))
+        """Returns (3, model_px, model_px) float32, normalised."""
+        return self.normalise(to_model_input(radiograph, self.pixels))
 
-    def normalise(self, levels: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns (..., 3, h, w) float32 pixel values of (..., h, w) grey levels."""
-        normalised = (torch.from_numpy(levels).float() / 255 - self.image_mean) / self.image_std
-        return normalised.unsqueeze(-3).expand(*levels.shape[:-2], 3, -1, -1)
+    def normalise(self, levels: Levels) -> torch.Tensor:
+        """Returns (..., 3, model_px, model_px) float32 pixel values of (..., crop_px, crop_px) grey levels."""
+        pixels = self.pixels
+        mean, std = (
+            torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1)  # (3, 1, 1) or (1, 1, 1)
+            for value in (pixels.image_mean, pixels.image_std)
+        )
+        normalised = (torch.from_numpy(levels).float().unsqueeze(-3) / 255 - mean) / std  # (..., 3 or 1, crop, crop)
+        if pixels.input_px is not None:
+            flat = normalised.reshape(-1, *normalised.shape[-3:])  # (N, 3 or 1, crop, crop)
+            scaled = F.interpolate(flat, size=(pixels.input_px,) * 2, mode="bicubic", align_corners=False)
+            normalised = scaled.reshape(*normalised.shape[:-2], *scaled.shape[-2:])  # (..., 3 or 1, input, input)
+        return normalised.expand(*levels.shape[:-2], 3, -1, -1)
 
     def preprocess(
         self, images: ImageSource | Sequence[ImageSource], *, return_tensors: str | None = "pt", **_: object
     ) -> BatchFeature:
-        """Returns `pixel_values` (I, 3, crop_px, crop_px) for one image or a sequence of them; see `load_image`."""
+        """Returns `pixel_values` (I, 3, model_px, model_px) for one image or a sequence of them; see `load_image`."""
         batch = torch.stack([self.to_pixel_values(load_image(image)) for image in to_sequence(images)])
         return BatchFeature({"pixel_values": batch if return_tensors == "pt" else batch.numpy()})
 
@@ -108,7 +128,7 @@ class CARZeroProcessor(ProcessorMixin):
             return_tensors: "pt" or "np".
 
         Returns:
-            `pixel_values` (I, 3, crop_px, crop_px) float32; `input_ids` and `attention_mask` (T, W) int64.
+            `pixel_values` (I, 3, model_px, model_px) float32; `input_ids` and `attention_mask` (T, W) int64.
         """
         features: dict[str, torch.Tensor | NDArray[np.generic]] = {}
         if images is not None:

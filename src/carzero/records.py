@@ -95,7 +95,7 @@ class ScoreProvenance:
     Attributes:
         weights: their name.
         weights_sha256: hash of their files.
-        preprocessing: of images and texts: `resize_px`, `crop_px`, `image_mean`, `image_std`, `max_text_length`.
+        preprocessing: of images and texts: the fields of `PixelTransform`, and `max_text_length`.
         prompts_sha256: hash of labels and prompts.
         prompts: the prompts of each label.
         dtype: precision of the computation.
@@ -143,6 +143,9 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+# Grey levels in [0, 255] as a model sees them: whole, or of an image deeper than 8 bit.
+Levels: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
+
 # An image in any form that a user may hold it in; a string is a path.
 ImageSource: TypeAlias = "str | Path | NDArray[np.generic] | Image.Image | Radiograph"
 
@@ -168,13 +171,13 @@ class LoadedImage:
     Attributes:
         item: what was read.
         info: what its file said.
-        levels: (crop_px, crop_px) uint8, the whole grey levels in the model's crop, 0 in the padding.
+        levels: (crop_px, crop_px) the grey levels in the model's crop, 0 in the padding; see `PixelTransform.apply`.
         radiograph: the image at full size, where it was asked for, or None.
     """
 
     item: ImageItem
     info: RadiographInfo
-    levels: NDArray[np.uint8]
+    levels: Levels
     radiograph: Radiograph | None = None
 
 

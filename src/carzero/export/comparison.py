@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from carzero.errors import UnreadableImageError, WeightsError, describe
-from carzero.images import PixelTransform
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend
 from carzero.inference.backends.graph_backend import open_exported
@@ -87,7 +86,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
 
 def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[LoadedImage | FailedImage]:
     with Readers(isolated=True) as readers:
-        yield from load_ahead(items, readers, batch_size=8, transform=PixelTransform.of(processor.image_processor))
+        yield from load_ahead(items, readers, batch_size=8, transform=processor.image_processor.pixels)
 
 
 _PICTURES_AT_ONCE = 8

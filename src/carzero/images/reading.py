@@ -22,7 +22,7 @@ from carzero.images.dicom import decode_dicom, is_dicom
 from carzero.images.geometry import PixelTransform
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, grey_from_image, sniff_raster
-from carzero.records import ImageSource, Radiograph
+from carzero.records import ImageSource, Levels, Radiograph
 
 _LARGEST_FILE = 2**28
 
@@ -95,9 +95,9 @@ def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Rad
         return _checked(_decode(_read_bytes(Path(path), source), source=source, force=force))
 
 
-def to_model_input(radiograph: Radiograph, transform: PixelTransform) -> NDArray[np.uint8]:
-    """Returns (crop_px, crop_px) whole grey levels as the model sees the radiograph; see `Geometry`."""
-    return transform.geometry(*radiograph.pixels.shape).apply(radiograph.pixels).astype(np.uint8)
+def to_model_input(radiograph: Radiograph, transform: PixelTransform) -> Levels:
+    """Returns (crop_px, crop_px) grey levels as the model sees the radiograph; see `PixelTransform.apply`."""
+    return transform.apply(radiograph.pixels)
 
 
 def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe
-from carzero.images import PixelTransform
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, load_backend
@@ -279,7 +278,7 @@ class ZeroShotClassifier:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
         if pool not in ("mean", "max"):
             raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
-        transform = PixelTransform.of(self.processor.image_processor)
+        transform = self.processor.image_processor.pixels
         with Readers() if readers is None else nullcontext(readers) as reading:
             loaded = load_ahead(
                 items,

@@ -80,7 +80,7 @@ class GroundingManifest(TypedDict):
     carzero_version: str
     weights: str
     weights_sha256: str
-    preprocessing: dict[str, int | float]
+    preprocessing: dict[str, object]
     prompts_sha256: str
     prompts: dict[str, list[str]]
     map_kind: str

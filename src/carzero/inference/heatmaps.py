@@ -13,7 +13,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +117,8 @@ class MapTable:
         grids: (I, C, h, w) float32, the model's cells.
         logits: (I, C) float32 raw scores.
         sizes: (I, 2) height and width of each image, in px.
-        pixels: what was done to the images; a file keeps its sizes, and where its provenance does not state mean and
-            standard deviation they are the released model's.
+        pixels: what was done to the images; a file keeps its sizes, and what its provenance does not state of the rest
+            is the released model's.
         provenance: plain values that say where the maps came from: weights and their hash, prompts, preprocessing.
     """
 
@@ -185,14 +185,15 @@ def load_map_table(path: Path) -> MapTable:
         with np.load(path, allow_pickle=False) as arrays:
             provenance = dict(json.loads(str(arrays["provenance"])))
             stated = provenance.get("preprocessing") or {}
-            colours = {name: stated[name] for name in ("image_mean", "image_std") if name in stated}
+            named = [field.name for field in fields(PixelTransform) if field.name in stated]
+            others = {name: stated[name] for name in named if name not in ("resize_px", "crop_px")}
             return MapTable(
                 tuple(map(str, arrays["images"])),
                 tuple(map(str, arrays["labels"])),
                 arrays["grids"],
                 arrays["logits"],
                 arrays["sizes"],
-                PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **colours),
+                PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **others),
                 provenance,
             )
     except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carzero.errors import PromptError, describe
-from carzero.images import PixelTransform, load_image, load_radiograph
+from carzero.images import load_image, load_radiograph
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
@@ -34,7 +34,7 @@ def list_reading(
     classifier: ZeroShotClassifier, images: Mapping[str, Sequence[ImageItem]], readers: Readers
 ) -> list[Task]:
     """Reading of each format to grey levels of the model's size, as prediction does it."""
-    transform = PixelTransform.of(classifier.processor.image_processor)
+    transform = classifier.processor.image_processor.pixels
 
     def read(items: Sequence[ImageItem]) -> None:
         _exhaust(load_ahead(items, readers, batch_size=len(items), transform=transform, in_order=False))

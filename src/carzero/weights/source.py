@@ -135,7 +135,7 @@ class WeightsSource:
         return self._preprocessing[1]
 
     @property
-    def preprocessing(self) -> dict[str, int | float]:
+    def preprocessing(self) -> dict[str, object]:
         """`pixels` and `max_text_length` as plain values, for the record; raises as `pixels`."""
         return {**self.pixels.to_dict(), "max_text_length": self.max_text_length}
 
@@ -144,8 +144,7 @@ class WeightsSource:
         """Read from the saved processor's file alone: torch is not needed for it."""
         try:
             content = json.loads((self.folder / "processor_config.json").read_bytes())
-            fields = {name: content["image_processor"][name] for name in PixelTransform.__slots__}
-            return PixelTransform(**fields), int(content["max_text_length"])
+            return PixelTransform.from_mapping(content["image_processor"]), int(content["max_text_length"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._no_processor(error) from error
 

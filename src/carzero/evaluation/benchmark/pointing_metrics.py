@@ -65,7 +65,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
     """Measures every map.
 
     Peaks are points and exact. Regions, masks and contrast are taken at the resolution at which the model saw the
-    image (its longer side `resize_px`); boxes are carried back to the image's own pixels.
+    image (with a letterbox its longer side is `resize_px`); boxes are carried back to the image's own pixels.
 
     Args:
         table: the maps.
@@ -81,7 +81,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
     for row in range(shape[0]):
         seen = _SeenPicture.of(table.geometry(row))
         for column in range(shape[1]):
-            heatmap = seen.geometry.map_to_original(table.grids[row, column])
+            heatmap = seen.heatmap(table.grids[row, column])
             region = region_of_peak(heatmap, share)
             if (box := box_of_region(region)) is not None:
                 found.append((seen.to_original(box), row, column))
@@ -134,14 +134,16 @@ def build_rows(
 class _SeenPicture:
     """An image at the size at which the model saw it, and the way back."""
 
-    geometry: Geometry
+    original: Geometry
     scale: tuple[float, float]
 
     @classmethod
     def of(cls, original: Geometry) -> _SeenPicture:
-        height, width = original.resized
-        seen = Geometry.fit(height, width, resize_px=original.resize_px, crop_px=original.crop_px)
-        return cls(seen, (original.width / width, original.height / height))
+        height, width = original.seen
+        return cls(original, (original.width / width, original.height / height))
+
+    def heatmap(self, grid: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.original.map_to_size(grid, *self.original.seen)
 
     def to_original(self, box: Sequence[float]) -> tuple[float, ...]:
         return tuple(edge * self.scale[k % 2] for k, edge in enumerate(box))

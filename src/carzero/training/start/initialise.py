@@ -151,7 +151,7 @@ def _check_patches(config: PreTrainedConfig, crop_px: int) -> None:
 def _check_pixels(pixels: PixelSection, start: str, processor: CARZeroProcessor) -> None:
     """Weights come with their preprocessing; a recipe that says otherwise would train another model than it saves."""
     given = PixelTransform.of(pixels).to_dict()
-    needed = PixelTransform.of(processor.image_processor).to_dict()
+    needed = processor.image_processor.pixels.to_dict()
     if wrong := {name: value for name, value in given.items() if value != needed[name]}:
         expected = {name: needed[name] for name in wrong}
         raise ConfigurationError(
