@@ -37,6 +37,11 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+NOT_UTF8 = (
+    "not UTF-8 (byte {}) but Windows-1252 or another older encoding; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+)
+
+
 def by_study(result: ImportReport) -> dict[str, dict[str, Any]]:
     return {row["study_id"]: row for row in result.rows}
 
@@ -115,7 +120,7 @@ class TestMimic:
         assert "50000005" not in rows
 
     def test_what_is_missing_is_named(self, film: Path, tmp_path: Path) -> None:
-        reports = {**releases.REPORTS, "50000002": b"\xff\xfe", "50000003": b"a" * 2**20 + b"b"}
+        reports = {**releases.REPORTS, "50000002": b"\xff", "50000003": b"a" * 2**20 + b"b"}
         root = save_mimic(tmp_path / "mimic", film, without=[0], reports=reports)
         split = root / "mimic-cxr-2.0.0-split.csv"
         split.write_text("\n".join(line for line in split.read_text().splitlines() if picture_name(5) not in line))
@@ -123,7 +128,7 @@ class TestMimic:
         assert result.missing == {
             "images that are not there": [f"files/p10/p10000001/s50000001/{picture_name(0)}.jpg"],
             "reports that cannot be read": [
-                "files/p10/p10000001/s50000002.txt: it is not UTF-8 text: byte 0 is 0xff",
+                f"files/p10/p10000001/s50000002.txt: {NOT_UTF8.format('0xff')}",
                 "files/p10/p10000002/s50000003.txt: it is larger than 1048576 bytes",
             ],
             "images without text and labels": [f"files/p10/p10000002/s50000003/{picture_name(3)}.jpg"],
@@ -388,16 +393,16 @@ class TestFolder:
         rows = {Path(row["image"]).relative_to(root).as_posix(): row for row in result.rows}
         assert {name: (row["patient_id"], row["study_id"], row["text"]) for name, row in rows.items()} == {
             "p1/a/x.png": ("p1", "p1/a", "FINDINGS: Clear lungs."),
-            "p1/a/y.jpg": ("p1", "", "A nodule is seen."),
-            "p1/b/z_1.png": ("p1", "", "The heart is large."),
-            "p2/q_2.png": ("p2", "", "INDICATION: Cough.\nIMPRESSION: No edema."),
-            "top.png": ("", "", "No effusion."),
+            "p1/a/y.jpg": ("p1", "p1/a/y.jpg", "A nodule is seen."),
+            "p1/b/z_1.png": ("p1", "p1/b/z_1.png", "The heart is large."),
+            "p2/q_2.png": ("p2", "p2/q_2.png", "INDICATION: Cough.\nIMPRESSION: No edema."),
+            "top.png": ("", "top.png", "No effusion."),
         }
         assert len({row["split"] for name, row in rows.items() if name.startswith("p1")}) == 1
         assert dict(result.found) == {"pictures": 8, "reports": 8}
         assert result.missing == {
             "images without a report": ["p1/b/no_text.png"],
-            "reports that cannot be read": ["p2/broken.txt: it is not UTF-8 text: byte 0 is 0xe9"],
+            "reports that cannot be read": [f"p2/broken.txt: {NOT_UTF8.format('0xe9')}"],
             "reports that say nothing of the image": ["p2/silent.txt"],
             "reports without an image": ["p2/orphan.txt"],
         }
@@ -420,7 +425,7 @@ class TestFolder:
             (tmp_path / "sub" / f"{name}.txt").write_text("No edema.")
         rows = import_folder(tmp_path, patient_from="none", shares=(0.5, 0.3, 0.2)).rows
         studies = {Path(row["image"]).name: row["study_id"] for row in rows}
-        assert studies == {**{name: f"sub/{name[:-4]}" for name in names}, "alone.png": ""}
+        assert studies == {**{name: f"sub/{name[:-4]}" for name in names}, "alone.png": "sub/alone.png"}
         splits = {study: {row["split"] for row in rows if row["study_id"] == study} for study in studies.values()}
         assert all(len(splits[study]) == 1 for study in splits)
         assert len({row["split"] for row in rows}) == 3

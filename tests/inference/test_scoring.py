@@ -344,8 +344,7 @@ def test_many_failures_are_listed_in_a_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("carzero.inference.scoring.LISTED_FAILURES", 1)
-    monkeypatch.setattr("carzero.inference.scoring_result.LISTED_FAILURES", 1)
+    monkeypatch.setattr("carzero.inference.scoring_result._LISTED_FAILURES", 1)
     for index in range(2):
         (folder / f"film_00{index}.png").write_bytes(b"not yet copied")
     out = tmp_path / "scores.csv"

@@ -36,7 +36,8 @@ def evaluate(
         typer.Option(help="Columns of either table to split by, such as view,sex: the same table each."),
     ] = None,
     bands: Annotated[
-        list[str] | None, typer.Option(help="Edges that cut a column of numbers into groups: --bands age=18,40,60,80.")
+        list[str] | None,
+        typer.Option(help="Split by a column of numbers, or ages such as 060Y, cut at edges: --bands age=18,40,60,80."),
     ] = None,
     patient: Annotated[
         str | None, typer.Option(help="Column with patient ids; patient_id is found. The bootstrap draws patients.")

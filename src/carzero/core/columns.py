@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carzero.core.text_files import Layout
 from carzero.errors import TableError, describe
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 _SHOWN = 5
+
+# A number with a decimal comma; and one that may as well be a whole number with its thousands set apart.
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
+_WHOLE = re.compile(r"\s*[+-]?\d+\s*")
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 
 
 class Cells:
@@ -131,3 +141,42 @@ def _list(value: Any, separator: str) -> list[str]:
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         raise ValueError("no list of texts")
     return [item.strip() for item in items if item.strip()]
+
+
+def to_numbers(cells: pd.Series) -> NDArray[np.float64]:
+    """(N,) the cells as numbers; NaN where there is none, or something else."""
+    import pandas as pd
+
+    numbers: NDArray[np.float64] = pd.to_numeric(cells, errors="coerce").to_numpy("float64", na_value=math.nan)
+    return numbers
+
+
+def describe_number(value: object, expected: str) -> str:
+    """What was expected instead of a cell that is no number; a decimal comma is named as such."""
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+        return "a number with a decimal point instead of a comma"
+    return expected
+
+
+def read_decimal_commas(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Makes numbers of the columns that hold numbers with decimal commas, where commas do not separate cells.
+
+    A column of which every number could be one with its thousands set apart ("1,250") stays text: so whoever needs
+    numbers refuses it, and nobody takes a thousandth for a thousand.
+    """
+    if layout.separator == ",":
+        return frame
+    for name in frame.columns:
+        cells = frame[name]
+        if cells.dtype.kind == "O" and _are_decimal_commas([str(cell) for cell in cells.dropna()]):
+            frame[name] = cells.str.replace(",", ".").astype("float64")
+    return frame
+
+
+def _are_decimal_commas(texts: list[str]) -> bool:
+    with_comma = [text for text in texts if "," in text]
+    return (
+        bool(with_comma)
+        and all(_DECIMAL_COMMA.fullmatch(text) or _WHOLE.fullmatch(text) for text in texts)
+        and not all(_THOUSANDS.fullmatch(text) for text in with_comma)
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from carzero.core.columns import read_decimal_commas
+from carzero.core.text_files import Layout, find_encoding, find_layout, named_encoding
 from carzero.errors import TableError, describe
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ def _read_json_table(file: IO[bytes], *, lines: bool) -> pd.DataFrame:
     """
     import pandas as pd
 
-    text = io.TextIOWrapper(file, encoding="utf-8-sig")
+    text = io.TextIOWrapper(file, encoding=_find_encoding(file))
     try:
         if lines:
             return _build_table(json.loads(line) for line in text if line.strip())
@@ -105,7 +108,6 @@ def load_table(
         parts = [load_table(part, as_text=as_text, keys=keys, opened=opened) for part in list_parts(path)]
         return pd.concat(parts, ignore_index=True)
     texts = dict.fromkeys((*_TEXT_COLUMNS, *keys), str)
-    delimited: Any = str if as_text else texts
     exact: Any = {"dtype_backend": "numpy_nullable"} if as_text else {}
 
     def read_json(file: IO[bytes]) -> pd.DataFrame:
@@ -113,8 +115,8 @@ def load_table(
         return _read_json_table(file, lines=lines) if as_text else _read_typed_json(file, texts, lines=lines)
 
     readers: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
-        ".csv": lambda file: pd.read_csv(file, dtype=delimited),
-        ".tsv": lambda file: pd.read_csv(file, sep="\t", dtype=delimited),
+        ".csv": lambda file: _read_delimited(file, ",", str if as_text else texts),
+        ".tsv": lambda file: _read_delimited(file, "\t", str if as_text else texts),
         ".jsonl": read_json,
         ".json": read_json,
         ".parquet": lambda file: pd.read_parquet(file, **exact),
@@ -137,14 +139,13 @@ def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
     Raises:
         TableError: as for `load_table`; a broken row only when its piece is reached.
     """
-    import pandas as pd
-
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        with _named_errors(path), pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), chunksize=rows) as pieces:
-            for piece in pieces:
-                yield _checked(piece, path)
+        with _named_errors(path), path.open("rb") as file:
+            layout = find_layout(file, ",")
+            for piece in _open_delimited(file, layout, dict.fromkeys(_TEXT_COLUMNS, str), rows):
+                yield _checked(read_decimal_commas(piece, layout), path)
     elif suffix == ".parquet":
         import pyarrow.parquet
 
@@ -155,10 +156,55 @@ def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
         yield load_table(path)
 
 
+def _find_encoding(file: IO[bytes]) -> str:
+    """The encoding of a file, which is left at its beginning."""
+    encoding = find_encoding(file.read(4))
+    file.seek(0)
+    return encoding
+
+
+def _read_delimited(file: IO[bytes], separator: str, types: Any) -> pd.DataFrame:
+    """A delimited table; columns of decimal commas become numbers but where all cells are to be text."""
+    layout = find_layout(file, separator)
+    (frame,) = _open_delimited(file, layout, types, None)
+    return frame if types is str else read_decimal_commas(frame, layout)
+
+
+def _is_exact(version: str) -> bool:
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= (3, 1)
+
+
+def _open_delimited(file: IO[bytes], layout: Layout, types: Any, rows: int | None) -> Iterator[pd.DataFrame]:
+    """Pieces of so many rows, or one of all, with every number read back as it was written."""
+    import pandas as pd
+
+    # The default of pandas before 3.1 may be off by the last bit.
+    options: Any = {} if _is_exact(pd.__version__) else {"float_precision": "round_trip"}
+    if rows is not None:
+        options["chunksize"] = rows
+    text = io.TextIOWrapper(file, encoding=layout.encoding, newline="")
+    try:
+        read = pd.read_csv(
+            text,
+            sep=layout.separator,
+            skiprows=layout.skipped,
+            dtype=types,
+            **options,
+        )
+        if rows is None:
+            yield read
+        else:
+            yield from read
+    finally:
+        text.detach()
+
+
 def _read_typed_json(file: IO[bytes], texts: Mapping[str, type], *, lines: bool) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.read_json(file, lines=lines, dtype=dict(texts))
+    frame = pd.read_json(file, lines=lines, dtype=dict(texts), precise_float=True, encoding=_find_encoding(file))
+    file.seek(0)
     # Where a key is missing, pandas makes floats of the others before it makes texts of them.
     if gaps := [name for name in texts if name in frame and frame[name].isna().any()]:
         file.seek(0)
@@ -182,7 +228,8 @@ def _named_errors(path: Path) -> Iterator[None]:
     import pandas as pd
 
     try:
-        yield
+        with named_encoding():
+            yield
     except (OSError, ValueError, pd.errors.ParserError) as error:
         if isinstance(error, TableError):
             raise
@@ -316,7 +363,22 @@ def _write_json(pieces: Iterable[pd.DataFrame], path: Path) -> None:
         for piece in pieces:
             for begin in range(0, len(piece), _JSON_ROWS):  # its text takes much memory
                 rows = piece.iloc[begin : begin + _JSON_ROWS]
-                lines = rows.to_json(orient="records", lines=True, double_precision=9).rstrip("\n")
-                file.write(between + lines.replace("\n", ",\n"))
+                columns = {str(name): _to_json_cells(rows[name]) for name in rows.columns}
+                cells = zip(*columns.values(), strict=True)
+                lines = [json.dumps(dict(zip(columns, row, strict=True)), separators=(",", ":")) for row in cells]
+                file.write(between + ",\n".join(lines))
                 between = ",\n"
         file.write("]\n" if between == ",\n" else "[]\n")
+
+
+def _to_json_cells(column: pd.Series) -> list[object]:
+    """Cells as JSON holds them: a float as the shortest text that reads back as the same number.
+
+    Those of a float32 are the digits of a float32 ("-2.1", not "-2.0999999046325684"), as they stand in a CSV. None
+    where there is no value, or no finite one.
+    """
+    if column.dtype.kind != "f":
+        return list(column.astype(object).where(column.notna(), None))
+    values = column.to_numpy()
+    numbers = values.tolist() if values.dtype == "float64" else [float(str(value)) for value in values]
+    return [value if math.isfinite(value) else None for value in numbers]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from carzero.core.columns import Cells
 from carzero.core.tables import load_table
+from carzero.core.text_files import load_lines
 from carzero.errors import TableError, describe
 from carzero.reports.sections import select_sentences, split_sentences
 
@@ -349,13 +350,7 @@ def load_sentences(path: str | Path, *, columns: Mapping[str, str] | None = None
 def _load_lines(path: Path, columns: Mapping[str, str] | None) -> list[str]:
     if columns:
         raise TableError(describe("A text file has no columns", got=sorted(columns), then="leave out --column"))
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            lines = [stripped for line in file if (stripped := line.strip())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(
-            describe(f"{path} cannot be read", got=str(error), expected="a text file in UTF-8, one sentence a line")
-        ) from error
+    lines = load_lines(path, expected="one sentence a line")
     if not lines:
         raise TableError(describe(f"{path} holds no sentence", expected="one sentence a line"))
     return lines

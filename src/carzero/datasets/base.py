@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.columns import describe_number, to_numbers
 from carzero.core.hashing import hash_texts
 from carzero.errors import ConfigurationError, TableError, describe
 
@@ -87,7 +88,7 @@ class Truth:
         if cells.dtype == object or isinstance(cells.dtype, pd.StringDtype):
             cells = cells.map(lambda cell: cell.strip() or None if isinstance(cell, str) else cell)
             cells = cells.replace({"True": 1, "true": 1, "False": 0, "false": 0})
-        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = to_numbers(cells)
         unread = np.isnan(numbers) & cells.notna().to_numpy()
         strange = unread | ~np.isin(numbers, (1, 0, UNCERTAIN)) & ~np.isnan(numbers)
         if strange.any():
@@ -96,12 +97,12 @@ class Truth:
                 describe(
                     f"{self.source}: the column {column} is not a finding "
                     f"(row {self.ids[row]}, one of {strange.sum()})",
-                    got=self.frame[column].iloc[row],
-                    expected="1, 0, -1 (uncertain) or blank (unknown)",
+                    got=(cell := self.frame[column].iloc[row]),
+                    expected=describe_number(cell, "1, 0, -1 (uncertain) or blank (unknown)"),
                     then="name the findings with --labels",
                 )
             )
-        return np.asarray(numbers)
+        return numbers
 
 
 def build_truth(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.tables import load_table
+from carzero.core.text_files import load_lines
 from carzero.datasets.base import PublicDataset, Truth, build_truth, file_name, to_matrix
 from carzero.errors import TableError, describe
 
@@ -58,10 +59,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
 
 def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]:
     """Reads names, and their labels where every line has them."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(describe(f"The list {path} cannot be read", got=str(error))) from error
+    lines = [line.split() for line in load_lines(path, expected="an image a line")]
     width = len(lines[0]) if lines else 0
     for number, line in enumerate(lines, start=1):
         if len(line) != width or width not in (1, 1 + len(LABELS)) or not set(line[1:]) <= {"0", "1"}:

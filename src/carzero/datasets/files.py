@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from carzero.core.text_files import decode_text
 from carzero.datasets.base import IMAGE_SUFFIXES, PublicDataset, stem
 from carzero.errors import TableError, describe
 from carzero.records import ImageItem
@@ -124,7 +125,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
             content = file.read(_TABLE_LIMIT_BYTES + 1)
         if len(content) > _TABLE_LIMIT_BYTES:
             raise ValueError(f"more than {_TABLE_LIMIT_BYTES} bytes")
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        reader = csv.DictReader(io.StringIO(decode_text(content), newline=""))
         lacking = [column for column in columns if column not in (reader.fieldnames or ())]
         if lacking:
             raise ValueError(f"no columns {', '.join(lacking)}")
@@ -140,14 +141,11 @@ def decode_report(content: bytes) -> str:
     """Returns a report's text.
 
     Raises:
-        ValueError: it is larger than 1 MiB, or no UTF-8.
+        ValueError: it is larger than 1 MiB, or in an encoding that would have to be guessed.
     """
     if len(content) > REPORT_LIMIT_BYTES:
         raise ValueError(f"it is larger than {REPORT_LIMIT_BYTES} bytes")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text: byte {error.start} is {content[error.start]:#x}") from error
+    return decode_text(content)
 
 
 # A release has 3,955 reports of some kilobytes.

@@ -30,14 +30,15 @@ def import_folder(
 
     The report of `a.png` is `a.txt` beside it; where there is none, `report.txt` in the same folder serves all images
     in it. Images of one report are one study: `folder` for `folder/report.txt`, `folder/a` for `folder/a.png` and
-    `folder/a.jpg`. No table can hold a name that is not UTF-8; such an image is left out.
+    `folder/a.jpg`; an image with a report of its own is one too, under its path in the folder. No table can hold a name
+    that is not UTF-8; such an image is left out.
 
     Args:
         root: the folder.
         patient_from: "folder": the first folder below `root` (an image in `root` itself has an unknown patient);
             "stem": the file's name up to the first underscore; "none": unknown.
-        shares: of train, val and test. Splits go by a hash of the patient, where unknown of the study, else of the
-            image's path in the folder; see `assign_split`.
+        shares: of train, val and test. Splits go by a hash of the patient, where unknown of the study; see
+            `assign_split`.
         advance: called with the numbers of images done and in all.
 
     Returns:
@@ -65,8 +66,8 @@ def import_folder(
         else:
             if text := _read(report, root, result, known=report in read):
                 alone = report == beside and serving[beside] == 1
-                study = "" if alone else (name.with_suffix("") if report == beside else name.parent).as_posix()
-                result.rows.append(_build(name, root, text, study, patient_from, shares))
+                study = name if alone else name.with_suffix("") if report == beside else name.parent
+                result.rows.append(_build(name, root, text, study.as_posix(), patient_from, shares))
             read.add(report)
         used.update([report] if report else [])
         advance(number, len(pictures))
@@ -125,6 +126,6 @@ def _build(
         patient = picture.parts[0]
     elif patient_from == "stem":
         patient = picture.stem.partition("_")[0]
-    key = patient or study or picture.as_posix()
+    key = patient or study
     image = str(root / picture)
     return build_row(image, text=text, split=assign_split(key, shares), patient=patient, study_id=study, source="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +12,19 @@ from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
 from carzero.evaluation.calibration_file import hash_calibration
 from carzero.evaluation.joined import Joined, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, read_section
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
 from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
 from carzero.metrics.calibrators import CalibrationMethod
 from carzero.metrics.labels import UncertainPolicy
+from carzero.records import ScoreProvenance
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 # What scores depend on, as a scoring run's manifest states it; prompts are compared label by label.
-ORIGIN = ("weights_sha256", "preprocessing", "pool")
+_ORIGIN = ("weights_sha256", "preprocessing", "pool")
 
 
 @dataclass(slots=True)
@@ -89,8 +90,7 @@ class CalibrationRun:
             "truth": truth.source,
             "truth_sha256": truth.sha256,
             **joined.account,
-            "weights": matrix.manifest.get("weights"),
-            **{name: matrix.manifest.get(name) for name in (*ORIGIN, "prompts_sha256", "prompts")},
+            **ScoreProvenance.of(matrix.manifest).to_dict("weights", *_ORIGIN, "prompts_sha256", "prompts"),
         }
 
 
@@ -194,8 +194,10 @@ def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Seq
     Raises:
         ConfigurationError: it was fitted on scores of another kind, of other weights, preprocessing or prompts.
     """
-    own, other = calibration.provenance, matrix.manifest
-    differing = [name for name in ORIGIN if None not in (own.get(name), other.get(name)) and own[name] != other[name]]
+    own, other = (ScoreProvenance.of(each) for each in (calibration.provenance, matrix.manifest))
+    pairs = {name: (getattr(own, name), getattr(other, name)) for name in (*_ORIGIN, "prompts")}
+    unknown = [name for name in ("weights_sha256", "prompts") if None in pairs[name]]
+    differing = [name for name in _ORIGIN if None not in pairs[name] and pairs[name][0] != pairs[name][1]]
     differing += [f"prompts of {label}" for label in labels if _asks_otherwise(own, other, label)]
     if calibration.score_kind != matrix.score_kind:
         differing.append("score_kind")
@@ -204,14 +206,13 @@ def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Seq
             describe(
                 "The calibration was fitted on other scores",
                 got=f"another {', '.join(differing)}",
-                expected=f"scores made as those of {own.get('scores', 'its score table')}",
+                expected=f"scores made as those of {calibration.provenance.get('scores', 'its score table')}",
                 then="fit one on scores of these weights and prompts",
             )
         )
-    unknown = [name for name in ("weights_sha256", "prompts") if None in (own.get(name), other.get(name))]
     return [f"Whether calibration and scores share {' and '.join(unknown)} is unknown."] if unknown else []
 
 
-def _asks_otherwise(own: Mapping[str, object], other: Mapping[str, object], label: str) -> bool:
-    first, second = (read_section(each, "prompts").get(label) for each in (own, other))
+def _asks_otherwise(own: ScoreProvenance, other: ScoreProvenance, label: str) -> bool:
+    first, second = ((each.prompts or {}).get(label) for each in (own, other))
     return first is not None and second is not None and first != second

@@ -30,6 +30,7 @@ from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.metrics.thresholds import Thresholds, choose_thresholds
+from carzero.records import ScoreProvenance
 
 Advance = Callable[[int, int], None]
 
@@ -101,7 +102,8 @@ class EvaluationRun:
             matrix, truth, labels=self.labels, uncertain=self.uncertain, allow_missing=self.allow_missing
         )
         patient, notes = find_patients(joined, self.patient)
-        groups = {column: joined.read_groups(column, self.bands.get(column)) for column in self.groups}
+        columns = dict.fromkeys([*self.groups, *self.bands])  # edges say that a column is to make groups
+        groups = {column: joined.read_groups(column, self.bands.get(column)) for column in columns}
         with refuse_settings("The scores cannot be evaluated"), warnings.catch_warnings(record=True) as undefined:
             warnings.simplefilter("always", UndefinedMetricWarning)
             thresholds, threshold_notes = self._thresholds(matrix, joined)
@@ -161,7 +163,7 @@ class EvaluationRun:
     def _settings(self, patient: str | None, thresholds: Thresholds | None) -> dict[str, object]:
         return {
             "patient": patient,
-            "groups": list(self.groups),
+            "groups": list(dict.fromkeys([*self.groups, *self.bands])),
             "bands": {column: list(edges) for column, edges in self.bands.items()},
             "uncertain": self.uncertain,
             "pairs": self.pairs,
@@ -190,7 +192,7 @@ def describe_scores(matrix: ScoreMatrix) -> dict[str, object]:
         "file": matrix.source,
         "sha256": matrix.sha256,
         "score_kind": matrix.score_kind,
-        **{name: matrix.manifest.get(name) for name in _ORIGIN},
+        **ScoreProvenance.of(matrix.manifest).to_dict(*_ORIGIN),
         "calibration": matrix.manifest.get("calibration"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.columns import describe_number, to_numbers
 from carzero.core.hashing import hash_texts
 from carzero.datasets.base import UNCERTAIN, Truth
 from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.score_matrix import ScoreMatrix
 from carzero.evaluation.truth import match_labels
+from carzero.inference.scoring_result import count_failures
 from carzero.metrics.calibration import ABNORMAL, NO_FINDING, to_abnormal
 from carzero.metrics.groups import to_bands
 from carzero.metrics.labels import UncertainPolicy, resolve_uncertain
@@ -91,18 +94,24 @@ class Joined:
         return cells.astype(str).to_numpy(dtype=str)
 
     def read_groups(self, column: str, bands: Sequence[float] | None = None) -> list[str]:
-        """A column of metadata as texts, "" where unknown; numbers are cut into bands where edges are given.
+        """A column of metadata as texts, "" where unknown.
+
+        Args:
+            column: its name.
+            bands: edges that cut its numbers into groups. An age may stand as DICOM writes it ("060Y", "018M",
+                "006W", "010D"; PS3.5, 6.2, AS), and is cut in years.
 
         Raises:
-            TableError: there is no such column, or it has more values than make groups.
+            TableError: there is no such column, it has more values than make groups, or one that is to be cut holds
+                something else than numbers.
+            ConfigurationError: the edges do not ascend.
         """
         import pandas as pd
 
         cells = self._column(column)
-        if bands:
-            numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        if bands is not None:
             with refuse_settings(f"The column {column} cannot be cut"):
-                return to_bands(numbers, bands)
+                return to_bands(_read_measures(cells, column), bands)
         texts = ["" if pd.isna(cell) else str(cell).strip() for cell in cells]
         count = len(set(texts) - {""})
         if not 0 < count <= _MOST_GROUPS:
@@ -126,6 +135,30 @@ class Joined:
                 )
             )
         return self.metadata[name]
+
+
+_AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+
+
+def _read_measures(cells: pd.Series, column: str) -> Floats:
+    """(N,) numbers, ages in years; NaN where the cell is empty."""
+    texts = [str(cell).strip() if isinstance(cell, str) else "" for cell in cells]
+    ages = [float(age[1]) * _YEARS[age[2].upper()] if (age := _AGE.fullmatch(text)) else np.nan for text in texts]
+    numbers = to_numbers(cells)
+    values = np.where(np.isnan(numbers), ages, numbers)
+    given = cells.notna().to_numpy() & ~np.array([isinstance(cell, str) and not cell.strip() for cell in cells])
+    unread = np.flatnonzero(given & ~np.isfinite(values))
+    if len(unread):
+        raise TableError(
+            describe(
+                f"The column {column} cannot be cut into bands: {len(unread)} of {len(values)} values are not numbers",
+                got=(cell := str(cells.iloc[int(unread[0])])),
+                expected=describe_number(cell, "a number, an age such as 060Y, or nothing where it is not known"),
+                then="correct these, or leave them empty",
+            )
+        )
+    return values
 
 
 def join_truth(
@@ -260,8 +293,7 @@ def _rows_of(ids: Sequence[str], order: Sequence[str]) -> list[int]:
 def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     unscored = sorted({*truth.ids} - {*scores.ids})[:_SHOWN]
     unlabelled = sorted({*scores.ids} - {*truth.ids})[:_SHOWN]
-    failures = scores.manifest.get("failures")
-    failed = len(failures) if isinstance(failures, list) else 0
+    failed = count_failures(scores.manifest)
     return TableError(
         describe(
             f"Scores and truth name different images: {both} are in both, {len(truth.ids) - both} have "

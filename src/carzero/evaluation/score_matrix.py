@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.columns import describe_number, to_numbers
 from carzero.core.hashing import load_hashed_table
 from carzero.core.run_record import manifest_path
 from carzero.errors import TableError, describe
@@ -196,17 +197,19 @@ def to_score_matrix(
 
 
 def _read(frame: pd.DataFrame, column: str, source: str) -> Floats:
-    import pandas as pd
-
-    numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    """A column of scores. A logit is a float32, and is one here too, whatever precision its file has kept."""
+    numbers = to_numbers(frame[column])
+    if column.startswith("logit:"):
+        with np.errstate(over="ignore"):  # infinite, and refused
+            numbers = numbers.astype(np.float32).astype(np.float64)
     strange = np.flatnonzero(~np.isfinite(numbers))
     if len(strange):
         raise TableError(
             describe(
                 f"{source}: {len(strange)} of {len(numbers)} values of {column} are not numbers",
-                got=frame[column].iloc[int(strange[0])],
-                expected="a finite number for every image",
+                got=(cell := frame[column].iloc[int(strange[0])]),
+                expected=describe_number(cell, "a finite number for every image"),
                 then="leave out images that were not scored",
             )
         )
-    return np.asarray(numbers)
+    return numbers

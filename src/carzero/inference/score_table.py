@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.columns import describe_number
 from carzero.core.run_record import save_manifest
 from carzero.core.tables import check_output, load_table, load_table_pieces, write_pieces
 from carzero.errors import TableError, describe
@@ -121,7 +122,15 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     texts = [*KEY_COLUMNS, "warnings"]
     table = frame[[*KEY_COLUMNS, *logits, *calibrated, "warnings"]].reset_index(drop=True)
     table[texts] = table[texts].astype(object).where(table[texts].notna(), "")
-    return table.astype({**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")})
+    for name, kind in {**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")}.items():
+        try:
+            table[name] = table[name].to_numpy(dtype=kind)
+        except ValueError as error:
+            got = next((cell for cell in table[name] if isinstance(cell, str)), str(error))
+            raise TableError(
+                describe(f"{path}: {name} does not hold numbers", got=got, expected=describe_number(got, "a score a row"))
+            ) from error
+    return table
 
 
 def to_rows(frame: pd.DataFrame) -> list[dict[str, object]]:

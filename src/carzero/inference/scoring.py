@@ -21,7 +21,7 @@ from carzero.inference.score_table import (
     pack_result,
     save_score_pieces,
 )
-from carzero.inference.scoring_result import LISTED_FAILURES, RunResult, ScoredRows, failures_path, save_failures
+from carzero.inference.scoring_result import RunResult, ScoredRows, describe_failures, failures_path, save_failures
 from carzero.prompts import PromptSet
 from carzero.records import FailedImage, ImageItem, Pool, ScoredImage, ScoreProvenance
 from carzero.weights.precision import resolve_dtype
@@ -209,11 +209,9 @@ class ScoringRun:
             provenance,
             images=len(self.items),
             scored=rows.scored,
-            failures=[failure.to_dict() for failure in rows.failures[:LISTED_FAILURES]],
+            **describe_failures(rows.failures, "" if self.out is None else failures_path(self.out).name),
         )
         if self.out is not None:
-            if len(rows.failures) > LISTED_FAILURES:
-                manifest["all_failures"] = {"count": len(rows.failures), "file": failures_path(self.out).name}
             save_manifest(manifest, self.out)
             journal.remove()
         return RunResult(rows, self.out, manifest, self._overlays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-LISTED_FAILURES = 1000  # in a manifest
+_LISTED_FAILURES = 1000  # in a manifest
 _KEPT_DOUBTS = 1000
 
 
@@ -134,6 +134,28 @@ class RunResult:
         yield "],\n" + json.dumps(rest, indent=2).removeprefix("{\n") + "\n"
 
 
+def describe_failures(failures: Sequence[Failure], file: str) -> dict[str, object]:
+    """What a manifest says of images that were not scored: the first thousand; and of more, how many, and where.
+
+    Args:
+        failures: all of them.
+        file: where all are listed, as seen from the manifest; "" where they are listed nowhere.
+    """
+    listed: dict[str, object] = {"failures": [failure.to_dict() for failure in failures[:_LISTED_FAILURES]]}
+    if file and len(failures) > _LISTED_FAILURES:
+        listed["all_failures"] = {"count": len(failures), "file": file}
+    return listed
+
+
+def count_failures(manifest: Mapping[str, object]) -> int:
+    """How many images were not scored, by what `describe_failures` wrote; 0 where the manifest does not say."""
+    listed, all_of_them = manifest.get("failures"), manifest.get("all_failures")
+    count = all_of_them.get("count") if isinstance(all_of_them, dict) else None
+    if isinstance(count, int):
+        return count
+    return len(listed) if isinstance(listed, list) else 0
+
+
 def failures_path(out: Path) -> Path:
     """Where all failures of a run are listed whose manifest would grow too long."""
     return out.with_name(out.name + ".failures.csv")
@@ -142,7 +164,7 @@ def failures_path(out: Path) -> Path:
 def save_failures(failures: Sequence[Failure], out: Path) -> None:
     """Lists failures beside the table `out` where they are too many for its manifest, and takes an older list away."""
     path = failures_path(out)
-    if len(failures) <= LISTED_FAILURES:
+    if len(failures) <= _LISTED_FAILURES:
         path.unlink(missing_ok=True)
         return
     with replace_when_done(path) as target, target.open("w", encoding="utf-8", newline="") as file:

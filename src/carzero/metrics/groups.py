@@ -53,15 +53,17 @@ def to_bands(values: ArrayLike, edges: Sequence[float]) -> list[str]:
 
     Args:
         values: (N,) numbers.
-        edges: where bands begin, ascending whole numbers: [18, 40] makes "<18", "18-39", ">=40".
+        edges: where bands begin, ascending: [18, 40] makes "<18", "18-39", ">=40"; [0.5, 2] makes "<0.5", "0.5 to <2",
+            ">=2".
 
     Raises:
         ValueError: no edges, or they do not ascend.
     """
     numbers = np.asarray(values, dtype=np.float64)
-    if not len(edges) or any(a >= b for a, b in itertools.pairwise(edges)):
+    if not len(edges) or not np.isfinite(edges).all() or any(a >= b for a, b in itertools.pairwise(edges)):
         raise ValueError(f"Edges of bands do not ascend; got {list(edges)}; expected such as [18, 40, 60, 80].")
-    inner = [f"{low:g}-{high - 1:g}" for low, high in itertools.pairwise(edges)]
+    whole = all(float(edge).is_integer() for edge in edges)
+    inner = [f"{low:g}-{high - 1:g}" if whole else f"{low:g} to <{high:g}" for low, high in itertools.pairwise(edges)]
     names = [f"<{edges[0]:g}", *inner, f">={edges[-1]:g}"]
     index = np.searchsorted(np.asarray(edges), numbers, side="right")
     return ["" if np.isnan(number) else names[place] for number, place in zip(numbers, index, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.tables import load_table
+from carzero.core.text_files import load_lines
 from carzero.errors import PromptError, TableError, describe
 
 FileFormat = Literal["json", "yaml"]
@@ -140,19 +141,10 @@ def load_labels(path: str | Path, column: str | None = None) -> list[str]:
     if path.suffix.lower() == _TEXT:
         if column is not None:
             raise TableError(describe(f"{path} is a text file and has no columns", got=column, then="drop --column"))
-        names = _load_lines(path)
+        names = load_lines(path, expected="one label a line")
     else:
         names = _load_column(path, column)
     return list(dict.fromkeys(name for each in names if (name := " ".join(each.split()))))
-
-
-def _load_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(
-            describe(f"{path} cannot be read", got=str(error), expected="text in UTF-8", then="check the file")
-        ) from error
 
 
 def _load_column(path: Path, column: str | None) -> list[str]:

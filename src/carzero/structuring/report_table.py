@@ -74,7 +74,7 @@ def load_table_rows(path: Path, out_folder: Path, columns: Mapping[str, str] | N
     """Reads a table of reports.
 
     The text is the column `text`, or `findings` and `impression` under headings. The key is the first of the columns
-    `report_id`, `study_id`, `image`, `path` that there is. Every other column is carried on under its name.
+    `report_id`, `study_id`, `image`, `path` that has any value. Every other column is carried on under its name.
 
     Args:
         path: .csv, .tsv, .jsonl, .json or .parquet.
@@ -137,10 +137,10 @@ def _load_openi(place: Path) -> tuple[list[ReportRow], list[str]]:
 
 
 def _read_keys(cells: Cells) -> list[str]:
-    named = next((name for name in _KEYS if name in cells), None)
-    if named is None:
+    given = {name: texts for name in _KEYS if name in cells and any(texts := cells.texts(name))}
+    if len(cells) and not given:
         raise _lacking(cells, f"a key: one of {', '.join(_KEYS)}", "report_id=accession")
-    keys = cells.texts(named)
+    named, keys = next(iter(given.items()), ("", []))
     if not keys:
         raise TableError(describe(f"{cells.path} has no rows", expected="one row a report"))
     if empty := [row for row, key in enumerate(keys, start=1) if not key]:

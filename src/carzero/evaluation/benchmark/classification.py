@@ -27,7 +27,7 @@ from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRecord, MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
-from carzero.records import Failure
+from carzero.records import Failure, ScoreProvenance
 
 _PACKAGES = ("numpy", "scipy")
 
@@ -237,15 +237,13 @@ def benchmark_scores(
     """
     truth = dataset.load(labels)
     scored = load_set_scores(scores, dataset, image_list)
-    about: SourceRecord = {
-        "scores": {
-            "form": "score table" if image_list is None else "released logits",
-            "file": scores.name,
-            "sha256": scored.sha256,
-            "image_list": None if image_list is None else {"file": image_list.name, "sha256": hash_source(image_list)},
-        },
-        **_describe_weights(scored.manifest),
+    form: dict[str, object] = {
+        "form": "score table" if image_list is None else "released logits",
+        "file": scores.name,
+        "sha256": scored.sha256,
+        "image_list": None if image_list is None else {"file": image_list.name, "sha256": hash_source(image_list)},
     }
+    about = _describe_scores(form, scored.manifest)
     return _evaluate(dataset, truth, scored, about, allow_missing, statistics or Statistics())
 
 
@@ -285,7 +283,7 @@ def benchmark_images(
     with progress(len(found.items)) as advance:
         result = run.execute(advance)
     scored = to_set_scores(to_score_matrix(result.table, manifest=result.manifest), dataset)
-    about: SourceRecord = {"scores": {"form": "scored here"}, **_describe_weights(scored.manifest)}
+    about = _describe_scores({"form": "scored here"}, scored.manifest)
     about["weights"] = settings.weights.name
     about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
     about["failures"] = [{"image_id": each.image_id, "reason": each.reason} for each in result.failures]
@@ -371,12 +369,16 @@ def _list_label_sets(dataset: PublicDataset, joined: Joined) -> dict[str, ArrayL
     return {name: chosen for name, chosen in sets.items() if np.size(chosen)}
 
 
-def _describe_weights(provenance: Mapping[str, object]) -> SourceRecord:
-    """Weights, prompts and preprocessing; None where a score file does not state them."""
+def describe_weights(origin: ScoreProvenance) -> SourceRecord:
+    """Weights, prompts and preprocessing; None where a file does not state them."""
     return SourceRecord(
-        weights=provenance.get("weights"),
-        weights_sha256=provenance.get("weights_sha256"),
-        preprocessing=provenance.get("preprocessing"),
-        prompts_sha256=provenance.get("prompts_sha256"),
-        pool=provenance.get("pool"),
+        weights=origin.weights,
+        weights_sha256=origin.weights_sha256,
+        preprocessing=origin.preprocessing,
+        prompts_sha256=origin.prompts_sha256,
     )
+
+
+def _describe_scores(form: dict[str, object], manifest: Mapping[str, object]) -> SourceRecord:
+    origin = ScoreProvenance.of(manifest)
+    return {"scores": form, **describe_weights(origin), "pool": origin.pool}

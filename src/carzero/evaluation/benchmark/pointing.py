@@ -22,6 +22,7 @@ from carzero.evaluation.benchmark.classification import (
     Progress,
     SourceRecord,
     build_manifest,
+    describe_weights,
     hash_source,
     no_progress,
     refuse_missing,
@@ -257,6 +258,7 @@ def _evaluate(
         groups=None if patients is None else [patients[index] for index in kept],
         statistics=statistics,
     )
+    origin = ScoreProvenance.of(table.provenance)
     manifest = build_manifest(
         dataset,
         truth,
@@ -264,7 +266,7 @@ def _evaluate(
         task="pointing",
         source={
             **about,
-            **_describe_maps(table),
+            **describe_weights(origin),
             "box_rule": BOX_RULE.format(share=BOX_SHARE),
             "unused_maps": len(table.images) - len(kept),
         },
@@ -275,19 +277,9 @@ def _evaluate(
             "seed": statistics.seed,
         },
     )
-    if is_demo(str(table.provenance.get("weights_sha256"))):
+    if is_demo(str(origin.weights_sha256)):
         manifest["notes"].insert(0, DEMO_DOUBT)
     return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest)
-
-
-def _describe_maps(table: MapTable) -> SourceRecord:
-    """Weights, prompts and preprocessing of maps; None where the file does not state them."""
-    return SourceRecord(
-        weights=table.provenance.get("weights"),
-        weights_sha256=table.provenance.get("weights_sha256"),
-        preprocessing=table.provenance.get("preprocessing"),
-        prompts_sha256=table.provenance.get("prompts_sha256"),
-    )
 
 
 def _align(

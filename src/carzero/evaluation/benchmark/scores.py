@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from carzero.core.hashing import load_hashed_table
 from carzero.core.tables import load_table
+from carzero.core.text_files import load_lines
 from carzero.datasets.base import PublicDataset, Truth, stem
 from carzero.errors import TableError, describe
 from carzero.evaluation.joined import Joined, join_rows
@@ -115,10 +116,7 @@ def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
         TableError: unreadable, without such a column, or with repetitions.
     """
     if path.suffix.lower() == ".txt":
-        try:
-            names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise TableError(describe(f"The list {path} cannot be read", got=str(error))) from error
+        names = [line.split()[0] for line in load_lines(path, expected="an image a line")]
     else:
         frame = load_table(path)
         column = next((name for name in _LIST_COLUMNS if name in frame.columns), None)

@@ -13,7 +13,7 @@ from carzero.inference.ray.cluster import joined_cluster, place_workers, score_p
 from carzero.inference.ray.parts import PartJob
 from carzero.inference.ray.score_folder import FAILURES_FOLDER, ScoreFolder, open_score_folder
 from carzero.inference.scoring import ScoringSettings, build_manifest
-from carzero.inference.scoring_result import LISTED_FAILURES
+from carzero.inference.scoring_result import describe_failures
 from carzero.records import Failure, ImageItem, ScoreProvenance
 
 Advance = Callable[[int, int], None]
@@ -115,11 +115,9 @@ class ParallelRun:
             provenance,
             parts=len(parts),
             scored=scored,
-            failures=[failure.to_dict() for failure in failures[:LISTED_FAILURES]],
             engine={**engine, "repeated": repeated},
+            **describe_failures(failures, FAILURES_FOLDER),
         )
-        if len(failures) > LISTED_FAILURES:
-            manifest["all_failures"] = {"count": len(failures), "file": FAILURES_FOLDER}
         folder.finish(manifest)
         return ParallelResult(self.out, len(parts), scored, failures, repeated, manifest)
 
