@@ -128,7 +128,9 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         except ValueError as error:
             got = next((cell for cell in table[name] if isinstance(cell, str)), str(error))
             raise TableError(
-                describe(f"{path}: {name} does not hold numbers", got=got, expected=describe_number(got, "a score a row"))
+                describe(
+                    f"{path}: {name} does not hold numbers", got=got, expected=describe_number(got, "a score a row")
+                )
             ) from error
     return table
 
