@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from scipy.special import expit, ndtri
@@ -25,7 +26,7 @@ from carzero.metrics.intervals import bootstrap
 from carzero.metrics.newcombe import newcombe_interval
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.sampling import to_interval
-from carzero.metrics.table import Measures, evaluate
+from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 
 Interval = tuple[float, float]
 Trial = Iterator[tuple[str, Interval, float]]
@@ -120,19 +121,42 @@ def precision(random: np.random.Generator, rounds: int, metric: str, n_pos: int,
         yield f"bootstrap {kind}", (float(found.low), float(found.high)), true
 
 
-def calibration(random: np.random.Generator, rounds: int, n: int, true: float) -> Trial:
-    """Calibration error of probabilities that are too sure of themselves."""
+def calibration(random: np.random.Generator, rounds: int, n: int, slope: float, shift: float, true: float) -> Trial:
+    """Calibration error of probabilities whose log odds are off by a slope and a shift; perfect at 1 and 0."""
     odds = random.normal(size=n) * 1.5 - 1
     truth = (random.random(n) < expit(odds)).astype(float)
     found = bootstrap(
         truth,
-        expit(1.5 * odds),
+        expit(slope * odds + shift),
         "expected_calibration_error",
         statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31))),
     )
-    yield "bootstrap basic", (float(found.low), float(found.high)), true
+    if not found.low <= found.value <= found.high:
+        raise AssertionError(f"{found.value} lies outside its own interval, {found.low} to {found.high}.")
+    yield "bootstrap, test inverted", (float(found.low), float(found.high)), true
     low, high = to_interval(found.samples, value=found.value)
-    yield "bootstrap percentile (for comparison)", (float(low), float(high)), true
+    yield "bootstrap, plain quantiles (for comparison)", (float(low), float(high)), true
+    turned = (max(0.0, float(2 * found.value - high)), max(0.0, float(2 * found.value - low)))
+    yield "bootstrap, quantiles turned round (for comparison)", turned, true
+
+
+def calibration_difference(random: np.random.Generator, rounds: int, slope: float, true: float) -> Trial:
+    """Difference of the calibration errors of 300 images and of 3,000 others; the former are off by a slope."""
+    odds = random.normal(size=3300) * 1.5 - 1
+    truth = (random.random(3300) < expit(odds)).astype(float)
+    small = np.arange(3300) < 300
+    probabilities = expit(np.where(small, slope, 1.0) * odds)
+    rows = evaluate(
+        odds[:, None],
+        truth[:, None],
+        ["x"],
+        cohort=Cohort(groups={"site": np.where(small, "a", "b").tolist()}),
+        measures=Measures(metrics=["expected_calibration_error"], averages=[]),
+        probabilities=Probabilities(probabilities[:, None]),
+        statistics=Statistics(rounds=rounds, seed=int(random.integers(1 << 31))),
+    )
+    row = next(row for row in rows if row.metric == "expected_calibration_error_difference")
+    yield "bootstrap, test inverted, of both", (row.ci_low, row.ci_high), true
 
 
 def true_precision(metric: Callable[..., float], n_pos: int, random: np.random.Generator) -> float:
@@ -142,12 +166,12 @@ def true_precision(metric: Callable[..., float], n_pos: int, random: np.random.G
     return float(metric(truth, random.normal(size=size) + shift_of(0.85) * truth))
 
 
-def true_calibration_error() -> float:
+def true_calibration_error(slope: float, shift: float = 0.0) -> float:
     """Calibration error over 15 bins of `calibration`'s law, by numerical integration."""
     odds = np.linspace(-14, 12, 2_000_001)
     weight = np.exp(-(((odds + 1) / 1.5) ** 2) / 2)
     weight /= weight.sum()
-    probability = expit(1.5 * odds)
+    probability = expit(slope * odds + shift)
     index = np.searchsorted(np.linspace(0, 1, 16)[1:-1], probability)
     return float(np.abs(np.bincount(index, weight * (expit(odds) - probability))).sum())
 
@@ -169,7 +193,16 @@ def situations() -> dict[str, Callable[[np.random.Generator, int], Trial]]:
             true = true_precision(metric, n_pos, np.random.default_rng(1))
             found[f"{name}, {n_pos} positives of {N}"] = lambda r, b, m=name, p=n_pos, t=true: precision(r, b, m, p, t)
     for n in (400, 4000):
-        found[f"calibration error, {n} images"] = lambda r, b, n=n: calibration(r, b, n, true_calibration_error())
+        for slope, shift in ((1.0, 0.0), (1.1, 0.0), (1.5, 0.0), (1.0, 0.3)):
+            true = true_calibration_error(slope, shift)
+            found[f"calibration error {true:.3f}, {n} images"] = partial(
+                calibration, n=n, slope=slope, shift=shift, true=true
+            )
+    for slope in (1.0, 1.5):
+        true = true_calibration_error(slope)
+        found[f"difference of calibration errors {true:.3f}, of 300 and 3000 images"] = lambda r, b, a=slope, t=true: (
+            calibration_difference(r, b, a, t)
+        )
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import ndtri
+from scipy.special import expit, ndtri
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import rankdata
 from sklearn import metrics as sk
@@ -19,7 +19,8 @@ from carzero.metrics.delong import delong_interval
 from carzero.metrics.intervals import bootstrap, bootstrap_mean
 from carzero.metrics.newcombe import newcombe_interval, newcombe_mean_interval
 from carzero.metrics.resampling import Resampling, Statistics
-from carzero.metrics.sampling import effective_units, to_interval
+from carzero.metrics.sampling import SCALES, effective_units, invert, subtract, to_interval
+from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 
 EXACT = 1e-12
 ROUNDS = 30
@@ -175,9 +176,20 @@ class TestReading:
         plain = to_interval(samples, value=data.mean())
         assert ours[0] > plain[0] + 0.01, "which differs from the plain one here"
 
-    def test_basic_is_turned_round_the_value(self) -> None:
-        samples = np.arange(101.0)
-        assert np.stack(to_interval(samples, 0.9, value=40.0, kind="basic")) == pytest.approx([-15.0, 75.0])
+    def test_inversion_finds_the_truths_that_the_value_fits(self) -> None:
+        noise = np.linspace(-10, 10, 2001)
+        plain = np.array([40.0 * scale + noise for scale in SCALES])  # no bias: the usual interval
+        assert invert(40.0, plain, 0.9) == pytest.approx((31.0, 49.0), abs=0.05)
+        above = plain + 15.0  # samples too high by 15, and so the value: the truth is about 25
+        low, high = invert(40.0, above, 0.9)
+        assert (low, high) == pytest.approx((16.0, 40.0), abs=0.05), "the upper end, 34, is raised to the value"
+        assert invert(40.0, plain + 100.0, 0.9) == (0.0, 40.0)
+        assert np.isnan(invert(np.nan, plain)).all()
+        assert np.isnan(invert(1.0, plain, units=1)).all()
+        assert np.isnan(invert(1.0, np.empty((len(SCALES), 0)))).all()
+
+    def test_a_difference_of_two_intervals(self) -> None:
+        assert subtract(5.0, 2.0, (4.0, 8.0), (2.0, 6.0)) == pytest.approx((3 - np.hypot(1, 4), 3 + np.hypot(3, 0)))
 
     @pytest.mark.parametrize("confidence", [0, 1, 95, -0.5])
     def test_no_confidence(self, confidence: float) -> None:
@@ -286,3 +298,52 @@ class TestCoverage:
                 held[grouped] += bool(found.low[0] <= 0.8 <= found.high[0])
         assert abs(held[True] / self.SETS - 0.95) < self.MARGIN
         assert held[False] / self.SETS < 0.8, "images of a patient taken as independent promise too much"
+
+
+def probabilities(random: np.random.Generator, n: int, slope: float, classes: int = 1) -> tuple[Any, Any]:
+    """Truth and probabilities whose log odds are off by a factor; perfect at 1."""
+    odds = random.normal(size=(n, classes)) * 1.5 - 1
+    return (random.random((n, classes)) < expit(odds)).astype(float), expit(slope * odds)
+
+
+class TestCalibrationErrorInterval:
+    ECE = "expected_calibration_error"
+
+    @pytest.mark.parametrize("slope", [1.0, 1.05, 1.5, 4.0])
+    @pytest.mark.parametrize("n", [30, 300])
+    def test_no_figure_lies_outside_its_own_interval(self, n: int, slope: float) -> None:
+        random = np.random.default_rng(n)
+        truth, values = probabilities(random, n, slope, 3)
+        own = {"probabilities": Probabilities(values), "statistics": Statistics(200, 0)}
+        measures = Measures(metrics=[self.ECE, "brier"])
+        groups = {"half": (["a"] * (n // 3) + ["b"] * n)[:n]}
+        rows = evaluate(values, truth, list("xyz"), measures=measures, cohort=Cohort("", None, groups), **own)  # type: ignore[arg-type]
+        named = [row for row in rows if row.metric.startswith(self.ECE) and not np.isnan(row.ci_low)]
+        assert len(named) == 6 * 4
+        for row in named:
+            assert row.ci_low <= row.value <= row.ci_high
+            assert row.ci_low < row.ci_high
+            assert "bootstrap inversion" in row.method
+        assert all(row.ci_low >= 0 for row in named if row.metric == self.ECE)
+        again = bootstrap(truth, values, self.ECE, average="macro", statistics=Statistics(200, 0))
+        (macro,) = [row for row in named if (row.group, row.label) == ("all", "macro")]
+        assert (float(again.low), float(again.high)) == pytest.approx((macro.ci_low, macro.ci_high))
+
+    def test_perfect_probabilities_are_held_to_be_possible(self) -> None:
+        random = np.random.default_rng(3)
+        held = 0
+        for seed in range(40):
+            truth, values = probabilities(random, 200, 1.0)
+            held += bootstrap(truth, values, self.ECE, statistics=Statistics(100, seed)).low == 0
+        assert held >= 34, "a bootstrap turned round its value held that in a third"
+        truth, values = probabilities(random, 2000, 2.0)
+        assert bootstrap(truth, values, self.ECE, statistics=Statistics(100, 0)).low > 0.05
+
+    def test_other_kinds_and_metrics(self) -> None:
+        truth, values = probabilities(np.random.default_rng(4), 100, 1.5)
+        plain = bootstrap(truth, values, self.ECE, kind="percentile", statistics=Statistics(50, 0))
+        assert plain.method.startswith("bootstrap percentile")
+        with pytest.raises(ValueError, match="brier has no interval by inversion"):
+            bootstrap(truth, values, "brier", kind="inversion", statistics=Statistics(50, 0))
+        exact = bootstrap(truth, truth, self.ECE, statistics=Statistics(50, 0))
+        assert (exact.value.item(), exact.low.item(), exact.high.item()) == (0, 0, 0)

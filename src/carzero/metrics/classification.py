@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
-from carzero.metrics.curves import build_calibration_error
+from carzero.metrics.curves import build_calibration_error, scale_calibration_error
 from carzero.metrics.labels import check_arrays, count_labels, warn_undefined
 from carzero.metrics.weighted_sums import (
     Units,
@@ -120,15 +120,15 @@ class Metric:
         finish: from the sums of `count_ranks` or `count_confusion`; None for metrics of probabilities.
         build: for metrics of probabilities: truth, scores, units to sums of their own.
         rests_on: the label value whose patients limit what is known: the rarer of "both", or one, or "all".
-        biased: whether it is further from the truth the fewer images there are, so that a bootstrap adds the same bias
-            once more; its intervals are turned round ("basic").
+        scale: for a metric that is further from the truth the fewer images there are: what it would be if the truth
+            were so many times what was measured. Its intervals invert a test; see `sampling.invert`.
     """
 
     reads: Literal["order", "decisions", "probabilities"]
     finish: Callable[[Floats], Floats] | None = None
     build: Callable[[Floats, Floats, Units], WeightedSums] | None = None
     rests_on: Literal["both", "positives", "negatives", "all"] = "both"
-    biased: bool = False
+    scale: Callable[[WeightedSums, float], WeightedSums] | None = None
 
     def count_units(self, n_pos: ArrayLike, n_neg: ArrayLike, n: ArrayLike) -> Floats:
         """Units that limit the metric, from those with a positive, with a negative, and with either."""
@@ -291,6 +291,9 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("decisions", _accuracy_of, rests_on="all"),
     "brier": Metric("probabilities", build=_build_brier, rests_on="all"),
     "expected_calibration_error": Metric(
-        "probabilities", build=partial(build_calibration_error, bins=ECE_BINS), rests_on="all", biased=True
+        "probabilities",
+        build=partial(build_calibration_error, bins=ECE_BINS),
+        rests_on="all",
+        scale=scale_calibration_error,
     ),
 }

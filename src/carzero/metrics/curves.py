@@ -144,6 +144,24 @@ def build_calibration_error(truth: Floats, scores: Floats, units: Units, *, bins
     return WeightedSums(matrix, lambda sums: divide(np.abs(sums[:bins]).sum(axis=0), sums[bins:].sum(axis=0)))
 
 
+def scale_calibration_error(error: WeightedSums, scale: float) -> WeightedSums:
+    """What a calibration error would be if the truth were `scale` times what was measured, bin by bin; see `invert`.
+
+    Args:
+        error: of `build_calibration_error`.
+        scale: from 0: perfect probabilities.
+    """
+    bins = error.matrix.shape[0] // 2
+    whole = np.asarray(error.matrix.sum(axis=1), dtype=np.float64)
+    gaps = divide(whole[:bins], whole[bins:].sum()).reshape(-1, 1)
+
+    def finish(sums: Floats) -> Floats:
+        drawn = divide(sums[:bins], np.broadcast_to(sums[bins:].sum(axis=0), sums[:bins].shape))
+        return np.asarray(np.abs(drawn + (scale - 1) * gaps).sum(axis=0))
+
+    return WeightedSums(error.matrix, finish)
+
+
 def _to_bins(probabilities: Floats, bins: int, strategy: str) -> NDArray[np.int64]:
     """Bin of each probability; a value on an edge belongs to the lower bin, as in scikit-learn."""
     if strategy == "quantile" and len(probabilities):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,13 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from carzero.metrics.classification import METRICS, Average, Threshold, average_classes, check_average, check_metrics
 from carzero.metrics.labels import check_arrays
-from carzero.metrics.panel import Panel, PanelSpec
+from carzero.metrics.panel import Measurement, Panel, PanelSpec
 from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.sampling import (
     IntervalKind,
     describe_bootstrap,
     draw_samples,
     effective_units,
+    invert,
     spread_of,
     to_interval,
 )
@@ -68,7 +70,7 @@ def bootstrap(
         threshold: for metrics of decisions: one, or one a class.
         groups: (N,) key of each image's patient; None draws images as if each were a patient.
         statistics: rounds, seed, confidence, and what is rare.
-        kind: see `to_interval`; by default "percentile", and "basic" for calibration error.
+        kind: see `to_interval`; by default "percentile", and "inversion" (see `invert`) for the calibration error.
 
     Returns:
         value and interval; the interval is NaN where fewer than two patients have a positive, or a negative.
@@ -79,7 +81,7 @@ def bootstrap(
     truth, scores = check_arrays(y_true, y_score)
     check_average(average)
     check_metrics([metric])
-    kind = kind or ("basic" if METRICS[metric].biased else "percentile")
+    kind = kind or ("percentile" if METRICS[metric].scale is None else "inversion")
     chosen = statistics or Statistics()
     resampling = Resampling.plan(truth, groups, chosen)
     names = [str(c) for c in range(truth.shape[1])]
@@ -94,11 +96,20 @@ def bootstrap(
         blocks = panel.measure(resample(panel.parts, resampling.leave_out()))
         left_out = np.array([blocks[each.label, metric].samples for each in lines])
     units = np.array([each.units for each in lines])
-    low, high = to_interval(samples, chosen.confidence, value=value, units=units, kind=kind, jackknife=left_out)
-    if kind == "basic":  # turned round its value, an error may seem to reach below 0
-        low, high = np.maximum(low, 0), np.maximum(high, 0)
+    if kind == "inversion":
+        low, high = _invert(lines, chosen.confidence)
+    else:
+        low, high = to_interval(samples, chosen.confidence, value=value, units=units, kind=kind, jackknife=left_out)
     single = average is not None or np.ndim(y_true) == 1
     return _to_result(value, (low, high), samples, chosen, describe_bootstrap(resampling, kind), single)
+
+
+def _invert(lines: Sequence[Measurement], confidence: float) -> tuple[Floats, Floats]:
+    scaled = [line.scaled for line in lines if line.scaled is not None]
+    if len(scaled) < len(lines):
+        raise ValueError(f"{lines[0].metric} has no interval by inversion; expected percentile or bca.")
+    ends = [invert(line.value, own, confidence, units=line.units) for line, own in zip(lines, scaled, strict=True)]
+    return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
 def bootstrap_mean(

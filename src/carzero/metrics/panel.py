@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from carzero.metrics.classification import (
 )
 from carzero.metrics.delong import AurocPulls, auroc_pulls
 from carzero.metrics.labels import LabelCounts, count_labels
-from carzero.metrics.sampling import effective_units, spread_of
+from carzero.metrics.sampling import SCALES, effective_units, spread_of
 from carzero.metrics.thresholds import Thresholds
 from carzero.metrics.weighted_sums import Units, WeightedSums, build_positives, count_units
 
@@ -76,6 +76,7 @@ class Measurement:
         units: patients that limit what is known (those of the rarer label value); of an average, as many as would make
             a variance as uncertain as that of its classes. Below 2 no interval can be given.
         threshold: that was used, or NaN.
+        scaled: (len(SCALES), rounds) for `sampling.invert`, of metrics whose intervals invert a test.
     """
 
     label: str
@@ -86,6 +87,7 @@ class Measurement:
     n_pos: int
     units: float
     threshold: float = float("nan")
+    scaled: Floats | None = None
 
 
 class Measurable(Protocol):
@@ -117,6 +119,7 @@ class Panel:
         self.parts: list[WeightedSums] = [build_positives(column, units) for column in truth.T]
         self._classes = len(self.parts)
         self._starts: dict[str, int] = {}
+        self._scaled_starts: dict[str, list[int]] = {}
         self._add([name for name in spec.metrics if METRICS[name].reads == "order"], truth, scores)
         self._add_decisions([name for name in spec.metrics if METRICS[name].reads == "decisions"])
         self._add_probabilities(
@@ -130,11 +133,15 @@ class Panel:
         micro: dict[str, WeightedSums] = {}
         if "micro" in self.spec.averages:
             kept = self.spec.averaged
-            own = None if threshold is None else threshold[kept]
-            micro = build_micro(names, truth[:, kept], scores[:, kept], self.units, threshold=own)
+            decided = None if threshold is None else threshold[kept]
+            micro = build_micro(names, truth[:, kept], scores[:, kept], self.units, threshold=decided)
         for name in names:
+            own = classes[name] + ([micro[name]] if micro else [])
             self._starts[name] = len(self.parts)
-            self.parts += classes[name] + ([micro[name]] if micro else [])
+            self.parts += own
+            if (scale := METRICS[name].scale) is not None:
+                self._scaled_starts[name] = [len(self.parts) + place * len(own) for place in range(len(SCALES))]
+                self.parts += [scale(part, by) for by in SCALES for part in own]
 
     def _add_decisions(self, names: list[str]) -> None:
         if names and self.spec.thresholds is None:
@@ -176,7 +183,16 @@ class Panel:
 
     def _measure(self, metric: str, whole: Floats) -> list[Measurement]:
         """Figures of one metric; `whole` is (parts, 1 + rounds), the value itself first."""
-        start = self._starts[metric]
+        rows = self._measure_from(self._starts[metric], metric, whole)
+        if metric not in self._scaled_starts:
+            return rows
+        scaled = [self._measure_from(start, metric, whole) for start in self._scaled_starts[metric]]
+        return [
+            replace(row, scaled=np.stack([each.samples for each in own]))
+            for row, *own in zip(rows, *scaled, strict=True)
+        ]
+
+    def _measure_from(self, start: int, metric: str, whole: Floats) -> list[Measurement]:
         classes, positives = whole[start : start + self._classes], whole[: self._classes]
         limits = METRICS[metric].count_units(*self._units)
         thresholds = np.full(self._classes, np.nan)

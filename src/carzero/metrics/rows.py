@@ -15,7 +15,15 @@ from carzero.metrics.delong import AurocPulls, auroc_pulls, normal_interval, to_
 from carzero.metrics.newcombe import newcombe_mean_interval
 from carzero.metrics.panel import Key, Measurement, Panel
 from carzero.metrics.resampling import Resampling, build_units
-from carzero.metrics.sampling import IntervalKind, describe_bootstrap, effective_units, spread_of, to_interval
+from carzero.metrics.sampling import (
+    IntervalKind,
+    describe_bootstrap,
+    effective_units,
+    invert,
+    spread_of,
+    subtract,
+    to_interval,
+)
 from carzero.metrics.weighted_sums import divide
 
 Floats = NDArray[np.float64]
@@ -112,13 +120,7 @@ class RowWriter:
 
     def measured(self, group: str, measurements: Mapping[Key, Measurement]) -> list[MetricRow]:
         """One row for each measurement, with bootstrap intervals."""
-        rows = []
-        for each in measurements.values():
-            ends = self._interval(each.metric, each.samples, each.value, each.units)
-            if _kind_of(each.metric) == "basic":  # turned round its value, an error may seem to reach below 0
-                ends = [np.maximum(end, 0) for end in ends]
-            rows.append(self._row(group, each, each.metric, each.value, ends))
-        return rows
+        return [self._row(group, each, each.metric, each.value, self._interval(each)) for each in measurements.values()]
 
     def differences(
         self, group: str, a: Mapping[Key, Measurement], b: Mapping[Key, Measurement], *, same_images: bool
@@ -127,20 +129,8 @@ class RowWriter:
         rows = []
         for key, first in a.items():
             second = b[key]
-            units = np.array([first.units, second.units])
-            limit = (
-                units.min()
-                if same_images
-                else effective_units(spread_of(np.stack([first.samples, second.samples])), units)
-            )
-            value = first.value - second.value
-            row = self._row(
-                group,
-                first,
-                f"{first.metric}_difference",
-                value,
-                self._interval(first.metric, first.samples - second.samples, value, float(limit)),
-            )
+            ends = self._interval_of_difference(first, second, same_images=same_images)
+            row = self._row(group, first, f"{first.metric}_difference", first.value - second.value, ends)
             if not same_images:
                 row = replace(row, n=first.n + second.n, n_pos=first.n_pos + second.n_pos)
             rows.append(row if first.threshold == second.threshold else replace(row, threshold=math.nan))
@@ -203,8 +193,22 @@ class RowWriter:
     def _drawn(self) -> str:
         return f"{self.resampling.units.count} {'patients' if self.resampling.by_group else 'images'}"
 
-    def _interval(self, metric: str, samples: Floats, value: float, units: float) -> Sequence[ArrayLike]:
-        return to_interval(samples, self.confidence, value=value, units=units, kind=_kind_of(metric))
+    def _interval(self, each: Measurement) -> tuple[ArrayLike, ArrayLike]:
+        if each.scaled is not None:
+            return invert(each.value, each.scaled, self.confidence, units=each.units)
+        return to_interval(each.samples, self.confidence, value=each.value, units=each.units)
+
+    def _interval_of_difference(
+        self, first: Measurement, second: Measurement, *, same_images: bool
+    ) -> tuple[ArrayLike, ArrayLike]:
+        if first.scaled is not None and second.scaled is not None:
+            own = [invert(each.value, each.scaled, self.confidence, units=each.units) for each in (first, second)]  # type: ignore[arg-type]
+            return subtract(first.value, second.value, *own)
+        units = np.array([first.units, second.units])
+        spread = spread_of(np.stack([first.samples, second.samples]))
+        limit = float(units.min()) if same_images else effective_units(spread, units)
+        value = first.value - second.value
+        return to_interval(first.samples - second.samples, self.confidence, value=value, units=limit)
 
     def _row(
         self,
@@ -243,4 +247,4 @@ def _design_effect(by_unit: AurocPulls, by_image: AurocPulls, chosen: NDArray[np
 
 
 def _kind_of(metric: str) -> IntervalKind:
-    return "basic" if metric in METRICS and METRICS[metric].biased else "percentile"
+    return "inversion" if metric in METRICS and METRICS[metric].scale is not None else "percentile"

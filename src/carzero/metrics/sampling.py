@@ -20,7 +20,10 @@ from carzero.metrics.weighted_sums import WeightedSums, divide, resample
 
 Floats = NDArray[np.float64]
 Advance = Callable[[int, int], None]
-IntervalKind = Literal["percentile", "bca", "basic"]
+IntervalKind = Literal["percentile", "bca", "inversion"]
+
+# True values, as multiples of the measured one, at which `invert` looks: from none at all to five times as much.
+SCALES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 
 
 def draw_samples(parts: Sequence[WeightedSums], resampling: Resampling, advance: Advance | None = None) -> Floats:
@@ -60,8 +63,7 @@ def to_interval(
         confidence: strictly between 0 and 1.
         value: (...) the metric itself.
         units: (...) patients that limit what is known; infinite for the plain quantiles.
-        kind: "percentile"; "bca" (bias-corrected and accelerated, Efron 1987); or "basic", the percentile interval
-            turned round the value, for metrics whose bias a bootstrap repeats.
+        kind: "percentile"; or "bca" (bias-corrected and accelerated, Efron 1987).
         jackknife: (..., blocks) the metric with one block of units left out at a time; needed for "bca".
 
     Returns:
@@ -72,7 +74,7 @@ def to_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"The confidence is not a probability; got {confidence!r}; expected a number such as 0.95.")
-    if kind not in ("percentile", "bca", "basic") or (kind == "bca" and jackknife is None):
+    if kind not in ("percentile", "bca") or (kind == "bca" and jackknife is None):
         raise ValueError(f"The kind of interval is unknown, or lacks its jackknife; got {kind!r}.")
     values, limits = np.asarray(value, dtype=np.float64), np.broadcast_to(units, samples.shape[:-1])
     quantiles = _expand(confidence, limits)
@@ -84,9 +86,54 @@ def to_interval(
         defined = samples[place][~np.isnan(samples[place])]
         if len(defined) and limits[place] >= 2 and not np.isnan(values[place]):
             ends[place] = np.quantile(defined, levels[place])
-    if kind == "basic":
-        ends = 2 * values[..., None] - ends[..., ::-1]
     return ends[..., 0], ends[..., 1]
+
+
+def invert(value: float, scaled: Floats, confidence: float = 0.95, *, units: float = np.inf) -> tuple[float, float]:
+    """An interval of a metric that is further from the truth the fewer images there are, by inverting a test.
+
+    The calibration error is a mean of distances, and noise alone makes distances: that of perfect probabilities is
+    not 0 in any sample. A bootstrap adds the same noise once more, so its samples lie above the value, which itself
+    lies above the truth. Therefore true values are tried: those are in the interval under which the measured value is
+    neither too high nor too low. The true distances tried are the measured ones in proportion, times `SCALES`; the
+    noise is the bootstrap's. (The lower end is 0 where perfect probabilities may well have given the value.) An upper
+    end below the measured value says that it is nearly all noise; it is then raised to the value, so that no figure
+    lies outside its own interval, which only makes the interval hold more often.
+
+    Args:
+        value: the metric itself.
+        scaled: (len(SCALES), rounds) what it would have been in each round if the truth were so many times the value.
+        confidence: strictly between 0 and 1.
+        units: patients that limit what is known.
+
+    Returns:
+        lower and upper end; NaN where the metric is, there are no rounds, or fewer than two units.
+    """
+    if np.isnan(value) or units < 2 or np.isnan(scaled).all():
+        return np.nan, np.nan
+    level = float(ndtr(_expand(confidence, np.asarray(units))))
+    low, high = np.nanquantile(scaled, [level, 1 - level], axis=1)
+    return value * min(1.0, _cross(high, value)), value * max(1.0, _cross(low, value))
+
+
+def _cross(quantiles: Floats, value: float) -> float:
+    """The scale at which a quantile, which rises with it, reaches the value."""
+    place = int(np.argmax(quantiles >= value))
+    if quantiles[place] < value:
+        return SCALES[-1]
+    if place == 0:
+        return SCALES[0]
+    below, above = quantiles[place - 1], quantiles[place]
+    return float(SCALES[place - 1] + (value - below) / (above - below) * (SCALES[place] - SCALES[place - 1]))
+
+
+def subtract(
+    a: float, b: float, interval_a: tuple[float, float], interval_b: tuple[float, float]
+) -> tuple[float, float]:
+    """An interval of a - b from one of each (Zou and Donner 2008); too wide where both rise and fall together."""
+    lower = np.hypot(a - interval_a[0], interval_b[1] - b)
+    upper = np.hypot(interval_a[1] - a, b - interval_b[0])
+    return float(a - b - lower), float(a - b + upper)
 
 
 def effective_units(variances: Floats, units: Floats) -> float:
