@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.commands import ROOT, run_program
 
@@ -103,3 +104,8 @@ def test_a_child_can_be_interrupted_where_the_suite_cannot(monkeypatch: pytest.M
         assert run_program(program).stdout.strip() == "True", "without the helper a child inherits what is ignored"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_no_example_of_hypothesis_is_timed() -> None:
+    assert settings.default is not None
+    assert settings.default.deadline is None

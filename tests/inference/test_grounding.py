@@ -80,7 +80,7 @@ def test_broken_pictures_are_listed(films: list[Path], tiny_weights: Path, tmp_p
 def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="format is unknown"):
         run(films[:1], tiny_weights, map_format="tif").execute()
-    with pytest.raises(ConfigurationError, match="no share"):
+    with pytest.raises(ConfigurationError, match="not a share"):
         run(films[:1], tiny_weights, box_share=1.5).execute()
     (tmp_path / "file").write_text("")
     with pytest.raises(TableError, match="cannot be made"):

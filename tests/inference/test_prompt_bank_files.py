@@ -124,10 +124,10 @@ def test_tensors_of_another_bank_or_none_are_refused(classifier: ZeroShotClassif
     with pytest.raises(PromptError, match="of two banks"):
         classifier.load_prompts(copy)
     (copy / "bank.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(PromptError, match="no whole prompt bank"):
+    with pytest.raises(PromptError, match="not a whole prompt bank"):
         classifier.load_prompts(copy)
     (copy / "bank.safetensors").unlink()
-    with pytest.raises(PromptError, match="no whole prompt bank"):
+    with pytest.raises(PromptError, match="not a whole prompt bank"):
         classifier.load_prompts(copy)
 
 

@@ -83,7 +83,7 @@ labels = st.sampled_from([0.0, 1.0, np.nan])
 
 
 class TestResampling:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.data())
     def test_no_round_loses_a_label_value_or_a_patient_too_many(self, data: st.DataObject) -> None:
         n, classes = data.draw(st.integers(1, 25)), data.draw(st.integers(1, 6))

@@ -152,7 +152,7 @@ class TestCalibration:
             ),
             (
                 {"labels": {"a": {"method": "isotonic", "parameters": {"scores": [0, 1], "probabilities": [0, 7]}}}},
-                "no probabilities",
+                "not probabilities",
             ),
         ],
     )

@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "projection, masked padding": {"projection_dim": 32, "mask_padding": True},
 }
 TOLERANCE = 1e-5
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=12)
 
 
 def make_inputs(images: int, lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from carzero.metrics.table import Cohort, evaluate
 
 RANKING = (metrics.auroc, metrics.auprc, metrics.average_precision)
 EXACT = 1e-12
-some = settings(max_examples=30, deadline=None)
+some = settings(max_examples=30)
 
 
 @st.composite

@@ -66,7 +66,7 @@ def test_affine_is_the_same_transform(geometry: Geometry) -> None:
     np.testing.assert_allclose(by_matrix, geometry.points_to_original(points), rtol=1e-9, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(largest=300), st.data())
 def test_map_is_nan_exactly_outside_the_crop(geometry: Geometry, data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
@@ -80,7 +80,7 @@ def test_map_is_nan_exactly_outside_the_crop(geometry: Geometry, data: st.DataOb
     np.testing.assert_allclose(on_picture[seen], 3.5, rtol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(smallest=150, largest=500), st.integers(0, 13), st.integers(0, 13))
 def test_one_hot_cell_peaks_in_its_footprint(geometry: Geometry, row: int, column: int) -> None:
     cells = np.zeros((14, 14), np.float32)
@@ -101,7 +101,7 @@ def test_one_hot_cell_peaks_in_its_footprint(geometry: Geometry, row: int, colum
     assert footprint[1] - 1e-6 <= peak_y + 0.5 <= footprint[3] + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(geometries(largest=600, placements=[name for name in PLACEMENTS if name != "pad_squash"]))
 def test_apply_has_the_picture_where_the_points_say(geometry: Geometry) -> None:
     model = geometry.apply(np.full((geometry.height, geometry.width), 200, np.uint8))
@@ -112,7 +112,7 @@ def test_apply_has_the_picture_where_the_points_say(geometry: Geometry) -> None:
     np.testing.assert_array_equal(model, np.where(inside, 200, 0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(smallest=60, largest=400), st.sampled_from(["area", "bicubic", "bilinear", "lanczos"]), st.data())
 def test_a_spot_is_found_where_it_was(geometry: Geometry, resampling: str, data: st.DataObject) -> None:
     """The centre of mass of a soft spot, carried back, is off by less than half a pixel of the coarser image."""

@@ -23,7 +23,7 @@ from tests.support.tiny import MAX_TEXT, logits_of
 
 LABELS = ["pneumonia", "pleural effusion", "edema", "cardiomegaly", "no finding"]
 TOLERANCE = 1e-5
-few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def near(a: Any, b: Any) -> bool:

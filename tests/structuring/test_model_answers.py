@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from carzero.errors import ConfigurationError
@@ -120,13 +120,11 @@ class TestForm:
     def test_a_huge_answer(self) -> None:
         assert invalid(json.dumps({"findings": []}) + " " * 2**16) == "too_large"
 
-    @settings(deadline=None)
     @given(ANY_JSON)
     def test_no_json_breaks_the_reader(self, value: object) -> None:
         with contextlib.suppress(InvalidAnswerError):
             check_claims(read_claims(KeptAnswer(json.dumps(value))), REPORT)
 
-    @settings(deadline=None)
     @given(st.lists(ANY_CLAIM, max_size=5))
     def test_no_claim_breaks_the_checks(self, claims: list[dict[str, str]]) -> None:
         with contextlib.suppress(InvalidAnswerError):
@@ -273,7 +271,6 @@ class TestWhatAReportCanDo:
         assert neutralise(plain) == plain.replace("[XXXX]", "(XXXX)")
         assert neutralise("< 5 mm") == "‹ 5 mm"
 
-    @settings(deadline=None)
     @given(st.text(max_size=200))
     def test_no_text_changes_its_length_or_keeps_a_bracket(self, text: str) -> None:
         shown = neutralise(text)

@@ -286,7 +286,7 @@ def test_sentences_come_from_lines_or_tables(tmp_path: Path) -> None:
         ("a.csv", b"image,present\na.png,edema\n", "lacks columns.*at least one of sentences, text"),
         ("a.csv", b"text\n\n", "no row to train on"),
         ("a.csv", b"text,split,patient_id\nNo edema,train,7\nNo mass,val,7\n", "more than one split"),
-        ("a.pdf", b"", "no table"),
+        ("a.pdf", b"", "not a table"),
     ],
 )
 def test_sentences_that_cannot_be_read_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ REFUSED = {
     "out-of-band buffer": (b"\x80\x05\x97.", "NEXT_BUFFER"),
     "append to a dict": (b"\x80\x02}K\x01a.", "no list"),
     "items into a list": (b"\x80\x02]K\x01K\x01s.", "no dict"),
-    "name that is not text": (b"\x80\x04K\x01K\x01\x93.", "no text"),
+    "name that is not text": (b"\x80\x04K\x01K\x01\x93.", "not text"),
 }
 
 
@@ -186,7 +186,7 @@ def test_many_names_for_one_large_storage_fill_no_memory(tmp_path: Path) -> None
 
 def test_names_that_could_write_on_a_terminal_are_refused(tmp_path: Path) -> None:
     data = released_pickle(OrderedDict({"\x1b]0;owned\x07": View(Storage())}))
-    with pytest.raises(CheckpointError, match="no plain text"):
+    with pytest.raises(CheckpointError, match="not plain text"):
         read_released_checkpoint(write_archive(tmp_path / "x.ckpt", data, {"0": bytes(24)}))
 
 
