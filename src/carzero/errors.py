@@ -10,6 +10,7 @@
     │   └── CheckpointError          a released checkpoint that cannot be converted
     │       └── UnsafeCheckpointError    a pickle that asks for more than tensors and containers
     ├── ConfigurationError       a configuration or recipe that contradicts itself
+    ├── OutputError              an output that is there and must stay, or cannot be written: disk, permissions, name
     ├── RunError                 a training run that cannot start, go on or be resumed
     ├── LanguageModelError       a language model's server cannot be reached, or refuses every request
     └── MissingExtraError        an optional dependency is not installed
@@ -118,6 +119,10 @@ class UnsafeCheckpointError(CheckpointError):
 
 class ConfigurationError(CARZeroError, ValueError):
     """A configuration or recipe contradicts itself."""
+
+
+class OutputError(CARZeroError):
+    """An output is there and must stay, or cannot be written; what was finished before is kept."""
 
 
 class RunError(CARZeroError, RuntimeError):

@@ -49,10 +49,14 @@ def test_what_is_nested_is_named_with_dots_and_some_may_differ() -> None:
     check_same(found, run, "out", free=("recipe.log", "processes", "recipe.seed"))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"[1]", b"\xff"])
-def test_what_is_not_a_manifest_is_refused(content: bytes | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "scores.csv.manifest.json").write_bytes(content)
+def test_an_output_without_a_manifest_is_nobodys(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"scores\.csv is not known to be the output of a run.*--overwrite"):
+        load_manifest(tmp_path / "scores.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff"])
+def test_what_is_not_a_manifest_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv.manifest.json").write_bytes(content)
     with pytest.raises(TableError, match="is not the manifest of a run"):
         load_manifest(tmp_path / "scores.csv")
 

@@ -16,7 +16,7 @@ from PIL import Image
 from carzero.core.atomic import remove_leftovers, replace_when_done
 from carzero.core.run_record import manifest_path
 from carzero.core.tables import load_table
-from carzero.errors import TableError
+from carzero.errors import OutputError, TableError
 from carzero.images.listing import list_arrays, list_images
 from carzero.inference.score_table import (
     KEY_COLUMNS,
@@ -255,9 +255,9 @@ class TestScores:
 
     def test_paths_are_checked_before_work(self, tmp_path: Path) -> None:
         check_score_path(tmp_path / "scores.CSV")
-        with pytest.raises(TableError, match=r"format is unknown; got .*scores\.xlsx.*\.parquet, \.csv, \.json"):
+        with pytest.raises(OutputError, match=r"format is unknown; got .*scores\.xlsx.*\.parquet, \.csv, \.json"):
             check_score_path(tmp_path / "scores.xlsx")
-        with pytest.raises(TableError, match="folder does not exist"):
+        with pytest.raises(OutputError, match="folder does not exist"):
             check_score_path(tmp_path / "nowhere" / "scores.csv")
 
 
@@ -333,6 +333,6 @@ class TestReplaceWhenDone:
             raise OSError("No space left on device")
 
         monkeypatch.setattr(pd.DataFrame, "to_csv", half)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OutputError, match=r"scores\.csv cannot be written; got .No space left"):
             save_scores(score_frame(), tmp_path / "scores.csv", {})
         assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carzero.errors import ConfigurationError, TableError
+from carzero.errors import ConfigurationError, OutputError
 from carzero.images.boxes import load_coco
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
@@ -83,7 +83,7 @@ def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_p
     with pytest.raises(ConfigurationError, match="not a share"):
         run(films[:1], tiny_weights, box_share=1.5).execute()
     (tmp_path / "file").write_text("")
-    with pytest.raises(TableError, match="cannot be made"):
+    with pytest.raises(OutputError, match="is a file"):
         run(films[:1], tiny_weights, out=tmp_path / "file").execute()
 
 

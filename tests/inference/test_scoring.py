@@ -13,7 +13,7 @@ from PIL import Image
 
 from carzero.core.journal import Journal
 from carzero.core.run_record import manifest_path
-from carzero.errors import TableError, WeightsError
+from carzero.errors import OutputError, TableError, WeightsError
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.score_table import SCORE_SUFFIXES, load_scores
@@ -192,7 +192,7 @@ def test_a_waiting_journal_is_not_overwritten_by_accident(
     out = tmp_path / "scores.csv"
     interrupt(folder, tiny_weights, out)
     work.clear()
-    with pytest.raises(TableError, match=r"An interrupted run of .* is waiting.*--resume.*--overwrite"):
+    with pytest.raises(OutputError, match=r"An interrupted run of .* is waiting.*--resume.*--overwrite"):
         run(folder, tiny_weights, out)
     assert work == []
     assert len(run(folder, tiny_weights, out, overwrite=True).table) == 4
@@ -245,7 +245,7 @@ def test_overlays_are_drawn_for_every_finding(
 def test_wrong_settings_stop_before_any_work(work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(TableError, match="--resume needs --out"):
         run(folder, tiny_weights, resume=True)
-    with pytest.raises(TableError, match="format is unknown"):
+    with pytest.raises(OutputError, match="format is unknown"):
         run(folder, tiny_weights, tmp_path / "scores.txt")
     with pytest.raises(WeightsError, match="No weights are found"):
         run(folder, tmp_path / "nowhere", tmp_path / "scores.csv")

@@ -16,7 +16,7 @@ import pytest
 from carzero.core.journal import open_run
 from carzero.core.run_record import RunRecord, journal_path
 from carzero.data.pairs import load_pairs
-from carzero.errors import LanguageModelError, TableError
+from carzero.errors import LanguageModelError, OutputError, TableError
 from carzero.reports.rules import RuleAligner
 from carzero.structuring.report_table import ReportRow, load_report_rows, load_table_rows
 from carzero.structuring.requests import Instruction
@@ -110,7 +110,7 @@ class TestByRules:
 
     @pytest.mark.parametrize("name", ["out.csv", "out", "no/out.jsonl"])
     def test_outputs_that_cannot_be_written(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(TableError, match="output"):
+        with pytest.raises(OutputError, match="output"):
             by_rules(rows_of(), tmp_path / name)
 
 
@@ -368,7 +368,7 @@ class TestResume:
         out = tmp_path / "out.jsonl"
         self.stopped(out, 2)
         before = journal_path(out, SUFFIX).read_bytes()
-        with pytest.raises(TableError, match=r"--resume, or start anew with --overwrite"):
+        with pytest.raises(OutputError, match=r"--resume, or start anew with --overwrite"):
             by_rules(rows_of(), out)
         assert journal_path(out, SUFFIX).read_bytes() == before
         assert by_rules(rows_of(), out, overwrite=True).tally.resumed == 0
@@ -430,8 +430,8 @@ class TestResume:
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", full)
-            with pytest.raises(TableError, match="No space left"):
-                by_rules(rows_of(), out)
+            with pytest.raises(OutputError, match="No space left"):
+                by_rules(rows_of(), out, overwrite=True)
         assert out.read_text() == "an older output\n"
         assert by_rules(rows_of(), out, resume=True).counts.backends == {"rules": 6}
 

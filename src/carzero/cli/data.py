@@ -228,8 +228,8 @@ def validate(
     Exit code 0: all rows kept; 1: some are dropped (listed on stderr); 2: wrong use, contradictions, or a patient in
     several splits.
     """
+    from carzero.core.outputs import check_file
     from carzero.core.system import count_cores
-    from carzero.core.tables import check_output
     from carzero.data.pair_files import check_pairs_path
     from carzero.data.validation import validate_pairs
 
@@ -237,7 +237,7 @@ def validate(
         check_pairs_path(out)
         _check_other_file(out, table)
     if report is not None:
-        check_output(report, (".json",))
+        check_file(report, (".json",))
         _check_other_file(report, table)
     named = parse_columns(columns or [])
     with show_progress("reading images", "read", "pictures") as advance:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import platform
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.errors import CARZeroError, RunError, WeightsError, describe
+from carzero.errors import CARZeroError, OutputError, describe
+
+AGAIN = "run the same command again"
+RESUME = "run the same command with --resume"
 
 _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})\.([1-9][0-9]*)\.tmp", re.DOTALL)
 
@@ -24,18 +27,61 @@ def replace_when_done(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path`; it takes the name `path` when the block ends, and vanishes if it fails.
 
     A process that is killed leaves it behind; see `remove_leftovers`.
+
+    Raises:
+        OutputError: the file cannot be written; what had this name before is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{_hash_host()}.{os.getpid()}.tmp")
+    temporary = _name_temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(str(path), path.parent, AGAIN, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
+def _name_temporary(path: Path) -> Path:
+    """A hidden name beside `path` that says whose it is; a long one is cut, for names have a limit."""
+    return path.with_name(f".{cut_name(path.name, _KEPT_BYTES)}.{_hash_host()}.{os.getpid()}.tmp")
+
+
+NAME_BYTES = 255  # of a file's name, on nearly every file system
+_KEPT_BYTES = NAME_BYTES - 32  # beside two dots, the machine, a process's number and an ending
+
+
+def cut_name(name: str, size: int) -> str:
+    """The beginning of a name, at most `size` bytes of it on the disk, without a torn character."""
+    while (excess := len(name.encode(errors="surrogatepass")) - size) > 0:
+        name = name[: -max(1, excess // 4)]  # a character takes four bytes at most
+    return name
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yields a new folder beside `path` for what is to become it; it vanishes when the block ends.
+
+    What killed processes left there of the same output is removed first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    temporary = _name_temporary(path)
+    with contextlib.suppress(OSError):
+        for other in path.parent.glob(f".{glob.escape(cut_name(path.name, _KEPT_BYTES))}.*.tmp"):
+            if _is_leftover(other.name) and other.is_dir() and not other.is_symlink():
+                shutil.rmtree(other, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
     """Removes temporary files that processes of this machine left in a folder when they were killed.
 
     What may still be written stays: a file of another machine, or of a number that some process has now. So does what
@@ -43,10 +89,12 @@ def remove_leftovers(folder: Path) -> None:
 
     Args:
         folder: where `replace_when_done` writes; files below it in other folders stay. It need not exist.
+        name: only those of files whose names begin so.
     """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if _is_leftover(path.name) and path.is_file() and not path.is_symlink():
+            is_meant = path.name.startswith(f".{name}") and _is_leftover(path.name)
+            if is_meant and path.is_file() and not path.is_symlink():
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -74,115 +122,46 @@ def _hash_host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True, slots=True)
-class NewFolder:
-    """A folder to be written.
-
-    Attributes:
-        path: where; it must be new or empty, unless `overwrite`.
-        overwrite: replace an earlier folder of the same kind. One with other files in it is never replaced.
-        is_ours: whether a file of this name is of that kind.
-        what: its content in an error message, such as "conversion".
-        room: how much space it takes, such as "about 1 GB".
-        error: raised where it cannot be written.
-    """
-
-    path: Path
-    overwrite: bool
-    is_ours: Callable[[str], bool]
-    what: str
-    room: str
-    error: type[WeightsError] = WeightsError
-
-    def check(self) -> None:
-        """Refuses a path where the folder may not be written.
-
-        Raises:
-            WeightsError: (or `error`) the path is a file, or a folder that must stay.
-        """
-        if not self.path.exists():
-            return
-        if not self.path.is_dir():
-            raise self._refuse("is a file", "name a new folder")
-        found = sorted(entry.name for entry in self.path.iterdir())
-        foreign = [name for name in found if not self.is_ours(name)]
-        if found and not self.overwrite:
-            then = f"name a new folder, or replace an earlier {self.what} with --overwrite"
-            raise self._refuse("is not empty", then)
-        if foreign:
-            why = f"holds files that no {self.what} wrote: {', '.join(foreign[:3])}"
-            raise self._refuse(why, "name another folder")
-
-    @contextmanager
-    def fill(self) -> Iterator[Path]:
-        """Yields a new folder beside the path; it takes the path's name when the block ends, and vanishes if it fails.
-
-        Raises:
-            WeightsError: (or `error`) the folder cannot be written, or may not.
-        """
-        out = self.path
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True
-            ) as beside:
-                folder = Path(beside) / "new"  # a folder of its own, since mkdtemp's is closed to everybody else
-                folder.mkdir()
-                yield folder
-                self.check()  # minutes may have passed
-                if out.exists():
-                    out.rename(Path(beside) / "old")
-                try:
-                    folder.rename(out)
-                except OSError:
-                    if (Path(beside) / "old").exists():
-                        (Path(beside) / "old").rename(out)
-                    raise
-        except OSError as error:
-            raise self.error(
-                describe(
-                    f"The {self.what} could not be written ({error.strerror or error})",
-                    got=str(out),
-                    expected=f"a writable place with {self.room} free",
-                    then="free some space or name another folder; nothing was left behind",
-                )
-            ) from error
-
-    def _refuse(self, why: str, then: str) -> WeightsError:
-        return self.error(
-            describe(f"The output folder {why}", got=str(self.path), expected="a new or an empty folder", then=then)
-        )
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def room_for(what: str, folder: Path, then: str = "run the same command with --resume") -> Iterator[None]:
+def room_for(what: str, folder: Path, then: str = RESUME, *, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Makes one clear error of all the ways in which writing fails, most often on a full disk.
 
     Args:
         what: what is written, such as "The log".
         folder: where.
-        then: what the user does once there is room.
+        then: what the user does once there is room. It replaces what `replace_when_done` inside the block would say.
+        also: errors by which libraries say that they cannot write, where these are not OSError.
 
     Raises:
-        RunError: the block could not write.
+        OutputError: the block could not write.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
+    except OutputError as error:
+        if error.__cause__ is None:  # refused, not failed
+            raise
+        raise _cannot_write(what, folder, then, error.__cause__) from error.__cause__
     except CARZeroError:
         raise
-    except (OSError, SafetensorError, RuntimeError) as error:  # the last one comes from torch's own writer
-        # What torch and safetensors say of a full disk names it in words of their own, if at all.
-        is_full = not isinstance(error, OSError) or error.errno in _FULL
-        raise RunError(
-            describe(
-                f"{what} cannot be written",
-                got=(str(error) or type(error).__name__).splitlines()[0],
-                expected=f"room on the disk of {folder}" if is_full else f"a folder {folder} that can be written",
-                then=f"make room, then {then}" if is_full else f"correct the path or its permissions, then {then}",
-            )
-        ) from error
+    except Exception as error:
+        if not isinstance(error, (OSError, *also)):
+            raise
+        raise _cannot_write(what, folder, then, error) from error
+
+
+def _cannot_write(what: str, folder: Path, then: str, error: BaseException) -> OutputError:
+    # What libraries say of a full disk names it in words of their own, if at all.
+    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    if number in _FULL:
+        expected, step = f"room on the disk of {folder}", "make room"
+    elif number == errno.ENAMETOOLONG:
+        expected, step = "a shorter name", "choose one"
+    elif number == errno.EISDIR:
+        expected, step = "the name of a file", "name another output"
+    else:
+        expected, step = f"a folder {folder} that can be written", "correct the path or its permissions"
+    got = (str(error) or type(error).__name__).splitlines()[0]
+    return OutputError(describe(f"{what} cannot be written", got=got, expected=expected, then=f"{step}, then {then}"))

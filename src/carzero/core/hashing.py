@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -57,12 +56,3 @@ def hash_texts(texts: Iterable[str]) -> str:
     for text in texts:
         digest.update(text.encode() + b"\n")
     return digest.hexdigest()
-
-
-_NAME_LIMIT = 80
-
-
-def to_file_name(text: str) -> str:
-    """The text as a file name; one that had to be changed or cut carries a hash, so that no two texts share a name."""
-    plain = re.sub(r"[^\w.-]+", "_", text).strip("_.")[:_NAME_LIMIT]
-    return plain if plain == text.replace(" ", "_") else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

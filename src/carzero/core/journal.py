@@ -10,18 +10,25 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from carzero.core.atomic import replace_when_done
+from carzero.core.atomic import AGAIN, RESUME, remove_leftovers, replace_when_done, room_for
+from carzero.core.outputs import existing_output
 from carzero.core.run_record import RunLock, RunRecord, check_same, journal_path
-from carzero.errors import TableError, describe
+from carzero.errors import OutputError, TableError, describe
 
 _FIRST_BYTES = b'{"run": '
 
 _SHOWN_BYTES = 100
+
+_KEPT = f"{RESUME}; what is finished is kept"
+
+
+Restore = Callable[[], tuple[RunRecord, Iterable[Mapping[str, object]]]]
 
 
 def open_run(
@@ -32,35 +39,63 @@ def open_run(
     overwrite: bool = False,
     key: str | None = None,
     suffix: str = ".journal",
+    restore: Restore | None = None,
 ) -> Journal:
-    """Opens the journal of an output: a new one, or that of an interrupted run.
+    """Opens the journal of an output: a new one, that of an interrupted run, or one with the rows of a finished run.
+
+    A finished output stays until a run that may replace it has finished too.
 
     Args:
         out: the output; None keeps the rows in a temporary file that nobody can resume.
-        record: of this run; the journal of another run is refused.
-        resume: take up what an interrupted run has left, if anything.
+        record: of this run; the journal or output of another run is refused.
+        resume: take up what an interrupted or a finished run has left, if anything.
         overwrite: throw away what it has left.
         key: see `Journal`.
         suffix: of the journal's name, behind the output's.
+        restore: reads the record and the rows of the finished output `out`; None where they cannot be read back, so
+            that a finished run is never resumed.
 
     Raises:
-        TableError: an interrupted run is waiting and neither is asked for, it is another run's, its journal is
-            damaged, another process is writing it, or it cannot be written.
+        OutputError: a finished output or an interrupted run is there and neither is asked for, or the journal cannot be
+            written.
+        TableError: what is there is another run's, or damaged, or another process is writing it.
     """
     if out is None:
         return Journal.start(None, record.identity, key=key)
     path = journal_path(out, suffix)
+    remove_leftovers(out.parent, out.name)
+    if not overwrite and not path.exists() and out.exists():
+        if not resume or restore is None:
+            raise existing_output(out, resumable=restore is not None)
+        return _restored(path, out, record, restore, key)
     if not path.exists() or overwrite:
         return Journal.start(path, record.identity, key=key)
     if resume:
         return Journal.resume(path, record.identity, key=key)
-    Journal(record.identity, path, key=key).close()  # says so where it is not interrupted at all, but running
-    raise TableError(
+    journal = Journal(record.identity, path, key=key)  # says so where it is not interrupted at all, but running
+    if journal.begin_if_empty():
+        return journal
+    journal.close()
+    raise OutputError(
         describe(
             f"An interrupted run of {out} is waiting in {path.name}",
             then="continue it with --resume, or start anew with --overwrite",
         )
     )
+
+
+def _restored(path: Path, out: Path, record: RunRecord, restore: Restore, key: str | None) -> Journal:
+    """A journal with the rows of a finished output: what is new or has failed is computed, and the rest is not."""
+    found, rows = restore()
+    record.same_as(found, out)
+    journal = Journal.start(path, record.identity, key=key)
+    journal.restored = True
+    try:
+        journal.append(rows)
+    except BaseException:
+        journal.remove()  # the output itself is still there
+        raise
+    return journal
 
 
 class Journal:
@@ -78,14 +113,17 @@ class Journal:
     Attributes:
         rows: the last row of each key, read from the file when it is asked for; empty without a key.
         resumed: rows that were there when the journal was opened.
+        restored: whether its rows are those of a finished output.
 
     Raises:
-        TableError: another process is writing it, or it cannot be written.
+        TableError: another process is writing it.
+        OutputError: it cannot be written.
     """
 
     def __init__(self, run: Mapping[str, object], path: Path | None = None, *, key: str | None = None) -> None:
         self.path = path
         self.resumed = 0
+        self.restored = False
         self._key = key
         self._run = run
         with self._named_errors():
@@ -102,7 +140,8 @@ class Journal:
         """Begins a new journal in place of an old one.
 
         Raises:
-            TableError: another process is writing it, or it cannot be written.
+            TableError: another process is writing it.
+            OutputError: it cannot be written.
         """
         journal = cls(run, path, key=key)
         with journal._closed_on_error():
@@ -121,14 +160,27 @@ class Journal:
             journal._find_rows(path)
         return journal
 
+    def begin_if_empty(self) -> bool:
+        """Begins anew where the file holds no finished row, so that a run that failed at once is simply repeated.
+
+        Returns:
+            False: there are rows, or the file is not a journal; nothing is changed.
+        """
+        self._file.seek(0)
+        first, rest = self._file.readline(), self._file.readline()
+        if rest.endswith(b"\n") or first[: len(_FIRST_BYTES)] != _FIRST_BYTES[: len(first)]:
+            return False
+        with self._closed_on_error():
+            self._begin()
+        return True
+
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # what could not be written was told when it was written
-            self.close()
+        self.close()
 
     def rows_in_order(self, columns: Collection[str] = ()) -> Iterator[dict[str, Any]]:
         """The rows that are there, from the first, earlier rows of a key among them.
@@ -150,30 +202,34 @@ class Journal:
         """Adds finished rows and hands them to the disk.
 
         Raises:
-            TableError: the disk does not take them.
+            OutputError: the disk does not take them.
         """
-        lines = [("" if self._key is None else str(row[self._key]), _to_line(row)) for row in rows]
+        added: list[tuple[str, int]] = []
         with self._named_errors():
             self._file.seek(0, os.SEEK_END)
-            self._file.write(b"".join(line for _, line in lines))
+            for row in rows:
+                line = _to_line(row)
+                self._file.write(line)
+                added.append(("" if self._key is None else str(row[self._key]), len(line)))
             self._sync()
-        for key, line in lines:
-            self._add(key, len(line))
+        for key, size in added:
+            self._add(key, size)
 
     def finish(self, out: Path) -> None:
         """Puts the rows, as they are, into a file that appears whole or not at all, and deletes the journal.
 
         Raises:
-            TableError: the disk does not take them.
+            OutputError: the disk does not take them.
         """
-        with self._named_errors(), replace_when_done(out) as target, target.open("wb") as file:
+        with room_for(str(out), out.parent, _KEPT), replace_when_done(out) as target, target.open("wb") as file:
             self._file.seek(self._first)
             shutil.copyfileobj(self._file, file, 2**20)
         self.remove()
 
     def close(self) -> None:
         """Closes the file and leaves it where it is."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was told when it was written
+            self._file.close()
 
     def remove(self) -> None:
         """Deletes the journal, once its rows are safe elsewhere."""
@@ -252,18 +308,10 @@ class Journal:
             self.close()
             raise
 
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TableError(
-                describe(
-                    f"Finished rows cannot be kept in {self.path or 'a temporary file'}",
-                    got=str(error),
-                    then="make room, or name another --out; what is finished is kept for --resume",
-                )
-            ) from error
+    def _named_errors(self) -> AbstractContextManager[None]:
+        if self.path is None:
+            return room_for("Finished rows", Path(tempfile.gettempdir()), AGAIN)
+        return room_for(str(self.path), self.path.parent, _KEPT)
 
 
 class _Rows(Mapping[str, dict[str, Any]]):

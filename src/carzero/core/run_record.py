@@ -214,6 +214,14 @@ def load_manifest(path: Path) -> dict[str, object]:
     side_car = manifest_path(path)
     try:
         return dict(json.loads(side_car.read_bytes()))
+    except FileNotFoundError as error:
+        raise TableError(
+            describe(
+                f"{path} is not known to be the output of a run",
+                got=f"no {side_car.name}",
+                then="name another output, or replace it with --overwrite",
+            )
+        ) from error
     except (OSError, ValueError, TypeError) as error:
         raise TableError(
             describe(f"{side_car} is not the manifest of a run", then="delete it, or choose another output")

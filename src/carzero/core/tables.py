@@ -273,24 +273,6 @@ def _check_finished(folder: Path) -> None:
         )
 
 
-def check_output(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuses a file that could not be written, before any work is done.
-
-    Raises:
-        TableError: unknown suffix, or the folder does not exist.
-    """
-    if path.suffix.lower() not in suffixes:
-        raise TableError(
-            describe(
-                "The output's format is unknown", got=str(path), expected=f"a name ending in {', '.join(suffixes)}"
-            )
-        )
-    if not path.parent.is_dir():
-        raise TableError(
-            describe("The output's folder does not exist", got=str(path.parent), then="create it, or name another")
-        )
-
-
 _LIMIT_BYTES = 1 << 28
 
 
@@ -315,6 +297,20 @@ def load_json(path: str | Path) -> Any:
                 then="check the file",
             )
         ) from error
+
+
+def iterate_json_lines(path: Path) -> Iterator[dict[str, object]]:
+    """The objects of a file, one a line.
+
+    Raises:
+        TableError: the file cannot be read, or a line is not an object.
+    """
+    with _named_errors(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is not an object")
+            yield row
 
 
 _JSON_ROWS = 256

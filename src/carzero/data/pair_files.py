@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.tables import check_output
+from carzero.core.outputs import check_file
 from carzero.errors import TableError, describe
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def check_pairs_path(path: Path) -> None:
-    """Refuses a file that could not be written, before any work is done.
-
-    Raises:
-        TableError: unknown suffix, or the folder does not exist.
-    """
-    check_output(path, _SUFFIXES)
+def check_pairs_path(path: Path, *, overwrite: bool | None = None) -> None:
+    """Refuses a table that could not be written, before any work is done; see `check_file`."""
+    check_file(path, _SUFFIXES, overwrite=overwrite)
 
 
 def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -35,7 +31,8 @@ def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         path: .csv, .tsv, .jsonl or .parquet.
 
     Raises:
-        TableError: the suffix is another, or the file cannot be written.
+        OutputError: the suffix is another, or the file cannot be written.
+        TableError: values that the format does not hold.
     """
     check_pairs_path(path)
     folder = path.parent.resolve()
@@ -55,9 +52,9 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         with replace_when_done(path) as target:
             yield target
-    except (OSError, ValueError, TypeError, OverflowError) as error:  # mixed or too large values, broken characters
+    except (ValueError, TypeError, OverflowError) as error:  # mixed or too large values, broken characters
         raise TableError(
-            describe(f"{path} cannot be written", got=str(error), then="check the folder's permissions and its disk")
+            describe(f"{path} cannot be written", got=str(error), expected="values that its format holds")
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.tables import check_output
+from carzero.core.outputs import check_file
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.reader_study import ReaderStudy
 from carzero.metrics.curves import roc_curve
@@ -26,14 +26,14 @@ _MARKERS = "osD^vP*X"
 _PANEL_IN = 4.2  # width and height of one finding's panel, inches
 
 
-def check_plot_path(path: Path) -> None:
-    """Refuses an image that could not be written, before any work is done.
+def check_plot_path(path: Path, *, overwrite: bool | None = None) -> None:
+    """Refuses an image that could not be written, before any work is done; see `check_file`.
 
     Raises:
-        TableError: another suffix than .png, .svg and .pdf, or the folder does not exist.
+        OutputError: the file cannot be written, or is there and must stay.
         MissingExtraError: matplotlib is not installed.
     """
-    check_output(path, PLOT_SUFFIXES)
+    check_file(path, PLOT_SUFFIXES, overwrite=overwrite)
     check_drawing()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.run_record import manifest_path
-from carzero.errors import TableError, describe
+from carzero.core.outputs import check_file, check_folder, check_parent, make_folder, refuse_existing
+from carzero.core.run_record import manifest_path, save_manifest
+from carzero.errors import OutputError, describe
 from carzero.metrics.rows import COLUMNS, MetricRow
 
 if TYPE_CHECKING:
@@ -53,26 +54,38 @@ def to_markdown(rows: Sequence[MetricRow]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_result_path(path: Path) -> None:
+def check_result_path(path: Path, *, overwrite: bool | None = None) -> None:
     """Refuses an output that could not be written, before any work is done; a name without suffix is a folder.
 
+    Args:
+        path: see `save_results`.
+        overwrite: whether results that are there are replaced; None does not look.
+
     Raises:
-        TableError: unknown suffix, a file where a folder is needed, or the parent folder does not exist.
+        OutputError: unknown suffix, a file where a folder is needed, the parent folder does not exist or cannot be
+            written, or results that are there and must stay.
     """
-    if path.suffix and not path.is_dir() and path.suffix.lower() not in RESULT_SUFFIXES:
-        raise TableError(
-            describe(
-                "The output's format is unknown",
-                got=str(path),
-                expected=f"a folder, or a name ending in {', '.join(RESULT_SUFFIXES)}",
+    if path.suffix and not path.is_dir():
+        if path.suffix.lower() not in RESULT_SUFFIXES:
+            raise OutputError(
+                describe(
+                    "The output's format is unknown",
+                    got=str(path),
+                    expected=f"a folder, or a name ending in {', '.join(RESULT_SUFFIXES)}",
+                )
             )
-        )
-    if not path.suffix and path.exists() and not path.is_dir():
-        raise TableError(describe("The output folder is a file", got=str(path), then="name another"))
-    if not path.parent.is_dir():
-        raise TableError(
-            describe("The output's folder does not exist", got=str(path.parent), then="create it, or name another")
-        )
+        check_file(path, RESULT_SUFFIXES)
+    else:
+        check_parent(path)
+        check_folder(path)
+    if overwrite is not None:
+        refuse_existing(_list_files(path), overwrite=overwrite)
+
+
+def _list_files(path: Path) -> list[Path]:
+    if path.suffix and not path.is_dir():
+        return [path]
+    return [path / f"metrics{suffix}" for suffix in (".csv", ".md", ".json")]
 
 
 def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, object]) -> list[Path]:
@@ -86,20 +99,19 @@ def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, o
 
     Returns:
         the files written.
+
+    Raises:
+        OutputError: they cannot be written.
     """
     check_result_path(path)
-    if path.suffix and not path.is_dir():
-        files = [path]
-    else:
-        path.mkdir(exist_ok=True)
-        files = [path / f"metrics{suffix}" for suffix in (".csv", ".md", ".json")]
+    files = _list_files(path)
+    make_folder(files[0].parent)
     for file in files:
         with replace_when_done(file) as target:
             _write(rows, target, file.suffix.lower(), manifest)
     if not any(file.suffix.lower() == ".json" for file in files):
         files.append(manifest_path(path))
-        with replace_when_done(files[-1]) as target:
-            target.write_text(json.dumps(dict(manifest), indent=2) + "\n", encoding="utf-8")
+        save_manifest(manifest, path)
     return files
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
+from carzero.core.outputs import NewFolder
 from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from carzero.core.atomic import replace_when_done
+
 if TYPE_CHECKING:
     import os
 
@@ -88,9 +90,25 @@ def draw_overlay(
 
 
 def save_overlay(path: str | os.PathLike[str], pixels: NDArray[Any], scores: NDArray[Any], **options: Any) -> Path:
-    """Writes the overlay as an image file and returns its path; options are those of `draw_overlay`."""
+    """Writes the overlay as an image file, whole or not at all, and returns its path.
+
+    Args:
+        path: the file; its ending names the format, as in Pillow.
+        pixels: as of `draw_overlay`.
+        scores: likewise.
+        options: those of `draw_overlay`.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: an ending without a format.
+    """
     file = Path(path)
-    draw_overlay(pixels, scores, **options).save(file)
+    picture = draw_overlay(pixels, scores, **options)
+    image_format = Image.registered_extensions().get(file.suffix.lower())
+    if image_format is None:
+        raise ValueError(f"the ending of an overlay names its format, such as .png; got {file.name!r}.")
+    with replace_when_done(file) as target:
+        picture.save(target, format=image_format)
     return file
 
 

@@ -137,8 +137,8 @@ class ZeroShotClassifier:
         """Keeps encoded prompts in a folder, for runs with the same weights and precision.
 
         Raises:
-            PromptError: the folder holds a bank already, cannot be written, or the weights were made in memory or
-                exported.
+            OutputError: the folder holds a bank already, or cannot be written.
+            PromptError: the weights were made in memory or exported.
         """
         if not isinstance(self.backend, TorchBackend):
             raise PromptError(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from carzero.core.atomic import replace_when_done
-from carzero.core.hashing import to_file_name
-from carzero.core.run_record import RunRecord
+from carzero.core.atomic import RESUME, remove_leftovers, replace_when_done, room_for
+from carzero.core.journal import Journal, open_run
+from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
+from carzero.core.run_record import RunRecord, journal_path
+from carzero.core.tables import load_json
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
@@ -30,6 +36,10 @@ BOX_RULE = (
     "the part of the map, connected to its highest pixel, at or above lowest + {share:g} * (highest - lowest); the box "
     "is the smallest one around it"
 )
+
+RESULT_FILE, BOXES_FILE = "grounding.json", "boxes.coco.json"
+_OURS = re.compile(r".+__.+\.(overlay\.png|map\.(npz|png|json))", re.DOTALL)
+_SETTINGS = ("weights_sha256", "preprocessing", "prompts_sha256", "map_format", "box_share", "force")
 
 DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see docs/demo-weights.md."
 
@@ -87,6 +97,9 @@ class GroundingManifest(TypedDict):
     peak_rule: str
     box_rule: str
     box_order: str
+    map_format: str
+    box_share: float
+    force: bool
     warnings: list[str]
     images: int
 
@@ -97,6 +110,14 @@ class GroundingJSON(TypedDict):
     findings: list[GroundingRow]
     failures: list[dict[str, str]]
     manifest: GroundingManifest
+
+
+class _ImageRows(TypedDict):
+    """What a journal holds of an image."""
+
+    image_id: str
+    path: str
+    rows: list[dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,44 +156,107 @@ class GroundingRun:
     force: bool = False
     batch_size: int = 16
     device: str | None = None
+    resume: bool = False
+    overwrite: bool = False
 
     def execute(self, advance: Advance = lambda done, failed: None) -> GroundingResult:
         """Grounds every finding in every image, and writes maps, overlays and boxes into `out`.
+
+        Rows of finished images wait in a journal there, so that the run can be killed at any moment and resumed.
 
         Args:
             advance: called with the numbers of images done and failed, after each image.
 
         Raises:
-            CARZeroError: settings that cannot work. Broken images are not an error here: they are listed in the result.
+            CARZeroError: settings that cannot work, or what another run has left in `out`. Broken images are not an
+                error here: they are listed in the result.
         """
         self._check()
         manifest = self._manifest()
-        doubts = tuple(manifest["warnings"])
-        rows: list[GroundingRow] = []
-        failures: list[Failure] = []
+        about = dict(manifest)
+        with self._open_journal(RunRecord({name: about[name] for name in _SETTINGS})) as journal:
+            self._ground_missing(journal, manifest["warnings"], advance)
+            finished = self._collect(journal, manifest)
+            if self.out is not None:
+                with self._room():
+                    self._save(finished, self.out)
+                journal.remove()
+        return finished
+
+    def _room(self) -> AbstractContextManager[None]:
+        return room_for("Maps and overlays", self.out or Path(), f"{RESUME}; what is finished is kept")
+
+    def _open_journal(self, record: RunRecord) -> Journal:
+        if self.out is None:
+            return open_run(None, record, key="image_id")
+        result = self.out / RESULT_FILE
+        make_folder(self.out)
+        if not result.exists() and not journal_path(result).exists():
+            name = PairNames(self.prompt_set.labels)
+            pairs = itertools.product((item.image_id for item in self.items), self.prompt_set.labels)
+            names = (f"{name(*pair)}.overlay.png" for pair in pairs)
+            refuse_existing_in(self.out, names, overwrite=self.overwrite or self.resume)
+        journal = open_run(
+            result,
+            record,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            key="image_id",
+            restore=partial(_restore, result, record),
+        )
+        remove_leftovers(self.out)
+        if self.overwrite:
+            _clear(self.out)
+        return journal
+
+    def _ground_missing(self, journal: Journal, doubts: Sequence[str], advance: Advance) -> None:
+        remaining = [item for item in self.items if not self._is_done(journal, item)]
+        if not remaining:
+            return
+        done, failed = len(self.items) - len(remaining), 0
         with Readers(isolated=True) as readers:  # they start beside torch
             # torch is loaded here and not above, so that wrong use is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
             classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
             stream = classifier.stream(
-                self.items,
+                remaining,
                 classifier.encode_prompts(self.prompt_set),
                 batch_size=self.batch_size,
                 force=self.force,
                 need_maps=True,
                 readers=readers,
             )
-            for done, result in enumerate(stream, start=1):
+            for result in stream:
                 if isinstance(result, FailedImage):
-                    failures.append(result.failure)
+                    failed += 1
+                    journal.append([result.failure.to_dict()])
                 else:
-                    rows += self._ground(classifier, result, doubts)
-                advance(done, len(failures))
-        finished = GroundingResult(rows, failures, manifest)
-        if self.out is not None:
-            self._save(finished, self.out)
-        return finished
+                    with self._room():
+                        rows = list(self._ground(classifier, result, doubts))
+                    journal.append([{"image_id": result.item.image_id, "path": result.item.path, "rows": rows}])
+                done += 1
+                advance(done, failed)
+
+    def _is_done(self, journal: Journal, item: ImageItem) -> bool:
+        """Whether a journal holds this image's rows, and their files are there. Failures are tried again."""
+        row = journal.rows.get(item.image_id)
+        if row is None or "reason" in row or row["path"] != item.path:
+            return False
+        out = self.out
+        return out is None or all((out / name).exists() for each in row["rows"] for name in each["files"].values())
+
+    def _collect(self, journal: Journal, manifest: GroundingManifest) -> GroundingResult:
+        """The rows of a journal in the order of the images."""
+        rows: list[GroundingRow] = []
+        failures: list[Failure] = []
+        for item in self.items:
+            row = journal.rows[item.image_id]
+            if "reason" in row:
+                failures.append(Failure(row["image_id"], row["path"], row["reason"]))
+            else:
+                rows += row["rows"]
+        return GroundingResult(rows, failures, manifest)
 
     def _check(self) -> None:
         if self.map_format not in MAP_FORMATS:
@@ -183,11 +267,8 @@ class GroundingRun:
             raise ConfigurationError(
                 describe("The box's threshold is not a share", got=self.box_share, expected="above 0, at most 1")
             )
-        if self.out is not None:
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TableError(describe("The output folder cannot be made", got=str(error))) from error
+        if self.resume and self.out is None:
+            raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
 
     def _ground(
         self, classifier: ZeroShotClassifier, image: ScoredImage, doubts: Sequence[str]
@@ -222,7 +303,7 @@ class GroundingRun:
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
 
-        name = f"{to_file_name(row['image_id'])}__{to_file_name(row['label'])}"
+        name = PairNames(self.prompt_set.labels)(row["image_id"], row["label"])
         files = {"map": f"{name}.map.{self.map_format}", "overlay": f"{name}.overlay.png"}
         save_map(score_map, out / files["map"])
         save_overlay(
@@ -251,14 +332,49 @@ class GroundingRun:
             "peak_rule": "centre of the highest cell of the model's grid, of equal cells the first in row order",
             "box_rule": BOX_RULE.format(share=self.box_share),
             "box_order": "xyxy in the image's pixels, edges at whole numbers",
+            "map_format": self.map_format,
+            "box_share": self.box_share,
+            "force": self.force,
             "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
             "images": len(self.items),
         }
 
     def _save(self, result: GroundingResult, out: Path) -> None:
-        with replace_when_done(out / "grounding.json") as target:
+        save_coco(_to_boxes(result.rows, [item.image_id for item in self.items]), out / BOXES_FILE)
+        with replace_when_done(out / RESULT_FILE) as target:  # last: it says that the run is finished
             target.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
-        save_coco(_to_boxes(result.rows, [item.image_id for item in self.items]), out / "boxes.coco.json")
+
+
+def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping[str, object]]]:
+    """Record and rows of a finished run, so that only failures and new images are read."""
+    content = load_json(path)
+    images: dict[str, _ImageRows] = {}
+    try:
+        found = RunRecord.of(dict(content["manifest"]), record.settings)
+        for row in content["findings"]:
+            image_id, place = str(row["image_id"]), str(row["path"])
+            images.setdefault(image_id, {"image_id": image_id, "path": place, "rows": []})["rows"].append(
+                {name: row[name] for name in GroundingRow.__annotations__}
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TableError(
+            describe(
+                f"{path} is not the result of a run",
+                got=f"{type(error).__name__}: {error}",
+                expected="a file that `carzero ground` wrote",
+                then="start anew with --overwrite, or name another output",
+            )
+        ) from error
+    return found, images.values()
+
+
+def _clear(out: Path) -> None:
+    """Deletes what runs have written, and nothing else; the result first, which describes the rest."""
+    for name in (RESULT_FILE, BOXES_FILE):
+        (out / name).unlink(missing_ok=True)
+    for entry in out.iterdir():
+        if _OURS.fullmatch(entry.name):
+            entry.unlink()
 
 
 def _to_boxes(rows: Sequence[GroundingRow], images: Sequence[str]) -> BoxTable:

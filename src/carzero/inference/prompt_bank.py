@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from carzero.core.atomic import replace_when_done
+from carzero.core.atomic import AGAIN, replace_when_done, room_for
+from carzero.core.outputs import check_folder, make_folder, refuse_existing
 from carzero.errors import PromptError, describe
 from carzero.model import CARZeroModel, TextFeatures
 from carzero.model.alignment import ALIGNMENTS, ScoringTexts
@@ -162,31 +163,39 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
     """Writes a bank into a folder: `bank.json`, which tells what is asked and by which weights, and `bank.safetensors`.
 
     Raises:
-        PromptError: the folder holds a bank already, cannot be written, the weights have no hash, or another backend
-            than torch encoded the prompts.
+        OutputError: the folder holds a bank already, or cannot be written.
+        PromptError: the weights have no hash, or another backend than torch encoded the prompts.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if not key.weights_sha256:
         raise PromptError(
             describe("A model made in memory has no hash to keep a bank by", then="save the weights, and load them")
         )
-    if is_bank(folder) and not overwrite:
-        raise PromptError(describe(f"{folder} holds a prompt bank already", then="choose another, or --overwrite"))
+    check_bank_folder(folder, overwrite=overwrite)
     record = {**asdict(key), "prompts_sha256": bank.prompt_set.hash}
     tensors = {
         f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
         for number, group in enumerate(bank.texts_as(TorchTexts).groups)
         for name, tensor in group.tensors().items()
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    with room_for("The prompt bank", folder, AGAIN, also=(SafetensorError,)):
         with replace_when_done(folder / _TENSORS) as path:
             save_file(tensors, path, {_KEY: json.dumps(record)})
         with replace_when_done(folder / _RECORD) as path:
             path.write_text(json.dumps({**record, "prompts": bank.prompt_set.to_mapping()}, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise PromptError(describe("The prompt bank cannot be written", got=str(error))) from error
+
+
+def check_bank_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuses a folder where no bank could be written, or where one is that must stay.
+
+    Raises:
+        OutputError: as said.
+    """
+    check_folder(folder)
+    refuse_existing([folder / _RECORD], overwrite=overwrite)
 
 
 def load_bank_prompts(folder: str | Path) -> PromptSet:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.columns import describe_number
+from carzero.core.outputs import check_file
 from carzero.core.run_record import save_manifest
-from carzero.core.tables import check_output, load_table, load_table_pieces, write_pieces
+from carzero.core.tables import load_table, load_table_pieces, write_pieces
 from carzero.errors import TableError, describe
 from carzero.records import FailedImage, ScoredImage
 
@@ -64,13 +65,9 @@ def score_schema(labels: Sequence[str]) -> pa.Schema:
     )
 
 
-def check_score_path(path: Path) -> None:
-    """Refuses a file that could not be written, before any work is done.
-
-    Raises:
-        TableError: unknown suffix, or the folder does not exist.
-    """
-    check_output(path, SCORE_SUFFIXES)
+def check_score_path(path: Path, *, overwrite: bool | None = None) -> None:
+    """Refuses a file of scores that could not be written, before any work is done; see `check_file`."""
+    check_file(path, SCORE_SUFFIXES, overwrite=overwrite)
 
 
 def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, object]) -> None:

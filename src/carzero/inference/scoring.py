@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carzero.core.hashing import to_file_name
+from carzero.core.atomic import AGAIN, RESUME, remove_leftovers, room_for
 from carzero.core.journal import Journal, open_run
-from carzero.core.run_record import RunRecord, journal_path, manifest_path, recorded_setting, save_manifest
+from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
+from carzero.core.run_record import RunRecord, recorded_setting, save_manifest
 from carzero.errors import TableError, describe
 from carzero.images.loading import LIMIT_S, Readers
 from carzero.inference.score_table import (
@@ -92,6 +94,38 @@ def build_manifest(record: RunRecord, provenance: ScoreProvenance, **results: ob
     }
 
 
+class _Overlays:
+    """The images that a run draws into a folder: one for each image and finding."""
+
+    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
+        self.folder = folder
+        self.drawn: list[Path] = []
+        self._labels = list(labels)
+        self._name = PairNames(labels)
+
+    def prepare(self, items: Sequence[ImageItem], *, replace: bool) -> None:
+        """Makes the folder, and refuses to draw over what another run has drawn there unless it may be replaced."""
+        make_folder(self.folder)
+        pairs = ((item.image_id, label) for item in items for label in self._labels)
+        refuse_existing_in(self.folder, (f"{self._name(*pair)}.png" for pair in pairs), overwrite=replace)
+        remove_leftovers(self.folder)
+
+    def draw(self, classifier: ZeroShotClassifier, image: ScoredImage) -> None:
+        from carzero.images.overlay import save_overlay
+
+        for grounding in classifier.to_groundings(image, self._labels):
+            path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
+            save_overlay(
+                path,
+                image.radiograph.pixels,  # type: ignore[union-attr]
+                grounding.heatmap,
+                title=grounding.label,
+                subtitle=f"logit {grounding.logit:.2f}",
+                peak=grounding.peak,
+            )
+            self.drawn.append(path)
+
+
 Advance = Callable[[int, int], None]
 
 
@@ -107,7 +141,7 @@ class ScoringRun:
     overwrite: bool = False
     readers: int | None = None
     read_limit_s: float = LIMIT_S
-    _overlays: list[Path] = field(default_factory=list)
+    _overlays: _Overlays | None = field(default=None, init=False)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
         """Scores what is not scored yet, and saves the whole.
@@ -126,7 +160,8 @@ class ScoringRun:
         if self.resume and self.out is None:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
-            _make_folder(self.overlay)
+            self._overlays = _Overlays(self.overlay, self.settings.prompts.labels)
+            self._overlays.prepare(self.items, replace=self.overwrite or self.resume)
         provenance = self.settings.provenance(self.out if self.resume else None)
         record = RunRecord(provenance.settings)
         journal = self._open_journal(record)
@@ -177,30 +212,28 @@ class ScoringRun:
     ) -> Iterator[ScoredImage | FailedImage]:
         """Passes results on, with their overlays drawn where they are wanted."""
         for result in results:
-            if self.overlay is not None and isinstance(result, ScoredImage):
-                self._overlays += _draw(classifier, result, self.settings.prompts.labels, self.overlay)
+            if self._overlays is not None and isinstance(result, ScoredImage):
+                with room_for("The overlays", self._overlays.folder, RESUME if self.out else AGAIN):
+                    self._overlays.draw(classifier, result)
             yield result
 
     def _open_journal(self, record: RunRecord) -> Journal:
         out = self.out
-        if out is None or self.overwrite or not (self.resume and _is_finished(out)):
-            return open_run(out, record, resume=self.resume, overwrite=self.overwrite, key="image_id")
-        # Its rows are taken back, so that only failures and new images are scored.
-        record.same_as(RunRecord.load(out, record.settings), out)
-        journal = open_run(out, record, key="image_id")
-        try:
-            for piece in load_score_pieces(out, len(self.settings.prompts.labels)):
-                journal.append(pack_frame(piece))
-        except BaseException:
-            journal.remove()
-            raise
-        return journal
+        return open_run(
+            out,
+            record,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            key="image_id",
+            restore=None if out is None else partial(_restore, out, record, len(self.settings.prompts.labels)),
+        )
 
     def _finish(self, journal: Journal, record: RunRecord, provenance: ScoreProvenance) -> RunResult:
         rows = ScoredRows(self.items, journal, self.settings.prompts.labels)
         if self.out is not None:
-            save_score_pieces(rows.pieces(), self.out)
-            save_failures(rows.failures, self.out)
+            with room_for(str(self.out), self.out.parent, f"{RESUME}; what is finished is kept"):
+                save_score_pieces(rows.pieces(), self.out)
+                save_failures(rows.failures, self.out)
         else:
             for _ in rows.pieces():
                 pass
@@ -212,9 +245,10 @@ class ScoringRun:
             **describe_failures(rows.failures, "" if self.out is None else failures_path(self.out).name),
         )
         if self.out is not None:
-            save_manifest(manifest, self.out)
+            with room_for(str(self.out), self.out.parent, f"{RESUME}; what is finished is kept"):
+                save_manifest(manifest, self.out)
             journal.remove()
-        return RunResult(rows, self.out, manifest, self._overlays)
+        return RunResult(rows, self.out, manifest, [] if self._overlays is None else self._overlays.drawn)
 
 
 def _is_scored(journal: Journal, item: ImageItem) -> bool:
@@ -226,31 +260,7 @@ def _is_scored(journal: Journal, item: ImageItem) -> bool:
     return row is not None and "reason" not in row and row["path"] == item.path
 
 
-def _is_finished(out: Path) -> bool:
-    """Whether a run has left its table, and says so."""
-    return not journal_path(out).exists() and out.exists() and manifest_path(out).exists()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TableError(describe("The folder for overlays cannot be made", got=str(error))) from error
-
-
-def _draw(classifier: ZeroShotClassifier, image: ScoredImage, labels: list[str], folder: Path) -> list[Path]:
-    from carzero.images.overlay import save_overlay
-
-    paths = []
-    for grounding in classifier.to_groundings(image, labels):
-        path = folder / f"{to_file_name(image.item.image_id)}__{to_file_name(grounding.label)}.png"
-        save_overlay(
-            path,
-            image.radiograph.pixels,  # type: ignore[union-attr]
-            grounding.heatmap,
-            title=grounding.label,
-            subtitle=f"logit {grounding.logit:.2f}",
-            peak=grounding.peak,
-        )
-        paths.append(path)
-    return paths
+def _restore(out: Path, record: RunRecord, labels: int) -> tuple[RunRecord, Iterator[dict[str, object]]]:
+    """Record and rows of a finished table, so that only failures and new images are scored."""
+    rows = (row for piece in load_score_pieces(out, labels) for row in pack_frame(piece))
+    return RunRecord.load(out, record.settings), rows

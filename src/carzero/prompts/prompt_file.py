@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.outputs import check_file
 from carzero.core.tables import load_table
 from carzero.core.text_files import load_lines
 from carzero.errors import PromptError, TableError, describe
@@ -83,19 +84,11 @@ def save_text(text: str, path: Path, *, overwrite: bool = False) -> None:
     """Writes a prompt file, whole or not at all; one that is there may have been written by hand, so it is kept.
 
     Raises:
-        PromptError: the file exists and `overwrite` is not set, or it cannot be written.
+        OutputError: the file exists and `overwrite` is not set, or it cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise PromptError(
-            describe("The file exists", got=str(path), expected="a new one", then="name another, or give --overwrite")
-        )
-    try:
-        with replace_when_done(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PromptError(
-            describe(f"{path} cannot be written", got=str(error), expected="a folder that can")
-        ) from error
+    check_file(path, tuple(_SUFFIXES), overwrite=overwrite)
+    with replace_when_done(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _plain_loader() -> Any:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from carzero.core.journal import Journal, open_run
 from carzero.core.lookahead import ahead
-from carzero.core.run_record import RunRecord
+from carzero.core.outputs import check_file
+from carzero.core.run_record import RunRecord, load_manifest
 from carzero.core.system import count_cores
-from carzero.core.tables import check_output
+from carzero.core.tables import iterate_json_lines
 from carzero.errors import CARZeroError, TableError, describe
 from carzero.reports.lexicon import lexicon_sha256
 from carzero.reports.rules import NOT_ENGLISH, RuleAligner
@@ -207,7 +208,7 @@ class AlignmentRun:
                 is kept for `resume`. A report that the model cannot align is not an error: the rules align it, and it
                 is counted and listed.
         """
-        check_output(self.out, (".jsonl",))
+        check_file(self.out, (".jsonl",))
         tally, counts = Tally(), RowCounts()
         record = self._record()
         with self._open(record) as journal:
@@ -225,16 +226,27 @@ class AlignmentRun:
                     counts.add(outcome.aligned.report_id, outcome.aligned.backend, outcome.fallback)
                 advance(len(self.rows) - len(left), tally)
 
-            if self.model is None:
+            if left and self.model is None:
                 self._by_rules(list(left), write)
-            elif left:
+            elif left and self.model is not None:
                 asyncio.run(self._by_model(self.model, list(left), tally, write))
+            elif journal.restored:  # finished before, by these settings, on these rows: what is there stays as it is
+                manifest = load_manifest(self.out)
+                journal.remove()
+                return AlignmentResult(counts, tally, None, manifest)
             result = self._conclude(counts, tally, record)
             journal.finish(self.out)  # last, so that a kill before it leaves something to resume
         return result
 
     def _open(self, record: RunRecord) -> Journal:
-        return open_run(self.out, record, resume=self.resume, overwrite=self.overwrite, suffix=SUFFIX)
+        return open_run(
+            self.out,
+            record,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            suffix=SUFFIX,
+            restore=lambda: (RunRecord.load(self.out, record.settings), iterate_json_lines(self.out)),
+        )
 
     def _record(self) -> RunRecord:
         """What the rows depend on; rows of a run with other settings are never mixed with these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired
@@ -11,9 +12,10 @@ from typing import NotRequired
 import torch
 import yaml
 
-from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
+from carzero.core.atomic import AGAIN, remove_leftovers, replace_when_done, room_for
+from carzero.core.outputs import check_folder, make_folder
 from carzero.core.run_record import RunLock, check_same
-from carzero.errors import RunError, describe
+from carzero.errors import OutputError, RunError, describe
 from carzero.training.distributed import TrainedState
 from carzero.training.optimiser import AverageState
 from carzero.training.progress import ChoiceState
@@ -24,6 +26,9 @@ _FREE = ("recipe.log", "recipe.keep_checkpoints", "recipe.checkpoint_every", "ta
 
 # What a run leaves that failed before its first step, for example by a wrong table: it may begin anew.
 _BEFORE_STEPS = {".lock", "run.yaml", "cache"}
+
+# What else a run leaves. `overwrite` removes it, but keeps the cache, whose files say what they hold.
+_FROM_STEPS = {"log.jsonl", "checkpoints", "weights", ".weights.new", ".weights.old", "tensorboard", "wandb"}
 
 
 class RunFolder:
@@ -37,24 +42,29 @@ class RunFolder:
     Args:
         path: the folder.
         description: what decides the run: recipe, hash of its data, versions; plain values.
-        resume: resume the run that is there.
+        resume: resume the run that is there; where none has begun, it begins.
+        overwrite: delete the run that is there and start anew.
 
     Raises:
-        RunError: the folder holds another run, or one that is running, or none that could be resumed; or it cannot be
-            written.
+        RunError: the folder holds another run, or one that is running.
+        OutputError: it holds a run and neither is asked for, or other files, or cannot be written.
     """
 
-    def __init__(self, path: Path, description: Mapping[str, object], *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, description: Mapping[str, object], *, resume: bool = False, overwrite: bool = False
+    ) -> None:
         self.path = path
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self._description = json.loads(json.dumps(description))
-        self._check(resume)
-        with room_for("The run's folder", path, "run the same command again"):
-            path.mkdir(parents=True, exist_ok=True)
+        self._check(resume=resume, overwrite=overwrite)
+        make_folder(path)
+        with room_for("The run's folder", path, AGAIN):
             self._lock = self._take_lock()
+            if overwrite:
+                self._clear()
             for folder in (path, self.checkpoints):
                 remove_leftovers(folder)
-            if not resume:
+            if overwrite or not (resume and (path / "run.yaml").is_file()):
                 with replace_when_done(path / "run.yaml") as file:
                     file.write_text(yaml.safe_dump(self._description, sort_keys=False), encoding="utf-8")
 
@@ -62,7 +72,7 @@ class RunFolder:
         """Drops records behind a step: a run that goes on from there writes them again.
 
         Raises:
-            RunError: the log cannot be written.
+            OutputError: the log cannot be written.
         """
         log = self.path / "log.jsonl"
         if not log.is_file():
@@ -75,7 +85,7 @@ class RunFolder:
         """Adds a record to log.jsonl.
 
         Raises:
-            RunError: it cannot be written.
+            OutputError: it cannot be written.
         """
         with room_for("The log", self.path), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -84,19 +94,36 @@ class RunFolder:
         """Lets others open the folder."""
         self._lock.release()
 
-    def _check(self, resume: bool) -> None:
-        stored = self.path / "run.yaml"
-        if not resume:
-            if self.path.exists() and (not self.path.is_dir() or not all(map(_is_before_steps, self.path.iterdir()))):
-                raise RunError(
+    def _check(self, *, resume: bool, overwrite: bool) -> None:
+        check_folder(self.path)
+        there = list(self.path.iterdir()) if self.path.exists() else []
+        begun = [file for file in there if not _is_before_steps(file)]
+        if overwrite:
+            is_run = (self.path / "run.yaml").is_file()
+            if foreign := sorted(file.name for file in begun if not is_run or file.name not in _FROM_STEPS):
+                raise OutputError(
                     describe(
-                        "The output folder exists already",
-                        got=str(self.path),
-                        expected="a new folder",
-                        then="name another, or resume the run in it with --resume",
+                        "The output folder holds files that no run wrote",
+                        got=foreign[:3],
+                        expected="the folder of an earlier run",
+                        then="name another folder",
                     )
                 )
-            return
+        elif begun and not resume:
+            raise OutputError(
+                describe(
+                    "The output folder exists already",
+                    got=str(self.path),
+                    expected="a new folder",
+                    then="name another, resume the run in it with --resume, or delete that run with --overwrite",
+                )
+            )
+        elif resume and (begun or (self.path / "run.yaml").is_file()):
+            self._check_same()
+
+    def _check_same(self) -> None:
+        """Refuses another run's folder."""
+        stored = self.path / "run.yaml"
         if not stored.is_file():
             raise RunError(
                 describe(
@@ -106,14 +133,30 @@ class RunFolder:
                     then="correct --out, or start the run without --resume",
                 )
             )
+        try:
+            found = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            got = (str(error) or type(error).__name__).splitlines()[0]
+            then = "restore it, or start anew with --overwrite"
+            raise RunError(describe(f"{stored} cannot be read", got=got, then=then)) from error
         check_same(
-            yaml.safe_load(stored.read_text(encoding="utf-8")),
+            found if isinstance(found, Mapping) else {},
             self._description,
             self.path,
             free=_FREE,
-            then="repeat the first command with --resume, or name a new folder",
+            then="repeat the first command with --resume, name a new folder, or start anew with --overwrite",
             error=RunError,
         )
+
+    def _clear(self) -> None:
+        """Deletes what the steps of an earlier run have written; its description last: it says whose the rest is."""
+        for name in sorted(_FROM_STEPS):
+            file = self.path / name
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
+        (self.path / "run.yaml").unlink(missing_ok=True)
 
     def _take_lock(self) -> RunLock:
         what, then = "Another process trains in this folder", "wait until it has ended, or name another folder"
@@ -161,12 +204,13 @@ def save_checkpoint(folder: Path, step: int, state: Checkpoint, *, keep: int) ->
     """Writes a state, and removes all but the newest `keep`; a failure leaves what was there.
 
     Raises:
-        RunError: the file cannot be written, for example on a full disk.
+        OutputError: the file cannot be written, for example on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     then = f"run the same command with --resume ({_describe_last(latest_checkpoint(folder))})"
-    with room_for(f"The checkpoint of step {step}", folder, then), replace_when_done(path) as temporary:
+    writing = room_for(f"The checkpoint of step {step}", folder, then, also=(RuntimeError,))  # of torch's own writer
+    with writing, replace_when_done(path) as temporary:
         torch.save(state, temporary)
     for old in _checkpoints(folder)[:-keep]:
         old.unlink()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from carzero._version import __version__
@@ -35,20 +36,21 @@ def save_folder(model: PreTrainedModel, beside: Saveable, folder: Path, *, card:
         dtype: precision of the saved weights.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; an older folder stays.
+        OutputError: the disk is full or the folder cannot be written; an older folder stays.
     """
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        with room_for("The weights", folder.parent):
+        with room_for("The weights", folder.parent, also=(SafetensorError,)):
             _write(new, model, beside, card, dtype)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
+    with room_for("The weights", folder.parent):
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

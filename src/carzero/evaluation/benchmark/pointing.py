@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,22 @@ def _collect(
     return MappedImages(table, failures)
 
 
+def _restore(maps: Path, record: RunRecord) -> tuple[RunRecord, Iterator[dict[str, object]]]:
+    """Record and rows of a finished table of maps, so that only images without a map are read."""
+    table = load_map_table(maps)
+    rows = (
+        {
+            "image_id": image_id,
+            "path": "",
+            "size": table.sizes[row].tolist(),
+            "logits": table.logits[row].tolist(),
+            "grids": table.grids[row].tolist(),
+        }
+        for row, image_id in enumerate(table.images)
+    )
+    return RunRecord.of(table.provenance, record.settings), rows
+
+
 MAPS_FILE = "maps.npz"
 
 
@@ -212,7 +229,10 @@ def point_images(
     maps = None if kept.folder is None else kept.folder / MAPS_FILE
     provenance = _find_provenance(settings)
     record = _to_record(provenance)
-    with open_run(maps, record, resume=kept.resume, overwrite=kept.overwrite, key="image_id") as journal:
+    restore = None if maps is None else partial(_restore, maps, record)
+    with open_run(
+        maps, record, resume=kept.resume, overwrite=kept.overwrite, key="image_id", restore=restore
+    ) as journal:
         with progress(len(found.items)) as advance:
             mapped = map_images(found.items, settings, journal, provenance, advance)
         if maps is not None:

@@ -191,6 +191,9 @@ def _build_failures(failures: Sequence[Failure]) -> str:
     return f"<h2>{len(failures)} images were not scored</h2><ul>{items}{more}</ul>"
 
 
+RESULT_FILES = ("metrics.csv", "metrics.json", "manifest.json", "report.html")  # and a PNG for each figure
+
+
 def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
     """Writes metrics.csv, metrics.json (as `--json` prints), manifest.json, a PNG for each figure, and report.html.
 
@@ -202,6 +205,7 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
         the files, the report last.
 
     Raises:
+        OutputError: they cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     metric = "pointing" if result.manifest["task"] == "pointing" else "auroc"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from carzero.core.outputs import check_folder, make_folder, refuse_existing
 from carzero.datasets.base import PublicDataset
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_label_files
@@ -20,7 +21,7 @@ from carzero.evaluation.benchmark.classification import (
 )
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
-from carzero.evaluation.benchmark.report import save_result
+from carzero.evaluation.benchmark.report import RESULT_FILES, save_result
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.resampling import Statistics
 from carzero.prompts import load_prompt_set
@@ -101,12 +102,21 @@ class BenchmarkRun:
             )
         if self.out is not None:
             check_drawing()
+            self._check_out(self.out)
+
+    def _check_out(self, out: Path) -> None:
+        """Keeps finished results. With --resume, of images, the scores are taken back and measured again."""
+        check_folder(out)
+        folders = [out / name for name in DATASETS] if self.name == EVERY else [out]
+        keeps = self.resume and self.images is not None
+        results = (folder / name for folder in folders for name in RESULT_FILES)
+        refuse_existing(results, overwrite=self.overwrite or keeps, resumable=self.images is not None)
 
     def _run(
         self, dataset: PublicDataset, images: Path | None, out: Path | None, progress: Progress
     ) -> BenchmarkResult:
         if out is not None:
-            _make_folder(out)
+            make_folder(out)
         statistics = Statistics(self.rounds, self.seed)
         if self.scores is not None:
             result = self._from_scores(dataset, self.scores, statistics)
@@ -151,10 +161,3 @@ class BenchmarkRun:
             statistics=statistics,
             progress=progress,
         )
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TableError(describe("The output folder cannot be made", got=str(error))) from error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import hash_texts
+from carzero.core.outputs import check_parent, make_folder
 from carzero.core.run_record import check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
 from carzero.errors import TableError, describe
@@ -161,7 +162,8 @@ def open_score_folder(
     """
     record = json.loads(json.dumps(record))
     folder = ScoreFolder(path, hash_texts([json.dumps(record, sort_keys=True)]), tuple(labels))
-    _make_folder(path)
+    check_parent(path)
+    make_folder(path)
     found = _load_manifest(path)
     if found is None:
         _check_empty(path)
@@ -191,15 +193,6 @@ def find_score_folder(path: Path, run: str, labels: Sequence[str]) -> ScoreFolde
             )
         )
     return ScoreFolder(path, run, tuple(labels))
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise TableError(
-            describe("The folder of scores cannot be made", got=str(error), then="name a folder whose parent exists")
-        ) from error
 
 
 def _load_manifest(path: Path) -> dict[str, object] | None:

@@ -71,8 +71,9 @@ class ImageFeatureCache:
             mirrored: which of them the view mirrors.
 
         Raises:
-            RunError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
 
         if not file.is_file():
@@ -80,7 +81,8 @@ class ImageFeatureCache:
             held = {
                 name: torch.cat([getattr(each, name).bfloat16() for each in chunks]) for name in ("pooled", "local")
             }
-            with room_for("Features of a frozen tower", file.parent), replace_when_done(file) as temporary:
+            writing = room_for("Features of a frozen tower", file.parent, also=(SafetensorError,))
+            with writing, replace_when_done(file) as temporary:
                 save_file({**held, "grid": torch.tensor(chunks[0].grid)}, temporary)
         tensors = load_file(file)
         height, width = tensors["grid"].tolist()

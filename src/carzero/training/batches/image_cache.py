@@ -37,7 +37,7 @@ def save_images(
 
     Raises:
         TableError: images cannot be read; the first five are named with the reason.
-        RunError: the file cannot be written, for example on a full disk.
+        OutputError: the file cannot be written, for example on a full disk.
     """
     remove_leftovers(folder)  # features of frozen towers lie there too
     file = folder / f"films-{_fingerprint(paths, resize_px)}.u8"

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from carzero.core.atomic import NewFolder
 from carzero.core.hashing import hash_file
+from carzero.core.outputs import NewFolder
 from carzero.core.run_record import RunRecord
 from carzero.errors import CheckpointError, describe
 from carzero.images import PixelTransform
@@ -123,7 +123,7 @@ def convert_checkpoint(
         WeightsError: no tokenizer could be loaded.
     """
     source, out = Path(path), Path(out_dir).resolve()
-    new = NewFolder(out, overwrite, _is_ours, "conversion", "about 1 GB", CheckpointError)
+    new = NewFolder(out, overwrite, _is_ours, "conversion", "about 1 GB")
     new.check()
     loaded_tokenizer = load_tokenizer(tokenizer)
     released = read_released_checkpoint(source)
