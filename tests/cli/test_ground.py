@@ -66,8 +66,8 @@ def test_wrong_use_is_one_message(
         "no such prompt set and no such file": (films[0], "-p", "effusion"),
         "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
         "format is unknown": (films[0], "-l", "edema", "-w", tiny_weights, "--map-format", "tif"),
-        "no share": (films[0], "-l", "edema", "-w", tiny_weights, "--box-share", "0"),
-        "cannot be made": (films[0], "-l", "edema", "-w", tiny_weights, "--out", tmp_path / "file"),
+        "not a share": (films[0], "-l", "edema", "-w", tiny_weights, "--box-share", "0"),
+        "output folder is a file": (films[0], "-l", "edema", "-w", tiny_weights, "--out", tmp_path / "file"),
     }
     for message, arguments in cases.items():
         code, out, err = in_process(capsys, "ground", *arguments)

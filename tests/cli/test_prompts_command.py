@@ -132,7 +132,7 @@ def test_make_from_files_and_never_over_one(tmp_path: Path, capsys: pytest.Captu
     assert PromptSet.load(out).labels == ["edema", "lung nodule"]
     before = out.read_bytes()
     again = ("make", "--from", tmp_path / "table.csv", "--column", "finding", "-o", out)
-    assert "The file exists" in refused(capsys, *again)
+    assert "The output exists already" in refused(capsys, *again)
     assert out.read_bytes() == before
     done = prompts(*again, "--overwrite")
     assert done.returncode == 0, done.stderr
@@ -162,7 +162,7 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path, capsys: pytest.Capt
         "is a text file and has no columns": ("make", "--from", tmp_path / "empty.txt", "--column", "a"),
         "no place for the label": ("make", "edema", "--negative", "No such thing"),
         "format is unknown": ("make", "edema", "-o", tmp_path / "asked.txt"),
-        "cannot be written": ("make", "edema", "-o", tmp_path / "no" / "asked.yaml"),
+        "folder does not exist": ("make", "edema", "-o", tmp_path / "no" / "asked.yaml"),
     }
     for message, arguments in cases.items():
         stderr = refused(capsys, *arguments)

@@ -15,7 +15,7 @@ from carzero.data.image_checks import PictureCheck, check_pictures
 from carzero.data.pair_files import save_pairs
 from carzero.data.pairs import load_pairs
 from carzero.data.validation import validate_pairs
-from carzero.errors import TableError
+from carzero.errors import OutputError, TableError
 from tests.support.image_files import dicom, encode, film
 
 COLUMNS = "image,text,split,patient_id,source"
@@ -211,7 +211,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         save_pairs([{"image": "/a.png", "text": "\ud800"}], tmp_path / "out.jsonl")
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
-    with pytest.raises(TableError, match=r"format is unknown.*\.csv, \.tsv, \.jsonl, \.parquet"):
+    with pytest.raises(OutputError, match=r"format is unknown.*\.csv, \.tsv, \.jsonl, \.parquet"):
         save_pairs([], tmp_path / "out.xlsx")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from carzero.datasets.catalogue import DATASETS
-from carzero.errors import ConfigurationError, TableError
+from carzero.errors import ConfigurationError, OutputError, TableError
 from carzero.evaluation.benchmark.classification import BenchmarkResult, Output
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.pointing_metrics import measure_maps
@@ -166,7 +166,7 @@ def test_an_interrupted_run_goes_on(films: Path, tiny_weights: Path, tmp_path: P
         point_images(DET, [films / "test.json"], films, progress=interrupted, **options)
     journal = tmp_path / "maps.npz.journal"
     assert journal.read_bytes().count(b"\n") == 3
-    with pytest.raises(TableError, match=r"is waiting.*--resume"):
+    with pytest.raises(OutputError, match=r"is waiting.*--resume"):
         point_images(DET, [films / "test.json"], films, **options)
     counts: list[tuple[int, int, int]] = []
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from carzero.errors import PromptError
+from carzero.errors import OutputError, PromptError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.prompt_bank import PromptBank, is_bank, load_bank_prompts
 from carzero.inference.score_table import load_scores
@@ -68,11 +68,11 @@ def test_prompts_of_one_label_stay_together(classifier: ZeroShotClassifier, fold
 
 def test_what_is_there_is_not_replaced_unasked(classifier: ZeroShotClassifier, copy: Path) -> None:
     bank = classifier.encode_prompts(PromptSet.from_labels(["edema"]))
-    with pytest.raises(PromptError, match=r"holds a prompt bank already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"exists already.*bank\.json.*--overwrite"):
         classifier.save_prompts(bank, copy)
     classifier.save_prompts(bank, copy, overwrite=True)
     assert classifier.load_prompts(copy).labels == ["edema"]
-    with pytest.raises(PromptError, match="cannot be written"):
+    with pytest.raises(OutputError, match="output folder is a file"):
         classifier.save_prompts(bank, copy / "bank.json")
 
 
@@ -106,7 +106,7 @@ def lose_prompts(record: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(change_prompt, "its prompts were changed"), (change_version, "is stale.*0.0.1"), (lose_prompts, "no whole")],
+    [(change_prompt, "its prompts were changed"), (change_version, "is stale.*0.0.1"), (lose_prompts, "not a whole")],
 )
 def test_a_changed_record_is_refused(
     change: Callable[[dict[str, Any]], None], message: str, classifier: ZeroShotClassifier, copy: Path

@@ -13,7 +13,7 @@ import pytest
 from carzero.core.hashing import hash_table
 from carzero.core.run_record import manifest_path
 from carzero.core.tables import load_table
-from carzero.errors import TableError
+from carzero.errors import OutputError, TableError
 from carzero.evaluation.score_matrix import load_score_matrix
 from carzero.inference.ray.score_folder import ScoreFolder, open_score_folder
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
@@ -147,8 +147,8 @@ def test_files_of_no_run_are_not_written_among(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "missing" / "scores"):
-        with pytest.raises(TableError, match=r"cannot be made"):
+    for path, why in ((tmp_path / "file", "folder is a file"), (tmp_path / "missing" / "scores", "does not exist")):
+        with pytest.raises(OutputError, match=why):
             open_folder(path)
 
 

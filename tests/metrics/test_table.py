@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.errors import TableError
+from carzero.errors import OutputError
 from carzero.evaluation.results import check_result_path, save_results, to_frame, to_markdown, to_payload
 from carzero.metrics import classification as metrics
 from carzero.metrics.comparison import compare
@@ -422,7 +422,7 @@ class TestFiles:
             (tmp_path / "file", "output folder is a file"),
             (tmp_path / "no" / "m.csv", "folder does not exist"),
         ):
-            with pytest.raises(TableError, match=message):
+            with pytest.raises(OutputError, match=message):
                 check_result_path(path)
 
 
