@@ -66,8 +66,8 @@ def test_a_lock_keeps_others_off_until_it_is_released(tmp_path: Path) -> None:
     lock = RunLock(path.open("ab"), TableError("taken"))
     with pytest.raises(TableError, match="taken"):
         RunLock(path.open("ab"), TableError("taken"))
-    lock.release()
-    RunLock(path.open("ab"), TableError("taken")).release()
+    lock.close()
+    RunLock(path.open("ab"), TableError("taken")).close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
@@ -76,7 +76,7 @@ def test_storage_without_locks_locks_nothing(number: int, tmp_path: Path, monkey
         raise OSError(number, "no locks here")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    RunLock((tmp_path / "lock").open("ab"), TableError("taken")).release()
+    RunLock((tmp_path / "lock").open("ab"), TableError("taken")).close()
 
 
 def test_other_failures_of_a_lock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

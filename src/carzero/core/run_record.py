@@ -165,7 +165,7 @@ class RunLock:
                 file.close()
                 raise
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Closes the file, and so lets others have it."""
         self._file.close()
 

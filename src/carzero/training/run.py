@@ -29,7 +29,6 @@ def run_task(
     *,
     columns: Mapping[str, str] | None,
     resume: bool,
-    overwrite: bool,
     device: str | None,
     observer: RunObserver,
 ) -> StepRecord:
@@ -55,10 +54,8 @@ def run_task(
                 "processes": context.world,
                 "software": {"carzero": __version__, "torch": str(torch.__version__)},
             }
-            folder = held.enter_context(closing(RunFolder(out, description, resume=resume, overwrite=overwrite)))
-        return TrainingLoop(build(context), recipe, context, folder, observer).run(
-            out / "checkpoints", resume=resume and not overwrite
-        )
+            folder = held.enter_context(closing(RunFolder(out, description, resume=resume)))
+        return TrainingLoop(build(context), recipe, context, folder, observer).run(out / "checkpoints", resume=resume)
 
 
 @contextmanager
@@ -88,7 +85,6 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
-    overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
     device: str | None = None,
@@ -101,7 +97,6 @@ def train(
         table_path: the training table, see `carzero.data.pairs`.
         out: folder of the run: recipe, log, checkpoints, and the weights in `weights/`.
         resume: resume the run in `out`.
-        overwrite: delete the run in `out`, and start anew.
         columns: names that the table uses for our columns.
         cache: folder for read images and features of frozen towers, to be shared between runs.
         device: see `DistributedContext`.
@@ -110,7 +105,7 @@ def train(
     Raises:
         TableError: the table is wrong, or has fewer training images than a batch.
         ConfigurationError: the recipe's parts do not fit each other.
-        OutputError: `out` holds a run and neither is asked for, or cannot be written.
+        OutputError: `out` holds a run that is not to be resumed, or cannot be written.
         RunError: the run cannot start, continue or be resumed; `InterruptedRunError` if it was asked to stop.
     """
     table = load_pairs(table_path, columns=columns)
@@ -118,14 +113,4 @@ def train(
     def build(context: DistributedContext) -> ContrastiveTask:
         return ContrastiveTask(recipe, table, context, Path(cache) if cache else Path(out) / "cache", observer)
 
-    return run_task(
-        build,
-        recipe,
-        table_path,
-        out,
-        columns=columns,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        observer=observer,
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, observer=observer)

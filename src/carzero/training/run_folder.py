@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NotRequired
 
@@ -43,28 +44,23 @@ class RunFolder:
         path: the folder.
         description: what decides the run: recipe, hash of its data, versions; plain values.
         resume: resume the run that is there; where none has begun, it begins.
-        overwrite: delete the run that is there and start anew.
 
     Raises:
         RunError: the folder holds another run, or one that is running.
-        OutputError: it holds a run and neither is asked for, or other files, or cannot be written.
+        OutputError: it holds a run that is not to be resumed, or cannot be written.
     """
 
-    def __init__(
-        self, path: Path, description: Mapping[str, object], *, resume: bool = False, overwrite: bool = False
-    ) -> None:
+    def __init__(self, path: Path, description: Mapping[str, object], *, resume: bool = False) -> None:
         self.path = path
         self.checkpoints, self.weights = path / "checkpoints", path / "weights"
         self._description = json.loads(json.dumps(description))
-        self._check(resume=resume, overwrite=overwrite)
+        self._check(resume=resume)
         make_folder(path)
         with room_for("The run's folder", path, AGAIN):
-            self._lock = self._take_lock()
-            if overwrite:
-                self._clear()
+            self._lock = _take_lock(path)
             for folder in (path, self.checkpoints):
                 remove_leftovers(folder)
-            if overwrite or not (resume and (path / "run.yaml").is_file()):
+            if not (resume and (path / "run.yaml").is_file()):
                 with replace_when_done(path / "run.yaml") as file:
                     file.write_text(yaml.safe_dump(self._description, sort_keys=False), encoding="utf-8")
 
@@ -92,24 +88,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets others open the folder."""
-        self._lock.release()
+        self._lock.close()
 
-    def _check(self, *, resume: bool, overwrite: bool) -> None:
+    def _check(self, *, resume: bool) -> None:
         check_folder(self.path)
-        there = list(self.path.iterdir()) if self.path.exists() else []
-        begun = [file for file in there if not _is_before_steps(file)]
-        if overwrite:
-            is_run = (self.path / "run.yaml").is_file()
-            if foreign := sorted(file.name for file in begun if not is_run or file.name not in _FROM_STEPS):
-                raise OutputError(
-                    describe(
-                        "The output folder holds files that no run wrote",
-                        got=foreign[:3],
-                        expected="the folder of an earlier run",
-                        then="name another folder",
-                    )
-                )
-        elif begun and not resume:
+        begun = _list_begun(self.path)
+        if begun and not resume:
             raise OutputError(
                 describe(
                     "The output folder exists already",
@@ -118,7 +102,7 @@ class RunFolder:
                     then="name another, resume the run in it with --resume, or delete that run with --overwrite",
                 )
             )
-        elif resume and (begun or (self.path / "run.yaml").is_file()):
+        if begun or (resume and (self.path / "run.yaml").is_file()):
             self._check_same()
 
     def _check_same(self) -> None:
@@ -148,20 +132,40 @@ class RunFolder:
             error=RunError,
         )
 
-    def _clear(self) -> None:
-        """Deletes what the steps of an earlier run have written; its description last: it says whose the rest is."""
-        for name in sorted(_FROM_STEPS):
-            file = self.path / name
+
+def clear_run(path: Path) -> None:
+    """Deletes the run in a folder, so that another can begin there; read images and other features stay in its cache.
+
+    Raises:
+        RunError: the run is under way.
+        OutputError: the folder holds files that no run wrote, or cannot be written; nothing is deleted.
+    """
+    check_folder(path)
+    begun = _list_begun(path)
+    is_run = (path / "run.yaml").is_file()
+    if foreign := sorted(file.name for file in begun if not is_run or file.name not in _FROM_STEPS):
+        what, expected = "The output folder holds files that no run wrote", "the folder of an earlier run"
+        raise OutputError(describe(what, got=foreign[:3], expected=expected, then="name another folder"))
+    if not is_run:
+        return
+    with room_for("The run's folder", path, AGAIN), closing(_take_lock(path)):
+        for file in begun:
             if file.is_dir() and not file.is_symlink():
                 shutil.rmtree(file)
             else:
                 file.unlink(missing_ok=True)
-        (self.path / "run.yaml").unlink(missing_ok=True)
+        (path / "run.yaml").unlink()  # last: it says whose the rest is
 
-    def _take_lock(self) -> RunLock:
-        what, then = "Another process trains in this folder", "wait until it has ended, or name another folder"
-        refusal = RunError(describe(what, got=str(self.path), expected="one run at a time", then=then))
-        return RunLock((self.path / ".lock").open("wb"), refusal)
+
+def _take_lock(path: Path) -> RunLock:
+    what, then = "Another process trains in this folder", "wait until it has ended, or name another folder"
+    refusal = RunError(describe(what, got=str(path), expected="one run at a time", then=then))
+    return RunLock((path / ".lock").open("wb"), refusal)
+
+
+def _list_begun(path: Path) -> list[Path]:
+    """What the steps of a run, or others, have left in a folder."""
+    return [file for file in path.iterdir() if not _is_before_steps(file)] if path.is_dir() else []
 
 
 def _is_before_steps(file: Path) -> bool:

@@ -127,7 +127,6 @@ def pretrain_image(
     out: str | Path,
     *,
     resume: bool = False,
-    overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
     device: str | None = None,
@@ -153,17 +152,7 @@ def pretrain_image(
         objective = MaskedObjective(model, measure_reconstruction, recipe, recipe.memory.image_block)
         return PretrainingTask(recipe, context, objective, data, trained, validated)
 
-    return run_task(
-        build,
-        recipe,
-        table_path,
-        out,
-        columns=columns,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        observer=observer,
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, observer=observer)
 
 
 class MaskedImages:

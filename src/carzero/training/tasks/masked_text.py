@@ -111,7 +111,6 @@ def pretrain_text(
     out: str | Path,
     *,
     resume: bool = False,
-    overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
     device: str | None = None,
     observer: RunObserver = UNOBSERVED,
@@ -154,17 +153,7 @@ def pretrain_text(
         rows = np.arange(len(trained) + len(validated))
         return PretrainingTask(recipe, context, objective, data, rows[: len(trained)], rows[len(trained) :])
 
-    return run_task(
-        build,
-        recipe,
-        table_path,
-        out,
-        columns=columns,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        observer=observer,
-    )
+    return run_task(build, recipe, table_path, out, columns=columns, resume=resume, device=device, observer=observer)
 
 
 class MaskedTexts:
