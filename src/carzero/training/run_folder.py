@@ -141,6 +141,7 @@ def clear_run(path: Path) -> None:
         OutputError: the folder holds files that no run wrote, or cannot be written; nothing is deleted.
     """
     check_folder(path)
+    remove_leftovers(path)
     begun = _list_begun(path)
     is_run = (path / "run.yaml").is_file()
     if foreign := sorted(file.name for file in begun if not is_run or file.name not in _FROM_STEPS):
