@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from carzero.reports.answered import Answer, find_answers, load_answers
@@ -14,7 +13,7 @@ from carzero.reports.characters import plain_text
 from carzero.reports.clauses import Clause, cut_clauses
 from carzero.reports.english import is_english, is_english_report
 from carzero.reports.lexicon import Mark, load_lexicon, tokenize
-from carzero.reports.pairing import pair_marks
+from carzero.reports.naming import Named, find_ancestors, name_findings
 from carzero.reports.schema import AlignedReport, ReportFinding, aligned_sentences
 from carzero.reports.sections import described_spans
 from carzero.reports.vocabulary import Laterality, Presence, load_vocabulary
@@ -69,7 +68,8 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
         behind = plain_text(
             text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
         ).text.strip()
-        if before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
+        is_own = number == 0 or not before.startswith("?")  # not the end of the sentence before
+        if is_own and before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
             tokens.insert(0, "?")  # "?pneumonia"
         if (behind.strip("-: ") == "" or behind.startswith(("?", "...", "!?"))) and tokens[-1:] != [","]:
             tokens += _answer_behind(text, spans[number + 1 :]) or ["?"] * ("?" in behind[:2])
@@ -81,31 +81,6 @@ def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     """The next sentence where it is nothing but an answer: "Pneumothorax? No."."""
     tokens = tokenize(text[spans[0][0] : spans[0][1]][:_ANSWER_CHARS]) if spans else []
     return [":", *tokens] if " ".join(tokens) in load_answers() else []
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """Something that a clause names.
-
-    Attributes:
-        finding: its name.
-        start: first token of the words that name it.
-        end: behind the last of them.
-        outright: whether it is a name, not an anatomy and what is said of it.
-        head: first token of the last part; a denial before it holds, though it stand behind the first part ("heart
-            is not enlarged").
-        tail: behind the last token of the first part; a denial behind it holds likewise ("fracture is not seen in any
-            rib").
-        denying: it is named by its absence ("heart is normal").
-    """
-
-    finding: str
-    start: int
-    end: int
-    head: int
-    tail: int
-    outright: bool = False
-    denying: bool = False
 
 
 def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
@@ -148,7 +123,7 @@ def _cut_out(marks: Sequence[Mark], answers: Iterable[Answer]) -> Sequence[Mark]
 def _read_clause(
     clause: Clause, answer: Answer | None, sentence: str, span: tuple[int, int]
 ) -> Iterator[ReportFinding]:
-    named = _drop_wider(clause, sorted(_name(clause), key=lambda item: (item.start, item.end)))
+    named = name_findings(clause)
     places = attribute(clause, sorted({(item.start, item.end) for item in named})) if named else {}
     for item in named:
         said: Sequence[tuple[Laterality, Presence | None]] = answer.said if answer else [("", _presence(clause, item))]
@@ -169,46 +144,11 @@ def _build(name: str, presence: Presence, where: Attribution, sentence: str, spa
     return ReportFinding(name, presence, where.location if adds else "", side, where.severity, sentence, span)
 
 
-def _presence(clause: Clause, item: _Named) -> Presence | None:
+def _presence(clause: Clause, item: Named) -> Presence | None:
     asserted = assert_presence(clause, item.head, item.end, item.tail, outright=item.outright)
     if item.denying:
         return "absent" if asserted == "present" else None
     return None if asserted == "skipped" else asserted
-
-
-def _name(clause: Clause) -> Iterator[_Named]:
-    """What a clause names: outright, or by an anatomy and what is said of it."""
-    for mark in clause.of("finding"):
-        yield _Named(mark.value, mark.start, mark.end, mark.start, mark.end, outright=True)
-    for place, quality in pair_marks(clause):
-        for finding, denying in _pairs().get((place.value, quality.value), ()):
-            first, last = sorted((place, quality), key=lambda mark: mark.start)
-            yield _Named(finding, first.start, max(first.end, last.end), last.start, first.end, denying=denying)
-
-
-def _drop_wider(clause: Clause, named: Sequence[_Named]) -> list[_Named]:
-    """Leaves out what the same words name more exactly: "fractures of the left ribs" is no other fracture.
-
-    A narrower one that only its quality denies ("granuloma not calcified") leaves the wider one as it is.
-    """
-    narrower = [
-        (item, ancestors)
-        for item in named
-        if (ancestors := _ancestors(item.finding)) and not _is_quality_denied(clause, item)
-    ]
-    return [
-        item
-        for item in named
-        if item.denying
-        or not any(
-            item.finding in ancestors and item.start < other.end and other.start < item.end
-            for other, ancestors in narrower
-        )
-    ]
-
-
-def _is_quality_denied(clause: Clause, item: _Named) -> bool:
-    return not item.outright and "not" in clause.tokens[item.tail : item.head]
 
 
 def _narrow(finding: ReportFinding) -> ReportFinding:
@@ -223,21 +163,5 @@ def _narrow(finding: ReportFinding) -> ReportFinding:
 def _narrower(name: str, location: str) -> tuple[str, str]:
     text = f"{name} in the {location}"
     read = list(_read_sentence(tokenize(text), text, (0, len(text))))
-    is_case = len(read) == 1 and name in _ancestors(read[0].finding)
+    is_case = len(read) == 1 and name in find_ancestors(read[0].finding)
     return (read[0].finding, read[0].location) if is_case else (name, location)
-
-
-@cache
-def _ancestors(name: str) -> frozenset[str]:
-    return frozenset(load_vocabulary().ancestors(name))
-
-
-@cache
-def _pairs() -> Mapping[tuple[str, str], Sequence[tuple[str, bool]]]:
-    pairs: dict[tuple[str, str], list[tuple[str, bool]]] = defaultdict(list)
-    for finding in load_vocabulary().findings.values():
-        for pair in finding.pairs:
-            pairs[pair].append((finding.name, False))
-        for pair in finding.denied_by:
-            pairs[pair].append((finding.name, True))
-    return dict(pairs)
