@@ -87,6 +87,24 @@ class TestRules:
         assert checked.returncode == 1, "the report without text is dropped"
         assert "no-text" in checked.stdout
 
+    def test_a_report_that_is_not_english_is_skipped_and_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table, out = tmp_path / "reports.csv", tmp_path / "out.jsonl"
+        table.write_text(
+            "report_id,text\n1,No pneumothorax.\n2,Kein Pneumothorax. Erguss links.\n3,Pas de pneumothorax.\n",
+            encoding="utf-8",
+        )
+        code, stdout, stderr = in_process(capsys, "reports", "align", table, "--out", out)
+        assert code == 0, stderr
+        assert "Not English, and not read: 2; the column fallback of these reports says not_english." in stderr
+        assert "3   rows by rules" in stdout
+        assert [(row["fallback"], row["sentences"]) for row in read(out)] == [
+            ("", ["There is no pneumothorax"]),
+            ("not_english", []),
+            ("not_english", []),
+        ]
+
     def test_json_on_stdout(self, table: Path, tmp_path: Path) -> None:
         done = carzero("align", table, "-o", tmp_path / "out.jsonl", "--column", "text=report", "--json")
         printed = json.loads(done.stdout)

@@ -29,6 +29,8 @@ NAMES = {
     "emp": "emphysema",
     "op": "lung opacity",
     "pm": "pacemaker",
+    "rfx": "rib fracture",
+    "cfx": "clavicle fracture",
 }
 
 
@@ -129,6 +131,22 @@ def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(held_out: bo
         ("No effusion on the right, effusion on the left.", "eff+"),
         ("No edema\\par Cardiomegaly", "ed- cm+"),
         ("Nodule of 3 CM.", "nod+ cm~"),
+        # the second of two items with its own verb, and a list whose verb belongs to all
+        ("No effusion, cardiomegaly present.", "eff- cm+"),
+        ("No pneumonia, small effusion present on the left", "pna- eff+"),
+        ("No consolidation, effusion, pneumothorax present.", "con- eff- ptx-"),
+        ("No pneumonia, edema, effusion noted.", "pna- ed- eff-"),
+        ("No effusion or pneumothorax present.", "eff- ptx-"),
+        ("No effusion, multiple nodules.", "eff- nod+"),
+        # a wider finding that is denied beside a narrower one that is not
+        ("No acute fracture, old rib fractures.", "frx- rfx+"),
+        ("No displaced fracture, several healed left rib fractures.", "frx- rfx+"),
+        ("No fracture, prior clavicle fracture.", "frx- cfx+"),
+        ("No fracture of the left ribs.", "rfx- frx~"),
+        # a question mark belongs to its own sentence
+        ("Could this be pneumonia? Left effusion.", "pna? eff+"),
+        ("Heart is enlarged.\n?pneumonia", "cm+ pna?"),
+        ("Effusion? ?Nodule", "eff? nod?"),
     ],
 )
 def test_more_of_each_kind(text: str, expected: str) -> None:

@@ -299,7 +299,7 @@ def _show_result(result: AlignmentResult, out: Path, *, as_json: bool) -> None:
         stdout_console().print(_table(result))
     console.print(f"Wrote {result.counts.backends.total()} rows to {out}.", markup=False)
     if count := result.counts.reasons["not_english"]:
-        console.print(f"{count} reports are not English and were not read; the column fallback says not_english.")
+        console.print(f"Not English, and not read: {count}; the column fallback of these reports says not_english.")
     if count := result.counts.failures:
         console.print(f"{count} rows were made by the rules, as the language model could not:")
         for failure in result.counts.listed[:_SHOWN_FAILURES]:

@@ -97,13 +97,15 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
 def _begins_anew(clause: Clause, start: int, at: int) -> bool:
     """Whether the item behind a comma is affirmed although a denial stands before it.
 
-    It is where it says so itself ("heart enlarged"), where it is a device and the items before it are none, where it
-    names again, on a side, what was denied, and where two items before it had denials of their own ("no edema, no
-    effusion, cardiomegaly").
+    It is where it says so itself ("heart enlarged", and of two items "cardiomegaly present"), where it is a device and
+    the items before it are none, where it names again, on a side, what was denied, and where two items before it had
+    denials of their own ("no edema, no effusion, cardiomegaly").
     """
     item = _item(clause, at)
     end = at + 1 + len(item)
-    if not load_words("predicates").isdisjoint(item):
+    is_second = clause.tokens[at] == "," and "," not in clause.tokens[start:at]
+    words = load_words("predicates") | (load_words("shared_predicates") if is_second else frozenset())
+    if not words.isdisjoint(item):
         return True
     if clause.tokens[at] == "and":
         return False

@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from functools import cache
 
 from carzero.reports.clauses import Clause
-from carzero.reports.pairing import pair_marks
+from carzero.reports.lexicon import Mark
 from carzero.reports.vocabulary import load_vocabulary
+
+_REACH = 12  # cost of the longest way between an anatomy and what is said of it
+_COSTS = {",": 3, "and": 2, "or": 2, "with": 3, "without": 4, "no": 4}
+_MODIFIERS = frozenset({"side", "severity", "place", "attribute", "anatomy"})
+
+# Words that may stand between an attribute and the finding it belongs to ("calcified 5 mm granuloma").
+_FILLERS = frozenset({"mm", "cm", "x", "xxxx", "peripheral", "round", "rounded", "multiple", "scattered", "stable"})
+
+# Words that may stand between anatomies of one list: one of the joints, and any of the others.
+_JOINTS = frozenset({",", "and", "or", "/"})
+_LINKS = _JOINTS | {"the", "a", "both", "size", "visualized", "remaining", "xxxx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ def name_findings(clause: Clause) -> list[Named]:
 def _name(clause: Clause) -> Iterator[Named]:
     for mark in clause.of("finding"):
         yield Named(mark.value, mark.start, mark.end, mark.start, mark.end, outright=True)
-    for place, quality in pair_marks(clause):
+    for place, quality in _pair_marks(clause):
         for finding, denying in _pairs().get((place.value, quality.value), ()):
             first, last = sorted((place, quality), key=lambda mark: mark.start)
             yield Named(finding, first.start, max(first.end, last.end), last.start, first.end, denying=denying)
@@ -91,3 +102,80 @@ def _pairs() -> Mapping[tuple[str, str], Sequence[tuple[str, bool]]]:
         for pair in finding.denied_by:
             pairs[pair].append((finding.name, True))
     return dict(pairs)
+
+
+def _pair_marks(clause: Clause) -> Iterator[tuple[Mark, Mark]]:
+    """Finds for each attribute of a clause the anatomies it is said of.
+
+    The nearest anatomy before or behind it, a comma or "and" making the way longer, and those that are joined to that
+    one by "and", "or" or a comma. An attribute that stands before a finding ("large effusion") is said of that, and
+    pairs only with an anatomy that ends its name ("calcified lung nodule").
+
+    Yields:
+        (anatomy, attribute).
+    """
+    anatomy = clause.of("anatomy")
+    if not anatomy:
+        return
+    at: tuple[int, int] | None = None
+    found: Sequence[Mark] = ()
+    for quality in clause.of("attribute"):
+        if at != (quality.start, quality.end):  # words of several classes are looked up once
+            at = (quality.start, quality.end)
+            found = _find_anatomy(clause, anatomy, quality)
+        for mark in found:
+            yield mark, quality
+
+
+def _find_anatomy(clause: Clause, anatomy: Sequence[Mark], quality: Mark) -> Sequence[Mark]:
+    findings = {mark.start: mark.end for mark in clause.of("finding")}
+    own_words = (quality.start, quality.end)
+    name = next((words for words in findings.items() if words[0] <= quality.start < words[1]), own_words)
+    if name != own_words:  # "pulmonary vascular calcification": said of its own anatomy, and of those joined to that
+        own = any(name[0] <= mark.start < name[1] for mark in anatomy)
+        near = _find_nearest(clause.tokens, anatomy, quality) if own else []
+        return [mark for mark in near if not name[0] <= mark.start < name[1]]
+    if findings.get(quality.start) == quality.end:  # "no fracture, old rib fractures": the ribs are of the second
+        anatomy = [mark for mark in anatomy if not any(start <= mark.start < end for start, end in findings.items())]
+    modifiers = {mark.start: mark.end for mark in clause.marks if mark.kind in _MODIFIERS}
+    at = quality.end
+    while at < clause.end and at not in findings and (at in modifiers or _is_filler(clause.tokens[at])):
+        at = modifiers.get(at, at + 1)
+    if at in findings:
+        return [mark for mark in anatomy if at <= mark.start and mark.end == findings[at]]
+    return _find_nearest(clause.tokens, anatomy, quality)
+
+
+def _is_filler(token: str) -> bool:
+    return token in _FILLERS or token[0].isdigit() or token[0] == "_"
+
+
+def _find_nearest(tokens: Sequence[str], anatomy: Sequence[Mark], quality: Mark) -> list[Mark]:
+    before = max((mark.end for mark in anatomy if mark.end <= quality.start), default=None)
+    behind = min((mark.start for mark in anatomy if mark.start >= quality.end), default=None)
+    way_back = _REACH + 1 if before is None else _cost(tokens[before : quality.start])
+    way_on = _REACH + 1 if behind is None else _cost(tokens[quality.end : behind])
+    if min(way_back, way_on) > _REACH:
+        return []
+    if way_on <= way_back:
+        return _join([mark for mark in anatomy if behind is not None and mark.start >= behind], tokens)
+    return _join([mark for mark in anatomy if before is not None and mark.end <= before][::-1], tokens)
+
+
+def _cost(way: Sequence[str]) -> int:
+    return sum(_COSTS.get(token, 1) for token in way)
+
+
+def _join(marks: Sequence[Mark], tokens: Sequence[str]) -> list[Mark]:
+    """The first of some marks, and those that are joined to it one by one."""
+    joined: list[Mark] = []
+    for mark in marks:
+        if joined and not _is_joined(tokens, joined[-1], mark):
+            break
+        joined.append(mark)
+    return joined
+
+
+def _is_joined(tokens: Sequence[str], one: Mark, other: Mark) -> bool:
+    between = tokens[min(one.end, other.end) : max(one.start, other.start)]
+    return not between or (_LINKS.issuperset(between) and not _JOINTS.isdisjoint(between))
