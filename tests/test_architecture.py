@@ -38,17 +38,18 @@ LINE: dict[str, tuple[str, ...]] = {
         *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
         *("reports", "datasets", "data"),
     ),
-    # Two packages come here: `clinical` (DICOM results, a PACS node) and `service` (REST, a page).
     "export": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "inference"),
     "speed": (*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "inference"),
     "evaluation": (
         *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
         *("reports", "datasets", "data", "inference"),
     ),
+    # One more package comes here: `service` (REST, a page).
+    "clinical": (*BASE, "core", "metrics", "images", "prompts", "weights", "inference", "evaluation"),
     "pipelines": (*BASE, "model", "images", "prompts", "processing", "weights", "inference"),
     "cli": (
         *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "reports"),
-        *("datasets", "data", "structuring", "inference", "training", "export", "speed", "evaluation"),
+        *("datasets", "data", "structuring", "inference", "training", "export", "speed", "evaluation", "clinical"),
     ),
     "__main__": ("cli",),
 }
@@ -64,6 +65,7 @@ REPEATED = {
     "boxes": "boxes: how well they fit, and their files",
     "classification": "scores against labels: the metrics, and a public test set by them",
     "comparison": "two sets of scores: of models, and of a model and its export",
+    "dicom": "DICOM files read, and the verbs about DICOM",
     "graphs": "graphs of other engines: written, and run",
     "readers": "radiologists: the metrics, and the study",
     "validation": "of a training table, and of weights in training",

@@ -15,6 +15,7 @@ from carzero.cli import (
     convert,
     data,
     demo,
+    dicom,
     evaluate,
     export,
     ground,
@@ -61,6 +62,8 @@ app.add_typer(reports.app, name="reports")
 app.command("evaluate")(evaluate.evaluate)
 
 app.add_typer(calibrate.app, name="calibrate")
+
+app.add_typer(dicom.app, name="dicom")
 
 app.command("compare")(compare.compare)
 

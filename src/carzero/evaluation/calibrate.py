@@ -194,12 +194,27 @@ def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Seq
     Raises:
         ConfigurationError: it was fitted on scores of another kind, of other weights, preprocessing or prompts.
     """
-    own, other = (ScoreProvenance.of(each) for each in (calibration.provenance, matrix.manifest))
+    return check_origin(calibration, ScoreProvenance.of(matrix.manifest), matrix.score_kind, labels)
+
+
+def check_origin(calibration: Calibration, other: ScoreProvenance, score_kind: str, labels: Sequence[str]) -> list[str]:
+    """Refuses a calibration of other scores; as `check_calibration`, for scores that are no table.
+
+    Args:
+        calibration: with its provenance.
+        other: of the scores.
+        score_kind: what the scores are.
+        labels: that it is used for.
+
+    Raises:
+        ConfigurationError: as `check_calibration`.
+    """
+    own = ScoreProvenance.of(calibration.provenance)
     pairs = {name: (getattr(own, name), getattr(other, name)) for name in (*_ORIGIN, "prompts")}
     unknown = [name for name in ("weights_sha256", "prompts") if None in pairs[name]]
     differing = [name for name in _ORIGIN if None not in pairs[name] and pairs[name][0] != pairs[name][1]]
     differing += [f"prompts of {label}" for label in labels if _asks_otherwise(own, other, label)]
-    if calibration.score_kind != matrix.score_kind:
+    if calibration.score_kind != score_kind:
         differing.append("score_kind")
     if differing:
         raise ConfigurationError(

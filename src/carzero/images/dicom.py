@@ -84,7 +84,7 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         UnsuitableImageError: another modality or body part, several frames, or a colour image; not forced.
     """
     with as_unreadable("DICOM", source):
-        header, more = _read_header(data, source)
+        header, more = read_header(data, source)
         doubts = doubts_about_header(header, source=source, force=force)
         doubts += _frame_doubts(header, source=source, force=force)
         more += _settle_pixel_module(header, source)
@@ -110,8 +110,17 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         )
 
 
-def _read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
-    """Returns the data set and doubts, refusing one without pixels or of impossible size before anything is decoded."""
+def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
+    """Returns the data set and doubts, refusing one without pixels or of impossible size before anything is decoded.
+
+    Args:
+        data: a whole DICOM file, with or without preamble.
+        source: name of the image for messages.
+
+    Raises:
+        UnreadableImageError: no pixels, an impossible size, or more data than any radiograph has.
+        ValueError: (or whatever pydicom raises) the data set is damaged.
+    """
     doubts: list[str] = []
     header = _inflate(data, source) or dcmread(io.BytesIO(data), force=True)
     if "PixelData" not in header and (closed := _close_pixel_data(data)):

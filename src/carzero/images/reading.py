@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from carzero.errors import printable
 from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_picture, unreadable
-from carzero.images.dicom import decode_dicom, is_dicom
+from carzero.images.dicom import decode_dicom, is_dicom, read_header
 from carzero.images.geometry import PixelTransform
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, grey_from_image, sniff_raster
@@ -93,6 +94,31 @@ def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Rad
     source = printable(str(path))
     with as_unreadable("image", source):
         return _checked(_decode(_read_bytes(Path(path), source), source=source, force=force))
+
+
+def load_header(path: str | os.PathLike[str]) -> Dataset:
+    """Returns the data set of a DICOM image without its pixels, whatever image it is.
+
+    Args:
+        path: the file; its suffix does not matter.
+
+    Raises:
+        UnreadableImageError: no such file, not DICOM, damaged, or without pixels.
+    """
+    source = printable(str(path))
+    with as_unreadable("DICOM", source):
+        data = _read_bytes(Path(path), source)
+        if not is_dicom(data):
+            raise unreadable(
+                source,
+                "the file is not DICOM",
+                got=data[:16] if data else "0 bytes",
+                expected="a DICOM image",
+                then="name the DICOM file that the image was exported from",
+            )
+        header, _ = read_header(data, source)
+        del header.PixelData
+    return header
 
 
 def to_model_input(radiograph: Radiograph, transform: PixelTransform) -> Levels:

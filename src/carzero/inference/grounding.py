@@ -18,10 +18,11 @@ from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
 from carzero.core.run_record import RunRecord, journal_path
 from carzero.core.tables import load_json
 from carzero.errors import ConfigurationError, TableError, describe
+from carzero.images import PixelTransform
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
 from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map
-from carzero.metrics.boxes import box_of_region, region_of_peak
+from carzero.inference.places import BOX_RULE, DEMO_DOUBT, GroundingRow, check_box_share, ground_image
 from carzero.prompts import PromptSet
 from carzero.records import FailedImage, Failure, ImageItem, Radiograph, ScoredImage
 from carzero.weights.source import WeightsSource
@@ -32,55 +33,9 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int, int], None]
 
-BOX_RULE = (
-    "the part of the map, connected to its highest pixel, at or above lowest + {share:g} * (highest - lowest); the box "
-    "is the smallest one around it"
-)
-
 RESULT_FILE, BOXES_FILE = "grounding.json", "boxes.coco.json"
 _OURS = re.compile(r".+__.+\.(overlay\.png|map\.(npz|png|json))", re.DOTALL)
 _SETTINGS = ("weights_sha256", "preprocessing", "prompts_sha256", "map_format", "box_share", "force")
-
-DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see docs/demo-weights.md."
-
-
-class Peak(TypedDict):
-    """A point in the image's pixels, and whether it lies in the image; one in the padding does not."""
-
-    x: float
-    y: float
-    inside: bool
-
-
-class GroundingRow(TypedDict):
-    """One finding in one image, as plain values.
-
-    Attributes:
-        image_id: the image.
-        label: the finding.
-        logit: its raw score.
-        peak: centre of the highest cell.
-        box: xmin, ymin, xmax and ymax around the peak's region, or None for a map without one (constant within the
-            image).
-        contrast: highest cell over the mean cell; 1 for an even map.
-        path: where the image came from.
-        width: of the image, in px.
-        height: of the image, in px.
-        files: names of the map and the overlay, where they were written.
-        warnings: doubts about the image.
-    """
-
-    image_id: str
-    label: str
-    logit: float
-    peak: Peak
-    box: dict[str, float] | None
-    contrast: float
-    path: str
-    width: int
-    height: int
-    files: dict[str, str]
-    warnings: list[str]
 
 
 class GroundingManifest(TypedDict):
@@ -263,38 +218,16 @@ class GroundingRun:
             raise ConfigurationError(
                 describe("The map's format is unknown", got=self.map_format, expected=" or ".join(MAP_FORMATS))
             )
-        if not 0 < self.box_share <= 1:
-            raise ConfigurationError(
-                describe("The box's threshold is not a share", got=self.box_share, expected="above 0, at most 1")
-            )
+        check_box_share(self.box_share)
         if self.resume and self.out is None:
             raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
 
     def _ground(
         self, classifier: ZeroShotClassifier, image: ScoredImage, doubts: Sequence[str]
     ) -> Iterator[GroundingRow]:
-        if image.maps is None or image.radiograph is None:
-            raise ValueError("The image was scored without maps; score it with need_maps=True.")
-        geometry = classifier.processor.image_processor.geometry(image.radiograph)
-        for label, logit, grid in zip(self.prompt_set.labels, image.logits, image.maps, strict=True):
-            score_map = ScoreMap.from_grid(grid, geometry)
-            x, y = geometry.peak_to_original(grid)
-            inside = 0 <= x <= geometry.width and 0 <= y <= geometry.height
-            box = box_of_region(region_of_peak(score_map.heatmap, self.box_share))
-            row: GroundingRow = {
-                "image_id": image.item.image_id,
-                "label": label,
-                "logit": float(logit),
-                "peak": {"x": x, "y": y, "inside": inside},
-                "box": None if box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
-                "contrast": float(grid.max() / grid.mean()),
-                "path": image.item.path,
-                "width": geometry.width,
-                "height": geometry.height,
-                "files": {},
-                "warnings": list(image.info.warnings),
-            }
-            if self.out is not None:
+        transform = PixelTransform.of(classifier.processor.image_processor)
+        for row, score_map in ground_image(image, self.prompt_set.labels, transform, self.box_share):
+            if self.out is not None and image.radiograph is not None:
                 row["files"] = self._draw(image.radiograph, row, score_map, self.out, doubts)
             yield row
 

@@ -1,6 +1,6 @@
 """Prompts: what is asked, under which name."""
 
-from carzero.prompts.library import LibraryRecord, list_prompt_sets, load_prompt_set, resolve_prompts
+from carzero.prompts.library import LibraryRecord, list_codes, list_prompt_sets, load_prompt_set, resolve_prompts
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, Code, LabelEntry, PromptSet
@@ -13,6 +13,7 @@ __all__ = [
     "LintFinding",
     "PromptSet",
     "lint",
+    "list_codes",
     "list_prompt_sets",
     "load_prompt_set",
     "resolve_prompts",

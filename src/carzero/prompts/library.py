@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from carzero.errors import PromptError, describe
-from carzero.prompts.prompt_set import LabelEntry, PromptSet, read_record
+from carzero.prompts.prompt_set import Code, LabelEntry, PromptSet, read_code, read_record
 
 VARIANTS = {
     "paper": "the prompts released with the paper, exactly",
@@ -118,6 +118,15 @@ def resolve_prompts(name_or_path: str | Path, variant: str | None = None) -> Pro
     if variant:
         raise PromptError(describe("Only sets of the library have variants", got=str(name_or_path), then="drop it"))
     return PromptSet.load(name_or_path)
+
+
+@functools.cache
+def list_codes() -> Mapping[str, Code]:
+    """The codes of the library's findings by name and by other names, in small letters; see docs/prompts.md."""
+    findings = _read_file(_FINDINGS)
+    coded = {name: code for name, record in findings.items() if (code := read_code(name, record.get("code")))}
+    others = {each.lower(): code for name, code in coded.items() for each in findings[name].get("synonyms", ())}
+    return others | {name.lower(): code for name, code in coded.items()}
 
 
 def _homes() -> dict[str, str]:

@@ -60,7 +60,7 @@ def read_record(label: str, value: object) -> tuple[tuple[str, ...], LabelEntry]
             describe(f'The entry of "{label}" has unknown fields', got=unknown, expected=", ".join(_RECORD_KEYS))
         )
     texts = {key: _read_prompts(label, value[key], key) for key in ("negative", "synonyms") if key in value}
-    return _read_prompts(label, value.get("positive")), LabelEntry(**texts, code=_read_code(label, value.get("code")))
+    return _read_prompts(label, value.get("positive")), LabelEntry(**texts, code=read_code(label, value.get("code")))
 
 
 def to_record(prompts: tuple[str, ...], entry: LabelEntry) -> dict[str, object]:
@@ -86,7 +86,12 @@ def _read_prompts(label: str, value: object, key: str = "") -> tuple[str, ...]:
     return tuple(value)
 
 
-def _read_code(label: str, value: object) -> Code | None:
+def read_code(label: str, value: object) -> Code | None:
+    """Reads what a prompt file holds as a label's code, `{scheme: ..., value: ...}` or nothing.
+
+    Raises:
+        PromptError: another form.
+    """
     if value is None:
         return None
     if not isinstance(value, Mapping) or set(value) != {"scheme", "value"}:

@@ -31,8 +31,8 @@ from carzero.evaluation.benchmark.classification import (
 )
 from carzero.evaluation.benchmark.pointing_metrics import BOX_SHARE, build_rows, measure_maps
 from carzero.images.loading import Readers
-from carzero.inference.grounding import BOX_RULE, DEMO_DOUBT
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
+from carzero.inference.places import BOX_RULE, DEMO_DOUBT
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
 from carzero.metrics.resampling import Statistics

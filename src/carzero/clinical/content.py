@@ -1,0 +1,246 @@
+"""What is said about one image, before it takes any form: findings with score, place and code, and all doubts."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero._version import __version__
+from carzero.clinical.codes import Concept, find_concept
+from carzero.clinical.image_header import SourceImage
+from carzero.clinical.uids import ResultUIDs, device_uid
+from carzero.evaluation.calibrate import check_origin
+from carzero.evaluation.calibration_file import hash_calibration
+from carzero.images import PixelTransform, draw_overlay
+from carzero.inference.heatmaps import ScoreMap
+from carzero.inference.places import BOX_RULE, DEMO_DOUBT, GroundingRow, check_box_share, ground_image
+from carzero.metrics.boxes import region_of_peak
+from carzero.metrics.calibration import Calibration
+from carzero.prompts import PromptSet
+from carzero.records import Radiograph, ScoredImage, ScoreProvenance
+from carzero.weights.source import WeightsSource, is_demo
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+NAME = "CARZero"
+RESEARCH_USE = "Research use, not a diagnosis."
+_OVERLAY_PX = 420
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSettings:
+    """What decides the content of results, beside the image.
+
+    Attributes:
+        provenance: of the scores.
+        pixels: what is done to images before the model sees them.
+        prompts: what was asked.
+        box_share: the box's threshold as a share of the map's range.
+        calibration: turns scores into probabilities; None gives none.
+        doubts: about the calibration, each a sentence; they stand in every result.
+
+    Raises:
+        ConfigurationError: the share is none, or the calibration was fitted on other scores.
+    """
+
+    provenance: ScoreProvenance
+    pixels: PixelTransform
+    prompts: PromptSet
+    box_share: float = 0.5
+    calibration: Calibration | None = None
+    doubts: tuple[str, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        check_box_share(self.box_share)
+        if self.calibration is not None:
+            labels = [label for label in self.prompts.labels if label in self.calibration.labels]
+            plain = self.provenance.to_dict("weights_sha256", "preprocessing", "pool", "prompts")
+            origin = ScoreProvenance.of(json.loads(json.dumps(plain)))  # lists for tuples, as a file has them
+            object.__setattr__(self, "doubts", tuple(check_origin(self.calibration, origin, "logit", labels)))
+
+    @classmethod
+    def of(
+        cls,
+        weights: WeightsSource,
+        provenance: ScoreProvenance,
+        prompts: PromptSet,
+        *,
+        box_share: float = 0.5,
+        calibration: Calibration | None = None,
+    ) -> ResultSettings:
+        """The settings of results of one set of weights; see the attributes."""
+        return cls(provenance, weights.pixels, prompts, box_share, calibration)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """All that decides the content, as plain values."""
+        return {
+            "carzero_version": __version__,
+            **self.provenance.settings,
+            "box_share": self.box_share,
+            "calibration_sha256_but_date": None if self.calibration is None else hash_calibration(self.calibration),
+        }
+
+    @property
+    def device_uid(self) -> str:
+        """Of the algorithm with these weights."""
+        return device_uid(self.provenance.weights_sha256 or "")
+
+    @property
+    def box_rule(self) -> str:
+        """How a box is found, in words."""
+        return BOX_RULE.format(share=self.box_share)
+
+    def uids(self, source: SourceImage) -> ResultUIDs:
+        """The identifiers of the results of an image."""
+        return ResultUIDs(source.uid, source.study_uid, self.parameters)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FindingResult:
+    """What is said of one finding.
+
+    Attributes:
+        label: the finding.
+        concept: its code.
+        prompts: the sentences that asked for it.
+        logit: raw score.
+        probability: calibrated, or None.
+        box: xyxy in the image's pixels around the peak's region, or None for an even map.
+        overlay: the map drawn over the image, where pages are wanted.
+        region: (H, W) mask of the peak's region, where segments are wanted.
+    """
+
+    label: str
+    concept: Concept
+    prompts: tuple[str, ...]
+    logit: float
+    probability: float | None
+    box: tuple[float, float, float, float] | None
+    overlay: Image.Image | None = None
+    region: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultContent:
+    """All that the results of one image say.
+
+    Attributes:
+        source: the image.
+        radiograph: its grey levels.
+        settings: what decided the content.
+        findings: in the order asked.
+        doubts: about the image and the weights, each a sentence.
+        when: when the content was made; local time, or that of the image's own time zone.
+    """
+
+    source: SourceImage
+    radiograph: Radiograph
+    settings: ResultSettings
+    findings: tuple[FindingResult, ...]
+    doubts: tuple[str, ...]
+    when: datetime.datetime
+    uids: ResultUIDs = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uids", self.settings.uids(self.source))
+
+
+def collect_content(
+    image: ScoredImage,
+    source: SourceImage,
+    settings: ResultSettings,
+    *,
+    overlays: bool,
+    regions: bool,
+    when: datetime.datetime | None = None,
+) -> ResultContent:
+    """Puts together what is said about an image.
+
+    Args:
+        image: scored with `need_maps=True`.
+        source: its header.
+        settings: what decides the content.
+        overlays: draw the maps.
+        regions: keep the regions.
+        when: when the content is made; None is now.
+    """
+    if image.radiograph is None:
+        raise ValueError("The image was scored without maps; score it with need_maps=True.")
+    probabilities = _to_probabilities(settings, image)
+    findings: list[FindingResult] = []
+    for row, score_map in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
+        label = row["label"]
+        box = row["box"]
+        findings.append(
+            FindingResult(
+                label,
+                find_concept(label, settings.prompts.entry(label)),
+                settings.prompts.prompts[label],
+                row["logit"],
+                probabilities.get(label),
+                None if box is None else (box["xmin"], box["ymin"], box["xmax"], box["ymax"]),
+                _draw(image.radiograph, row, score_map, len(findings) + 1) if overlays else None,
+                region_of_peak(score_map.heatmap, settings.box_share) if regions else None,
+            )
+        )
+    demo = [DEMO_DOUBT] if is_demo(settings.provenance.weights_sha256 or "") else []
+    doubts = (*image.info.warnings, *settings.doubts, *demo)
+    return ResultContent(source, image.radiograph, settings, tuple(findings), doubts, to_local(when, source))
+
+
+def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.datetime:
+    """A time in the image's own time zone, which its results state; the machine's own where it has none."""
+    moment = when or datetime.datetime.now(datetime.UTC)
+    offset = str(source.header.get("TimezoneOffsetFromUTC") or "")
+    try:
+        zone = datetime.datetime.strptime(offset, "%z").tzinfo if offset else None
+    except ValueError:
+        zone = None
+    return moment.astimezone(zone)
+
+
+def _to_probabilities(settings: ResultSettings, image: ScoredImage) -> dict[str, float]:
+    if settings.calibration is None:
+        return {}
+    labels = settings.prompts.labels
+    values = settings.calibration.apply(np.asarray(image.logits, dtype=np.float64)[None], labels)[0]
+    return {label: float(value) for label, value in zip(labels, values, strict=True) if np.isfinite(value)}
+
+
+def _draw(radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, number: int) -> Image.Image:
+    box = row["box"]
+    return draw_overlay(
+        radiograph.pixels,
+        score_map.heatmap,
+        title=f"{number}. {row['label']}",
+        subtitle=f"logit {row['logit']:.3f}",
+        peak=(row["peak"]["x"], row["peak"]["y"]),
+        boxes=[] if box is None else [(box["xmin"], box["ymin"], box["xmax"], box["ymax"])],
+        long_side_px=_OVERLAY_PX,
+    )
+
+
+def describe_provenance(settings: ResultSettings) -> Mapping[str, str]:
+    """Where scores come from, as short texts by name, for a report and a page."""
+    provenance = settings.provenance
+    told = {
+        "weights": provenance.weights,
+        "weights_sha256": provenance.weights_sha256,
+        "preprocessing": provenance.preprocessing,
+        "prompts_sha256": provenance.prompts_sha256,
+        "dtype": provenance.dtype,
+        "pool": provenance.pool,
+        "box_rule": settings.box_rule,
+    }
+    if settings.calibration is not None:
+        told["calibration"] = settings.calibration.describe()
+        told["calibration_sha256_but_date"] = hash_calibration(settings.calibration)
+    return {name: value if isinstance(value, str) else repr(value) for name, value in told.items() if value is not None}

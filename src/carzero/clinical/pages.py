@@ -1,0 +1,158 @@
+"""Results as pages for eyes: the image as it is, the map of each finding over it, and a table of scores.
+
+Pages carry no name and no date: what identifies the patient stands in the attributes of the object alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from carzero._version import __version__
+from carzero.clinical.content import RESEARCH_USE, FindingResult, ResultContent
+
+_WIDTH = 1600
+_MARGIN = 24
+_TILE_ROWS, _TILE_COLUMNS = 2, 3
+_PER_PAGE = _TILE_ROWS * _TILE_COLUMNS - 1  # the first tile is the image without marks
+_GROUND, _INK, _FAINT, _CAUTION = (16, 18, 22), (236, 239, 244), (150, 158, 170), (249, 203, 53)
+_PLAIN_PX = 420
+_LATIN_END = "\u024f"  # what the font has ends about here; it draws a box for the rest
+
+
+def count_pages(findings: int) -> int:
+    """How many pages that many findings take."""
+    return max(1, -(-findings // _PER_PAGE))
+
+
+def draw_pages(content: ResultContent) -> Iterator[Image.Image]:
+    """Draws the pages of one image, in RGB; each shows the image and up to five findings.
+
+    Args:
+        content: collected with overlays.
+    """
+    total = count_pages(len(content.findings))
+    plain = _draw_plain(content)
+    for page in range(total):
+        first = page * _PER_PAGE
+        yield _draw_page(content, plain, content.findings[first : first + _PER_PAGE], first, f"{page + 1} of {total}")
+
+
+def _draw_page(
+    content: ResultContent, plain: Image.Image, findings: Sequence[FindingResult], first: int, page: str
+) -> Image.Image:
+    tiles = [plain, *(finding.overlay for finding in findings if finding.overlay is not None)]
+    left, top = _MARGIN, 84
+    bottom = top
+    for start in range(0, len(tiles), _TILE_COLUMNS):
+        bottom += max(tile.height for tile in tiles[start : start + _TILE_COLUMNS]) + 12
+    table = _table_lines(findings, first)
+    notes = _wrap(_notes(content), _WIDTH - 2 * _MARGIN, 15)
+    table_top = bottom + 12
+    height = table_top + 30 * len(table) + 24 + 21 * len(notes) + _MARGIN
+    canvas = Image.new("RGB", (_WIDTH, height), _GROUND)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, 14), "CARZero: zero-shot scores and maps", fill=_INK, font=_font(26))
+    draw.text((_MARGIN, 48), RESEARCH_USE, fill=_CAUTION, font=_font(20))
+    draw.text((_WIDTH - _MARGIN, 18), f"page {page}", fill=_FAINT, font=_font(18), anchor="ra")
+    x, y, row_height = left, top, 0
+    for index, tile in enumerate(tiles):
+        if index and index % _TILE_COLUMNS == 0:
+            x, y, row_height = left, y + row_height + 12, 0
+        canvas.paste(tile, (x, y))
+        x, row_height = x + tile.width + 8, max(row_height, tile.height)
+    _draw_table(draw, table, table_top)
+    _draw_notes(draw, notes, table_top + 30 * len(table) + 12)
+    return canvas
+
+
+def _draw_plain(content: ResultContent) -> Image.Image:
+    """The image without any mark, at the size of the maps, with room for its title."""
+    pixels = content.radiograph.pixels
+    zoom = _PLAIN_PX / max(pixels.shape)
+    size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
+    method = Image.Resampling.BOX if zoom < 1 else Image.Resampling.BICUBIC
+    small = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32)).resize(size, method)
+    grey = Image.fromarray(np.clip(np.rint(np.asarray(small)), 0, 255).astype(np.uint8))
+    tile = Image.new("RGB", (grey.width + 32, grey.height + 86), _GROUND)
+    tile.paste(grey.convert("RGB"), (16, 70))
+    draw = ImageDraw.Draw(tile)
+    draw.text((16, 10), "image, unmarked", fill=_INK, font=_font(22))
+    view = content.radiograph.view
+    draw.text((16, 40), f"view {view}" if view else "view not stated", fill=_FAINT, font=_font(16))
+    return tile
+
+
+_COLUMNS = (_MARGIN, 70, 760, 940, 1120)  # left edges: number, finding, logit, probability, box
+
+
+def _table_lines(findings: Sequence[FindingResult], first: int) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = [("", "finding", "logit", "probability", "box x1, y1, x2, y2 (px)")]
+    for number, finding in enumerate(findings, start=first + 1):
+        probability = "not calibrated" if finding.probability is None else f"{finding.probability:.3f}"
+        box = "none: the map is even" if finding.box is None else ", ".join(f"{edge:.0f}" for edge in finding.box)
+        lines.append((f"{number}.", finding.label, f"{finding.logit:.3f}", probability, box))
+    return lines
+
+
+def _draw_table(draw: ImageDraw.ImageDraw, lines: Sequence[tuple[str, ...]], top: int) -> None:
+    for row, line in enumerate(lines):
+        y = top + 30 * row
+        ink = _INK if row else _FAINT
+        edges = (*_COLUMNS[1:], _WIDTH - _MARGIN)
+        for x, end, text in zip(_COLUMNS, edges, line, strict=True):
+            draw.text((x, y), _cut(text, end - x - 16, 20), fill=ink, font=_font(20))
+        draw.line((_MARGIN, y + 27, _WIDTH - _MARGIN, y + 27), fill=(48, 52, 60))
+
+
+def _draw_notes(draw: ImageDraw.ImageDraw, notes: Sequence[str], top: int) -> None:
+    for row, note in enumerate(notes):
+        draw.text((_MARGIN, top + 21 * row), note, fill=_FAINT, font=_font(15))
+
+
+def _notes(content: ResultContent) -> list[str]:
+    """What a reader must know, a paragraph each."""
+    settings = content.settings
+    calibration = settings.calibration
+    foreign = any(letter > _LATIN_END for finding in content.findings for letter in finding.label)
+    return [
+        "Logits are raw scores: compare them between images for one finding, never between findings; they are no "
+        "probabilities. A map says where the model looks, not whether the finding is there."
+        + (f" Probability: {calibration.describe()}." if calibration is not None else ""),
+        *content.doubts,
+        *(["A label with boxes for letters is spelled out in the structured report."] if foreign else []),
+        f"carzero {__version__}; weights {settings.provenance.weights}, SHA-256 {settings.provenance.weights_sha256}",
+    ]
+
+
+def _wrap(paragraphs: Sequence[str], room: int, size: int) -> list[str]:
+    lines = []
+    for paragraph in paragraphs:
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and _font(size).getlength(longer) > room:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return lines
+
+
+def _cut(text: str, room: int, size: int) -> str:
+    line = " ".join(text.split())
+    while len(line) > 1 and _font(size).getlength(line) > room:
+        line = line.rstrip("…")[:-1] + "…"
+    return line
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise TypeError("Pillow was built without FreeType; pages need it.")
+    return font
