@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from carzero.data.pairs import load_pairs
-from tests.support.commands import Stalled, carzero_command, is_group_alive, run_program, wait_until
+from tests.support.commands import Stalled, carzero_command, in_process, is_group_alive, run_program, wait_until
 from tests.support.image_files import encode, film
 from tests.support.releases import openi_report, save_mimic, save_tgz
 
@@ -120,7 +120,7 @@ def test_leakage_is_an_error_with_all_its_patients_in_the_report(tmp_path: Path)
     assert json.loads(printed.stdout)["kept"] == 0
 
 
-def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
+def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = save_table(tmp_path, "film.png,A large heart.,train,1,")
     (tmp_path / "empty.csv").write_text("")
     cases = {
@@ -142,11 +142,11 @@ def test_wrong_use_is_one_message_and_exit_2(tmp_path: Path) -> None:
         "No images are found": ("import", "folder", tmp_path, "--out", tmp_path / "out.csv"),
     }
     for message, arguments in cases.items():
-        done = carzero(*arguments)
-        assert done.returncode == 2, (message, done.stderr)
-        assert message in " ".join(done.stderr.replace("│", " ").split()), done.stderr
-        assert not done.stdout
-        assert "Traceback" not in done.stderr
+        code, stdout, stderr = in_process(capsys, "data", *arguments)
+        assert code == 2, (message, stderr)
+        assert message in " ".join(stderr.replace("│", " ").split()), stderr
+        assert not stdout
+        assert "Traceback" not in stderr
 
 
 def test_import_mimic(picture: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
-from tests.support.commands import Stalled, carzero_command, run_program
+from tests.support.commands import Stalled, carzero_command, in_process, run_program
 from tests.support.tiny import save_images
 
 LABELS = "pneumonia,pleural effusion"
@@ -33,13 +33,17 @@ def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run_program(command(*arguments))
 
 
-def refused(*arguments: object) -> str:
-    """The one message of a command that must end as wrong use."""
-    done = carzero(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert not done.stdout
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def refused(*arguments: object, capsys: pytest.CaptureFixture[str] | None = None) -> str:
+    """The one message of a command that must end as wrong use: in a process of its own, or here with `capsys`."""
+    if capsys is None:
+        done = carzero(*arguments)
+        code, stdout, stderr = done.returncode, done.stdout, done.stderr
+    else:
+        code, stdout, stderr = in_process(capsys, "predict", *arguments)
+    assert code == 2, stderr
+    assert not stdout
+    assert "Traceback" not in stderr
+    return stderr
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,9 @@ def test_json_on_stdout_prompts_from_a_file_and_a_forced_picture(
     assert load_scores(tmp_path / "scores.CSV").to_dict("records") == rows
 
 
-def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Path, tmp_path: Path) -> None:
+def test_wrong_use_is_one_message_and_exit_2(
+    films: list[Path], tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     film, weights = films[0], ("--weights", tiny_weights)
     (tmp_path / "prompts.yaml").write_text("- There is edema\n")
     (tmp_path / "asked.yaml").write_text("edema: [There is edema]\n")
@@ -130,16 +136,16 @@ def test_wrong_use_is_one_message_and_exit_2(films: list[Path], tiny_weights: Pa
         "format is unknown": (film, "-l", "edema", *weights, "--out", tmp_path / "scores.xlsx"),
         "folder does not exist": (film, "-l", "edema", *weights, "--out", tmp_path / "no" / "scores.csv"),
         "--resume needs --out": (film, "-l", "edema", *weights, "--resume"),
-        "overlays cannot be made": (film, "-l", "edema", *weights, "--overlay", tmp_path / "file"),
+        "The output folder is a file": (film, "-l", "edema", *weights, "--overlay", tmp_path / "file"),
     }
     (tmp_path / "empty").mkdir()
     for message, arguments in cases.items():
-        stderr = refused(*arguments)
+        stderr = refused(*arguments, capsys=capsys)
         assert stderr.startswith("error: "), stderr
         assert message in stderr
         assert len(stderr.splitlines()) == 1, stderr
-    assert "--pool" in refused(film, "-l", "edema", "--pool", "median")
-    assert "--batch-size" in refused(film, "-l", "edema", "--batch-size", "0")
+    assert "--pool" in refused(film, "-l", "edema", "--pool", "median", capsys=capsys)
+    assert "--batch-size" in refused(film, "-l", "edema", "--batch-size", "0", capsys=capsys)
     assert "No such option" in refused(film, "--label", "edema")
 
 
