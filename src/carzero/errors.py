@@ -54,16 +54,83 @@ def describe(what: str, *, got: object = None, expected: str = "", then: str = "
         expected: what would have been right.
         then: what the user can do next, as a sentence without a full stop.
     """
-    parts = [what]
+    parts = [_cut(what, _MOST_SAID)]
     if got is not None:
-        shown = repr(got)
-        parts.append(f"got {shown if len(shown) <= 200 else shown[:197] + '...'}")
+        parts.append(f"got {_cut(_show(got, _DEPTH), _MOST_SHOWN)}")
     if expected:
-        parts.append(f"expected {expected}")
+        parts.append(f"expected {_cut(expected, _MOST_SAID)}")
     message = "; ".join(parts) + "."
     if then:
         message += f" {then[0].upper()}{then[1:]}."
     return printable(message)
+
+
+_MOST_SHOWN = 200  # characters of a value
+_MOST_SAID = 4000  # characters of a part in which a caller has put values of its own
+_DEPTH = 4  # of lists in lists
+_BRACKETS: dict[type, str] = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _show(value: object, depth: int) -> str:
+    """The beginning of a value's `repr`, at a cost that does not grow with the value."""
+    if isinstance(value, str | bytes) and len(value) > _MOST_SHOWN:
+        return repr(value[:_MOST_SHOWN])
+    if type(value) is int and value.bit_length() > 4 * _MOST_SHOWN:
+        return f"a whole number of about {value.bit_length() * 3 // 10} digits"
+    brackets = _BRACKETS.get(type(value))
+    if brackets is None or not value:
+        return repr(value)
+    if not depth:
+        return f"{brackets[0]}...{brackets[1]}"
+    shown: Iterator[str] = iter(())
+    if isinstance(value, dict):
+        shown = (f"{_show(key, depth - 1)}: {_show(each, depth - 1)}" for key, each in value.items())
+    elif isinstance(value, list | tuple | set):
+        shown = (_show(each, depth - 1) for each in value)
+    parts: list[str] = []
+    while sum(map(len, parts)) <= _MOST_SHOWN and (part := next(shown, None)) is not None:
+        parts.append(part)
+    single = "," if isinstance(value, tuple) and len(value) == 1 else ""
+    return brackets[0] + ", ".join(parts) + single + brackets[1]
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says on its first line, or its name where it says nothing."""
+    text = str(error).strip()
+    return text.split("\n", 1)[0].rstrip() if text else type(error).__name__
+
+
+@contextmanager
+def refuse_broken(
+    what: str, *, error: type[CARZeroError], got: object = None, expected: str = "", then: str = ""
+) -> Iterator[None]:
+    """The one border around the reading of a file that somebody else has written.
+
+    Parsers raise whatever they like over bytes that they did not expect, and a list of what each has raised so far is
+    never whole. So a reader puts its parsing into one such block, and whatever ends it belongs to the file. What is our
+    own error passes unchanged.
+
+    Args:
+        what: what cannot be read, with its path and, where it has one, its place; without a full stop.
+        error: the kind that is raised.
+        got: the offending value; by default the first line of what the parser said.
+        expected: what would have been right.
+        then: what the user can do next.
+
+    Raises:
+        CARZeroError: (`error`) the block raised an exception.
+    """
+    try:
+        yield
+    except CARZeroError:
+        raise
+    except Exception as found:
+        said = first_line(found) if got is None else got
+        raise error(describe(what, got=said, expected=expected, then=then)) from found
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def test_files_in_json_and_yaml_are_one(tmp_path: Path) -> None:
         (b"edema: [unclosed\n", "cannot be read.*JSON or YAML text"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"edema: 2026-13-01\n", "cannot be read.*month"),
-        (b"edema: " + b"[" * 5000, "cannot be read.*recursion"),
+        (b"edema: " + b"[" * 5000, "cannot be read.*nested too deeply"),
         (b"edema: !!python/object/apply:os.system ['true']\n", "cannot be read.*python/object"),
         (b"a: &a [There is a]\nb: *a\n", "cannot be read.*\\*a stands for another part"),
         (

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import TrainingProgress, quiet_libraries
-from carzero.errors import ConfigurationError, describe
+from carzero.core.documents import parse_yaml
+from carzero.errors import ConfigurationError, describe, refuse_broken
 
 if TYPE_CHECKING:
     from carzero.training.progress import StepRecord
@@ -23,14 +24,8 @@ def parse_changes(changes: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigurationError: a change has no "=", or no value that YAML can read.
     """
-    import yaml
-
-    try:
-        return {name: _number(yaml.safe_load(value)) for name, value in map(_split, changes)}
-    except yaml.YAMLError as error:
-        raise ConfigurationError(
-            describe("A change has no value that YAML can read", got=str(error).splitlines()[0], expected="field=value")
-        ) from error
+    with refuse_broken("A change has no value that YAML can read", error=ConfigurationError, expected="field=value"):
+        return {name: _number(parse_yaml(value)) for name, value in map(_split, changes)}
 
 
 def parse_columns(columns: Sequence[str]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carzero.core.documents import parse_json
 from carzero.core.text_files import Layout
 from carzero.errors import TableError, describe
 
@@ -101,7 +101,7 @@ class Cells:
         for row, value in enumerate(_plain(self._frame[self._names[name]]), start=1):
             try:
                 values.append(read(value))
-            except (ValueError, RecursionError):
+            except ValueError:
                 wrong.append((row, value))
         if wrong:
             rows = ", ".join(str(row) for row, _ in wrong[:_SHOWN])
@@ -135,7 +135,7 @@ def _text(value: Any) -> str:
 def _list(value: Any, separator: str) -> list[str]:
     items = value
     if isinstance(value, str):
-        items = value.split(separator) if separator else json.loads(value) if value.strip() else []
+        items = value.split(separator) if separator else parse_json(value) if value.strip() else []
     if items is None:
         return []
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):

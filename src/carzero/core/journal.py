@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from carzero.core.atomic import AGAIN, RESUME, remove_leftovers, replace_when_done, room_for
+from carzero.core.documents import parse_json_object
 from carzero.core.outputs import existing_output
 from carzero.core.run_record import RunLock, RunRecord, check_same, journal_path
-from carzero.errors import OutputError, TableError, describe
+from carzero.errors import OutputError, TableError, describe, refuse_broken
 
 _FIRST_BYTES = b'{"run": '
 
@@ -29,6 +30,7 @@ _KEPT = f"{RESUME}; what is finished is kept"
 
 
 Restore = Callable[[], tuple[RunRecord, Iterable[Mapping[str, object]]]]
+RowCheck = Callable[[Mapping[str, object]], object]
 
 
 def open_run(
@@ -38,6 +40,7 @@ def open_run(
     resume: bool = False,
     overwrite: bool = False,
     key: str | None = None,
+    check: RowCheck | None = None,
     suffix: str = ".journal",
     restore: Restore | None = None,
 ) -> Journal:
@@ -51,6 +54,7 @@ def open_run(
         resume: take up what an interrupted or a finished run has left, if anything.
         overwrite: throw away what it has left.
         key: see `Journal`.
+        check: see `Journal`.
         suffix: of the journal's name, behind the output's.
         restore: reads the record and the rows of the finished output `out`; None where they cannot be read back, so
             that a finished run is never resumed.
@@ -61,17 +65,17 @@ def open_run(
         TableError: what is there is another run's, or damaged, or another process is writing it.
     """
     if out is None:
-        return Journal.start(None, record.identity, key=key)
+        return Journal.start(None, record.identity, key=key, check=check)
     path = journal_path(out, suffix)
     remove_leftovers(out.parent, out.name)
     if not overwrite and not path.exists() and out.exists():
         if not resume or restore is None:
             raise existing_output(out, resumable=restore is not None)
-        return _restored(path, out, record, restore, key)
+        return _restored(path, out, record, restore, key, check)
     if not path.exists() or overwrite:
-        return Journal.start(path, record.identity, key=key)
+        return Journal.start(path, record.identity, key=key, check=check)
     if resume:
-        return Journal.resume(path, record.identity, key=key)
+        return Journal.resume(path, record.identity, key=key, check=check)
     journal = Journal(record.identity, path, key=key)  # says so where it is not interrupted at all, but running
     if journal.begin_if_empty():
         return journal
@@ -84,18 +88,27 @@ def open_run(
     )
 
 
-def _restored(path: Path, out: Path, record: RunRecord, restore: Restore, key: str | None) -> Journal:
+def _restored(
+    path: Path, out: Path, record: RunRecord, restore: Restore, key: str | None, check: RowCheck | None
+) -> Journal:
     """A journal with the rows of a finished output: what is new or has failed is computed, and the rest is not."""
     found, rows = restore()
     record.same_as(found, out)
     journal = Journal.start(path, record.identity, key=key)
     journal.restored = True
     try:
-        journal.append(rows)
+        with refuse_broken(f"{out} is not as the run wrote it", error=TableError, then="start anew with --overwrite"):
+            journal.append(rows if check is None else _checked(rows, check))
     except BaseException:
         journal.remove()  # the output itself is still there
         raise
     return journal
+
+
+def _checked(rows: Iterable[Mapping[str, object]], check: RowCheck) -> Iterator[Mapping[str, object]]:
+    for row in rows:
+        check(row)
+        yield row
 
 
 class Journal:
@@ -109,6 +122,7 @@ class Journal:
         path: the journal's file; None keeps the rows in a temporary file that nobody can resume.
         key: the field by which rows are found, a text that each must have; None reads them in their order alone, and
             keeps nothing of them in memory.
+        check: called with each row that an interrupted run has left; whatever it raises means that the row is damaged.
 
     Attributes:
         rows: the last row of each key, read from the file when it is asked for; empty without a key.
@@ -120,42 +134,53 @@ class Journal:
         OutputError: it cannot be written.
     """
 
-    def __init__(self, run: Mapping[str, object], path: Path | None = None, *, key: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Mapping[str, object],
+        path: Path | None = None,
+        *,
+        key: str | None = None,
+        check: RowCheck | None = None,
+    ) -> None:
         self.path = path
         self.resumed = 0
         self.restored = False
-        self._key = key
+        self._key, self._check = key, check
         self._run = run
         with self._named_errors():
             self._file: IO[bytes] = tempfile.TemporaryFile() if path is None else path.open("a+b")  # noqa: SIM115
         self._first = self._end = 0  # bytes: where rows begin, and where the next one goes
         self._begins: dict[str, int] = {}
-        self.rows: Mapping[str, dict[str, Any]] = _Rows(self._file, key, self._begins)
+        self.rows: Mapping[str, dict[str, Any]] = _Rows(self._file, self._begins)
         if path is not None:
             then = "wait for it, or name another --out"
             RunLock(self._file, TableError(describe(f"Another run is writing {path}", then=then)))
 
     @classmethod
-    def start(cls, path: Path | None, run: Mapping[str, object], *, key: str | None = None) -> Journal:
+    def start(
+        cls, path: Path | None, run: Mapping[str, object], *, key: str | None = None, check: RowCheck | None = None
+    ) -> Journal:
         """Begins a new journal in place of an old one.
 
         Raises:
             TableError: another process is writing it.
             OutputError: it cannot be written.
         """
-        journal = cls(run, path, key=key)
+        journal = cls(run, path, key=key, check=check)
         with journal._closed_on_error():
             journal._begin()
         return journal
 
     @classmethod
-    def resume(cls, path: Path, run: Mapping[str, object], *, key: str | None = None) -> Journal:
+    def resume(
+        cls, path: Path, run: Mapping[str, object], *, key: str | None = None, check: RowCheck | None = None
+    ) -> Journal:
         """Opens a journal and finds its complete rows.
 
         Raises:
             TableError: the journal belongs to another run, or is not a journal, or another process is writing it.
         """
-        journal = cls(run, path, key=key)
+        journal = cls(run, path, key=key, check=check)
         with journal._closed_on_error():
             journal._find_rows(path)
         return journal
@@ -268,32 +293,32 @@ class Journal:
 
     def _check_run(self, path: Path, first_line: bytes) -> None:
         try:
-            found = dict(json.loads(first_line)["run"])
-        except (ValueError, KeyError, TypeError) as error:
+            found = parse_json_object(first_line).get("run")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
             raise TableError(
                 describe(f"{path} is not the journal of a run", then="delete it, or choose another output")
-            ) from error
+            )
         check_same(found, self._run, path)
 
     def _read(self, number: int, line: bytes, columns: Collection[str]) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(number, line) from error
-        if not isinstance(row, dict) or not row.keys() >= set(columns):
-            raise self._damaged(number, line)
-        return row
-
-    def _damaged(self, number: int, line: bytes) -> TableError:
         anew = "start anew with --overwrite"
-        return TableError(
-            describe(
-                f"Line {number} of {self.path} is damaged",
-                got=line.removesuffix(b"\n")[:_SHOWN_BYTES],
-                expected="one finished row",
-                then=anew if self._key is None else f"delete that line, or {anew}",  # else their order is their key
-            )
-        )
+        with refuse_broken(
+            f"Line {number} of {self.path} is damaged",
+            error=TableError,
+            got=line.removesuffix(b"\n")[:_SHOWN_BYTES],
+            expected="one finished row",
+            then=anew if self._key is None else f"delete that line, or {anew}",  # else their order is their key
+        ):
+            row = parse_json_object(line)
+            if lacking := set(columns) - row.keys():
+                raise ValueError(f"no {', '.join(lacking)}")
+            if self._key is not None and not isinstance(row[self._key], str):
+                raise ValueError(f"{self._key} is not text")
+            if self._check is not None:
+                self._check(row)
+        return row
 
     def _sync(self) -> None:
         self._file.flush()
@@ -317,13 +342,12 @@ class Journal:
 class _Rows(Mapping[str, dict[str, Any]]):
     """Rows of a journal's file by key."""
 
-    def __init__(self, file: IO[bytes], key: str | None, begins: Mapping[str, int]) -> None:
-        self._file, self._key, self._begins = file, key, begins
+    def __init__(self, file: IO[bytes], begins: Mapping[str, int]) -> None:
+        self._file, self._begins = file, begins
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         self._file.seek(self._begins[key])
-        row = json.loads(self._file.readline())
-        return {**row, self._key: key}
+        return parse_json_object(self._file.readline())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._begins)

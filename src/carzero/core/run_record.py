@@ -13,6 +13,7 @@ from typing import IO
 
 from carzero._version import __version__
 from carzero.core.atomic import replace_when_done
+from carzero.core.documents import load_json_object, parse_json_object
 from carzero.core.tables import FOLDER_MANIFEST
 from carzero.errors import CARZeroError, TableError, describe
 
@@ -178,12 +179,14 @@ def recorded_setting(out: Path, name: str) -> object:
 
     What cannot be read is left to those who open the journal or the table, and refuse it with a message.
     """
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, CARZeroError):
         journal = journal_path(out)
         if journal.exists():
             with journal.open("rb") as file:
-                return json.loads(file.readline())["run"].get(name)
-        return json.loads(manifest_path(out).read_bytes()).get(name)
+                run = parse_json_object(file.readline()).get("run")
+        else:
+            run = load_json_object(manifest_path(out))
+        return run.get(name) if isinstance(run, dict) else None
     return None
 
 
@@ -212,17 +215,13 @@ def load_manifest(path: Path) -> dict[str, object]:
         TableError: it cannot be read, or is not a manifest.
     """
     side_car = manifest_path(path)
-    try:
-        return dict(json.loads(side_car.read_bytes()))
-    except FileNotFoundError as error:
+    if not side_car.exists():
         raise TableError(
             describe(
                 f"{path} is not known to be the output of a run",
                 got=f"no {side_car.name}",
                 then="name another output, or replace it with --overwrite",
             )
-        ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise TableError(
-            describe(f"{side_car} is not the manifest of a run", then="delete it, or choose another output")
-        ) from error
+        )
+    what, then = f"{side_car} is not the manifest of a run", "delete it, or choose another output"
+    return load_json_object(side_car, what, then=then)

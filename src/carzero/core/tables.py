@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from carzero.core.columns import read_decimal_commas
+from carzero.core.documents import load_json_object, parse_json, parse_json_object
 from carzero.core.text_files import Layout, find_encoding, find_layout, named_encoding
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,8 @@ def _read_json_table(file: IO[bytes], *, lines: bool) -> pd.DataFrame:
     text = io.TextIOWrapper(file, encoding=_find_encoding(file))
     try:
         if lines:
-            return _build_table(json.loads(line) for line in text if line.strip())
-        content = json.load(text)
-    except RecursionError as error:
-        raise ValueError("values that are nested too deeply") from error
+            return _build_table(parse_json(line) for line in text if line.strip())
+        content = parse_json(text.read())
     finally:
         text.detach()  # else it would close the file
     if isinstance(content, dict):
@@ -43,10 +42,10 @@ def _read_json_table(file: IO[bytes], *, lines: bool) -> pd.DataFrame:
     return _build_table(iter(content) if isinstance(content, list) else iter([content]))
 
 
-def _build_table(rows: Iterator[Any]) -> pd.DataFrame:
+def _build_table(rows: Iterator[object]) -> pd.DataFrame:
     import pandas as pd
 
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[object]] = {}
     count = 0
     for row in rows:
         if not isinstance(row, dict):
@@ -58,7 +57,7 @@ def _build_table(rows: Iterator[Any]) -> pd.DataFrame:
     return pd.DataFrame(series, index=pd.RangeIndex(count))
 
 
-def _build_column(values: Any) -> pd.Series:
+def _build_column(values: object) -> pd.Series:
     import pandas as pd
 
     if not isinstance(values, list | dict):
@@ -68,7 +67,7 @@ def _build_column(values: Any) -> pd.Series:
     return pd.Series(list(values.values()), index=list(values), dtype=object)
 
 
-def _fill(values: list[Any], count: int) -> list[Any]:
+def _fill(values: list[object], count: int) -> list[object]:
     values.extend([None] * (count - len(values)))
     return values
 
@@ -119,7 +118,7 @@ def load_table(
         ".tsv": lambda file: _read_delimited(file, "\t", str if as_text else texts),
         ".jsonl": read_json,
         ".json": read_json,
-        ".parquet": lambda file: pd.read_parquet(file, **exact),
+        ".parquet": lambda file: _decoded(pd.read_parquet(file, **exact)),
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -151,7 +150,7 @@ def load_table_pieces(path: str | Path, rows: int) -> Iterator[pd.DataFrame]:
 
         with _named_errors(path), pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(rows):
-                yield batch.to_pandas()
+                yield _decoded(batch.to_pandas())
     else:
         yield load_table(path)
 
@@ -214,6 +213,21 @@ def _read_typed_json(file: IO[bytes], texts: Mapping[str, type], *, lines: bool)
     return frame
 
 
+def _decoded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Decodes the texts of a Parquet file now: pandas would do so at their first use, outside of its reader.
+
+    Raises:
+        ValueError: (an Arrow error) bytes that are not UTF-8.
+    """
+    import pandas as pd
+    import pyarrow
+
+    for name, kind in frame.dtypes.items():
+        if isinstance(kind, pd.StringDtype):
+            pyarrow.array(frame[name].array).validate(full=True)
+    return frame
+
+
 def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     import pandas as pd
 
@@ -225,22 +239,9 @@ def _checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    import pandas as pd
-
-    try:
-        with named_encoding():
-            yield
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        if isinstance(error, TableError):
-            raise
-        raise TableError(
-            describe(
-                f"The table {path} cannot be read",
-                got=(str(error).splitlines() or [type(error).__name__])[0],
-                expected=f"a {path.suffix} table",
-                then="check the file",
-            )
-        ) from error
+    what, expected = f"The table {path} cannot be read", f"a {path.suffix} table"
+    with refuse_broken(what, error=TableError, expected=expected, then="check the file"), named_encoding():
+        yield
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -259,44 +260,11 @@ def list_parts(folder: Path) -> list[Path]:
 
 def _check_finished(folder: Path) -> None:
     """Refuses the folder of a run that says of itself that parts are missing."""
-    try:
-        manifest = json.loads((folder / FOLDER_MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise TableError(
-            describe(f"{folder / FOLDER_MANIFEST} cannot be read", got=str(error), then="restore it, or delete it")
-        ) from error
-    if isinstance(manifest, dict) and manifest.get("complete") is False:
+    path = folder / FOLDER_MANIFEST
+    if path.exists() and load_json_object(path, then="restore it, or delete it").get("complete") is False:
         raise TableError(
             describe(f"{folder} holds an unfinished run", then="finish it with --resume; what is missing has no score")
         )
-
-
-_LIMIT_BYTES = 1 << 28
-
-
-def load_json(path: str | Path) -> Any:
-    """Reads a JSON file of at most 256 MiB.
-
-    Raises:
-        TableError: the file is missing, too large, too deeply nested or no JSON.
-    """
-    path = Path(path)
-    try:
-        if (size := path.stat().st_size) > _LIMIT_BYTES:
-            raise TableError(describe(f"{path} is too large", got=f"{size} bytes", expected=f"at most {_LIMIT_BYTES}"))
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, TableError):
-            raise
-        raise TableError(
-            describe(
-                f"{path} cannot be read as JSON",
-                got=(str(error).splitlines() or [type(error).__name__])[0],
-                then="check the file",
-            )
-        ) from error
 
 
 def iterate_json_lines(path: Path) -> Iterator[dict[str, object]]:
@@ -307,10 +275,10 @@ def iterate_json_lines(path: Path) -> Iterator[dict[str, object]]:
     """
     with _named_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
-            yield row
+            try:
+                yield parse_json_object(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is {error}") from error
 
 
 _JSON_ROWS = 256

@@ -8,15 +8,15 @@ import gzip
 import io
 import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
-from carzero.core.text_files import decode_text
+from carzero.core.text_files import decode_text, find_encoding, named_encoding
 from carzero.datasets.base import IMAGE_SUFFIXES, PublicDataset, stem
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 from carzero.records import ImageItem
 
 
@@ -97,7 +97,7 @@ def find_label_files(folder: Path, dataset: PublicDataset) -> list[Path]:
 
 
 REPORT_LIMIT_BYTES = 1 << 20
-_TABLE_LIMIT_BYTES = 1 << 29
+_TABLE_LIMIT_BYTES, _LIMIT_ROWS = 1 << 29, 1_000_000  # the largest release, MIMIC-CXR, has 377,110 images
 
 
 def find_one(folder: Path, pattern: str) -> Path | None:
@@ -115,26 +115,23 @@ def find_one(folder: Path, pattern: str) -> Path | None:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yields the rows of a CSV file, gzipped or not, values as text.
+    """Yields the rows of a CSV file, gzipped or not, values as text, one after another as they are asked for.
 
     Raises:
-        TableError: the file is broken, larger than 512 MiB, or lacks columns.
+        TableError: the file is broken, lacks columns, or has more than 512 MiB or a million rows.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(_TABLE_LIMIT_BYTES + 1)
-        if len(content) > _TABLE_LIMIT_BYTES:
-            raise ValueError(f"more than {_TABLE_LIMIT_BYTES} bytes")
-        reader = csv.DictReader(io.StringIO(decode_text(content), newline=""))
-        lacking = [column for column in columns if column not in (reader.fieldnames or ())]
-        if lacking:
+    broken = refuse_broken(f"{path} cannot be read", error=TableError, expected="the file as it was released")
+    with broken, named_encoding(), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        limited = io.BufferedReader(_Limited(file, _TABLE_LIMIT_BYTES))
+        encoding = find_encoding(limited.peek(4)[:4])
+        reader = csv.DictReader(io.TextIOWrapper(limited, encoding=encoding, newline=""))
+        names = list(reader.fieldnames or ())
+        if lacking := [column for column in columns if column not in names]:
             raise ValueError(f"no columns {', '.join(lacking)}")
-        for row in reader:
-            yield {column: (row[column] or "").strip() for column in reader.fieldnames or ()}
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
-        raise TableError(
-            describe(f"{path} cannot be read", got=str(error), expected="the file as it was released")
-        ) from error
+        for number, row in enumerate(reader):
+            if number == _LIMIT_ROWS:
+                raise ValueError(f"more than {_LIMIT_ROWS:,} rows")
+            yield {column: (row[column] or "").strip() for column in names}
 
 
 def decode_report(content: bytes) -> str:
@@ -166,18 +163,13 @@ def read_members(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
         TableError: there is no such place, the archive is broken or larger than 256 MiB, or there are more than 20,000
             such files.
     """
-    try:
+    expected = "a folder, or NLMCXR_reports.tgz, whole"
+    with refuse_broken(f"The reports in {place} cannot be read", error=TableError, expected=expected):
         members = _read_folder(place, suffix) if place.is_dir() else _read_archive(place, suffix)
         for number, member in enumerate(members, start=1):
             if number > _LIMIT_FILES:
-                raise tarfile.TarError(f"more than {_LIMIT_FILES} files")
+                raise ValueError(f"more than {_LIMIT_FILES:,} files")
             yield member
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        raise TableError(
-            describe(
-                "The reports cannot be read", got=f"{place}: {error}", expected="a folder, or NLMCXR_reports.tgz, whole"
-            )
-        ) from error
 
 
 def _read_folder(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -187,7 +179,7 @@ def _read_folder(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_archive(place: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
-    with _decompress(place) as file, tarfile.open(fileobj=_Limited(file), mode="r|") as archive:
+    with _decompress(place) as file, tarfile.open(fileobj=_Limited(file, _ARCHIVE_LIMIT_BYTES), mode="r|") as archive:
         for member in archive:
             if member.isreg() and member.name.endswith(suffix) and (content := archive.extractfile(member)):
                 yield member.name, content.read(REPORT_LIMIT_BYTES + 1)
@@ -205,19 +197,24 @@ def _decompress(path: Path) -> io.BufferedIOBase:
 
 
 class _Limited(io.RawIOBase):
-    """An archive's bytes up to a limit: a compressed kilobyte may stand for a megabyte."""
+    """A file's bytes up to a limit: a compressed kilobyte may stand for a megabyte."""
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        self._file, self._left = file, _ARCHIVE_LIMIT_BYTES
+    def __init__(self, file: io.BufferedIOBase, limit: int) -> None:
+        self._file, self._left, self._limit = file, limit, limit
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes.
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fills a buffer.
 
         Raises:
-            TarError: more than the limit was asked for.
+            ValueError: there are more bytes than the limit.
         """
-        if size > self._left:
-            raise tarfile.TarError(f"more than {_ARCHIVE_LIMIT_BYTES} bytes")
-        content = self._file.read(size)
+        view = memoryview(buffer).cast("B")
+        content = self._file.read(len(view))
         self._left -= len(content)
-        return content
+        if self._left < 0:
+            raise ValueError(f"more than {self._limit:,} bytes")
+        view[: len(content)] = content
+        return len(content)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Literal
 
 from carzero.datasets.base import Advance, ImportReport, build_row
 from carzero.datasets.files import REPORT_LIMIT_BYTES, decode_report, find_one, read_rows
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 from carzero.reports.sections import select_sections
 
 Labeller = Literal["chexpert", "negbio", "none"]
@@ -81,15 +80,17 @@ def import_mimic_cxr(
         TableError: files of the release are missing or broken.
     """
     root = root.resolve()
-    metadata = list(read_rows(_release_file(root, "metadata"), _METADATA))
+    metadata = [
+        (_check_ids(root, row, number), {name: row[name] for name in _METADATA})
+        for number, row in enumerate(read_rows(_release_file(root, "metadata"), _METADATA), start=1)
+    ]
     splits = {row["dicom_id"]: row["split"] for row in read_rows(_release_file(root, "split"), ("dicom_id", "split"))}
     labels = _read_labels(root, labeller)
     texts = _open_reports(root, reports)
     report = ImportReport(found=Counter({"images in the metadata": len(metadata)}))
     wanted = {view.upper() for view in views}
     said: dict[str, _Words] = {}
-    for number, row in enumerate(metadata, start=1):
-        place = _check_ids(root, row, number)
+    for number, (place, row) in enumerate(metadata, start=1):
         view = row["ViewPosition"].upper()
         if wanted and view not in wanted:
             report.left_out[f"view {view or '(none stated)'}"] += 1
@@ -221,12 +222,9 @@ class ReportFiles:
         if place.is_dir():
             self._prefix = f"{place / 'files'}/" if (place / "files").is_dir() else f"{place}/"
             return
-        try:
+        expected = "a folder, or mimic-cxr-reports.zip"
+        with refuse_broken("The reports cannot be read", error=TableError, got=str(place), expected=expected):
             self._archive = zipfile.ZipFile(place)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise TableError(
-                describe("The reports cannot be read", got=str(place), expected="a folder, or mimic-cxr-reports.zip")
-            ) from error
         named = next((match for name in self._archive.namelist() if (match := _REPORT_NAME.fullmatch(name))), None)
         if named is None:
             raise TableError(describe(f"{place} holds no reports", expected="files such as files/p10/p1.../s5....txt"))
@@ -241,10 +239,12 @@ class ReportFiles:
         try:
             if self._archive is None:
                 with Path(self._prefix, name).open("rb") as file:
-                    return decode_report(file.read(REPORT_LIMIT_BYTES + 1))
-            with self._archive.open(self._prefix + name) as member:
-                return decode_report(member.read(REPORT_LIMIT_BYTES + 1))
+                    content = file.read(REPORT_LIMIT_BYTES + 1)
+            else:
+                with self._archive.open(self._prefix + name) as member:
+                    content = member.read(REPORT_LIMIT_BYTES + 1)
         except (KeyError, FileNotFoundError):
             return None
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # of a damaged archive; it belongs to this report alone
             raise ValueError(f"it is damaged: {error}") from error
+        return decode_report(content)

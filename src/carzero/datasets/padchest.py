@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from carzero.core.tables import load_json, load_table
+from carzero.core.documents import load_json
+from carzero.core.tables import load_table
 from carzero.datasets.base import PublicDataset, Truth, build_truth, file_name, to_matrix
 from carzero.errors import TableError, describe
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.documents import load_json
 from carzero.core.hashing import hash_texts
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, refuse_broken
 from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration, ScoreKind
 from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration
 
@@ -18,6 +19,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
+    """A part of a file: every field is needed, and no other is taken."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -70,17 +73,13 @@ def load_calibration(path: Path) -> Calibration:
     Raises:
         ConfigurationError: the file is missing, or no calibration of this format.
     """
-    try:
-        record = _Record.model_validate_json(path.read_bytes())
-        return _to_calibration(record)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            describe(
-                f"{path} is not a calibration",
-                got=_first_problem(error),
-                expected="a file that `carzero calibrate fit` wrote",
-            )
-        ) from error
+    what, expected = f"{path} is not a calibration", "a file that `carzero calibrate fit` wrote"
+    content = load_json(path, what, error=ConfigurationError, expected=expected)
+    with refuse_broken(what, error=ConfigurationError, expected=expected):
+        try:
+            return _to_calibration(_Record.model_validate(content))
+        except ValidationError as error:
+            raise ValueError(_first_problem(error)) from error
 
 
 def _to_calibration(record: _Record) -> Calibration:
@@ -97,8 +96,6 @@ def _to_calibration(record: _Record) -> Calibration:
     )
 
 
-def _first_problem(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-    return str(error)
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

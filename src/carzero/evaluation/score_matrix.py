@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.columns import describe_number, to_numbers
+from carzero.core.documents import load_json_object
 from carzero.core.hashing import load_hashed_table
 from carzero.core.run_record import manifest_path
 from carzero.errors import TableError, describe
@@ -144,12 +144,11 @@ def load_score_manifest(path: Path) -> dict[str, object]:
         TableError: it is not a JSON object.
     """
     side_car = manifest_path(path)
-    if not side_car.exists():
-        return {}
-    try:
-        return dict(json.loads(side_car.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise TableError(describe(f"{side_car} is not a manifest", then="delete it, or restore it")) from error
+    return (
+        load_json_object(side_car, f"{side_car} is not a manifest", then="delete it, or restore it")
+        if side_car.exists()
+        else {}
+    )
 
 
 def to_score_matrix(

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.tables import load_json, load_table
-from carzero.errors import TableError, describe
+from carzero.core.documents import load_json, load_json_object
+from carzero.core.tables import load_table
+from carzero.errors import TableError, describe, refuse_broken
 
 Box = tuple[float, float, float, float]
 
@@ -81,16 +82,15 @@ def load_chestxdet(path: str | Path) -> BoxTable:
     Raises:
         TableError: another form, a doubled image, findings and boxes of different numbers, or an impossible box.
     """
-    content = load_json(path)
+    content = load_json(Path(path))
     if not isinstance(content, list):
         raise _wrong_form(path, type(content).__name__, "a list of records with file_name, syms and boxes")
     images, boxes = [], []
     for number, record in enumerate(content, start=1):
         place = f"Record {number} of {path}"
-        try:
+        form = "file_name, syms and boxes"
+        with refuse_broken(f"{place} has another form", error=TableError, got=record, expected=form):
             name, findings, corners = str(record["file_name"]), list(record["syms"]), list(record["boxes"])
-        except (KeyError, TypeError) as error:
-            raise _wrong_form(place, record, "file_name, syms and boxes") from error
         if len(findings) != len(corners):
             raise TableError(
                 describe(f"{place} has findings and boxes of different numbers", got=(len(findings), len(corners)))
@@ -119,7 +119,9 @@ def load_ms_cxr(path: str | Path) -> BoxTable:
     for number, row in enumerate(frame.to_dict("records"), start=2):
         name = str(row["dicom_id"])
         if {"image_height", "image_width"} <= row.keys():
-            sizes[name] = (int(row["image_height"]), int(row["image_width"]))
+            size = [row["image_height"], row["image_width"]]
+            with refuse_broken(f"Line {number} of {path} has no size of an image", error=TableError, got=size):
+                sizes[name] = (int(size[0]), int(size[1]))
         corner = [row[key] for key in ("x", "y", "w", "h")]
         if not all(isinstance(value, float) and math.isnan(value) for value in corner):
             text = row.get("label_text")
@@ -136,8 +138,9 @@ def load_coco(path: str | Path) -> BoxTable:
     Raises:
         TableError: another form, an annotation of an unknown image or category, or an impossible box.
     """
-    content = load_json(path)
-    try:
+    form = "COCO: images, annotations with bbox, categories"
+    content: Any = load_json_object(Path(path), expected=form)
+    with refuse_broken(f"{path} has another form", error=TableError, expected=form, then="check the file"):
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
         sizes = {
@@ -156,8 +159,6 @@ def load_coco(path: str | Path) -> BoxTable:
             for number, entry in enumerate(content["annotations"], start=1)
             if not entry.get("iscrowd")
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _wrong_form(path, str(error), "COCO: images, annotations with bbox, categories") from error
     return BoxTable(_unique(names.values(), path), boxes, sizes)
 
 
@@ -210,10 +211,8 @@ def _from_size(values: Any, place: str) -> Box:
 
 
 def _check(values: Any, place: str, expected: str, to_corners: Callable[[Box], Box]) -> Box:
-    try:
+    with refuse_broken(f"{place} has another form", error=TableError, got=values, expected=expected):
         x, y, third, fourth = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise _wrong_form(place, values, expected) from error
     box = to_corners((x, y, third, fourth))
     if not all(map(math.isfinite, box)) or box[2] <= box[0] or box[3] <= box[1]:
         raise TableError(describe(f"{place} holds an impossible box", got=values, expected=expected))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from carzero.core.atomic import RESUME, remove_leftovers, replace_when_done, room_for
+from carzero.core.documents import load_json_object
 from carzero.core.journal import Journal, open_run
 from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
 from carzero.core.run_record import RunRecord, journal_path
-from carzero.core.tables import load_json
-from carzero.errors import ConfigurationError, TableError, describe
+from carzero.errors import ConfigurationError, TableError, describe, refuse_broken
 from carzero.images import PixelTransform
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
@@ -157,6 +158,7 @@ class GroundingRun:
             resume=self.resume,
             overwrite=self.overwrite,
             key="image_id",
+            check=_check_row,
             restore=partial(_restore, result, record),
         )
         remove_leftovers(self.out)
@@ -280,25 +282,28 @@ class GroundingRun:
 
 def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping[str, object]]]:
     """Record and rows of a finished run, so that only failures and new images are read."""
-    content = load_json(path)
+    what, expected = f"{path} is not the result of a run", "a file that `carzero ground` wrote"
+    then = "start anew with --overwrite, or name another output"
+    content: Any = load_json_object(path, what, expected=expected, then=then)
     images: dict[str, _ImageRows] = {}
-    try:
+    with refuse_broken(what, error=TableError, expected=expected, then=then):
         found = RunRecord.of(dict(content["manifest"]), record.settings)
         for row in content["findings"]:
             image_id, place = str(row["image_id"]), str(row["path"])
             images.setdefault(image_id, {"image_id": image_id, "path": place, "rows": []})["rows"].append(
                 {name: row[name] for name in GroundingRow.__annotations__}
             )
-    except (KeyError, TypeError, ValueError) as error:
-        raise TableError(
-            describe(
-                f"{path} is not the result of a run",
-                got=f"{type(error).__name__}: {error}",
-                expected="a file that `carzero ground` wrote",
-                then="start anew with --overwrite, or name another output",
-            )
-        ) from error
     return found, images.values()
+
+
+def _check_row(row: Mapping[str, object]) -> None:
+    """Refuses what a run does not keep of an image, with a ValueError or whatever a missing part raises."""
+    texts, found = (row["image_id"], row["path"], row.get("reason", "")), row.get("rows", [])
+    if not all(isinstance(text, str) for text in texts) or not isinstance(found, list):
+        raise ValueError("expected texts, and a list of findings")
+    for each in found:
+        if not each.keys() >= GroundingRow.__annotations__.keys() or not math.isfinite(each["logit"]):
+            raise ValueError("expected all that a run writes of a finding")
 
 
 def _clear(out: Path) -> None:

@@ -10,25 +10,21 @@ A .png holds 16 bit: 0 is unseen, 1 to 65535 the range from `low` to `high`. A .
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.tables import load_json
-from carzero.errors import TableError, describe
+from carzero.core.documents import load_json_object, parse_json_object
+from carzero.errors import TableError, describe, refuse_broken
 from carzero.images import Geometry, PixelTransform
 
 MAP_FORMATS = ("npz", "png")
-
-# What numpy lets through of a damaged .npz, besides OSError and ValueError.
-DAMAGED_ARCHIVE = (EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _LEVELS = 65534
 
 
@@ -89,22 +85,16 @@ def load_map(path: Path) -> ScoreMap:
     Raises:
         TableError: missing, broken or of another form.
     """
-    try:
+    with refuse_broken(f"{path} is not a map", error=TableError, expected="a file of `carzero ground`"):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return ScoreMap(arrays["heatmap"], arrays["grid"], arrays["affine"])
-        about = load_json(path.with_suffix(".json"))
+        about: Any = load_json_object(path.with_suffix(".json"))
         with Image.open(path) as picture:
             levels = np.asarray(picture)
         values = about["low"] + (levels.astype(np.float64) - 1) / _LEVELS * (about["high"] - about["low"])
         heatmap = np.where(levels > 0, values, np.nan).astype(np.float32)
         return ScoreMap(heatmap, np.array(about["grid"], dtype=np.float32), np.array(about["affine"]))
-    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, TableError):
-            raise
-        raise TableError(
-            describe(f"{path} is not a map", got=str(error).splitlines()[0], expected="a file of `carzero ground`")
-        ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,26 +171,19 @@ def load_map_table(path: Path) -> MapTable:
     Raises:
         TableError: missing, broken or of another form.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            provenance = dict(json.loads(str(arrays["provenance"])))
-            stated = provenance.get("preprocessing") or {}
-            named = [field.name for field in fields(PixelTransform) if field.name in stated]
-            others = {name: stated[name] for name in named if name not in ("resize_px", "crop_px")}
-            return MapTable(
-                tuple(map(str, arrays["images"])),
-                tuple(map(str, arrays["labels"])),
-                arrays["grids"],
-                arrays["logits"],
-                arrays["sizes"],
-                PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **others),
-                provenance,
-            )
-    except (*DAMAGED_ARCHIVE, OSError, ValueError, KeyError, TypeError) as error:
-        raise TableError(
-            describe(
-                f"{path} is not a table of maps",
-                got=(str(error).splitlines() or [type(error).__name__])[0],
-                expected="maps.npz of `carzero benchmark --task pointing`",
-            )
-        ) from error
+    expected = "maps.npz of `carzero benchmark --task pointing`"
+    broken = refuse_broken(f"{path} is not a table of maps", error=TableError, expected=expected)
+    with broken, np.load(path, allow_pickle=False) as arrays:
+        provenance = parse_json_object(str(arrays["provenance"]))
+        stated: Any = provenance.get("preprocessing") or {}
+        named = [field.name for field in fields(PixelTransform) if field.name in stated]
+        others = {name: stated[name] for name in named if name not in ("resize_px", "crop_px")}
+        return MapTable(
+            tuple(map(str, arrays["images"])),
+            tuple(map(str, arrays["labels"])),
+            arrays["grids"],
+            arrays["logits"],
+            arrays["sizes"],
+            PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **others),
+            provenance,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,8 +12,9 @@ from typing import Generic, TypeVar
 import torch
 
 from carzero.core.atomic import AGAIN, replace_when_done, room_for
+from carzero.core.documents import load_json_object, parse_json_object
 from carzero.core.outputs import check_folder, make_folder, refuse_existing
-from carzero.errors import PromptError, describe
+from carzero.errors import PromptError, describe, refuse_broken
 from carzero.model import CARZeroModel, TextFeatures
 from carzero.model.alignment import ALIGNMENTS, ScoringTexts
 from carzero.model.text import count_words
@@ -218,27 +220,25 @@ def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cp
     Raises:
         PromptError: the folder holds no bank, or one of other weights, prompts, precision or package version.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     record, prompt_set = _read_record(Path(folder))
     _check_key(Path(folder), record, {**asdict(key), "prompts_sha256": prompt_set.hash})
-    try:
-        with safe_open(Path(folder) / _TENSORS, framework="pt", device=str(device)) as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(Path(folder), str(error)) from error
-    if header != {name: record[name] for name in header} or not header:
+    with _whole(Path(folder)), safe_open(Path(folder) / _TENSORS, framework="pt", device=str(device)) as file:
+        header = parse_json_object((file.metadata() or {}).get(_KEY, "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    if header != {name: record.get(name) for name in header} or not header:
         raise _damaged(Path(folder), "tensors and record are of two banks")
     return build_bank(prompt_set, _read_texts(Path(folder), tensors))
 
 
 def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
-    try:
-        record = dict(json.loads((folder / _RECORD).read_bytes()))
-        prompt_set = PromptSet.from_mapping(record["prompts"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, str(error)) from error
+    with _whole(folder):
+        record = load_json_object(folder / _RECORD, error=PromptError)
+        prompts = record["prompts"]
+        if not isinstance(prompts, dict):
+            raise ValueError("prompts that are not an object")
+        prompt_set = PromptSet.from_mapping(prompts)
     if record.get("prompts_sha256") != prompt_set.hash:
         raise _damaged(folder, "its prompts were changed")
     return record, prompt_set
@@ -260,21 +260,22 @@ def _check_key(folder: Path, found: Mapping[str, object], wanted: Mapping[str, o
 def _read_texts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> TorchTexts:
     kinds = {kind.scoring_texts.__name__: kind.scoring_texts for kind in ALIGNMENTS.values()}
     groups: dict[int, tuple[type[ScoringTexts], dict[str, torch.Tensor]]] = {}
-    try:
+    with _whole(folder):
         for name, tensor in tensors.items():
+            if tensor.isnan().any():  # infinity masks padding
+                raise ValueError(f"{name} holds values that are not numbers")
             number, kind, field = name.split(".")
             groups.setdefault(int(number), (kinds[kind], {}))[1][field] = tensor
         return TorchTexts(tuple(kind(**fields) for _, (kind, fields) in sorted(groups.items())))
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"unknown tensors ({error})") from error
+
+
+_EXPECTED = f"{_RECORD} and {_TENSORS} as `carzero prompts encode` writes them"
+_ANEW = "make it again with `carzero prompts encode`"
+
+
+def _whole(folder: Path) -> AbstractContextManager[None]:
+    return refuse_broken(f"{folder} is not a whole prompt bank", error=PromptError, expected=_EXPECTED, then=_ANEW)
 
 
 def _damaged(folder: Path, why: str) -> PromptError:
-    return PromptError(
-        describe(
-            f"{folder} is not a whole prompt bank",
-            got=why,
-            expected=f"{_RECORD} and {_TENSORS} as `carzero prompts encode` writes them",
-            then="make it again with `carzero prompts encode`",
-        )
-    )
+    return PromptError(describe(f"{folder} is not a whole prompt bank", got=why, expected=_EXPECTED, then=_ANEW))

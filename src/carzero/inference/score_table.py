@@ -118,6 +118,8 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     calibrated = [name for name in frame.columns if name.startswith("prob:")]
     texts = [*KEY_COLUMNS, "warnings"]
     table = frame[[*KEY_COLUMNS, *logits, *calibrated, "warnings"]].reset_index(drop=True)
+    if not np.isfinite(table[logits + calibrated].astype("float64").to_numpy()).all():
+        raise TableError(describe(f"{path} holds scores that are not finite numbers", then="score these images again"))
     table[texts] = table[texts].astype(object).where(table[texts].notna(), "")
     for name, kind in {**dict.fromkeys(logits, "float32"), **dict.fromkeys(calibrated, "float64")}.items():
         try:
@@ -155,13 +157,28 @@ def pack_frame(frame: pd.DataFrame) -> Iterator[dict[str, object]]:
         yield {**{str(name): value for name, value in row.items()}, "logits": _pack(values)}
 
 
+def check_packed(row: Mapping[str, object], labels: Sequence[str]) -> None:
+    """Refuses a row that `pack_result` and `pack_frame` do not make.
+
+    Raises:
+        ValueError: a text or a logit is missing, or a logit is not a finite number.
+    """
+    texts = ("image_id", "path", "reason") if "reason" in row else (*KEY_COLUMNS, "warnings")
+    if not all(isinstance(row.get(name), str) for name in texts):
+        raise ValueError(f"expected texts: {', '.join(texts)}")
+    if "reason" not in row:
+        logits = _unpack(row["logits"])
+        if len(logits) != len(labels) or not np.isfinite(logits).all():
+            raise ValueError(f"expected {len(labels)} finite logits")
+
+
 def unpack_rows(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.DataFrame:
     """Rows of scored images as a table, as `carzero.inference.score_table.to_frame` makes it."""
     import pandas as pd
 
     logits = np.empty((len(rows), len(labels)), np.float32)
     for row, target in zip(rows, logits, strict=True):
-        target[:] = np.frombuffer(base64.b64decode(str(row["logits"])), _FLOAT)
+        target[:] = _unpack(row["logits"])
     keys = pd.DataFrame({name: [row[name] for row in rows] for name in KEY_COLUMNS}, dtype=object)
     scores = pd.DataFrame(logits, columns=[f"logit:{label}" for label in labels])
     warnings = pd.DataFrame({"warnings": [row["warnings"] for row in rows]}, dtype=object)
@@ -170,3 +187,7 @@ def unpack_rows(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> 
 
 def _pack(logits: NDArray[np.float32]) -> str:
     return base64.b64encode(np.ascontiguousarray(logits, _FLOAT).tobytes()).decode("ascii")
+
+
+def _unpack(logits: object) -> NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(str(logits), validate=True), _FLOAT)

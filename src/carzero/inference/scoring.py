@@ -17,6 +17,7 @@ from carzero.core.run_record import RunRecord, recorded_setting, save_manifest
 from carzero.errors import TableError, describe
 from carzero.images.loading import LIMIT_S, Readers
 from carzero.inference.score_table import (
+    check_packed,
     check_score_path,
     load_score_pieces,
     pack_frame,
@@ -218,14 +219,15 @@ class ScoringRun:
             yield result
 
     def _open_journal(self, record: RunRecord) -> Journal:
-        out = self.out
+        out, labels = self.out, self.settings.prompts.labels
         return open_run(
             out,
             record,
             resume=self.resume,
             overwrite=self.overwrite,
             key="image_id",
-            restore=None if out is None else partial(_restore, out, record, len(self.settings.prompts.labels)),
+            check=partial(check_packed, labels=labels),
+            restore=None if out is None else partial(_restore, out, record, len(labels)),
         )
 
     def _finish(self, journal: Journal, record: RunRecord, provenance: ScoreProvenance) -> RunResult:

@@ -16,6 +16,7 @@ CalibrationMethod = Literal["platt", "isotonic", "temperature"]
 _PARAMETERS = {"platt": {"slope", "intercept"}, "isotonic": {"scores", "probabilities"}, "temperature": {"temperature"}}
 _STEPS = 100
 _TINY_STEP = 1e-10
+_LARGEST = 1e30  # times any float32 score it is still a number, where the sum of two infinities would be none
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,17 @@ class LabelCalibration:
                 f"{sorted(_PARAMETERS[self.method])}."
             )
         numbers = [np.asarray(value, dtype=np.float64) for value in self.parameters.values()]
-        if not all(np.isfinite(each).all() for each in numbers):
-            raise ValueError(f"The parameters of {self.method} are not finite; got {dict(self.parameters)}.")
-        if self.method == "temperature" and self.parameters["temperature"] <= 0:
-            raise ValueError(f"A temperature is above 0; got {self.parameters['temperature']!r}.")
+        if not all((np.abs(each) <= _LARGEST).all() for each in numbers):  # so NaN is refused too
+            raise ValueError(f"The parameters of {self.method} are not finite, or larger than {_LARGEST:g}.")
+        if self.method == "temperature" and self.parameters["temperature"] < 1 / _LARGEST:
+            raise ValueError(
+                f"A temperature is above 0, at least {1 / _LARGEST:g}; got {self.parameters['temperature']!r}."
+            )
+        if not (np.isfinite([self.low, self.high]).all() and self.low <= self.high and 0 <= self.n_pos <= self.n):
+            raise ValueError(
+                f"A range of scores and numbers of images do not fit; got {self.low} to {self.high}, {self.n_pos} of "
+                f"{self.n} positive."
+            )
         if self.method == "isotonic":
             _check_steps(*(np.asarray(self.parameters[name]) for name in ("scores", "probabilities")))
 

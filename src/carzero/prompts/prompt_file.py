@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.documents import load_yaml
 from carzero.core.outputs import check_file
 from carzero.core.tables import load_table
 from carzero.core.text_files import load_lines
@@ -23,20 +24,9 @@ def load_mapping(path: str | Path) -> dict[str, object]:
     Raises:
         PromptError: the file cannot be read, repeats a key, has aliases, or is not a mapping of texts.
     """
-    import yaml
-
-    try:
-        # Every JSON file is a YAML file; the safe loader builds plain values only.
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_loader())  # noqa: S506
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PromptError(
-            describe(
-                f"The prompt file {path} cannot be read",
-                got=str(error).splitlines()[0],
-                expected="JSON or YAML text",
-                then="correct the file",
-            )
-        ) from error
+    content = load_yaml(
+        path, "The prompt file", error=PromptError, expected="JSON or YAML text", then="correct the file"
+    )
     if not isinstance(content, dict):
         raise PromptError(
             describe(
@@ -89,29 +79,6 @@ def save_text(text: str, path: Path, *, overwrite: bool = False) -> None:
     check_file(path, tuple(_SUFFIXES), overwrite=overwrite)
     with replace_when_done(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _plain_loader() -> Any:
-    """YAML's safe loader without repeated keys, of which it would silently keep the last, and without aliases.
-
-    Aliases of aliases make a few lines stand for more values than memory holds.
-    """
-    import yaml
-
-    class PlainLoader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError(f"*{self.peek_event().anchor} stands for another part, which is not followed")
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-            if doubled:
-                raise yaml.YAMLError(f"labels are repeated: {', '.join(doubled)}")
-            return super().construct_mapping(node, deep)
-
-    return PlainLoader
 
 
 _TEXT = ".txt"

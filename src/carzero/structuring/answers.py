@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
+from carzero.core.documents import parse_json
 from carzero.reports.vocabulary import Laterality, Presence
 from carzero.structuring.answer_cache import KeptAnswer
 
@@ -107,8 +108,8 @@ def _find_json(content: str) -> object:
         InvalidAnswerError: there is none, or there are several that differ.
     """
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return parse_json(content)
+    except ValueError:
         pass
     decoder = json.JSONDecoder()
     found: list[object] = []

@@ -6,11 +6,11 @@ comes from a server is parsed and checked for its form; nothing in it is run.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from carzero.core.documents import parse_json, parse_json_object
 from carzero.structuring.answer_cache import KeptAnswer
 
 # How a server may be asked for JSON of a form, the strictest first: OpenAI, vLLM, Ollama, LM Studio and llama.cpp's own
@@ -69,8 +69,8 @@ def find_refused_field(body: bytes) -> str:
     """
     text = body.decode("utf-8", "replace")
     try:
-        named = set(_named_fields(json.loads(text)))
-    except (ValueError, RecursionError):
+        named = set(_named_fields(parse_json(text)))
+    except ValueError:
         named = set()
     for field in LEFT_OUT:
         if field in named:
@@ -88,7 +88,8 @@ def read_completion(body: bytes) -> KeptAnswer | None:
     """
     try:
         text = body.decode("utf-8-sig")
-        response = _join_events(text) if text.lstrip().startswith(("data:", "event:", ":")) else json.loads(text)
+        is_stream = text.lstrip().startswith(("data:", "event:", ":"))
+        response: Any = _join_events(text) if is_stream else parse_json(text)
         choice = response["choices"][0]
         message = choice["message"]
         content = _to_text(message.get("content"))
@@ -97,7 +98,7 @@ def read_completion(body: bytes) -> KeptAnswer | None:
         refusal, reason = message.get("refusal"), choice.get("finish_reason")
         usage = response.get("usage") or {}
         tokens = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except Exception:  # another form, at any depth
         return None
     if refusal or reason == "content_filter":
         return KeptAnswer("", "refused", *tokens)
@@ -155,7 +156,7 @@ def _to_text(content: object) -> str:
 
 
 def _join_events(text: str) -> Any:
-    """A stream of server-sent events as one response, as loosely typed as what `json.loads` gives.
+    """A stream of server-sent events as one response, as loosely typed as JSON is.
 
     Raises:
         ValueError: a piece is not JSON, or the stream breaks off before its end.
@@ -172,7 +173,7 @@ def _join_events(text: str) -> Any:
         if data == "[DONE]":
             is_done = True
             continue
-        piece = json.loads(data)
+        piece: Any = parse_json_object(data)
         usage = piece.get("usage") or usage
         for choice in piece.get("choices", [])[:1]:
             said = choice.get("delta") or choice.get("message") or {}

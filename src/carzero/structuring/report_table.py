@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from carzero.core.columns import Cells
+from carzero.core.documents import parse_json_object
 from carzero.core.tables import load_table
 from carzero.data.pairs import PAIR_COLUMNS
 from carzero.datasets.openi import load_reports
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 from carzero.reports.schema import AlignedReport, ReportFinding
 from carzero.reports.vocabulary import Laterality, Presence
 
@@ -222,54 +222,56 @@ def load_aligned(path: Path) -> list[AlignedReport]:
         TableError: the file cannot be read, a line is not an aligned row, one report has two texts, or there is none.
     """
     reports: dict[str, AlignedReport] = {}
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                report = _read_line(path, number, line)
-                if reports.setdefault(report.report_id, report).text != report.text:
-                    raise TableError(
-                        describe(
-                            f"Line {number} of {path} repeats a report with another text",
-                            got=report.report_id,
-                            expected="one text a report",
-                        )
+    with refuse_broken(f"{path} cannot be read", error=TableError, expected="aligned reports"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            with refuse_broken(
+                f"Line {number} of {path} is not an aligned report",
+                error=TableError,
+                got=line[:100],
+                expected="a line of carzero reports align's output",
+                then="align the reports first",
+            ):
+                report = to_aligned(parse_json_object(line))
+            if reports.setdefault(report.report_id, report).text != report.text:
+                raise TableError(
+                    describe(
+                        f"Line {number} of {path} repeats a report with another text",
+                        got=report.report_id,
+                        expected="one text a report",
                     )
-    except OSError as error:
-        raise TableError(describe(f"{path} cannot be read", got=str(error), expected="aligned reports")) from error
+                )
     if not reports:
         raise TableError(describe(f"{path} holds no reports", expected="the output of carzero reports align"))
     return list(reports.values())
 
 
-def _read_line(path: Path, number: int, line: bytes) -> AlignedReport:
-    try:
-        row = json.loads(line)
-        texts = [_text(row, name) for name in ("report_id", "text", "backend")]
-        findings = tuple(_read_finding(entry) for entry in row["structured"])
-        return AlignedReport(texts[0], texts[1], findings, tuple(map(str, row["sentences"])), texts[2])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TableError(
-            describe(
-                f"Line {number} of {path} is not an aligned report",
-                got=line[:100],
-                expected="a line of carzero reports align's output",
-                then="align the reports first",
-            )
-        ) from error
+def to_aligned(row: Mapping[str, object]) -> AlignedReport:
+    """Reads a row of the output of `carzero reports align`.
+
+    Raises:
+        ValueError: it is not such a row; KeyError: a part is missing.
+    """
+    texts = [_text(row, name) for name in ("report_id", "text", "backend")]
+    findings, sentences = row["structured"], row["sentences"]
+    if not isinstance(findings, list) or not isinstance(sentences, list):
+        raise ValueError("structured or sentences is not a list")
+    return AlignedReport(texts[0], texts[1], tuple(map(_read_finding, findings)), tuple(map(str, sentences)), texts[2])
 
 
-def _read_finding(entry: Mapping[str, object]) -> ReportFinding:
+def _read_finding(entry: object) -> ReportFinding:
+    if not isinstance(entry, dict):
+        raise ValueError("a finding that is not an object")
     values = {name: _text(entry, name) for name in _TEXTS}
     if values["presence"] not in get_args(Presence) or values["laterality"] not in get_args(Laterality):
         raise ValueError("an unknown presence or side")
     span = entry["span"]
-    if not isinstance(span, list) or len(span) != 2:
+    if not isinstance(span, list) or len(span) != 2 or not all(type(edge) is int for edge in span):
         raise ValueError("a span that is not two numbers")
-    return ReportFinding(span=(int(span[0]), int(span[1])), **values)  # type: ignore[arg-type]
+    return ReportFinding(span=(span[0], span[1]), **values)  # type: ignore[arg-type]
 
 
 def _text(row: Mapping[str, object], name: str) -> str:
     value = row[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} is not text")
+        raise ValueError(f"{name} is not text")
     return value

@@ -27,7 +27,7 @@ from carzero.structuring.answer_cache import AnswerCache
 from carzero.structuring.chat_client import ChatClient
 from carzero.structuring.concurrency import align_in_order
 from carzero.structuring.language_model import LanguageModelAligner, Outcome
-from carzero.structuring.report_table import ALIGNED_COLUMNS, ReportRow
+from carzero.structuring.report_table import ALIGNED_COLUMNS, ReportRow, to_aligned
 from carzero.structuring.requests import Instruction, Options
 from carzero.structuring.server import Server
 from carzero.structuring.usage import Prices, Tally
@@ -244,6 +244,7 @@ class AlignmentRun:
             record,
             resume=self.resume,
             overwrite=self.overwrite,
+            check=to_aligned,
             suffix=SUFFIX,
             restore=lambda: (RunRecord.load(self.out, record.settings), iterate_json_lines(self.out)),
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from carzero.core.documents import load_yaml
 from carzero.errors import ConfigurationError, describe
 from carzero.training.recipe_sections import (
     LossSection,
@@ -133,14 +134,7 @@ def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any
     Raises:
         ConfigurationError: the file cannot be read, or a field is unknown or out of its range.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            describe(f"The recipe {path} cannot be read", got=str(error).splitlines()[0], expected="a YAML file")
-        ) from error
+    content = load_yaml(path, "The recipe", error=ConfigurationError, expected="a YAML file")
     if not isinstance(content, dict):
         raise ConfigurationError(describe(f"The recipe {path} is not a mapping", got=type(content).__name__))
     for name, value in (overrides or {}).items():

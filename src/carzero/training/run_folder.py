@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import torch
 import yaml
 
 from carzero.core.atomic import AGAIN, remove_leftovers, replace_when_done, room_for
+from carzero.core.documents import load_yaml, parse_json_object
 from carzero.core.outputs import check_folder, make_folder
 from carzero.core.run_record import RunLock, check_same
 from carzero.errors import OutputError, RunError, describe
@@ -117,12 +119,8 @@ class RunFolder:
                     then="correct --out, or start the run without --resume",
                 )
             )
-        try:
-            found = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            got = (str(error) or type(error).__name__).splitlines()[0]
-            then = "restore it, or start anew with --overwrite"
-            raise RunError(describe(f"{stored} cannot be read", got=got, then=then)) from error
+        then = "restore it, or start anew with --overwrite"
+        found = load_yaml(stored, "The description of the run", error=RunError, then=then)
         check_same(
             found if isinstance(found, Mapping) else {},
             self._description,
@@ -175,9 +173,10 @@ def _is_before_steps(file: Path) -> bool:
 
 def _step_of(line: str) -> float:
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # torn by a kill
-        return float("inf")
+        step = parse_json_object(line)["step"]
+    except (ValueError, KeyError):  # torn by a kill
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 class LoopState(ChoiceState):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from carzero.core.documents import parse_json
 from carzero.core.hashing import hash_file
 from carzero.errors import WeightsError, describe
 
@@ -151,8 +152,8 @@ def load_manifest(folder: str | Path) -> ExportManifest:
     try:
         if path.stat().st_size > _LIMIT_BYTES:
             raise ValueError(f"a manifest of more than {_LIMIT_BYTES:,} bytes")
-        manifest = ExportManifest.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = ExportManifest.model_validate(parse_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise _refuse(path, _what_is_wrong(error)) from error
     missing = [name for name in manifest.graph_files if name not in manifest.files]
     strange = [name for name in manifest.files if Path(name).name != name or name.startswith(".")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from carzero.errors import WeightsError, describe
+from carzero.core.documents import parse_json_object
+from carzero.errors import WeightsError, describe, first_line, refuse_broken
 from carzero.images import PixelTransform
 from carzero.weights.export_manifest import ExportManifest, hash_graphs, is_exported, load_manifest
 
@@ -118,7 +119,7 @@ class WeightsSource:
         except WeightsError:
             raise
         except Exception as error:  # the loader raises many kinds; all mean the same to the user
-            raise _not_found(self.name, f"the loader says: {_first_line(error)}") from error
+            raise _not_found(self.name, f"the loader says: {first_line(error)}") from error
 
     @property
     def pixels(self) -> PixelTransform:
@@ -142,11 +143,9 @@ class WeightsSource:
     @cached_property
     def _preprocessing(self) -> tuple[PixelTransform, int]:
         """Read from the saved processor's file alone: torch is not needed for it."""
-        try:
-            content = json.loads((self.folder / "processor_config.json").read_bytes())
+        with self._usable_processor():
+            content: Any = parse_json_object((self.folder / "processor_config.json").read_bytes())
             return PixelTransform.from_mapping(content["image_processor"]), int(content["max_text_length"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._no_processor(error) from error
 
     def load_model(self, *, dtype: torch.dtype | None = None) -> CARZeroModel:
         """Loads the model in eval mode.
@@ -188,7 +187,7 @@ class WeightsSource:
                     "The weights could not be loaded",
                     got=self.name,
                     expected='"demo", a folder with config.json and model.safetensors, or a hub id',
-                    then=f"check the files (the loader said: {_first_line(error)})",
+                    then=f"check the files (the loader said: {first_line(error)})",
                 )
             ) from error
         wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
@@ -211,19 +210,17 @@ class WeightsSource:
         """
         from carzero.processing import CARZeroProcessor
 
-        try:
-            return CARZeroProcessor.from_pretrained(self.folder, local_files_only=True)
-        except Exception as error:  # as in `load_model`
-            raise self._no_processor(error) from error
+        with self._usable_processor():
+            processor: CARZeroProcessor = CARZeroProcessor.from_pretrained(self.folder, local_files_only=True)
+            PixelTransform.of(processor.image_processor)  # refuses sizes and levels that no image can have
+            return processor
 
-    def _no_processor(self, error: Exception) -> WeightsError:
-        return WeightsError(
-            describe(
-                "The weights come without a usable processor",
-                got=self.name,
-                expected="processor_config.json and tokenizer.json beside the weights",
-                then=f"save the processor into the folder (the loader said: {_first_line(error)})",
-            )
+    def _usable_processor(self) -> AbstractContextManager[None]:
+        return refuse_broken(
+            f"The weights {self.name} come without a usable processor",
+            error=WeightsError,
+            expected="processor_config.json and tokenizer.json beside the weights",
+            then="save the processor into the folder",
         )
 
 
@@ -262,7 +259,7 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except Exception as error:  # the hub raises many kinds; all mean the same to the user
-        raise _not_found(name, f"the hub says: {_first_line(error)}") from error
+        raise _not_found(name, f"the hub says: {first_line(error)}") from error
 
 
 @cache
@@ -293,8 +290,3 @@ def _not_found(name: str | Path, why: str) -> WeightsError:
             then="check the path",
         )
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,6 +127,23 @@ def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -
     }
 
 
+def _check_row(row: Mapping[str, object], labels: int) -> None:
+    """Refuses what `_to_row` does not make.
+
+    Raises:
+        ValueError: a part is missing, has another shape, or is not finite.
+    """
+    texts = ("image_id", "path", *(["reason"] if "reason" in row else []))
+    if not all(isinstance(row.get(name), str) for name in texts):
+        raise ValueError(f"expected texts: {', '.join(texts)}")
+    if "reason" in row:
+        return
+    parts = {name: np.asarray(row.get(name), dtype=np.float32) for name in ("size", "logits", "grids")}
+    shapes = (parts["size"].shape, parts["logits"].shape, parts["grids"].shape[:1], parts["grids"].ndim)
+    if shapes != ((2,), (labels,), (labels,), 3) or not all(np.isfinite(part).all() for part in parts.values()):
+        raise ValueError(f"expected a size, {labels} logits and {labels} grids of finite numbers")
+
+
 def _collect(
     items: Sequence[ImageItem], journal: Journal, settings: ScoringSettings, provenance: ScoreProvenance
 ) -> MappedImages:
@@ -229,9 +246,10 @@ def point_images(
     maps = None if kept.folder is None else kept.folder / MAPS_FILE
     provenance = _find_provenance(settings)
     record = _to_record(provenance)
+    check = partial(_check_row, labels=len(settings.prompts))
     restore = None if maps is None else partial(_restore, maps, record)
     with open_run(
-        maps, record, resume=kept.resume, overwrite=kept.overwrite, key="image_id", restore=restore
+        maps, record, resume=kept.resume, overwrite=kept.overwrite, key="image_id", check=check, restore=restore
     ) as journal:
         with progress(len(found.items)) as advance:
             mapped = map_images(found.items, settings, journal, provenance, advance)

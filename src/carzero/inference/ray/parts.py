@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carzero.core.documents import parse_json_object
 from carzero.errors import RunError, describe
 from carzero.images.loading import Readers
 from carzero.inference.ray.score_folder import ScoreFolder, find_score_folder
@@ -102,16 +103,16 @@ class PartNotes:
 
     def _take(self, line: bytes) -> None:
         try:
-            note = json.loads(line)
+            note = parse_json_object(line)
         except ValueError:
             return
+        row, begun = note.get("row"), note.get("begun")
         if "pid" in note:
             self.attempts += 1
-        elif "begun" in note:
-            self.deaths[note["begun"]] += 1
-        else:
-            image_id = note["row"]["image_id"]
-            self.rows[image_id] = note["row"]
+        elif isinstance(begun, str):
+            self.deaths[begun] += 1
+        elif isinstance(row, dict) and isinstance(image_id := row.get("image_id"), str):
+            self.rows[image_id] = row
             del self.deaths[image_id]
 
     def _write(self, note: Mapping[str, object]) -> None:
