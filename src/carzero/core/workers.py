@@ -14,14 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
+from carzero.core.remarks import Remark, collected_remarks
 from carzero.errors import ConfigurationError, describe
+
+Remarked = Callable[[Any, Sequence[Remark]], Any]
 
 CAN_ISOLATE = os.name == "posix"  # elsewhere a pipe cannot be handed to a plain interpreter
 
@@ -47,10 +50,13 @@ class WorkerProcess:
 
     Args:
         function: importable by name; arguments, results and exceptions must be picklable.
+        remarked: takes a result and what libraries have said during the call, and returns what `call` returns. Without
+            it that is dropped; it is never printed.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], remarked: Remarked | None = None) -> None:
         self._function = function
+        self._remarked = remarked
         self._closed = False
         self._start()
 
@@ -71,10 +77,10 @@ class WorkerProcess:
         self._await_start()
         with contextlib.suppress(OSError):  # a process that is gone answers with the end of its pipe
             self._pipe.send((arguments, limit_s))
-        succeeded, value = self._receive(limit_s)
+        succeeded, value, remarks = self._receive(limit_s)
         if not succeeded:
             raise value
-        return value
+        return self._remarked(value, remarks) if remarks and self._remarked is not None else value
 
     def close(self) -> None:
         """Ends the process, and any call in it, for good."""
@@ -115,7 +121,7 @@ class WorkerProcess:
                 )
             ) from error
 
-    def _receive(self, limit_s: float) -> tuple[bool, Any]:
+    def _receive(self, limit_s: float) -> tuple[bool, Any, list[Remark]]:
         deadline = time.monotonic() + limit_s
         try:
             while not self._pipe.poll(min(_GLANCE_S, max(0.0, deadline - time.monotonic()))):
@@ -124,7 +130,7 @@ class WorkerProcess:
                 if time.monotonic() >= deadline:
                     self._end()
                     raise WorkerHungError(f"no answer within {limit_s:g} s")
-            answer: tuple[bool, Any] = self._pipe.recv()
+            answer: tuple[bool, Any, list[Remark]] = self._pipe.recv()
             return answer
         except (EOFError, OSError) as error:
             raise WorkerCrashedError(f"exit status {self._end(kill=False)}") from error
@@ -150,12 +156,13 @@ def serve(descriptor: int) -> None:
         while True:
             arguments, limit_s = pipe.recv()
             _set_alarm(limit_s + _GRACE_S)
-            try:
-                answer = (True, function(*arguments))
-            except Exception as error:  # whatever it is, it is the caller's to handle
-                answer = (False, error)
+            with collected_remarks() as remarks:
+                try:
+                    answer = (True, function(*arguments))
+                except Exception as error:  # whatever it is, it is the caller's to handle
+                    answer = (False, error)
             _set_alarm(0)
-            pipe.send(answer)
+            pipe.send((*answer, remarks))
 
 
 def _set_alarm(seconds: float) -> None:
@@ -170,11 +177,14 @@ class WorkerPool:
         function: as for `WorkerProcess`.
         workers: how many.
         limit_s: seconds a call may take.
+        remarked: as for `WorkerProcess`.
     """
 
-    def __init__(self, function: Callable[..., Any], workers: int, *, limit_s: float) -> None:
+    def __init__(
+        self, function: Callable[..., Any], workers: int, *, limit_s: float, remarked: Remarked | None = None
+    ) -> None:
         self._limit_s = limit_s
-        self._workers = [WorkerProcess(function) for _ in range(workers)]
+        self._workers = [WorkerProcess(function, remarked) for _ in range(workers)]
         self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)

@@ -7,7 +7,8 @@ that drives the model shares its interpreter with nobody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -15,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 
 from carzero.core.lookahead import ahead
+from carzero.core.remarks import Remark
 from carzero.core.system import count_cores
 from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungError, WorkerPool
-from carzero.errors import ImageError, UnreadableImageError, describe
+from carzero.errors import ImageError, UnreadableImageError, describe, printable
 from carzero.images.checks import as_unreadable
 from carzero.images.geometry import PixelTransform
 from carzero.images.reading import load_image, to_model_input
@@ -44,6 +46,24 @@ def load_item(
     return LoadedImage(item, to_info(radiograph), levels, radiograph if keep_pixels else None)
 
 
+_SHOWN_REMARKS, _LONGEST_REMARK = 3, 160
+_ABOUT_WORDS = ("valuerep", "charset")  # pydicom's on the spelling of texts; those that are used are checked here
+
+
+def _with_remarks(loaded: LoadedImage, remarks: Sequence[Remark]) -> LoadedImage:
+    """The image, with what its decoder has said as doubts about it."""
+    texts = [printable(remark.text) for remark in remarks if remark.source not in _ABOUT_WORDS]
+    cut = (text if len(text) <= _LONGEST_REMARK else text[:_LONGEST_REMARK] + "..." for text in texts)
+    doubts = [f"Its decoder warns: {text.rstrip('.')}." for text in itertools.islice(cut, _SHOWN_REMARKS)]
+    if not doubts:
+        return loaded
+    radiograph = loaded.radiograph
+    if radiograph is not None:
+        radiograph = replace(radiograph, warnings=(*radiograph.warnings, *doubts))
+    info = replace(loaded.info, warnings=(*loaded.info.warnings, *doubts))
+    return replace(loaded, info=info, radiograph=radiograph)
+
+
 LIMIT_S = 300.0
 
 _MOST_READERS = 16
@@ -64,7 +84,11 @@ class Readers:
             raise ValueError(f"count must be at least 1; got {count}.")
         self.count = count or min(_MOST_READERS, count_cores())
         self._threads = ThreadPoolExecutor(self.count)
-        self._processes = WorkerPool(load_item, self.count, limit_s=limit_s) if isolated and CAN_ISOLATE else None
+        self._processes = (
+            WorkerPool(load_item, self.count, limit_s=limit_s, remarked=_with_remarks)
+            if isolated and CAN_ISOLATE
+            else None
+        )
 
     def __enter__(self) -> Readers:
         return self
