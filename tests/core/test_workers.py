@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from carzero.core.remarks import Remark
 from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess
 from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.images import PixelTransform
-from carzero.images.loading import Readers, load_ahead, load_item
+from carzero.images.loading import Readers, _with_remarks, load_ahead, load_item
 from carzero.records import FailedImage, ImageItem, LoadedImage, RadiographInfo
 from tests.support.commands import ENVIRONMENT, ROOT, run_program
 from tests.support.decoder import FOREVER_S, behave
@@ -38,6 +39,24 @@ def test_a_crash_or_a_hang_costs_its_own_call() -> None:
     worker.close()
     with pytest.raises(WorkerCrashedError, match="closed"):
         worker.call("fine", limit_s=FOREVER_S)
+
+
+def test_what_is_said_in_a_call_is_told_with_its_result(capfd: pytest.CaptureFixture[str]) -> None:
+    worker = WorkerProcess(behave, lambda value, remarks: (value[0], [remark.text for remark in remarks]))
+    assert worker.call("print", limit_s=FOREVER_S) == ("print", ["noise on stdout"])
+    assert worker.call("fine", limit_s=FOREVER_S)[0] == "fine"
+    worker.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_decoders_remarks_are_doubts_about_its_image() -> None:
+    info = RadiographInfo(warnings=("It is small.",))
+    loaded = LoadedImage(ImageItem("a", "a.png", "a.png"), info, np.zeros((4, 4), np.uint8))
+    said = [Remark("valuerep", "an odd name"), Remark("printed", "libpng warning: iCCP."), Remark("PIL", "x" * 500)]
+    doubts = _with_remarks(loaded, said).info.warnings
+    assert doubts[:2] == ("It is small.", "Its decoder warns: libpng warning: iCCP.")
+    assert (len(doubts), len(doubts[2])) == (3, len("Its decoder warns: .") + 160)
+    assert _with_remarks(loaded, said[:1]) is loaded
 
 
 def test_a_pool_ends_at_once_whatever_its_processes_do() -> None:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carzero.errors import ConfigurationError, OutputError
+from carzero.errors import ConfigurationError, OutputError, TableError
 from carzero.images.boxes import load_coco
 from carzero.images.listing import list_images
+from carzero.images.loading import Readers
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
 from carzero.prompts import PromptSet
+from carzero.records import ImageItem
 from carzero.weights.source import DEMO, WeightsSource, example_film
 
 ASKED = PromptSet.from_labels(["pneumonia", "pleural effusion"])
@@ -92,3 +94,54 @@ def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
     result = GroundingRun(list_images([example_film()]), asked, weights=WeightsSource(DEMO), device="cpu").execute()
     assert result.manifest["warnings"] == ["Maps of the demo weights are not to be trusted; see docs/demo-weights.md."]
     assert result.rows[0]["width"] == 1841
+
+
+def test_an_interrupted_run_is_resumed_a_finished_one_kept_or_replaced(
+    films: list[Path],
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    classifier: ZeroShotClassifier,
+) -> None:
+    read: list[str] = []
+    stream = ZeroShotClassifier.stream
+
+    def counted(self: ZeroShotClassifier, items: list[ImageItem], *args: object, **options: object) -> object:
+        read.extend(item.image_id for item in items)
+        return stream(self, items, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ZeroShotClassifier, "stream", counted)
+    monkeypatch.setattr(ZeroShotClassifier, "from_pretrained", lambda *_, **__: classifier)
+    monkeypatch.setattr("carzero.inference.grounding.Readers", lambda isolated: Readers())  # no processes to wait for
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected = run(films[:3], tiny_weights, out=whole).execute()
+
+    def die(done: int, failed: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(films[:3], tiny_weights, out=out).execute(die)
+    with pytest.raises(OutputError, match=r"is waiting.*--resume.*--overwrite"):
+        run(films[:3], tiny_weights, out=out).execute()
+    with pytest.raises(TableError, match=r"other settings.*box_share"):
+        run(films[:3], tiny_weights, out=out, box_share=0.7, resume=True).execute()
+    read.clear()
+    assert run(films[:3], tiny_weights, out=out, resume=True).execute().rows == expected.rows
+    assert read == [film.name for film in films[1:3]]
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
+    read.clear()
+    assert run(films[:3], tiny_weights, out=out, resume=True).execute().rows == expected.rows
+    assert read == []
+    with pytest.raises(OutputError, match=r"exists already.*grounding\.json.*--overwrite"):
+        run(films[:1], tiny_weights, out=out).execute()
+    (out / "notes.txt").touch()
+    run(films[:1], tiny_weights, out=out, overwrite=True).execute()
+    assert {path.name.partition("__")[0] for path in out.iterdir()} == {
+        films[0].name,
+        "grounding.json",
+        "boxes.coco.json",
+        "notes.txt",
+    }
+    (out / "grounding.json").unlink()
+    with pytest.raises(OutputError, match=r"exists already.*overlay\.png"):
+        run(films[:1], tiny_weights, out=out).execute()

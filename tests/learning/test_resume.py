@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from carzero.errors import RunError
+from carzero.errors import OutputError, RunError
 from carzero.training.batches.image_cache import save_images
 from carzero.training.loop import stop_on_signals
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
-from carzero.training.run_folder import RunFolder, latest_checkpoint
+from carzero.training.run_folder import RunFolder, clear_run, latest_checkpoint
 from tests.support.commands import run_program
 from tests.support.files import leave_behind
 from tests.support.runs import (
@@ -152,6 +152,45 @@ def test_a_run_removes_what_killed_processes_left_in_its_folders(tmp_path: Path)
     RunFolder(out, {"recipe": 1}, resume=True).close()
     assert not any(path.exists() for path in left)
     assert (out / "checkpoints" / "step-00000001.pt").read_bytes() == b"whole"
+
+
+def test_a_run_that_has_not_begun_begins_when_it_is_resumed(tmp_path: Path) -> None:
+    for out in (tmp_path / "none", tmp_path / "locked"):
+        if out.name == "locked":
+            out.mkdir()
+            (out / ".lock").touch()
+        RunFolder(out, {"recipe": 1}, resume=True).close()
+        assert (out / "run.yaml").is_file()
+        with pytest.raises(RunError, match="other settings"):
+            RunFolder(out, {"recipe": 2}, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(RunError, match="no run to resume"):
+        RunFolder(tmp_path / "other", {"recipe": 1}, resume=True)
+
+
+def test_a_run_is_deleted_when_it_is_asked_for_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    running = RunFolder(out, {"recipe": 1})
+    for name in ("weights", "checkpoints", "cache"):
+        (out / name).mkdir()
+        (out / name / "file").touch()
+    with pytest.raises(OutputError, match=r"exists already.*--resume.*--overwrite"):
+        RunFolder(out, {"recipe": 2})
+    with pytest.raises(RunError, match="Another process trains"):
+        clear_run(out)
+    running.close()
+    (out / "notes.txt").touch()
+    with pytest.raises(OutputError, match=r"no run wrote; got \['notes\.txt'\]"):
+        clear_run(out)
+    (out / "notes.txt").unlink()
+    clear_run(out)
+    assert sorted(file.name for file in out.iterdir()) == [".lock", "cache"]
+    RunFolder(out, {"recipe": 2}).close()
+    clear_run(tmp_path / "nowhere")
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(OutputError, match="no run wrote"):
+        clear_run(tmp_path)
 
 
 def test_a_run_that_was_killed_as_it_began_begins_anew(tmp_path: Path) -> None:
