@@ -182,7 +182,7 @@ def find_differences(folder: Path, whole: dict[str, bytes]) -> list[str]:
     return sorted(name for name in found.keys() | whole.keys() if found.get(name) != whole.get(name))
 
 
-def test_case(
+def kill_case(
     case: Case, folder: Path, kills: int, draw: random.Random, say: Callable[[str], None]
 ) -> dict[str, object]:
     """Kills a command so often, and compares every output that comes to its end."""
