@@ -4,6 +4,8 @@ from carzero.prompts.library import LibraryRecord, list_codes, list_prompt_sets,
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, Code, LabelEntry, PromptSet
+from carzero.prompts.review import PromptReview, PromptWarning
+from carzero.prompts.training_words import TrainingWords
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -11,7 +13,10 @@ __all__ = [
     "LabelEntry",
     "LibraryRecord",
     "LintFinding",
+    "PromptReview",
     "PromptSet",
+    "PromptWarning",
+    "TrainingWords",
     "lint",
     "list_codes",
     "list_prompt_sets",

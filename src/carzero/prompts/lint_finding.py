@@ -26,6 +26,7 @@ RULES = {
     "too-long": "the prompt has more tokens than the model reads",
     "unknown-word": "the tokenizer does not know a word",
     "broken-word": "the tokenizer breaks a word into many pieces",
+    "unfamiliar": "no sentence that the weights were trained on speaks of it",
 }
 
 

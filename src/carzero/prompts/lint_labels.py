@@ -10,6 +10,8 @@ from carzero.errors import describe
 from carzero.prompts.lint_finding import LintFinding, Severity
 from carzero.prompts.lint_wording import strip_form
 from carzero.prompts.prompt_set import PromptSet
+from carzero.prompts.training_words import TrainingWords
+from carzero.reports.wording import to_singular
 from carzero.text.cleaning import clean_text, split_words
 
 
@@ -42,7 +44,8 @@ _KINDS = (
             r"(?: (?:chest|lungs?|study|film|radiograph))?"
         ),
         "a normal state is not recognised by asking for it",
-        "judge it from the scores of the findings",
+        "compute it from the findings (the lower the highest calibrated probability, the likelier normal), or ask for "
+        "--labels abnormal and read it the other way round",
     ),
     NotFinding(
         "remark on the study",
@@ -110,19 +113,20 @@ _DENIES = frozenset({"no", "not", "without", "absent", "absence", "never", "neit
 _FILLERS = frozenset({"a", "an", "the", "of", "in", "on", "at"})
 
 
-def lint_names(prompt_set: PromptSet) -> Iterator[LintFinding]:
-    """Finds labels that name no finding."""
+def lint_names(prompt_set: PromptSet, known: TrainingWords | None = None) -> Iterator[LintFinding]:
+    """Finds labels that name no finding; one that the weights were trained to answer may be asked for."""
     for label, prompts in prompt_set:
-        if kind := _kind(label, prompts):
+        if (kind := _kind(label, prompts)) and not _is_trained(kind, prompts, known):
             message = describe(f"This is a {kind.kind} and no finding: {kind.why}", then=kind.then)
             yield LintFinding(kind.severity, "not-a-finding", label, "", message)
 
 
-def lint_denials(prompt_set: PromptSet) -> Iterator[LintFinding]:
+def lint_denials(prompt_set: PromptSet, known: TrainingWords | None = None) -> Iterator[LintFinding]:
     """Finds labels and prompts that deny where they should affirm, and negatives that do not deny."""
     for label, prompts in prompt_set:
         denied = bool(_OPENS_DENIAL.intersection(_words(label)[:1]))
-        for prompt in prompts:
+        is_trained = (kind := _kind(label, prompts)) is not None and _is_trained(kind, prompts, known)
+        for prompt in () if is_trained else prompts:
             if denied and _OPENS_DENIAL.intersection(strip_form(prompt).split()[:1]):
                 message = describe("The prompt is a denial", got=prompt, then="ask for the findings that it denies")
                 yield LintFinding("warning", "negated-label", label, prompt, message)
@@ -186,6 +190,14 @@ def _kind(label: str, prompts: tuple[str, ...]) -> NotFinding | None:
     return match_not_finding(" ".join(_words(label)), [strip_form(prompt) for prompt in prompts])
 
 
+_TRAINABLE = ("normal state", "catch-all")  # kinds that a sentence of training may state of a whole image
+
+
+def _is_trained(kind: NotFinding, prompts: tuple[str, ...], known: TrainingWords | None) -> bool:
+    """Whether the weights were trained on what a label that is not a finding asks ("The lungs are clear")."""
+    return kind.kind in _TRAINABLE and known is not None and not any(map(known.find_unfamiliar, prompts))
+
+
 def _is_state(kind: NotFinding | None) -> bool:
     return kind is not None and kind.kind in ("normal state", "remark on the study")
 
@@ -222,12 +234,6 @@ def _names(prompt_set: PromptSet, label: str) -> dict[tuple[str, ...], str]:
     """Every name of a label in a form that plural, order and small words do not change, to the name as written."""
     asked = [strip_form(prompt) for prompt in prompt_set.prompts[label]]
     names = [*asked, *prompt_set.entry(label).synonyms, label]
-    forms = {tuple(sorted(_singular(word) for word in _words(name) if word not in _FILLERS)): name for name in names}
+    forms = {tuple(sorted(to_singular(word) for word in _words(name) if word not in _FILLERS)): name for name in names}
     forms.pop((), None)
     return forms
-
-
-def _singular(word: str) -> str:
-    if word.endswith("sses"):
-        return word[:-2]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "is", "us")) else word

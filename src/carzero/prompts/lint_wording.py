@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carzero.errors import describe
+from carzero.errors import WeightsError, describe
 from carzero.prompts.lint_finding import LintFinding, Severity
 from carzero.text.cleaning import clean_text, split_words
 
@@ -82,12 +83,47 @@ MOST_PIECES = 4
 _ENDS = 2  # start and end token
 
 
+class WordPieces:
+    """The tokenizer of saved weights, for looking at words: read without torch and transformers.
+
+    Args:
+        path: its `tokenizer.json`.
+
+    Raises:
+        WeightsError: the file is missing, or not a tokenizer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain exceptions
+            raise WeightsError(
+                describe(f"{path} cannot be read", got=str(error), expected="the tokenizer.json of the weights")
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.unk_token: str | None = getattr(self._tokenizer.model, "unk_token", None)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, without start and end."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text with start and end."""
+        return len(self._tokenizer.encode(text).ids)
+
+
 def lint_length(
-    label: str, prompt: str, tokenizer: PreTrainedTokenizerBase | None, max_text_length: int
+    label: str, prompt: str, tokenizer: PreTrainedTokenizerBase | WordPieces | None, max_text_length: int
 ) -> Iterator[LintFinding]:
     """Finds a prompt that is cut off; without a tokenizer only one whose words alone are too many."""
     text = clean_text(prompt)
-    count = len(text.split()) + _ENDS if tokenizer is None else len(tokenizer(text)["input_ids"])
+    if tokenizer is None:
+        count = len(text.split()) + _ENDS
+    else:
+        count = tokenizer.count(text) if isinstance(tokenizer, WordPieces) else len(tokenizer(text)["input_ids"])
     if count > max_text_length:
         message = describe(
             f"The prompt has {'at least ' if tokenizer is None else ''}{count} tokens",
@@ -97,7 +133,7 @@ def lint_length(
         yield LintFinding("error", "too-long", label, prompt, message)
 
 
-def lint_tokens(label: str, prompt: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[LintFinding]:
+def lint_tokens(label: str, prompt: str, tokenizer: PreTrainedTokenizerBase | WordPieces) -> Iterator[LintFinding]:
     """Finds words that the tokenizer does not know, or knows only in more than `MOST_PIECES` pieces."""
     pieces = {word: tokenizer.tokenize(word) for word in clean_text(prompt).split()}
     unknown = [word for word, parts in pieces.items() if tokenizer.unk_token in parts or not parts]

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from carzero.core.documents import parse_json_object
 from carzero.errors import WeightsError, describe, first_line, refuse_broken
 from carzero.images import PixelTransform
+from carzero.prompts import PromptSet
+from carzero.prompts.lint_wording import WordPieces
+from carzero.prompts.review import PromptReview, review_prompts
+from carzero.prompts.training_words import FILE_NAME, TrainingWords, load_training_words
 from carzero.weights.export_manifest import ExportManifest, hash_graphs, is_exported, load_manifest
 
 if TYPE_CHECKING:
@@ -99,6 +103,41 @@ class WeightsSource:
             WeightsError: there is no safetensors file.
         """
         return _hash_demo() if self._found == _ASSETS / DEMO else _hash_folder(self.folder)
+
+    @cached_property
+    def training_words(self) -> TrainingWords | None:
+        """What the sentences spoke of that these weights were trained on; None where they do not say.
+
+        A file that was written for other weights says nothing of these.
+
+        Raises:
+            WeightsError: the file is not what this version writes.
+        """
+        words = self._stated_words
+        return words if words is not None and self._are_own(words) else None
+
+    @cached_property
+    def _stated_words(self) -> TrainingWords | None:
+        return load_training_words(self.folder)
+
+    def _are_own(self, words: TrainingWords) -> bool:
+        return words.weights_sha256 == (self.sha256 if self.manifest is None else self.manifest.source.sha256)
+
+    def review(self, prompt_set: PromptSet) -> PromptReview:
+        """What is to be known of prompts before these weights' scores for them are trusted.
+
+        Raises:
+            WeightsError: the folder holds no tokenizer.
+        """
+        strange = self._stated_words is not None and self.training_words is None
+        doubt = (
+            f"{FILE_NAME} was written for other weights: which words are unfamiliar is not known." if strange else ""
+        )
+        return review_prompts(prompt_set, self._pieces, self.max_text_length, self.training_words, doubt)
+
+    @cached_property
+    def _pieces(self) -> WordPieces:
+        return WordPieces(self.folder / "tokenizer.json")
 
     @property
     def is_demo(self) -> bool:

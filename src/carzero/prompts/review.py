@@ -1,0 +1,111 @@
+"""What is to be known of prompts before their scores are trusted: said by every door that asks them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from carzero.prompts.lint import lint
+from carzero.prompts.lint_finding import LintFinding
+from carzero.prompts.lint_wording import WordPieces
+from carzero.prompts.prompt_set import PromptSet
+from carzero.prompts.training_words import FILE_NAME, TrainingWords
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+NOT_KNOWN = f"not known: these weights carry no {FILE_NAME}"
+
+_NAMED = 5  # labels in a line
+_MARK_CHARS = 200  # of the mark in a table, which every row repeats
+
+
+class PromptWarning(UserWarning):
+    """A prompt whose score is likely to mislead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptReview:
+    """What the linter says of prompts that are asked of certain weights.
+
+    Attributes:
+        findings: errors and warnings, in the order of the labels; notes are left to `carzero prompts lint`.
+        unfamiliar: labels of which no training sentence speaks; None where that is not known.
+        doubt: why it is not known, where the weights say something that cannot be believed; else "".
+    """
+
+    findings: tuple[LintFinding, ...]
+    unfamiliar: tuple[str, ...] | None
+    doubt: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The unfamiliar labels as the column `unfamiliar` of a table names them; "" where there are none."""
+        return _join(self.unfamiliar or (), _MARK_CHARS)
+
+    @property
+    def lines(self) -> list[str]:
+        """One line a rule: the labels, and what is to be known of the first."""
+        rules = dict.fromkeys(finding.rule for finding in self.findings)
+        told = [_tell([finding for finding in self.findings if finding.rule == rule]) for rule in rules]
+        return [*told, *([self.doubt] if self.doubt else [])]
+
+    def to_manifest(self) -> dict[str, object]:
+        """Plain values for the manifest of scores: `unfamiliar` and `prompt_warnings`."""
+        unknown = self.doubt or NOT_KNOWN
+        return {
+            "unfamiliar": unknown if self.unfamiliar is None else list(self.unfamiliar),
+            "prompt_warnings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Says each line as a `PromptWarning` of the code that asked."""
+        for line in self.lines:
+            warnings.warn(line, PromptWarning, stacklevel=stacklevel + 1)
+
+
+def review_prompts(
+    prompt_set: PromptSet,
+    tokenizer: PreTrainedTokenizerBase | WordPieces | None,
+    max_text_length: int,
+    known: TrainingWords | None,
+    doubt: str = "",
+) -> PromptReview:
+    """Looks at prompts as `lint` does.
+
+    Args:
+        prompt_set: what is asked.
+        tokenizer: of the weights; None leaves out what needs it.
+        max_text_length: tokens that the weights read.
+        known: what the weights were trained on; None where that is not known.
+        doubt: why it is not known, where that is to be said.
+    """
+    findings = lint(prompt_set, tokenizer, max_text_length, known)
+    strange = tuple(dict.fromkeys(finding.label for finding in findings if finding.rule == "unfamiliar"))
+    return PromptReview(
+        tuple(finding for finding in findings if finding.severity != "note"),
+        None if known is None else strange,
+        doubt,
+    )
+
+
+def _tell(findings: Sequence[LintFinding]) -> str:
+    first = findings[0]
+    labels = list(dict.fromkeys(finding.label for finding in findings))
+    others = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    named = ", ".join(f'"{label}"' for label in labels[:_NAMED])
+    of_first = "" if len(labels) == 1 else f'of "{first.label}": '
+    return f"{first.rule}: {named}{others}. {of_first}{first.message}"
+
+
+def _join(labels: Sequence[str], most: int) -> str:
+    """Labels in one text of bounded length, the number of those left out behind it."""
+    for count in range(len(labels), 0, -1):
+        rest = len(labels) - count
+        text = "; ".join(labels[:count]) + (f"; and {rest} more" if rest else "")
+        if len(text) <= most:
+            return text
+    return f"{len(labels)} labels" if labels else ""
