@@ -8,6 +8,7 @@ pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_la
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -18,9 +19,11 @@ from carzero.images import load_image
 from carzero.inference.backends import TorchBackend
 from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroModel
-from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
+from carzero.prompts import DEFAULT_TEMPLATE, PromptReview, PromptSet
+from carzero.prompts.review import review_prompts
 from carzero.records import ImageSource
 from carzero.weights.precision import to_torch_dtype
+from carzero.weights.source import WeightsSource
 
 TASK = "zero-shot-cxr-classification"
 
@@ -95,9 +98,17 @@ class ZeroShotCXRPipeline(Pipeline):
         """The encoded prompts; kept until other labels are asked, so that a loop over images encodes them once."""
         kept: PromptBank[object] | None = getattr(self, "_kept_bank", None)
         if kept is None or kept.prompt_set.hash != prompt_set.hash:
+            self._review(prompt_set).warn()
             kept = backend.encode_prompts(self.processor, prompt_set)  # type: ignore[arg-type]
             self._kept_bank = kept
         return kept
+
+    def _review(self, prompt_set: PromptSet) -> PromptReview:
+        """What is to be known of the prompts; of weights on the hub without what they were trained on."""
+        if Path(self.model.name_or_path).is_dir():
+            return WeightsSource(self.model.name_or_path).review(prompt_set)
+        processor: Any = self.processor
+        return review_prompts(prompt_set, processor.tokenizer, processor.max_text_length, None)
 
 
 PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=ZeroShotCXRPipeline, pt_model=CARZeroModel, type="multimodal")

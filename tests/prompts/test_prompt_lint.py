@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from carzero.prompts import LintFinding, PromptSet, lint, list_prompt_sets, load_prompt_set
+from carzero.errors import WeightsError
+from carzero.prompts import LintFinding, PromptSet, TrainingWords, lint, list_prompt_sets, load_prompt_set
 from carzero.prompts.lint_finding import RULES
+from carzero.prompts.lint_wording import WordPieces
 from carzero.text.tokenizers import build_wordpiece_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "there", "is", "edema", "right", "lung", "h"]
@@ -109,7 +111,28 @@ def test_each_rule_finds_what_it_is_for_and_nothing_else(
 
 
 def test_every_rule_is_described_and_tried() -> None:
-    assert {rule for rule, *_ in WITHOUT_TOKENIZER} | {"unknown-word", "broken-word"} == set(RULES)
+    of_weights = {"unknown-word", "broken-word", "unfamiliar"}
+    assert {rule for rule, *_ in WITHOUT_TOKENIZER} | of_weights == set(RULES)
+
+
+def test_what_weights_were_trained_on_is_familiar_and_a_trained_state_may_be_asked() -> None:
+    known = TrainingWords.of({"There is edema": 9, "The lungs are clear": 9, "There is an abnormality": 3})
+    mapping = {"edema": "There is edema", "mass": "There is mass", "clear": "The lungs are clear"}
+    assert [f.label for f in findings_of(mapping, "unfamiliar", None, 97, known)] == ["mass"]
+    states = {"clear": "The lungs are clear", "abnormal": "There is abnormal", "normal": "There is normal"}
+    assert [f.label for f in findings_of(states, "not-a-finding")] == ["clear", "abnormal", "normal"]
+    found = findings_of(states, "not-a-finding", None, 97, known)
+    assert [f.label for f in found] == ["normal"]
+    assert "--labels abnormal" in found[0].message
+
+
+def test_a_saved_tokenizer_breaks_words_as_the_loaded_one(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    saved = WordPieces(tmp_path / "tokenizer.json")
+    asked = {"a": "There is h a e m a t o m a edema haematoma", "b": "There is xylophone"}
+    assert lint(PromptSet.from_mapping(asked), saved, 8) == lint(PromptSet.from_mapping(asked), tokenizer, 8)
+    with pytest.raises(WeightsError, match=r"tokenizer\.json of the weights"):
+        WordPieces(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+    from carzero.prompts import PromptReview
     from carzero.training.progress import StepRecord
 
 
@@ -64,6 +65,13 @@ def show_notes(notes: Iterable[str]) -> None:
     console = stderr_console()
     for note in notes:
         console.print(f"note: {note}", markup=False)
+
+
+def show_review(review: PromptReview) -> None:
+    """Prints what is to be known of prompts before their scores are trusted on stderr, a line a rule."""
+    console = stderr_console()
+    for line in review.lines:
+        console.print(f"warning: {line}", markup=False)
 
 
 def split_names(given: Iterable[str] | None) -> list[str] | None:

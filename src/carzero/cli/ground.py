@@ -13,6 +13,7 @@ from carzero.cli.console import (
     EXIT_FAILURES,
     quiet_libraries,
     show_progress,
+    show_review,
     split_names,
     stderr_console,
     stdout_console,
@@ -77,10 +78,12 @@ def ground(
 
     items, prompt_set = list_images(images), read_prompts(labels, prompts, template)
     quiet_libraries()
+    source = WeightsSource(weights)
+    show_review(source.review(prompt_set))
     run = GroundingRun(
         items=items,
         prompt_set=prompt_set,
-        weights=WeightsSource(weights),
+        weights=source,
         out=out,
         map_format=map_format,
         box_share=box_share,
@@ -138,11 +141,13 @@ def _table(result: GroundingResult) -> Table:
     table.add_column("finding", overflow="fold")
     for name in ("logit", "peak x, y", "box x1, y1, x2, y2"):
         table.add_column(name, justify="right")
+    said = result.manifest["unfamiliar"]
+    unfamiliar = said if isinstance(said, list) else []
     for row in result.rows:
         x, y = row["peak"]["x"], row["peak"]["y"]
         table.add_row(
             Text(row["image_id"]),
-            Text(row["label"]),
+            Text(row["label"] + (" (unfamiliar)" if row["label"] in unfamiliar else "")),
             f"{row['logit']:.3f}",
             f"{x:.0f}, {y:.0f}" + ("" if row["peak"]["inside"] else " (outside)"),
             "none" if row["box"] is None else ", ".join(f"{edge:.0f}" for edge in row["box"].values()),

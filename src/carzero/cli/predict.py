@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from carzero.cli.console import (
     EXIT_FAILURES,
     quiet_libraries,
     show_progress,
+    show_review,
     split_names,
     stderr_console,
     stdout_console,
@@ -144,6 +146,7 @@ def predict(
         bank=_find_bank(prompts),
     )
     quiet_libraries()
+    show_review(settings.weights.review(settings.prompts))
     run: ScoringRun | ParallelRun
     if engine == "ray" and out is not None:
         from carzero.inference.ray.run import ParallelRun
@@ -214,7 +217,7 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
     if as_json:
         sys.stdout.writelines(result.iterate_json())
     elif out is None:
-        stdout_console().print(_table(result.table))
+        stdout_console().print(_table(result.table, _unfamiliar(result.manifest)))
     if out is not None:
         console.print(f"Wrote {result.scored} rows to {out}.", markup=False)
     for path in result.overlays[:_SHOWN]:
@@ -227,6 +230,11 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
         console.print("warning: there are more; see the column `warnings`", markup=False)
     if result.failures:
         _show_failures(console, result.failures, result.scored)
+
+
+def _unfamiliar(manifest: Mapping[str, object]) -> list[str]:
+    labels = manifest.get("unfamiliar")
+    return labels if isinstance(labels, list) else []
 
 
 def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
@@ -250,7 +258,7 @@ def _show_failures(console: Console, failures: list[Failure], scored: int) -> No
         console.print(f"  and {count - _SHOWN} more; --out and --json list all of them")
 
 
-def _table(frame: pd.DataFrame) -> Any:
+def _table(frame: pd.DataFrame, unfamiliar: Sequence[str] = ()) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -259,7 +267,8 @@ def _table(frame: pd.DataFrame) -> Any:
     table = Table(box=box.SIMPLE_HEAD, caption="raw logits; not probabilities", caption_justify="left")
     table.add_column("image", overflow="fold")
     for name in names:
-        table.add_column(Text(name.removeprefix("logit:")), justify="right")
+        label = name.removeprefix("logit:")
+        table.add_column(Text(f"{label}\nunfamiliar" if label in unfamiliar else label), justify="right")
     for row in frame.to_dict("records"):
         table.add_row(Text(row["image_id"]), *(f"{row[name]:.3f}" for name in names))
     return table

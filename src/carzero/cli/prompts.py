@@ -186,8 +186,9 @@ def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
     from carzero.weights.source import WeightsSource
 
     quiet_libraries()
-    processor = WeightsSource(weights).load_processor()
-    return lint(prompt_set, processor.tokenizer, processor.max_text_length)
+    source = WeightsSource(weights)
+    processor = source.load_processor()
+    return lint(prompt_set, processor.tokenizer, processor.max_text_length, source.training_words)
 
 
 def _report(findings: list[LintFinding], *, as_json: bool, to_stderr: bool = False) -> None:

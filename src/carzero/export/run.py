@@ -14,6 +14,7 @@ from carzero.core.outputs import NewFolder
 from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError, describe
 from carzero.prompts import PromptSet, resolve_prompts
+from carzero.prompts.training_words import FILE_NAME
 from carzero.records import Failure, ImageItem
 from carzero.weights.export_manifest import (
     GRAPH_SUFFIXES,
@@ -49,7 +50,7 @@ _PROCESSOR_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config
 
 _GRAPH_FILES = [graph + suffix for graph in GRAPHS for suffixes in GRAPH_SUFFIXES.values() for suffix in suffixes]
 
-_OURS = frozenset({MANIFEST_NAME, "config.json", *_PROCESSOR_FILES, *_GRAPH_FILES})
+_OURS = frozenset({MANIFEST_NAME, "config.json", FILE_NAME, *_PROCESSOR_FILES, *_GRAPH_FILES})
 
 
 Progress = Callable[[str], None]
@@ -129,6 +130,8 @@ class ExportRun:
         writer.write(folder, pictures.calibration, progress)
         source.model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
+        if (words := self.weights.training_words) is not None:
+            words.save(folder, words.weights_sha256)
         manifest = self._manifest(folder, writer, pictures, asked)
         progress("comparing with the torch model")
         accuracy = compare(folder, manifest, source, processor, asked, pictures)

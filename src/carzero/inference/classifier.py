@@ -17,11 +17,12 @@ from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, load_backend
 from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
-from carzero.inference.score_table import score_row, to_frame
+from carzero.inference.score_table import mark_unfamiliar, score_row, to_frame
 from carzero.model import CARZeroModel
 from carzero.model.vision import is_convolutional
 from carzero.processing import CARZeroProcessor
-from carzero.prompts import DEFAULT_TEMPLATE, PromptSet
+from carzero.prompts import DEFAULT_TEMPLATE, PromptReview, PromptSet
+from carzero.prompts.review import review_prompts
 from carzero.records import FailedImage, Failure, Grounding, ImageItem, ImageSource, LoadedImage, Pool, ScoredImage
 from carzero.weights.source import DEMO, WeightsSource, to_source
 
@@ -121,9 +122,23 @@ class ZeroShotClassifier:
     @cached_property
     def weights_hash(self) -> str:
         """SHA-256 of the weights' files, for the record; empty for a model made in memory. Read on first use."""
+        source = self._find_source()
+        return "" if source is None else source.sha256
+
+    def _find_source(self) -> WeightsSource | None:
         if self._source is None and self.weights_id:
             self._source = WeightsSource(self.weights_id)
-        return "" if self._source is None else self._source.sha256
+        return self._source
+
+    def review_prompts(self, prompt_set: PromptSet) -> PromptReview:
+        """What is to be known of prompts before their scores are trusted: denials, words that the weights do not know.
+
+        `predict` and `ground` do so themselves, and warn.
+        """
+        source = self._find_source()
+        if source is not None:
+            return source.review(prompt_set)
+        return review_prompts(prompt_set, self.processor.tokenizer, self.processor.max_text_length, None)
 
     def encode_prompts(self, prompt_set: PromptSet) -> PromptBank[object]:
         """Encodes prompts, once for all images.
@@ -191,7 +206,11 @@ class ZeroShotClassifier:
 
         Returns:
             one row an image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
-            column `logit:<label>` per finding, and `warnings`.
+            column `logit:<label>` per finding, `unfamiliar` where some of the labels are, and `warnings`.
+            `table.attrs["prompts"]` holds what is to be known of the prompts, see `PromptReview.to_manifest`.
+
+        Warns:
+            PromptWarning: a label is not a finding, is a denial, or is unfamiliar to the weights.
 
         Raises:
             PromptError: nothing is asked, or words that cannot be asked.
@@ -200,7 +219,10 @@ class ZeroShotClassifier:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
-        bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
+        asked = PromptSet.from_request(labels, prompts, template)
+        review = self.review_prompts(asked)
+        review.warn()
+        bank = self.encode_prompts(asked)
         scored: list[ScoredImage] = []
         failures: list[Failure] = []
         for result in self.stream(list_arrays(images), bank, pool=pool, batch_size=batch_size, force=force):
@@ -210,7 +232,8 @@ class ZeroShotClassifier:
                 raise result.error
             else:
                 failures.append(result.failure)
-        table = to_frame([score_row(image, bank.labels) for image in scored], bank.labels)
+        table = mark_unfamiliar(to_frame([score_row(image, bank.labels) for image in scored], bank.labels), review.mark)
+        table.attrs["prompts"] = review.to_manifest()
         table.attrs["failures"] = [(f.image_id, f.path, f.reason) for f in failures]
         return table
 
@@ -234,7 +257,9 @@ class ZeroShotClassifier:
             template: sentence with the field {label}.
             force: also take a readable image that is not a chest radiograph.
         """
-        bank = self.encode_prompts(PromptSet.from_request(labels, prompts, template))
+        asked = PromptSet.from_request(labels, prompts, template)
+        self.review_prompts(asked).warn()
+        bank = self.encode_prompts(asked)
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
         if isinstance(result, FailedImage):
             raise result.error

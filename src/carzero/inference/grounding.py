@@ -57,6 +57,8 @@ class GroundingManifest(TypedDict):
     box_share: float
     force: bool
     warnings: list[str]
+    unfamiliar: list[str] | str
+    prompt_warnings: list[dict[str, object]]
     images: int
 
 
@@ -131,7 +133,7 @@ class GroundingRun:
         manifest = self._manifest()
         about = dict(manifest)
         with self._open_journal(RunRecord({name: about[name] for name in _SETTINGS})) as journal:
-            self._ground_missing(journal, manifest["warnings"], advance)
+            self._ground_missing(journal, manifest, advance)
             finished = self._collect(journal, manifest)
             if self.out is not None:
                 with self._room():
@@ -166,7 +168,7 @@ class GroundingRun:
             _clear(self.out)
         return journal
 
-    def _ground_missing(self, journal: Journal, doubts: Sequence[str], advance: Advance) -> None:
+    def _ground_missing(self, journal: Journal, manifest: GroundingManifest, advance: Advance) -> None:
         remaining = [item for item in self.items if not self._is_done(journal, item)]
         if not remaining:
             return
@@ -190,7 +192,7 @@ class GroundingRun:
                     journal.append([result.failure.to_dict()])
                 else:
                     with self._room():
-                        rows = list(self._ground(classifier, result, doubts))
+                        rows = list(self._ground(classifier, result, manifest))
                     journal.append([{"image_id": result.item.image_id, "path": result.item.path, "rows": rows}])
                 done += 1
                 advance(done, failed)
@@ -225,16 +227,16 @@ class GroundingRun:
             raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
 
     def _ground(
-        self, classifier: ZeroShotClassifier, image: ScoredImage, doubts: Sequence[str]
+        self, classifier: ZeroShotClassifier, image: ScoredImage, manifest: GroundingManifest
     ) -> Iterator[GroundingRow]:
         transform = PixelTransform.of(classifier.processor.image_processor)
         for row, score_map in ground_image(image, self.prompt_set.labels, transform, self.box_share):
             if self.out is not None and image.radiograph is not None:
-                row["files"] = self._draw(image.radiograph, row, score_map, self.out, doubts)
+                row["files"] = self._draw(image.radiograph, row, score_map, self.out, manifest)
             yield row
 
     def _draw(
-        self, radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, out: Path, doubts: Sequence[str]
+        self, radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, out: Path, manifest: GroundingManifest
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
 
@@ -246,7 +248,7 @@ class GroundingRun:
             radiograph.pixels,
             score_map.heatmap,
             title=row["label"],
-            subtitle="; ".join([f"logit {row['logit']:.2f}", *(doubt.split(";")[0] for doubt in doubts)]),
+            subtitle=_subtitle(row, manifest),
             peak=(row["peak"]["x"], row["peak"]["y"]),
             boxes=[] if row["box"] is None else [_to_corners(row["box"])],
         )
@@ -271,6 +273,7 @@ class GroundingRun:
             "box_share": self.box_share,
             "force": self.force,
             "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
+            **self.weights.review(self.prompt_set).to_manifest(),
             "images": len(self.items),
         }
 
@@ -278,6 +281,15 @@ class GroundingRun:
         save_coco(_to_boxes(result.rows, [item.image_id for item in self.items]), out / BOXES_FILE)
         with replace_when_done(out / RESULT_FILE) as target:  # last: it says that the run is finished
             target.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _subtitle(row: GroundingRow, manifest: GroundingManifest) -> str:
+    """Score of an overlay, and what is to be known of it."""
+    unfamiliar = manifest["unfamiliar"]
+    doubts = [doubt.split(";")[0] for doubt in manifest["warnings"]]
+    if isinstance(unfamiliar, list) and row["label"] in unfamiliar:
+        doubts.insert(0, "unfamiliar to these weights")
+    return "; ".join([f"logit {row['logit']:.2f}", *doubts])
 
 
 def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping[str, object]]]:

@@ -52,14 +52,31 @@ def to_frame(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.
     return frame.astype(kinds)
 
 
-def score_schema(labels: Sequence[str]) -> pa.Schema:
-    """The Arrow schema of the table of `to_frame`, which a part without rows has too."""
+UNFAMILIAR = "unfamiliar"  # the column
+
+
+def mark_unfamiliar(frame: pd.DataFrame, mark: str) -> pd.DataFrame:
+    """Scores with the labels that the weights were not trained on named in each row; as they are where there are none.
+
+    Args:
+        frame: of `to_frame` or `unpack_rows`.
+        mark: `PromptReview.mark`.
+    """
+    if mark:
+        frame.insert(len(frame.columns) - 1, UNFAMILIAR, mark)
+        frame[UNFAMILIAR] = frame[UNFAMILIAR].astype(object)
+    return frame
+
+
+def score_schema(labels: Sequence[str], mark: str = "") -> pa.Schema:
+    """The Arrow schema of the table of `to_frame`, marked or not, which a part without rows has too."""
     import pyarrow as pa
 
     return pa.schema(
         [
             *((name, pa.string()) for name in KEY_COLUMNS),
             *((f"logit:{label}", pa.float32()) for label in labels),
+            *([(UNFAMILIAR, pa.string())] if mark else []),
             ("warnings", pa.string()),
         ]
     )
@@ -116,8 +133,9 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise TableError(describe(f"{path} is not a score table", got=f"a table without {', '.join(lacking)}"))
     logits = [name for name in frame.columns if name.startswith("logit:")]
     calibrated = [name for name in frame.columns if name.startswith("prob:")]
-    texts = [*KEY_COLUMNS, "warnings"]
-    table = frame[[*KEY_COLUMNS, *logits, *calibrated, "warnings"]].reset_index(drop=True)
+    behind = [name for name in (UNFAMILIAR, "warnings") if name in frame.columns]
+    texts = [*KEY_COLUMNS, *behind]
+    table = frame[[*KEY_COLUMNS, *logits, *calibrated, *behind]].reset_index(drop=True)
     if not np.isfinite(table[logits + calibrated].astype("float64").to_numpy()).all():
         raise TableError(describe(f"{path} holds scores that are not finite numbers", then="score these images again"))
     table[texts] = table[texts].astype(object).where(table[texts].notna(), "")

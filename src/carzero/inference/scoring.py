@@ -231,7 +231,8 @@ class ScoringRun:
         )
 
     def _finish(self, journal: Journal, record: RunRecord, provenance: ScoreProvenance) -> RunResult:
-        rows = ScoredRows(self.items, journal, self.settings.prompts.labels)
+        review = self.settings.weights.review(self.settings.prompts)
+        rows = ScoredRows(self.items, journal, self.settings.prompts.labels, review.mark)
         if self.out is not None:
             with room_for(str(self.out), self.out.parent, f"{RESUME}; what is finished is kept"):
                 save_score_pieces(rows.pieces(), self.out)
@@ -244,6 +245,7 @@ class ScoringRun:
             provenance,
             images=len(self.items),
             scored=rows.scored,
+            **review.to_manifest(),
             **describe_failures(rows.failures, "" if self.out is None else failures_path(self.out).name),
         )
         if self.out is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
-from carzero.inference.score_table import load_score_pieces, rows_in_piece, to_rows, unpack_rows
+from carzero.inference.score_table import load_score_pieces, mark_unfamiliar, rows_in_piece, to_rows, unpack_rows
 from carzero.records import Failure, ImageItem
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class ScoredRows:
         items: the images of the run.
         journal: their rows, in any order.
         labels: names of the scores.
+        mark: the labels among them that are unfamiliar, see `mark_unfamiliar`.
 
     Attributes:
         scored: rows with scores.
@@ -36,10 +37,11 @@ class ScoredRows:
         doubts: (image_id, warnings) of the first thousand images that have some.
     """
 
-    def __init__(self, items: Sequence[ImageItem], journal: Journal, labels: Sequence[str]) -> None:
+    def __init__(self, items: Sequence[ImageItem], journal: Journal, labels: Sequence[str], mark: str = "") -> None:
         self._items = items
         self._journal = journal
         self._labels = list(labels)
+        self._mark = mark
         self.scored = 0
         self.failures: list[Failure] = []
         self.doubts: list[tuple[str, str]] = []
@@ -56,10 +58,10 @@ class ScoredRows:
         for row in self._rows():
             rows.append(row)
             if len(rows) == rows_in_piece(len(self._labels)):
-                yield unpack_rows(rows, self._labels)
+                yield mark_unfamiliar(unpack_rows(rows, self._labels), self._mark)
                 rows = []
         if rows or not self.scored:
-            yield unpack_rows(rows, self._labels)
+            yield mark_unfamiliar(unpack_rows(rows, self._labels), self._mark)
 
     def _rows(self) -> Iterator[dict[str, object]]:
         for item in self._items:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
@@ -25,6 +25,18 @@ _MARK_CHARS = 200  # of the mark in a table, which every row repeats
 
 class PromptWarning(UserWarning):
     """A prompt whose score is likely to mislead."""
+
+
+class PromptsRecord(TypedDict):
+    """What a manifest says of the prompts.
+
+    Attributes:
+        unfamiliar: labels of which no training sentence speaks, or why that is not known.
+        prompt_warnings: what the linter says, each with `severity`, `rule`, `label`, `prompt` and `message`.
+    """
+
+    unfamiliar: list[str] | str
+    prompt_warnings: list[dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +65,8 @@ class PromptReview:
         told = [_tell([finding for finding in self.findings if finding.rule == rule]) for rule in rules]
         return [*told, *([self.doubt] if self.doubt else [])]
 
-    def to_manifest(self) -> dict[str, object]:
-        """Plain values for the manifest of scores: `unfamiliar` and `prompt_warnings`."""
+    def to_manifest(self) -> PromptsRecord:
+        """Plain values for the manifest of scores."""
         unknown = self.doubt or NOT_KNOWN
         return {
             "unfamiliar": unknown if self.unfamiliar is None else list(self.unfamiliar),
@@ -97,7 +109,7 @@ def _tell(findings: Sequence[LintFinding]) -> str:
     labels = list(dict.fromkeys(finding.label for finding in findings))
     others = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
     named = ", ".join(f'"{label}"' for label in labels[:_NAMED])
-    of_first = "" if len(labels) == 1 else f'of "{first.label}": '
+    of_first = "" if len(labels) == 1 else f'For "{first.label}": '
     return f"{first.rule}: {named}{others}. {of_first}{first.message}"
 
 

@@ -44,7 +44,9 @@ class Wording:
 
 def read_wording(phrase: str) -> Wording:
     """Reads a prompt, or another phrase of a few words."""
-    tokens = tokenize(phrase[:_MOST_CHARS])
+    if len(phrase) > _MOST_CHARS:
+        phrase = phrase[:_MOST_CHARS].rpartition(" ")[0]
+    tokens = tokenize(phrase)
     marks = load_lexicon().mark(tokens)
     kinds: list[set[str]] = [set() for _ in tokens]
     for mark in marks:

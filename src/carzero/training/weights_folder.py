@@ -14,8 +14,10 @@ from transformers import PreTrainedModel
 
 from carzero._version import __version__
 from carzero.core.atomic import room_for
+from carzero.prompts import TrainingWords
 from carzero.training.progress import StepRecord
 from carzero.training.recipes import RunSection
+from carzero.weights.source import WeightsSource
 
 
 class Saveable(Protocol):
@@ -25,7 +27,15 @@ class Saveable(Protocol):
         """Writes its files."""
 
 
-def save_folder(model: PreTrainedModel, beside: Saveable, folder: Path, *, card: str, dtype: str = "float32") -> None:
+def save_folder(
+    model: PreTrainedModel,
+    beside: Saveable,
+    folder: Path,
+    *,
+    card: str,
+    dtype: str = "float32",
+    words: TrainingWords | None = None,
+) -> None:
     """Writes a folder of weights in place of an older one.
 
     Args:
@@ -34,6 +44,7 @@ def save_folder(model: PreTrainedModel, beside: Saveable, folder: Path, *, card:
         folder: where.
         card: text of README.md.
         dtype: precision of the saved weights.
+        words: what their sentences spoke of; None where that is not known, or nothing is asked of them.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written; an older folder stays.
@@ -42,7 +53,7 @@ def save_folder(model: PreTrainedModel, beside: Saveable, folder: Path, *, card:
     shutil.rmtree(new, ignore_errors=True)
     try:
         with room_for("The weights", folder.parent, also=(SafetensorError,)):
-            _write(new, model, beside, card, dtype)
+            _write(new, model, beside, card, dtype, words)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -89,12 +100,16 @@ def write_card(
     return "\n".join(lines)
 
 
-def _write(folder: Path, model: PreTrainedModel, beside: Saveable, card: str, dtype: str) -> None:
+def _write(
+    folder: Path, model: PreTrainedModel, beside: Saveable, card: str, dtype: str, words: TrainingWords | None
+) -> None:
     state = {name: _convert(tensor, getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
     beside.save_pretrained(folder)
     _state_dtype(folder / "config.json", dtype)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    if words is not None:
+        words.save(folder, WeightsSource(folder).sha256)
     for file in folder.iterdir():  # the weights' writer keeps its file from other users
         file.chmod(0o644)
 

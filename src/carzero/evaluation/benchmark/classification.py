@@ -51,6 +51,8 @@ class SourceRecord(TypedDict, total=False):
     unused_scores: int
     unused_maps: int
     box_rule: str
+    unfamiliar: list[str] | str
+    prompt_warnings: list[dict[str, object]]
 
 
 class SettingsRecord(TypedDict):

@@ -151,7 +151,7 @@ class BenchmarkRun:
             dtype=self.dtype,
         )
         run = point_images if self.task == "pointing" else benchmark_images
-        return run(
+        result = run(
             dataset,
             self.labels or find_label_files(images, dataset),
             images,
@@ -161,3 +161,9 @@ class BenchmarkRun:
             statistics=statistics,
             progress=progress,
         )
+        review = settings.weights.review(settings.prompts)
+        result.manifest["notes"] += review.lines
+        said = review.to_manifest()
+        result.manifest["unfamiliar"] = said["unfamiliar"]
+        result.manifest["prompt_warnings"] = said["prompt_warnings"]
+        return result

@@ -37,6 +37,7 @@ class PartJob:
             every worker sees.
         weights_sha256: hash of the weights where the run was started; a worker with others refuses to work.
         version: of CARZero where the run was started, likewise.
+        mark: labels that are unfamiliar, for the column of that name.
     """
 
     out: Path
@@ -44,6 +45,7 @@ class PartJob:
     settings: ScoringSettings
     weights_sha256: str
     version: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class PartScorer:
         _check_equal(job)
         self.job = job
         self.readers = readers
-        self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.settings.prompts.labels)
+        self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.settings.prompts.labels, job.mark)
         self.classifier = classifier or _load_classifier(job.settings)
         if job.settings.bank is None:
             self.bank = self.classifier.encode_prompts(job.settings.prompts)

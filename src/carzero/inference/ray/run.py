@@ -88,6 +88,7 @@ class ParallelRun:
         size = self.part_size or choose_part_size(len(self.items))
         provenance = self.settings.provenance(self.out if self.resume else None)
         record = self._record(provenance, size)
+        review = self.settings.weights.review(self.settings.prompts)
         folder = open_score_folder(
             self.out.absolute(),
             record.identity,
@@ -100,7 +101,7 @@ class ParallelRun:
         engine: dict[str, object] = {"name": "ray", "workers": 0, "repeated": 0}
         repeated = 0
         if missing:
-            job = self._job(folder, record, provenance)
+            job = replace(self._job(folder, record, provenance), mark=review.mark)
             with joined_cluster(self.address, self.workers or 1) as ray:
                 placement = place_workers(ray, self.workers, self.settings.device, len(missing))
                 engine |= {"version": ray.__version__, "workers": placement.workers}
@@ -116,6 +117,7 @@ class ParallelRun:
             parts=len(parts),
             scored=scored,
             engine={**engine, "repeated": repeated},
+            **review.to_manifest(),
             **describe_failures(failures, FAILURES_FOLDER),
         )
         folder.finish(manifest)

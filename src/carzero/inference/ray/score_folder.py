@@ -24,7 +24,7 @@ from carzero.core.outputs import check_parent, make_folder
 from carzero.core.run_record import check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
 from carzero.errors import TableError, describe
-from carzero.inference.score_table import score_schema, to_frame, to_rows
+from carzero.inference.score_table import mark_unfamiliar, score_schema, to_frame, to_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +43,13 @@ class ScoreFolder:
         path: the folder.
         run: hash of what the scores depend on and of the list of images; every part carries it.
         labels: findings, in the order of the columns.
+        mark: those that are unfamiliar, see `mark_unfamiliar`.
     """
 
     path: Path
     run: str
     labels: tuple[str, ...]
+    mark: str = ""
 
     def part_path(self, number: int) -> Path:
         """The scored rows of a part; the file is there once the part is finished."""
@@ -80,9 +82,8 @@ class ScoreFolder:
             self._write(self.failures_path(number), pa.Table.from_pylist(list(failures), schema=schema))
         else:
             self.failures_path(number).unlink(missing_ok=True)
-        table = pa.Table.from_pandas(
-            to_frame(rows, self.labels), schema=score_schema(self.labels), preserve_index=False
-        )
+        frame = mark_unfamiliar(to_frame(rows, self.labels), self.mark)
+        table = pa.Table.from_pandas(frame, schema=score_schema(self.labels, self.mark), preserve_index=False)
         self._write(self.part_path(number), table)
 
     def count_rows(self, number: int) -> int | None:
@@ -177,8 +178,8 @@ def open_score_folder(
     return folder
 
 
-def find_score_folder(path: Path, run: str, labels: Sequence[str]) -> ScoreFolder:
-    """Opens the folder of a run as a worker, which may look from another machine.
+def find_score_folder(path: Path, run: str, labels: Sequence[str], mark: str = "") -> ScoreFolder:
+    """Opens the folder of a run as a worker, which may look from another machine; what it takes is `ScoreFolder`'s.
 
     Raises:
         TableError: the folder is not to be seen from here, or is another run's.
@@ -192,7 +193,7 @@ def find_score_folder(path: Path, run: str, labels: Sequence[str]) -> ScoreFolde
                 then="name an output on storage that all machines share under one path",
             )
         )
-    return ScoreFolder(path, run, tuple(labels))
+    return ScoreFolder(path, run, tuple(labels), mark)
 
 
 def _load_manifest(path: Path) -> dict[str, object] | None:

@@ -53,6 +53,13 @@ class Statements(Protocol):
     def mirrorable(self) -> NDArray[np.bool_]:
         """(N,) the rows whose image may be mirrored, as their sentences can be; all False where none is to be."""
 
+    def count_sentences(self, rows: NDArray[np.int64]) -> Counter[str]:
+        """The sentences that hold for some rows, each with the number of rows.
+
+        Args:
+            rows: (I,) rows of the table, each once.
+        """
+
     def draw(self, rows: NDArray[np.int64], mirrored: NDArray[np.bool_], random: np.random.Generator) -> SentenceBatch:
         """Draws the sentences of one step.
 
@@ -108,6 +115,10 @@ class ReportStatements:
         turned = dict.fromkeys(s for pool, can in zip(self.pools, self.mirrorable, strict=True) if can for s in pool)
         every |= dict.fromkeys(mirror_sides(sentence) for sentence in turned if is_lateral(sentence))
         return list(every)
+
+    def count_sentences(self, rows: NDArray[np.int64]) -> Counter[str]:
+        """See `Statements`."""
+        return Counter(sentence for row in rows for sentence in self.pools[int(row)])
 
     def describe_unmirrored(self, rows: NDArray[np.int64]) -> str | None:
         """How many of some rows are never mirrored and what stands in the way, in a sentence; None where all may be."""
@@ -243,6 +254,16 @@ class FindingStatements:
         """Every sentence that can occur, each once."""
         every = [s for pool in (self.present, self.absent) for sentences in pool.values() for s in sentences]
         return list(dict.fromkeys(every))
+
+    def count_sentences(self, rows: NDArray[np.int64]) -> Counter[str]:
+        """See `Statements`."""
+        counted: Counter[str] = Counter()
+        for index, finding in enumerate(self.findings):
+            column = self.labels[rows, index]
+            for pool, holds in ((self.present, 1.0), (self.absent, 0.0)):
+                if images := int((column == holds).sum()):
+                    counted.update(dict.fromkeys(pool[finding], images))
+        return counted
 
     def draw(
         self,

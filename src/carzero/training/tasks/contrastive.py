@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from carzero.data.pairs import PairTable
 from carzero.errors import ConfigurationError, TableError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.alignment import find_alignment
+from carzero.prompts import TrainingWords
 from carzero.training.batches.image_cache import share_images
 from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
 from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
@@ -26,8 +28,10 @@ from carzero.training.tasks.objective import ContrastiveObjective
 from carzero.training.tasks.preparation import cache_image_features, cache_text_features, calibrate_projections
 from carzero.training.tasks.validation import Validator
 from carzero.training.weights_folder import save_folder, write_card
+from carzero.weights.source import WeightsSource
 
 _ONE_WORD = 0.85  # likeness of two spellings of one finding
+_LEAST_IMAGES = 3  # whose reports must have a wording or an unknown word that is kept with the weights
 
 
 class ContrastiveTask:
@@ -73,6 +77,7 @@ class ContrastiveTask:
             cached, recipe.pixels, seed=recipe.seed, device=context.device, mirrorable=statements.mirrorable
         )
         texts = TextInputs(self._processor, context.device)
+        self._trained = np.unique(selection.trained)
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
         self._prepare(selection, cache)
         self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
@@ -110,7 +115,20 @@ class ContrastiveTask:
             "sources": sorted(set(self._table.sources)),
         }
         card, dtype = write_card(self._recipe, data, record), self._recipe.save_dtype
-        save_folder(merge_adapters(objective.model), self._processor, folder.weights, card=card, dtype=dtype)
+        model = merge_adapters(objective.model)
+        save_folder(model, self._processor, folder.weights, card=card, dtype=dtype, words=self._training_words)
+
+    @cached_property
+    def _training_words(self) -> TrainingWords | None:
+        """What the run's sentences speak of; None where it starts from weights of which that is not known."""
+        statements = self._loader.statements
+        # What a report says once may be a name; a recipe's own phrases are no report.
+        least = _LEAST_IMAGES if isinstance(statements, ReportStatements) else 1
+        words = TrainingWords.of(statements.count_sentences(self._trained), least=least)
+        if self._recipe.model.start is None:
+            return words
+        earlier = WeightsSource(self._recipe.model.start).training_words
+        return None if earlier is None else earlier.joined(words)
 
     def _prepare(self, selection: Selection, cache: Path) -> None:
         """Everything that is computed once, before the first step."""
