@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from carzero.errors import RunError
+from carzero.errors import OutputError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
+from carzero.weights.source import WeightsSource
 from tests.support.commands import run_program
 from tests.support.runs import (
     EFFUSION,
@@ -53,7 +54,11 @@ def test_the_command_trains_weights_that_answer(recipe_file: Path, table: Path, 
     with_effusion = np.isin(np.arange(len(IMAGES)), EFFUSION)
     assert scores[with_effusion].min() > scores[~with_effusion].max()
     assert "not for clinical use" in (out / "weights" / "README.md").read_text()
-    with pytest.raises(RunError, match="exists already"):
+    known = WeightsSource(out / "weights").training_words
+    assert known is not None, "what the sentences spoke of is kept with the weights"
+    assert known.find_unfamiliar("There are bilateral pleural effusions") == []
+    assert known.find_unfamiliar("There is banana") == ["banana"]
+    with pytest.raises(OutputError, match="exists already"):
         train(load_recipe(recipe_file), table, out)
 
 

@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from carzero.core.atomic import replace_when_done
-from carzero.errors import WeightsError, describe
+from carzero.core.documents import parse_json_object
+from carzero.errors import WeightsError, refuse_broken
 from carzero.reports.rules import find_findings
 from carzero.reports.wording import Wording, read_wording
 
@@ -119,24 +120,20 @@ def load_training_words(folder: Path) -> TrainingWords | None:
     path = folder / FILE_NAME
     if not path.is_file():
         return None
-    try:
+    with refuse_broken(
+        f"{path} cannot be read",
+        error=WeightsError,
+        expected=f"format {_FORMAT} of what `carzero train` writes beside weights",
+        then="take the file that came with the weights, or delete it: no score depends on it",
+    ):
         if path.stat().st_size > _LIMIT_BYTES:
             raise ValueError(f"more than {_LIMIT_BYTES:,} bytes")
-        return _decode(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(
-            describe(
-                f"{path} cannot be read",
-                got=str(error),
-                expected=f"format {_FORMAT} of what `carzero train` writes beside weights",
-                then="take the file that came with the weights, or delete it: no score depends on it",
-            )
-        ) from error
+        return _decode(parse_json_object(path.read_bytes()))
 
 
-def _decode(content: object) -> TrainingWords:
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"format {content.get('format') if isinstance(content, dict) else type(content).__name__}")
+def _decode(content: dict[str, object]) -> TrainingWords:
+    if content.get("format") != _FORMAT:
+        raise ValueError(f"format {content.get('format')}")
     findings, sentences, sha256 = content.get("findings"), content.get("sentences"), content.get("weights_sha256")
     if not isinstance(findings, dict) or not all(isinstance(count, int) for count in findings.values()):
         raise ValueError("findings without numbers of images")
