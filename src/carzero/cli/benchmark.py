@@ -19,6 +19,7 @@ from carzero.cli.console import (
     stderr_console,
     stdout_console,
 )
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,9 +63,7 @@ def benchmark(
         bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew although an interrupted run could be resumed.")
-    ] = False,
+    overwrite: Overwrite = False,
     rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change scores.")] = 16,

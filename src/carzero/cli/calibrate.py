@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import show_notes, split_names, stderr_console, stdout_console
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from carzero.metrics.calibration import Calibration
@@ -29,6 +30,7 @@ def fit(
         Path, typer.Option(help="Table with a key column and findings: 1, 0, -1 (uncertain), blank (unknown).")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a .json file.")],
+    overwrite: Overwrite = False,
     method: Annotated[str, typer.Option(help="platt, isotonic or temperature.")] = "platt",
     truth_id: Annotated[str | None, typer.Option(help="Truth's column with the image ids.")] = None,
     labels: Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")] = None,
@@ -56,11 +58,11 @@ def fit(
 
     It holds for images like these, scored by the same weights with the same prompts; all that is kept in the file.
     """
+    from carzero.core.outputs import check_file
     from carzero.evaluation.calibrate import CalibrationRun
     from carzero.evaluation.calibration_file import save_calibration
 
-    if out.suffix.lower() != ".json" or not out.parent.is_dir():
-        raise typer.BadParameter(f"expected a .json file in a folder that exists, got {out}.", param_hint="--out")
+    check_file(out, (".json",), overwrite=overwrite)
     run = CalibrationRun(
         scores=scores,
         truth=truth,
@@ -93,6 +95,7 @@ def apply(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The score table with probabilities: .parquet, .csv, .json.")
     ],
+    overwrite: Overwrite = False,
     force: Annotated[
         bool, typer.Option("--force", help="Go on although it was fitted on scores of other weights or prompts.")
     ] = False,
@@ -103,7 +106,7 @@ def apply(
     from carzero.evaluation.score_matrix import load_score_matrix
     from carzero.inference.score_table import check_score_path, save_scores
 
-    check_score_path(out)
+    check_score_path(out, overwrite=overwrite)
     fitted, matrix = load_calibration(calibration), load_score_matrix(scores)
     frame, manifest, notes = apply_calibration(fitted, matrix, source=calibration, force=force)
     save_scores(frame, out, manifest)

@@ -9,6 +9,7 @@ import typer
 
 from carzero.cli.console import show_rounds, split_names, stderr_console
 from carzero.cli.evaluate import show_result, to_cell
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for metrics.csv, .md and .json, or one such file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row, and the manifest, as JSON.")] = False,
 ) -> None:
     """Compares two scores of the same images: differences A - B with intervals by bootstrap and DeLong's test.
@@ -64,7 +66,11 @@ def compare(
     from carzero.evaluation.results import check_result_path
 
     if out is not None:
-        check_result_path(out)
+        check_result_path(out, overwrite=overwrite)
+    if plot is not None and readers is not None:
+        from carzero.evaluation.reader_plot import check_plot_path
+
+        check_plot_path(plot, overwrite=overwrite)
     if readers is not None:
         if truth is not None:
             raise typer.BadParameter("the reader study brings its own truth.", param_hint="--truth")

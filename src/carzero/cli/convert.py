@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carzero.cli.console import quiet_libraries, stderr_console, stdout_console
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +32,7 @@ def convert(
     lenient: Annotated[
         bool, typer.Option("--lenient", help="Go on where tensors are unknown (left out) or missing (random).")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion in OUT.")] = False,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Converts a released checkpoint into a folder for `--weights`; nothing in the file is executed.

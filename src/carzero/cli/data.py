@@ -18,7 +18,10 @@ from carzero.cli.console import (
     stderr_console,
     stdout_console,
 )
-from carzero.cli.options import parse_columns
+from carzero.cli.options import (
+    Overwrite,
+    parse_columns,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,6 +48,7 @@ def mimic_cxr(
         Path, typer.Argument(metavar="ROOT", help="Folder of MIMIC-CXR-JPG 2.x: its .csv.gz files, and files/p10/...")
     ],
     out: _Out,
+    overwrite: Overwrite = False,
     reports: Annotated[
         Path | None,
         typer.Option(help="mimic-cxr-reports.zip, or the folder that holds files/p10/.../s*.txt; ROOT if not given."),
@@ -62,7 +66,7 @@ def mimic_cxr(
 
     if labels not in ("chexpert", "negbio", "none"):
         raise typer.BadParameter(f"expected chexpert, negbio or none, got {labels}.", param_hint="--labels")
-    check_pairs_path(out)
+    check_pairs_path(out, overwrite=overwrite)
     wanted = [] if views == "all" else [view.strip() for view in views.split(",")]
     with show_progress("reading images' records", "read", "pictures") as advance:
         result = import_mimic_cxr(
@@ -81,6 +85,7 @@ def openi(
         Path, typer.Argument(metavar="ROOT", help="Folder with the XML reports, or NLMCXR_reports.tgz as it is.")
     ],
     out: _Out,
+    overwrite: Overwrite = False,
     images: Annotated[Path | None, typer.Option(help="Folder with the images; where the reports are.")] = None,
     projections: Annotated[
         Path | None, typer.Option(help="indiana_projections.csv (uid, filename, projection), for the views.")
@@ -96,7 +101,7 @@ def openi(
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_openi
 
-    check_pairs_path(out)
+    check_pairs_path(out, overwrite=overwrite)
     wanted = [] if views == "all" else [view.strip() for view in views.split(",")]
     shares = _parse_shares(split)
     with show_progress("reading reports", "read", "reports") as advance:
@@ -117,6 +122,7 @@ def folder(
         Path, typer.Argument(metavar="ROOT", help="Folder of images, each with NAME.txt or report.txt beside it.")
     ],
     out: _Out,
+    overwrite: Overwrite = False,
     patient_from: Annotated[
         str,
         typer.Option(help="The patient: folder (first below ROOT), stem (name up to the first underscore), or none."),
@@ -133,7 +139,7 @@ def folder(
 
     if patient_from not in ("folder", "stem", "none"):
         raise typer.BadParameter(f"expected folder, stem or none, got {patient_from}.", param_hint="--patient-from")
-    check_pairs_path(out)
+    check_pairs_path(out, overwrite=overwrite)
     shares = _parse_shares(split)
     with show_progress("reading reports", "read", "pictures") as advance:
         result = import_folder(
@@ -220,6 +226,7 @@ def validate(
         Path | None,
         typer.Option("--out", "-o", help="Write the rows that are kept to this .csv, .tsv, .jsonl or .parquet file."),
     ] = None,
+    overwrite: Overwrite = False,
     report: Annotated[Path | None, typer.Option(help="Write everything found to this .json file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON.")] = False,
 ) -> None:
@@ -234,11 +241,11 @@ def validate(
     from carzero.data.validation import validate_pairs
 
     if out is not None:
-        check_pairs_path(out)
         _check_other_file(out, table)
+        check_pairs_path(out, overwrite=overwrite)
     if report is not None:
-        check_file(report, (".json",))
         _check_other_file(report, table)
+        check_file(report, (".json",), overwrite=overwrite)
     named = parse_columns(columns or [])
     with show_progress("reading images", "read", "pictures") as advance:
         found = validate_pairs(table, columns=named, pictures=images, jobs=jobs or count_cores(), advance=advance)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console
+from carzero.cli.options import Overwrite
 from carzero.cli.predict import show_result
 
 DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltration")
@@ -15,6 +16,7 @@ DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltr
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the overlay images.")] = Path("demo_output"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Scores a bundled chest radiograph (RG1 of pydicom-data, MIT) and draws where the model looks.
 
@@ -27,7 +29,7 @@ def demo(
 
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
-    run = ScoringRun(list_images([example_film()]), settings, overlay=out)
+    run = ScoringRun(list_images([example_film()]), settings, overlay=out, overwrite=overwrite)
     result = run.execute()
     show_result(result, out=None, as_json=False)
     stderr_console().print("Research demonstration, not for clinical use.")

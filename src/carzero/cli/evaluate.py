@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import show_notes, show_rounds, split_names, stderr_console, stdout_console
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for metrics.csv, .md and .json, or one such file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every row, and the manifest, as JSON.")] = False,
 ) -> None:
     """Evaluates scores against truth: AUROC and its kin by finding and on average, with intervals by patient.
@@ -82,7 +84,7 @@ def evaluate(
     from carzero.evaluation.results import check_result_path
 
     if out is not None:
-        check_result_path(out)
+        check_result_path(out, overwrite=overwrite)
     run = EvaluationRun(
         scores=scores,
         truth=truth,

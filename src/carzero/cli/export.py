@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, print_some, quiet_libraries, stderr_console, stdout_console
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +44,7 @@ def export(
     calibration_size: Annotated[
         int, typer.Option(min=1, help="Films that the calibration takes at most; more take longer.")
     ] = 128,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUT.")] = False,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Exports weights to ONNX Runtime or OpenVINO, as a folder for `--weights` of predict, ground and benchmark.

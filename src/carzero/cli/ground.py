@@ -18,6 +18,7 @@ from carzero.cli.console import (
     stderr_console,
     stdout_console,
 )
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +54,8 @@ def ground(
         typer.Option("--out", "-o", help="Write maps, overlays, grounding.json and boxes.coco.json into this folder."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print findings, failures and manifest as JSON.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
+    overwrite: Overwrite = False,
     map_format: Annotated[
         str, typer.Option("--map-format", help="npz (float32), or png (16 bit, with a .json beside it).")
     ] = "npz",
@@ -90,6 +93,8 @@ def ground(
         force=force,
         batch_size=batch_size,
         device=device,
+        resume=resume,
+        overwrite=overwrite,
     )
     with show_progress("scoring", "scored", "images", len(items)) as advance:
         result = run.execute(advance)

@@ -25,6 +25,7 @@ from carzero.cli import (
     train,
 )
 from carzero.cli.console import EXIT_MISUSE, report_error
+from carzero.cli.streams import INTERRUPTED, guarded_streams
 from carzero.errors import CARZeroError
 
 app = typer.Typer(
@@ -87,20 +88,35 @@ def _root(
 
 def run() -> None:
     """Runs the command line; every expected error becomes one message on stderr and exit code 2."""
+    with guarded_streams() as streams:
+        code = _run()
+        if problem := streams.find_problem():
+            report_error(f"The result could not be printed ({problem}); what goes to files is written.")
+            code = code or EXIT_MISUSE
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         app()
     except CARZeroError as error:
         report_error(str(error))
-        sys.exit(EXIT_MISUSE)
+        return EXIT_MISUSE
+    except KeyboardInterrupt:
+        return _end_interrupted()
     except SystemExit as ended:
         # typer makes an exit of an interrupt, without a word.
         if ended.__context__ is not None and isinstance(ended.__context__.__cause__, KeyboardInterrupt):
-            report_error("Interrupted.")
-        raise
-    except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)
+            return _end_interrupted()
+        if isinstance(ended.code, str):
+            report_error(ended.code)
+        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    return 0
+
+
+def _end_interrupted() -> int:
+    report_error("Interrupted.")
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

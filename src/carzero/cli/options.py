@@ -63,7 +63,7 @@ def _split(change: str) -> tuple[str, str]:
 
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What is trained, and how; see recipes/.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights; must be new.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights.")]
 
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field of the recipe: --set optimiser.lr=1e-4.")
@@ -72,6 +72,8 @@ Changes = Annotated[
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="The table's own name of a column: --column text=report.")
 ]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run has left in the output.")]
 
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in OUT.")]
 
@@ -82,23 +84,28 @@ Cache = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")]
 
 
-def show_run(out: Path, run: Callable[[TrainingProgress], StepRecord], *, resume: bool) -> None:
+def show_run(out: Path, run: Callable[[TrainingProgress], StepRecord], *, resume: bool, overwrite: bool) -> None:
     """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
 
     Args:
         out: folder of the run.
         run: does it, and returns that record.
         resume: whether it goes on with the run in `out`.
+        overwrite: whether the run that is there is deleted first.
     """
     from carzero.training.loop import InterruptedRunError
-    from carzero.training.run_folder import latest_checkpoint, step_of
+    from carzero.training.run_folder import clear_run, latest_checkpoint, step_of
 
     quiet_libraries()
     with TrainingProgress() as progress:
+        if overwrite and progress.is_main:
+            clear_run(out)
         if resume and (latest := latest_checkpoint(out / "checkpoints")):
             progress.say(f"Goes on from step {step_of(latest)}.")
         elif resume and (out / "run.yaml").is_file():
             progress.say("Begins at step 1: no checkpoint of the run is there.")
+        elif resume:
+            progress.say(f"Begins at step 1: no run has begun in {out}.")
         try:
             kept = run(progress)
         except InterruptedRunError as stopped:

@@ -19,6 +19,7 @@ from carzero.cli.console import (
     stderr_console,
     stdout_console,
 )
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +81,7 @@ def predict(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
-    ] = False,
+    overwrite: Overwrite = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also score readable images that are not chest radiographs.")
     ] = False,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
+from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from carzero.prompts import LintFinding, PromptSet
@@ -25,7 +26,7 @@ def encode(
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the bank into this folder.")],
     variant: Annotated[str | None, typer.Option(help="Wording of a library set: paper, pairs or synonyms.")] = None,
     weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bank that lies there.")] = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
     ] = None,
@@ -37,12 +38,14 @@ def encode(
 
     Exit code 0: written; 2: wrong use.
     """
+    from carzero.inference.prompt_bank import check_bank_folder
     from carzero.prompts import resolve_prompts
     from carzero.weights.precision import check_dtype
 
     prompt_set = resolve_prompts(name, variant)
     if dtype is not None:
         check_dtype(dtype)
+    check_bank_folder(out, overwrite=overwrite)
     quiet_libraries()
     from carzero.inference.classifier import ZeroShotClassifier
 
@@ -132,7 +135,7 @@ def make(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write to this .yaml or .json file instead of stdout.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    overwrite: Overwrite = False,
     weights: Annotated[str | None, typer.Option("--weights", "-w", help="Check words with these weights, too.")] = None,
 ) -> None:
     """Makes a prompt file from the names of findings, and checks it; what the check finds goes to stderr.

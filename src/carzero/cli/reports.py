@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, show_progress, stderr_console, stdout_console
-from carzero.cli.options import parse_columns
+from carzero.cli.options import (
+    Overwrite,
+    parse_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,9 +194,7 @@ def align(
     ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for the rules; 0: one a processor where it pays.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew although an interrupted run of this --out could be resumed.")
-    ] = False,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts, tally and manifest as JSON.")] = False,
 ) -> None:
     """Turns reports into structured findings and sentences such as "There is a small left pleural effusion".

@@ -14,6 +14,7 @@ from carzero.cli.options import (
     Columns,
     Device,
     Out,
+    Overwrite,
     RecipeFile,
     Resume,
     parse_changes,
@@ -31,6 +32,7 @@ def train(
     changes: Changes = None,
     columns: Columns = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     cache: Cache = None,
     device: Device = None,
 ) -> None:
@@ -48,7 +50,7 @@ def train(
 
     checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns or [])
     run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)
 
 
 pretrain_app = typer.Typer(
@@ -65,6 +67,7 @@ def image(
     changes: Changes = None,
     columns: Columns = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     cache: Cache = None,
     device: Device = None,
 ) -> None:
@@ -79,7 +82,7 @@ def image(
     checked = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or []))
     named = parse_columns(columns or [])
     run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)
 
 
 @pretrain_app.command("text")
@@ -92,6 +95,7 @@ def text(
     changes: Changes = None,
     columns: Columns = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     device: Device = None,
 ) -> None:
     """Pretrains the text tower: some words of a sentence are hidden and guessed from the rest (masked language model).
@@ -105,4 +109,4 @@ def text(
     checked = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or []))
     named = parse_columns(columns or [])
     run = partial(pretrain_text, checked, table, out, columns=named, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume)
+    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)

@@ -65,6 +65,7 @@ def check_result_path(path: Path, *, overwrite: bool | None = None) -> None:
         OutputError: unknown suffix, a file where a folder is needed, the parent folder does not exist or cannot be
             written, or results that are there and must stay.
     """
+    check_parent(path)
     if path.suffix and not path.is_dir():
         if path.suffix.lower() not in RESULT_SUFFIXES:
             raise OutputError(
@@ -76,7 +77,6 @@ def check_result_path(path: Path, *, overwrite: bool | None = None) -> None:
             )
         check_file(path, RESULT_SUFFIXES)
     else:
-        check_parent(path)
         check_folder(path)
     if overwrite is not None:
         refuse_existing(_list_files(path), overwrite=overwrite)

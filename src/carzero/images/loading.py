@@ -47,7 +47,7 @@ def load_item(
 
 
 _SHOWN_REMARKS, _LONGEST_REMARK = 3, 160
-_ABOUT_WORDS = ("valuerep", "charset")  # pydicom's on the spelling of texts; those that are used are checked here
+_ABOUT_WORDS = ("pydicom", "valuerep", "charset")  # on the spelling of texts, which they quote: a name, perhaps
 
 
 def _with_remarks(loaded: LoadedImage, remarks: Sequence[Remark]) -> LoadedImage:
