@@ -10,10 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import TextIO
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -34,7 +31,7 @@ class _Patient(io.RawIOBase):
         self._gone = False
         self.problem = ""
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
         view = memoryview(data).cast("B")
         if not self._gone and len(view):
             try:
