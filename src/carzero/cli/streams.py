@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -31,7 +31,7 @@ class _Patient(io.RawIOBase):
         self._gone = False
         self.problem = ""
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         if not self._gone and len(view):
             try:
