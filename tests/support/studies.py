@@ -85,9 +85,14 @@ def save(image: Dataset, path: Path) -> Path:
 
 
 def find_program(name: str, package: str) -> str:
-    """A program that a test needs; the test is skipped where its package is absent."""
+    """A program that a test needs; the test is skipped where its package is absent.
+
+    dcmtk's are looked for where Debian puts them: pynetdicom has programs of the same names.
+    """
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
+    found = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    if package != "dcmtk" and beside.is_file():
+        found = str(beside)
     if found is None:
         pytest.skip(f"needs {name} of the package {package}")
     return found

@@ -18,6 +18,7 @@ from carzero.cli.console import (
     stderr_console,
 )
 from carzero.cli.ground import read_prompts
+from carzero.errors import printable
 
 if TYPE_CHECKING:
     from carzero.clinical.run import ResultFiles
@@ -117,6 +118,193 @@ def results(
     _show(made, out, as_json)
     if made.failures:
         raise typer.Exit(EXIT_FAILURES)
+
+
+Spool = Annotated[Path, typer.Argument(metavar="SPOOL", help="The folder that the node was given as --spool.")]
+
+
+@app.command("node")
+def node(
+    spool: Annotated[
+        Path, typer.Option("--spool", help="Folder for images and results on their way; made if missing.")
+    ],
+    labels: Labels = None,
+    prompts: Prompts = None,
+    ae: Annotated[str, typer.Option("--ae", help="The node's own AE title; peers must call it so.")] = "CARZERO",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Listen for C-STORE here, such as 11112; by default not at all."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104
+    forward: Annotated[
+        str | None, typer.Option("--forward", metavar="AE@HOST:PORT", help="Send results to this PACS by C-STORE.")
+    ] = None,
+    dicomweb: Annotated[
+        str | None,
+        typer.Option(
+            "--dicomweb",
+            metavar="URL",
+            help="Root of a DICOMweb service: asked for images (QIDO-RS, WADO-RS) unless --port, --watch or --orthanc "
+            "is given; takes results (STOW-RS) unless --forward is.",
+        ),
+    ] = None,
+    orthanc: Annotated[
+        str | None,
+        typer.Option(
+            "--orthanc", metavar="URL", help="Root of Orthanc's REST service: images from its list of changes."
+        ),
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option("--watch", metavar="DIR", help="Take images from this folder; they stay there.")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", help="Which images are scored, a YAML or JSON file (docs/clinical.md).")
+    ] = None,
+    caller: Annotated[
+        list[str] | None,
+        typer.Option("--caller", help="An AE title that may call; repeat for several. By default everybody."),
+    ] = None,
+    weights: Weights = "demo",
+    kinds: Kinds = "sr,sc",
+    calibration: Calibration = None,
+    box_share: BoxShare = 0.5,
+    max_associations: Annotated[int, typer.Option(min=1, help="Connections at the same time.")] = 10,
+    max_image_mb: Annotated[int, typer.Option(min=1, max=256, help="Largest image taken.")] = 256,
+    min_free_mb: Annotated[
+        int, typer.Option(min=0, help="Answer 0xA700 when less than this is free on the disk.")
+    ] = 512,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate (PEM): speak TLS at --port.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="Certificates that peers must show one of (PEM).")
+    ] = None,
+    keep_hours: Annotated[float, typer.Option(min=0, help="Keep images so long once their results are sent.")] = 24.0,
+    give_up_hours: Annotated[
+        float, typer.Option(min=0, help="Results that could not be sent so long are dead.")
+    ] = 72.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks at --watch and web sources.")] = 5.0,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Numbers for Prometheus at http://127.0.0.1:PORT/metrics.")
+    ] = None,
+    force: Force = False,
+    template: Template = "There is {label}",
+    pool: Pool = "mean",
+    batch_size: BatchSize = 16,
+    device: Device = None,
+) -> None:
+    """Runs a node beside the PACS: takes images, scores them, sends results back, and loses none on the way.
+
+    It takes CR and DX images alone, so that results routed back to it end here. Its log is a line of JSON an event on
+    stderr, without patients' data. SIGTERM and Ctrl-C end it after the image in hand; started again it goes on.
+
+    Exit code 0: stopped; 2: wrong use.
+    """
+    from carzero.clinical.node.events import Events
+    from carzero.clinical.node.receiver import ReceiverSettings
+    from carzero.clinical.node.rules import Rules, load_rules
+    from carzero.clinical.node.run import Node, NodeSettings
+    from carzero.clinical.node.sender import Destination, Peer, WebStore
+    from carzero.clinical.node.sources import choose_sources
+    from carzero.clinical.node.spool import Spool as OpenSpool
+    from carzero.clinical.run import ResultMaker
+    from carzero.evaluation.calibration_file import load_calibration
+
+    destination: Destination
+    if forward is not None:
+        destination = Peer.parse(forward, ae)
+    elif dicomweb is not None:
+        destination = WebStore(dicomweb)
+    else:
+        raise typer.BadParameter("is needed, or --dicomweb: where results go.", param_hint="--forward")
+    receiver = None
+    if port is not None:
+        receiver = ReceiverSettings(
+            ae,
+            port,
+            host,
+            tuple(caller or ()),
+            max_associations,
+            max_image_mb * 2**20,
+            min_free_mb * 2**20,
+            certificate=tls_cert,
+            key=tls_key,
+            authorities=tls_ca,
+        )
+        receiver.build_tls()
+    asked = Rules() if rules is None else load_rules(rules)
+    maker = ResultMaker(
+        build_scoring(labels, prompts, template, weights, pool, force, batch_size, device),
+        kinds=tuple(split_names([kinds]) or ()),
+        box_share=box_share,
+        calibration=None if calibration is None else load_calibration(calibration),
+    )
+    opened = OpenSpool(spool)
+    query = dicomweb if receiver is None and watch is None and orthanc is None else None
+    sources = choose_sources(opened, max_image_mb * 2**20, watch=watch, orthanc=orthanc, dicomweb=query)
+    if receiver is None and not sources:
+        raise typer.BadParameter("or --watch, --orthanc, --dicomweb: where images come from.", param_hint="--port")
+    quiet_libraries()
+    settings = NodeSettings(every, keep_hours, give_up_hours=give_up_hours, metrics_port=metrics_port)
+    Node(opened, maker, receiver, destination, sources, asked, settings, Events()).run()
+
+
+@app.command("status")
+def status(
+    spool: Spool,
+    as_json: Annotated[bool, typer.Option("--json", help="Print numbers and rows as JSON.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Rows shown of dead images and of those that rest.")] = 50,
+) -> None:
+    """Shows where the node's images stand; works beside a running node.
+
+    Exit code 0: no image is dead; 1: some are; 2: wrong use.
+    """
+    from dataclasses import asdict
+
+    from carzero.clinical.node.spool import open_spool
+
+    opened = open_spool(spool)
+    counts = opened.counts()
+    dead = opened.rows(["dead"], limit)
+    resting = [row for row in opened.rows(["waiting", "sending"]) if row.reason][:limit]
+    if as_json:
+        found = {"images": counts, "dead": [asdict(row) for row in dead], "resting": [asdict(row) for row in resting]}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        sys.stdout.write("".join(f"{state:8} {count}\n" for state, count in counts.items()))
+        for row in (*dead, *resting):
+            sys.stdout.write(f"{row.state}: {row.uid}: {printable(row.reason)}\n")
+    if counts["dead"]:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+@app.command("retry")
+def retry(
+    spool: Spool,
+    uids: Annotated[
+        list[str] | None, typer.Argument(metavar="[UID...]", help="SOP Instance UIDs; by default all that are dead.")
+    ] = None,
+) -> None:
+    """Has dead images tried again; a running node takes them up by itself."""
+    from carzero.clinical.node.spool import open_spool
+
+    taken = open_spool(spool).retry(uids)
+    stderr_console().print(f"Tried again: {len(taken)} images.", markup=False)
+    if missing := sorted(set(uids or ()) - set(taken)):
+        stderr_console().print(f"Not dead, or not there: {', '.join(missing)}.", markup=False)
+        raise typer.Exit(EXIT_FAILURES)
+
+
+@app.command("purge")
+def purge(
+    spool: Spool,
+    dead: Annotated[bool, typer.Option("--dead", help="Delete dead images too, their results with them.")] = False,
+    hours: Annotated[float, typer.Option(min=0, help="Only what has been in its state for so long.")] = 0.0,
+) -> None:
+    """Deletes images that are done, for good: files, results and rows."""
+    from carzero.clinical.node.spool import open_spool
+
+    count = open_spool(spool).purge(["done", "dead"] if dead else ["done"], hours * 3600)
+    stderr_console().print(f"Deleted {count} images.", markup=False)
 
 
 def quiet_headers() -> None:

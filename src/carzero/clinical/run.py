@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ class ResultMaker:
 
     def make(
         self, items: Iterable[ImageItem]
-    ) -> Iterator[tuple[ImageItem, list[tuple[str, list[Dataset]]]] | FailedImage]:
+    ) -> Generator[tuple[ImageItem, list[tuple[str, list[Dataset]]]] | FailedImage, None, None]:
         """Yields the results of each image by kind, or why it has none, in the order in which they are finished."""
         classifier, bank = self.load()
         stream = classifier.stream(

@@ -1,0 +1,226 @@
+"""The node's ear: a C-STORE receiver for CR and DX images that answers success only for what is on the disk.
+
+Its peers are not trusted: who may call, how many at once, how long they may be silent and how much they may send are
+bounded. It takes no other object, so that results that are routed back to it end here.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carzero.clinical.node.events import Events
+from carzero.clinical.node.spool import Spool
+from carzero.core.optional import require_extra
+from carzero.errors import ConfigurationError, describe
+
+if TYPE_CHECKING:
+    from pynetdicom.events import Event, EventHandlerType
+    from pynetdicom.transport import ThreadedAssociationServer
+
+# PS3.4 table B.5-1. Images "for processing" are not looked at by people, and not scored.
+CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"
+IMAGE_CLASSES = (CR, DX)
+UID = re.compile(r"[0-9]+(\.[0-9]+)+")
+_LARGEST_PDU = 2**20  # bytes; what is told to peers is smaller, some take it for what comes after its header
+_MAX_PDU = 2**17
+# Statuses of C-STORE, PS3.4 section B.2.3.
+SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD, CLASS_MISMATCH = 0x0000, 0xA700, 0xC000, 0xA900
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    """How images are received.
+
+    Attributes:
+        ae: own AE title; peers must call it so.
+        port: to listen at; 0 takes a free one.
+        host: address to listen at.
+        callers: AE titles that may call; empty lets everybody.
+        most_associations: connections at the same time.
+        largest_image: bytes of one image.
+        least_free: bytes that must stay free on the disk.
+        silence_s: seconds that a peer may be silent in the middle of its work.
+        certificate: own certificate (PEM) for TLS; None speaks without.
+        key: its key.
+        authorities: certificates that peers' certificates must be signed by; None asks peers for none.
+    """
+
+    ae: str = "CARZERO"
+    port: int = 11112
+    host: str = "0.0.0.0"  # noqa: S104 (a PACS is another machine; see docs/clinical.md)
+    callers: tuple[str, ...] = ()
+    most_associations: int = 10
+    largest_image: int = 2**28
+    least_free: int = 2**29
+    silence_s: float = 60.0
+    certificate: Path | None = None
+    key: Path | None = None
+    authorities: Path | None = None
+
+    def __post_init__(self) -> None:
+        for title in (self.ae, *self.callers):
+            check_title(title)
+
+    def build_tls(self) -> ssl.SSLContext | None:
+        """The TLS of the port, or None.
+
+        Raises:
+            ConfigurationError: the files cannot be read, or do not belong together.
+        """
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.authorities is not None:
+                context.load_verify_locations(self.authorities)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                describe("The files for TLS cannot be used", got=str(error), expected="PEM: a certificate and its key")
+            ) from error
+        return context
+
+
+def check_title(title: str) -> None:
+    """Refuses what is not an AE title (PS3.5 section 6.2).
+
+    Raises:
+        ConfigurationError: empty, longer than 16 characters, or with others than plain ones.
+    """
+    if not title.strip() or len(title) > 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ConfigurationError(describe("This is not an AE title", got=title, expected="1 to 16 plain characters"))
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A running receiver.
+
+    Attributes:
+        settings: how it receives.
+        spool: takes the images over.
+        events: is told of them.
+        port: where it listens, once it is started.
+    """
+
+    settings: ReceiverSettings
+    spool: Spool
+    events: Events
+    port: int = field(init=False, default=0)
+    _server: ThreadedAssociationServer | None = field(init=False, default=None)
+
+    def start(self) -> None:
+        """Begins to listen.
+
+        Raises:
+            ConfigurationError: the port cannot be had, or the files for TLS are no good.
+        """
+        with require_extra("The node needs pynetdicom", "clinical"):
+            from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+            from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+        asked = self.settings
+        ae = AE(ae_title=asked.ae)
+        ae.maximum_associations = asked.most_associations
+        ae.maximum_pdu_size = _MAX_PDU
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = asked.silence_s
+        ae.require_called_aet = True
+        ae.require_calling_aet = list(asked.callers)
+        ae.add_supported_context(Verification)
+        for image_class in IMAGE_CLASSES:
+            ae.add_supported_context(image_class, ALL_TRANSFER_SYNTAXES)
+        handlers: list[EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._on_open),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_REJECTED, self._on_rejected),
+        ]
+        try:
+            server = ae.start_server(
+                (asked.host, asked.port), block=False, ssl_context=asked.build_tls(), evt_handlers=handlers
+            )
+        except OSError as error:
+            where = f"{asked.host}:{asked.port}: {error.strerror}"
+            raise ConfigurationError(
+                describe("The node cannot listen", got=where, then="stop what has this port, or name another --port")
+            ) from error
+        self._server = server
+        if server is not None:
+            self.port = int(server.server_address[1])
+
+    def stop(self) -> None:
+        """Lets nobody in any more, and ends the connections there are; what was answered with success is kept."""
+        if self._server is not None:
+            self._server.ae.shutdown()
+            self._server = None
+
+    def _on_open(self, event: Event) -> None:
+        """Bounds what a connection may send before an image of it is complete."""
+        socket = event.assoc.dul.socket
+        if socket is not None:
+            _Meter(socket.recv, self.settings.largest_image + _LARGEST_PDU).attach(event.assoc, socket)
+
+    def _on_rejected(self, event: Event) -> None:
+        self.events.tell("rejected", caller=_plain(event.assoc.requestor.ae_title))
+
+    def _on_store(self, event: Event) -> int:
+        meter = getattr(event.assoc, _METER, None)
+        if isinstance(meter, _Meter):
+            meter.count = 0
+        uid = str(getattr(event.request, "AffectedSOPInstanceUID", "") or "")
+        origin = _plain(event.assoc.requestor.ae_title)
+        if str(getattr(event.request, "AffectedSOPClassUID", "")) not in IMAGE_CLASSES:
+            return CLASS_MISMATCH
+        if not UID.fullmatch(uid) or len(uid) > 64:
+            self.events.tell("refused", why="identifier", origin=origin)
+            return NOT_UNDERSTOOD
+        try:
+            data = event.encoded_dataset()
+            if len(data) > self.settings.largest_image:
+                self.events.tell("refused", why="size", origin=origin, image=uid, bytes=len(data))
+                return OUT_OF_RESOURCES
+            if shutil.disk_usage(self.spool.folder).free < self.settings.least_free + len(data):
+                self.events.tell("refused", why="disk full", origin=origin, image=uid)
+                return OUT_OF_RESOURCES
+            is_new = self.spool.take_over(uid, data, origin)
+        except Exception as error:  # whatever it is: no success without the image on the disk
+            full = isinstance(error, OSError) and error.errno in _FULL
+            self.events.tell("refused", why="disk full" if full else type(error).__name__, origin=origin, image=uid)
+            return OUT_OF_RESOURCES
+        self.events.tell("received" if is_new else "repeated", image=uid, origin=origin, bytes=len(data))
+        return SUCCESS
+
+
+_METER = "_carzero_meter"
+
+
+class _Meter:
+    """Counts what a connection sends, and closes it where that is more than one image can be."""
+
+    def __init__(self, receive: object, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self.count = 0
+
+    def attach(self, association: object, socket: object) -> None:
+        """Reads the connection through this meter from now on."""
+        setattr(association, _METER, self)
+        setattr(socket, "recv", self)  # noqa: B010 (a method of an instance)
+
+    def __call__(self, nr_bytes: int) -> bytearray:
+        """Receives as `AssociationSocket.recv`; raises OSError, which ends the connection, beyond the limits."""
+        self.count += nr_bytes
+        if nr_bytes > _LARGEST_PDU or self.count > self._limit or not callable(self._receive):
+            raise OSError(errno.EMSGSIZE, "more than the node takes")
+        received = self._receive(nr_bytes)
+        return received if isinstance(received, bytearray) else bytearray()
+
+
+def _plain(title: object) -> str:
+    """A peer's AE title as a log can hold it."""
+    return re.sub(r"[^ -~]", "?", str(title or ""))[:16].strip()

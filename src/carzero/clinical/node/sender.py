@@ -1,0 +1,132 @@
+"""The way back: results to the PACS by C-STORE or STOW-RS, all of an image or none counted as sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydicom import dcmread
+
+from carzero.clinical.node.receiver import check_title
+from carzero.core.optional import require_extra
+from carzero.errors import CARZeroError, ConfigurationError, describe
+
+if TYPE_CHECKING:
+    from dicomweb_client import DICOMwebClient
+
+_WARNINGS = {0xB000, 0xB006, 0xB007}  # stored all the same, PS3.4 section B.2.3
+
+
+class SendError(CARZeroError):
+    """The results were not taken; they stay where they are.
+
+    Args:
+        message: why.
+        refused: whether the PACS answered and refused them, so that asking again soon will hardly help.
+    """
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class Destination(Protocol):
+    """Takes results."""
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Sends the results of one image.
+
+        Raises:
+            SendError: one of them was not taken.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A PACS by DIMSE: C-STORE to `title@host:port`.
+
+    Attributes:
+        title: its AE title.
+        host: its name or address.
+        port: its port.
+        own_title: the AE title that the node calls itself.
+        patience_s: seconds to wait for its answers.
+    """
+
+    title: str
+    host: str
+    port: int
+    own_title: str = "CARZERO"
+    patience_s: float = 60.0
+
+    @classmethod
+    def parse(cls, text: str, own_title: str) -> Peer:
+        """Reads "AE@host:port".
+
+        Raises:
+            ConfigurationError: another form.
+        """
+        title, at, address = text.partition("@")
+        host, colon, port = address.rpartition(":")
+        if not at or not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigurationError(describe("The PACS cannot be read", got=text, expected="AE@host:port"))
+        check_title(title)
+        return cls(title, host.strip("[]"), int(port), own_title)
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Sends the results of one image in one association; see `Destination`."""
+        with require_extra("The node needs pynetdicom", "clinical"):
+            from pynetdicom import AE
+        objects = [dcmread(path) for path in files]
+        ae = AE(ae_title=self.own_title)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.patience_s
+        ae.connection_timeout = self.patience_s
+        for pair in sorted({(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID)) for each in objects}):
+            ae.add_requested_context(*pair)
+        association = ae.associate(self.host, self.port, ae_title=self.title)
+        if not association.is_established:
+            raise SendError(f"{self.title} is not to be reached, or does not let the node in.", refused=False)
+        try:
+            for each in objects:
+                try:
+                    status = association.send_c_store(each).get("Status")
+                except ValueError as error:  # no such context was accepted
+                    what = f"{self.title} does not take objects of the class {each.SOPClassUID.name}."
+                    raise SendError(what, refused=True) from error
+                if status is None:
+                    raise SendError(f"{self.title} broke off.", refused=False)
+                if status and status not in _WARNINGS:
+                    raise SendError(f"{self.title} answered 0x{status:04X}.", refused=True)
+        finally:
+            association.release()
+
+
+@dataclass(slots=True)
+class WebStore:
+    """A PACS by DICOMweb: STOW-RS.
+
+    Attributes:
+        url: root of its DICOMweb service.
+    """
+
+    url: str
+    _client: DICOMwebClient | None = field(init=False, default=None)
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Stores the results of one image; see `Destination`."""
+        from carzero.clinical.node.web import build_client
+
+        if self._client is None:
+            self._client = build_client(self.url)
+        try:
+            answer = self._client.store_instances([dcmread(path) for path in files])
+        except OSError as error:  # requests' errors, HTTP's among them
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            refused = isinstance(status, int) and 400 <= status < 500
+            raise SendError(f"The store answered {status or type(error).__name__}.", refused=refused) from error
+        failed = answer.get("FailedSOPSequence") or []
+        if failed:
+            reasons = {f"0x{int(item.get('FailureReason') or 0):04X}" for item in failed}
+            raise SendError(f"The store refused {len(failed)} objects: {', '.join(sorted(reasons))}.", refused=True)

@@ -1,0 +1,166 @@
+"""Images from a PACS's web services: QIDO-RS asked again and again, or Orthanc's list of changes."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from carzero.clinical.node.receiver import IMAGE_CLASSES
+from carzero.clinical.node.spool import Spool
+from carzero.core.optional import require_extra
+
+if TYPE_CHECKING:
+    from dicomweb_client import DICOMwebClient
+    from requests import Response, Session
+
+_PATIENCE_S = 60.0
+_PAGE = 200
+_BLOCK = 2**20
+
+
+def build_session(largest: int = 2**29) -> Session:
+    """A session of HTTP that bounds time and size of every answer.
+
+    Args:
+        largest: bytes of an answer.
+    """
+    with require_extra("The node's web sources need dicomweb-client", "clinical"):
+        import dicomweb_client  # noqa: F401
+        import requests
+
+    class Bounded(requests.Session):
+        def request(self, *given: object, **options: object) -> Response:
+            options = {"timeout": _PATIENCE_S, **options, "stream": True, "allow_redirects": False}
+            answer = super().request(*given, **options)  # type: ignore[arg-type]
+            body = bytearray()
+            for block in answer.iter_content(_BLOCK):
+                body += block
+                if len(body) > largest:
+                    answer.close()
+                    raise requests.exceptions.ContentDecodingError(f"an answer of more than {largest} bytes")
+            answer._content = bytes(body)
+            return answer
+
+    return Bounded()
+
+
+def build_client(url: str, largest: int = 2**29) -> DICOMwebClient:
+    """A client of a DICOMweb service.
+
+    Args:
+        url: its root; a user's name and password may stand in it.
+        largest: bytes of an answer.
+    """
+    session = build_session(largest)
+    from dicomweb_client import DICOMwebClient
+
+    return DICOMwebClient(url, session=session)
+
+
+@dataclass(slots=True)
+class WebQuery:
+    """Asks a DICOMweb service for CR and DX images of the last days, and fetches those that are new.
+
+    Attributes:
+        url: root of the service.
+        spool: knows which images were seen.
+        largest: bytes of an image.
+        days: how far back it asks, by study date.
+    """
+
+    url: str
+    spool: Spool
+    largest: int
+    days: int = 2
+    name: str = "web"
+    _client: DICOMwebClient | None = field(init=False, default=None)
+
+    def fetch(self) -> Iterator[tuple[str, bytes]]:
+        """Yields identifiers and files of new images."""
+        client = self._client = self._client or build_client(self.url, self.largest + _BLOCK)
+        today = datetime.date.today()
+        span = f"{today - datetime.timedelta(days=self.days):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
+        for modality in ("CR", "DX"):
+            for study in _pages(client, {"ModalitiesInStudy": modality, "StudyDate": span}):
+                for series in client.search_for_series(study, search_filters={"Modality": modality}):
+                    for instance in client.search_for_instances(study, _value(series, "0020000E")):
+                        uid = _value(instance, "00080018")
+                        if _value(instance, "00080016") in IMAGE_CLASSES and self.spool.find(uid) is None:
+                            image = client.retrieve_instance(study, _value(series, "0020000E"), uid)
+                            buffer = io.BytesIO()
+                            image.save_as(buffer, enforce_file_format=True)
+                            yield uid, buffer.getvalue()
+
+
+def _pages(client: DICOMwebClient, filters: dict[str, str]) -> Iterator[str]:
+    offset = 0
+    while found := client.search_for_studies(limit=_PAGE, offset=offset, search_filters=filters):
+        yield from (_value(study, "0020000D") for study in found)
+        if len(found) < _PAGE:
+            return
+        offset += len(found)
+
+
+def _value(answer: object, tag: str) -> str:
+    """The first value of an attribute in DICOM JSON (PS3.18 annex F), as text."""
+    element = answer.get(tag) if isinstance(answer, dict) else None
+    values = element.get("Value") if isinstance(element, dict) else None
+    return str(values[0]) if isinstance(values, list) and values else ""
+
+
+@dataclass(slots=True)
+class OrthancChanges:
+    """Follows Orthanc's list of changes, so that no image is missed and none is asked for twice.
+
+    Attributes:
+        url: root of its REST service.
+        spool: keeps how far the list was read.
+        largest: bytes of an image.
+    """
+
+    url: str
+    spool: Spool
+    largest: int
+    name: str = "web"
+    _session: Session | None = field(init=False, default=None)
+
+    def fetch(self) -> Iterator[tuple[str, bytes]]:
+        """Yields identifiers and files of new images."""
+        mark = f"changes {self.url}"
+        finished = False
+        while not finished:
+            since = self.spool.mark(mark) or "0"
+            page = self._ask(f"changes?since={since}&limit={_PAGE}")
+            changes = page.get("Changes") if isinstance(page, dict) else None
+            for change in changes if isinstance(changes, list) else []:
+                if isinstance(change, dict) and change.get("ChangeType") == "NewInstance":
+                    yield from self._fetch_one(str(change.get("ID")))
+            last = page.get("Last") if isinstance(page, dict) else None
+            if isinstance(last, int) and str(last) != since:
+                self.spool.set_mark(mark, str(last))  # only now: what was yielded is taken over
+            finished = not isinstance(page, dict) or page.get("Done") is not False
+
+    def _fetch_one(self, identifier: str) -> Iterator[tuple[str, bytes]]:
+        if not all(part.isalnum() for part in identifier.split("-")):
+            return
+        tags = self._ask(f"instances/{identifier}/simplified-tags")
+        tags = tags if isinstance(tags, dict) else {}
+        uid = str(tags.get("SOPInstanceUID") or "")
+        if str(tags.get("SOPClassUID")) in IMAGE_CLASSES and self.spool.find(uid) is None:
+            yield uid, self._get(f"instances/{identifier}/file")
+
+    def _ask(self, path: str) -> object:
+        data = self._get(path)
+        return json.loads(data) if data else None
+
+    def _get(self, path: str) -> bytes:
+        self._session = self._session or build_session(self.largest + _BLOCK)
+        answer = self._session.request("GET", f"{self.url.rstrip('/')}/{path}")
+        if answer.status_code == 404:  # deleted meanwhile
+            return b""
+        answer.raise_for_status()
+        return bytes(answer.content)

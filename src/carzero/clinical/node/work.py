@@ -1,0 +1,246 @@
+"""The node's hands: images are scored in rounds, their results are sent, and sources are read, each in its own loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from carzero.clinical.node.events import Events
+from carzero.clinical.node.rules import Rules
+from carzero.clinical.node.sender import Destination, SendError
+from carzero.clinical.node.spool import Row, Spool, filling, remove_results
+from carzero.clinical.run import ResultMaker, save_result
+from carzero.errors import ImageError
+from carzero.images.reading import load_header
+from carzero.records import FailedImage, ImageItem
+
+_IDLE_S = 0.2
+_MOST_TRIES = 5  # of what is hardly better the next time
+_ROUND = 4  # batches: readers are ahead of the model within a round
+
+
+@dataclass(slots=True)
+class Scorer:
+    """Scores what waits, and leaves its results to be sent.
+
+    Attributes:
+        spool: what waits.
+        maker: makes results.
+        rules: decide what is scored.
+        events: are told.
+        stop: ends the loop after the image in hand.
+    """
+
+    spool: Spool
+    maker: ResultMaker
+    rules: Rules
+    events: Events
+    stop: threading.Event
+
+    def work(self) -> None:
+        """Scores until it is stopped."""
+        while not self.stop.is_set():
+            rows = self.spool.begin(_ROUND * self.maker.scoring.batch_size)
+            if not rows:
+                self.stop.wait(_IDLE_S)
+                continue
+            self.events.count_batch(len(rows))
+            self._score({row.uid: row for row in rows})
+
+    def _score(self, rows: dict[str, Row]) -> None:
+        """Scores one round; an image that is not reached waits again."""
+        try:
+            self._apply_rules(rows)
+            items = [ImageItem(uid, str(self.spool.path(uid)), str(self.spool.path(uid))) for uid in rows]
+            with closing(self.maker.make(items)) as results:
+                for result in results:
+                    if isinstance(result, FailedImage):
+                        self._bury(rows.pop(result.item.image_id), result.error)
+                    else:
+                        item, made = result
+                        self._keep(rows.pop(item.image_id), made)
+                    if self.stop.is_set():
+                        break
+        except Exception as error:  # whatever it is: the other images go on
+            self.events.tell("fault", kind=type(error).__name__, images=len(rows))
+            for row in rows.values():
+                self._rest(row, error)
+            rows.clear()
+        for uid in rows:
+            self.spool.move(uid, "waiting")
+
+    def _apply_rules(self, rows: dict[str, Row]) -> None:
+        if not self.rules.rules:
+            return
+        for row in [*rows.values()]:
+            try:
+                header = load_header(self.spool.path(row.uid))
+            except ImageError as error:
+                self._bury(rows.pop(row.uid), error)
+                continue
+            if self.rules.decide(header, row.origin) == "ignore":
+                self.spool.move(rows.pop(row.uid).uid, "done", "A rule says not to score it.")
+                self.events.tell("ignored", image=row.uid)
+
+    def _keep(self, row: Row, made: list[tuple[str, list[Dataset]]]) -> None:
+        try:
+            with filling(self.spool.results / row.uid) as folder:
+                for kind, objects in made:
+                    for number, each in enumerate(objects, start=1):
+                        save_result(each, folder / f"{kind}-{number:03d}.dcm")
+        except OSError as error:
+            self._rest(row, error)
+            return
+        self.spool.move(row.uid, "sending")
+        self.events.tell("scored", image=row.uid, seconds=round(time.time() - row.received, 3))
+
+    def _bury(self, row: Row, error: Exception) -> None:
+        """An image that cannot be scored will not be the better for a second look."""
+        self.spool.move(row.uid, "dead", str(error))
+        self.events.tell("dead", image=row.uid, kind=type(error).__name__)
+
+    def _rest(self, row: Row, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if row.tries + 1 >= _MOST_TRIES:
+            self.spool.move(row.uid, "dead", reason)
+            self.events.tell("dead", image=row.uid, kind=type(error).__name__)
+        else:
+            wait = self.spool.put_off(row, "waiting", reason)
+            self.events.tell("put off", image=row.uid, kind=type(error).__name__, seconds=wait)
+
+
+@dataclass(slots=True)
+class Courier:
+    """Sends what is scored; rests while the PACS is away.
+
+    Attributes:
+        spool: holds the results.
+        destination: takes them.
+        events: are told.
+        stop: ends the loop after the image in hand.
+        give_up_s: seconds after which results that could not be sent are dead.
+    """
+
+    spool: Spool
+    destination: Destination
+    events: Events
+    stop: threading.Event
+    give_up_s: float
+
+    def work(self) -> None:
+        """Sends until it is stopped."""
+        while not self.stop.is_set():
+            rows = self.spool.due_to_send(16)
+            pause = 0.0 if rows else _IDLE_S
+            for row in rows:
+                if self.stop.is_set():
+                    return
+                if pause := self._send(row):
+                    break
+            self.stop.wait(pause)
+
+    def _send(self, row: Row) -> float:
+        """Sends the results of one image; returns the seconds to rest before the next."""
+        files = sorted((self.spool.results / row.uid).glob("*.dcm"))
+        if not files:
+            self.spool.move(row.uid, "waiting")
+            return 0.0
+        try:
+            self.destination.send(files)
+        except Exception as error:  # whatever it is: the results stay
+            refused = isinstance(error, SendError) and error.refused
+            reason = str(error) if isinstance(error, SendError) else f"{type(error).__name__}: {error}"
+            if (refused and row.tries + 1 >= _MOST_TRIES) or time.time() - row.changed > self.give_up_s:
+                self.spool.move(row.uid, "dead", reason)
+                self.events.tell("dead", image=row.uid, kind=type(error).__name__)
+                return 0.0
+            wait = self.spool.put_off(row, "sending", reason)
+            self.events.tell("put off", image=row.uid, kind=type(error).__name__, seconds=wait)
+            return 0.0 if refused else min(wait, 5.0)
+        self.spool.move(row.uid, "done")
+        remove_results(self.spool, row.uid)
+        self.events.tell("sent", image=row.uid, objects=len(files))
+        return 0.0
+
+
+class Source(Protocol):
+    """Somewhere that images are fetched from.
+
+    Attributes:
+        name: for the log and the rules.
+    """
+
+    name: str
+
+    def fetch(self) -> Iterator[tuple[str, bytes]]:
+        """Yields identifiers and files of images that are new since the last time."""
+
+
+@dataclass(slots=True)
+class Collector:
+    """Fetches images from a source again and again.
+
+    Attributes:
+        source: where from.
+        spool: takes them over.
+        events: are told.
+        stop: ends the loop.
+        every_s: seconds between looks.
+    """
+
+    source: Source
+    spool: Spool
+    events: Events
+    stop: threading.Event
+    every_s: float
+
+    def work(self) -> None:
+        """Fetches until it is stopped."""
+        failures = 0
+        while not self.stop.is_set():
+            try:
+                for uid, data in self.source.fetch():
+                    if data and self.spool.take_over(uid, data, self.source.name):
+                        self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
+                    if self.stop.is_set():
+                        return
+                failures = 0
+            except Exception as error:  # a server that is away, a disk that is full: asked again
+                failures += 1
+                self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
+            self.stop.wait(min(60.0, self.every_s * 2 ** min(failures, 6)))
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Deletes what has been done for long enough.
+
+    Attributes:
+        spool: holds it.
+        events: are told.
+        stop: ends the loop.
+        images_s: seconds that images are kept once they are done.
+        rows_s: seconds that is remembered what was done.
+    """
+
+    spool: Spool
+    events: Events
+    stop: threading.Event
+    images_s: float
+    rows_s: float
+
+    def work(self) -> None:
+        """Looks every minute until it is stopped, and at once."""
+        while True:
+            images = self.spool.drop_files(self.images_s)
+            rows = self.spool.purge(["done"], max(self.images_s, self.rows_s))
+            if images or rows:
+                self.events.tell("deleted", images=images, rows=rows)
+            if self.stop.wait(60.0):
+                return

@@ -1,0 +1,332 @@
+"""Parts of the node by themselves: what a peer may not do, what a queue must not lose, what a PACS may answer."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import shutil
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset
+from pydicom.uid import ComprehensiveSRStorage
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
+
+from carzero.clinical.node.events import Events
+from carzero.clinical.node.folder import WatchedFolder
+from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
+from carzero.clinical.node.rules import Rules, load_rules
+from carzero.clinical.node.sender import Peer, SendError
+from carzero.clinical.node.sources import choose_sources
+from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
+from carzero.clinical.node.work import Collector, Courier
+from carzero.errors import ConfigurationError, RunError
+from tests.support.commands import in_process, run_program, wait_until
+from tests.support.studies import chest, save
+
+SETTINGS = ReceiverSettings(host="127.0.0.1", port=0, least_free=0, silence_s=600)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    opened = Spool(tmp_path / "spool")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def receiving(spool: Spool, settings: ReceiverSettings = SETTINGS) -> Iterator[tuple[Receiver, io.StringIO]]:
+    log = io.StringIO()
+    receiver = Receiver(settings, spool, Events(log))
+    receiver.start()
+    try:
+        yield receiver, log
+    finally:
+        receiver.stop()
+
+
+def send(
+    port: int, image: FileDataset, *, title: str = "CARZERO", caller: str = "MODALITY", **options: Any
+) -> int | None:
+    """The status of a C-STORE; None where the connection was refused or broken off."""
+    ae = AE(ae_title=caller)
+    ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 600
+    for each in (CR, DX, Verification):
+        ae.add_requested_context(each)
+    association = ae.associate("127.0.0.1", port, ae_title=title, **options)
+    if not association.is_established:
+        return None
+    try:
+        return association.send_c_store(image).get("Status")
+    except RuntimeError:
+        return None
+    finally:
+        association.release() if association.is_established else association.abort()
+
+
+def test_success_is_answered_for_what_is_on_the_disk(spool: Spool) -> None:
+    with receiving(spool) as (receiver, log):
+        image = chest(1)
+        assert send(receiver.port, image) == 0
+        assert send(receiver.port, image) == 0
+        assert send(receiver.port, chest(2, "DX")) == 0
+    assert [row.uid for row in spool.rows(["waiting"])] == [chest(n).SOPInstanceUID for n in (1, 2)]
+    assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["received", "repeated", "received"]
+    assert pydicom.dcmread(spool.path(chest(1).SOPInstanceUID)).PixelData == image.PixelData
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken"), MemoryError()])
+def test_what_cannot_be_kept_is_answered_with_out_of_resources(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: int) -> None:
+        raise error
+
+    with receiving(spool) as (receiver, log):
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", fail)
+            assert send(receiver.port, chest(1)) == 0xA700
+        assert spool.rows(["waiting"]) == []
+        assert [*spool.images.iterdir()] == []
+        assert send(receiver.port, chest(1)) == 0
+    assert json.loads(log.getvalue().splitlines()[0])["event"] == "refused"
+
+
+def test_a_disk_that_is_nearly_full_is_spared(spool: Spool) -> None:
+    full = replace(SETTINGS, least_free=2**62)
+    with receiving(spool, full) as (receiver, log):
+        assert send(receiver.port, chest(1)) == 0xA700
+    assert spool.rows(["waiting"]) == []
+    assert "disk full" in log.getvalue()
+
+
+def test_peers_are_bounded(spool: Spool) -> None:
+    strict = replace(SETTINGS, callers=("MODALITY",), largest_image=2**16, most_associations=1)
+    with receiving(spool, strict) as (receiver, log):
+        assert send(receiver.port, chest(1), caller="STRANGER") is None
+        assert send(receiver.port, chest(1), title="OTHER") is None
+        assert send(receiver.port, chest(1)) != 0  # 105 kB
+        small = chest(2)
+        small.Rows, small.PixelData = 60, small.PixelData[: 60 * small.Columns * 2]
+        assert send(receiver.port, small) == 0
+        report = chest(3)
+        report.SOPClassUID = ComprehensiveSRStorage
+        with pytest.raises(ValueError, match="No presentation context"):
+            send(receiver.port, report)
+    assert [row.uid for row in spool.rows(["waiting"])] == [small.SOPInstanceUID]
+    assert log.getvalue().count("rejected") == 2
+
+
+def test_an_endless_peer_is_cut_off(spool: Spool) -> None:
+    """More than an image in one message, and a PDU that says it is four gigabytes long."""
+    tight = replace(SETTINGS, largest_image=2**10)
+    with receiving(spool, tight) as (receiver, _):
+        endless = chest(1)
+        endless.Rows, endless.PixelData = 6000, bytes(6000 * endless.Columns * 2)
+        assert send(receiver.port, endless) is None
+        with socket.create_connection(("127.0.0.1", receiver.port)) as peer:
+            peer.sendall(struct.pack(">BBL", 1, 0, 2**32 - 1) + bytes(100))
+            peer.settimeout(600)
+            assert peer.recv(10) in (b"", peer_abort())
+    assert spool.rows(["waiting"]) == []
+
+
+def peer_abort() -> bytes:
+    return b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
+
+
+def test_tls_lets_in_who_has_a_certificate(spool: Spool, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the Debian package openssl")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = run_program(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *subject]
+    )
+    assert made.returncode == 0, made.stderr
+    guarded = replace(SETTINGS, certificate=certificate, key=key, authorities=certificate)
+    client = ssl.create_default_context(cafile=str(certificate))
+    with receiving(spool, guarded) as (receiver, _):
+        assert send(receiver.port, chest(1)) is None
+        client.load_cert_chain(certificate, key)
+        assert send(receiver.port, chest(1), tls_args=(client, "127.0.0.1")) == 0
+    with pytest.raises(ConfigurationError, match="files for TLS"):
+        replace(guarded, key=tmp_path / "absent.pem").build_tls()
+
+
+def test_what_ended_the_node_is_taken_alone_and_dies_at_last(spool: Spool) -> None:
+    for number in range(1, 5):
+        spool.take_over(f"1.{number}", b"x", "A")
+    assert [row.uid for row in spool.begin(2)] == ["1.1", "1.2"]
+    spool.recover()  # the node was killed
+    assert [row.uid for row in spool.begin(16)] == ["1.3", "1.4"]
+    for uid in ("1.2", "1.3", "1.4"):
+        spool.move(uid, "done")
+    for _ in range(MOST_STARTS - 1):
+        spool.recover()
+        assert [row.uid for row in spool.begin(16)] == ["1.1"]
+    assert spool.recover() == ["1.1"]
+    assert spool.counts() == {"waiting": 0, "scoring": 0, "sending": 0, "done": 3, "dead": 1}
+    assert spool.retry(["1.1", "1.2"]) == ["1.1"]
+    assert [row.starts for row in spool.begin(1)] == [1]
+
+
+def test_two_nodes_do_not_share_a_spool(spool: Spool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = spool.lock()
+    with pytest.raises(RunError, match="Another node"):
+        spool.lock()
+    lock.close()
+    spool.lock().close()
+    code, _, stderr = in_process(capsys, "dicom", "status", tmp_path)
+    assert (code, "not the spool of a node" in stderr) == (2, True)
+
+
+def test_files_and_rows_are_kept_for_their_time(spool: Spool) -> None:
+    for uid in ("1.1", "1.2"):
+        spool.take_over(uid, b"x", "A")
+    spool.move("1.1", "done")
+    assert spool.drop_files(3600) == 0
+    assert spool.drop_files(0) == 1
+    assert [path.name for path in spool.images.iterdir()] == ["1.2.dcm"]
+    assert spool.take_over("1.1", b"again", "A") is False
+    assert spool.purge(["done"], 3600) == 0
+    assert spool.purge(["done"], 0) == 1
+    assert spool.take_over("1.1", b"again", "A") is True
+
+
+@contextmanager
+def answering(status: Callable[[], int]) -> Iterator[int]:
+    """A PACS that answers as told."""
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context(ComprehensiveSRStorage)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status())])
+    assert server is not None
+    try:
+        yield server.server_address[1]
+    finally:
+        ae.shutdown()
+
+
+def wait_for_results(spool: Spool, uid: str) -> None:
+    """Gives an image a result that waits to be sent."""
+    report = chest(1)
+    report.SOPClassUID = ComprehensiveSRStorage
+    report.SOPInstanceUID = f"{uid}.9"
+    report.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
+    spool.take_over(uid, b"x", "A")
+    with filling(spool.results / uid) as folder:
+        save(report, folder / "sr-001.dcm")
+    spool.move(uid, "sending")
+
+
+def test_a_refusing_pacs_is_asked_again_and_given_up_with_its_answer(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spool, "put_off", put_off_at_once)
+    answers = iter([0xA700, 0xA700, 0x0000, *[0xC123] * 9])
+    for uid in ("1.1", "1.2"):
+        wait_for_results(spool, uid)
+    stop = threading.Event()
+    with answering(lambda: next(answers)) as port:
+        courier = Courier(spool, Peer("PACS", "127.0.0.1", port), Events(io.StringIO()), stop, 3600)
+        thread = threading.Thread(target=courier.work)
+        thread.start()
+        wait_until(lambda: spool.counts()["done"] == 1 and spool.counts()["dead"] == 1)
+        stop.set()
+        thread.join()
+    dead = spool.rows(["dead"])[0]
+    assert dead.reason == "PACS answered 0xC123."
+    assert (spool.results / dead.uid).is_dir()
+    assert len([*spool.results.iterdir()]) == 1
+    assert spool.retry() == [dead.uid]
+    assert spool.counts()["sending"] == 1
+
+
+def put_off_at_once(self: Spool, row: Any, state: str, reason: str) -> float:
+    self._change("update images set state = ?, reason = ?, tries = tries + 1 where uid = ?", (state, reason, row.uid))
+    return 0.0
+
+
+def test_a_pacs_that_is_away_is_no_refusal(spool: Spool) -> None:
+    wait_for_results(spool, "1.1")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        peer = Peer("PACS", "127.0.0.1", nobody.getsockname()[1])
+        with pytest.raises(SendError, match="not to be reached") as failed:
+            peer.send([*(spool.results / "1.1").glob("*.dcm")])
+    assert failed.value.refused is False
+    for text in ("PACS", "PACS@host", "PACS@:104", "PACS@host:0", "A" * 17 + "@host:104"):
+        with pytest.raises(ConfigurationError):
+            Peer.parse(text, "CARZERO")
+    assert Peer.parse("PACS@10.0.0.1:104", "ME") == Peer("PACS", "10.0.0.1", 104, "ME")
+
+
+def test_a_watched_folder_gives_each_complete_image_once(spool: Spool, tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    (folder / "below").mkdir(parents=True)
+    source = WatchedFolder(folder, largest=2**20)
+    save(chest(1), folder / "one")
+    assert [*source.fetch()] == []  # it may still be growing
+    save(chest(2), folder / "below" / "two.dcm")
+    (folder / "text").write_text("no image")
+    report = chest(3)
+    report.SOPClassUID = ComprehensiveSRStorage
+    save(report, folder / "report.dcm")
+    assert [uid for uid, _ in source.fetch()] == [chest(1).SOPInstanceUID]
+    assert [uid for uid, _ in source.fetch()] == [chest(2).SOPInstanceUID]
+    assert [*source.fetch()] == []
+    with pytest.raises(ConfigurationError, match="cannot be watched"):
+        choose_sources(spool, 2**20, watch=spool.images)
+    with pytest.raises(ConfigurationError, match="not the address"):
+        choose_sources(spool, 2**20, dicomweb="ftp://pacs")
+
+
+def test_a_source_that_fails_is_asked_again(spool: Spool) -> None:
+    class Shaky:
+        name = "web"
+        asked = 0
+
+        def fetch(self) -> Iterator[tuple[str, bytes]]:
+            self.asked += 1
+            if self.asked < 3:
+                raise OSError("away")
+            yield f"1.{self.asked}", b"x"
+
+    log, stop = io.StringIO(), threading.Event()
+    collector = Collector(Shaky(), spool, Events(log), stop, every_s=0.01)
+    thread = threading.Thread(target=collector.work)
+    thread.start()
+    wait_until(lambda: spool.counts()["waiting"] >= 2)
+    stop.set()
+    thread.join()
+    assert log.getvalue().count("source failed") == 2
+    assert "away" not in log.getvalue()
+
+
+def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        "rules:\n- when: {Origin: 'ICU*', BodyPartExamined: [CHEST, THORAX]}\n  then: score\n- when: {Modality: CR}\n"
+        "  then: ignore\n"
+    )
+    rules = load_rules(file)
+    assert rules.decide(chest(1), "ICU7") == "score"
+    assert rules.decide(chest(1), "WARD") == "ignore"
+    assert rules.decide(chest(1, "DX"), "WARD") == "score"
+    assert Rules().decide(chest(1), "") == "score"
+    for text in ("rules: 1", "rules: [{then: print}]", "rules: [{when: {BodyPart: CHEST}, then: score}]", "{"):
+        file.write_text(text)
+        with pytest.raises(ConfigurationError):
+            load_rules(file)
