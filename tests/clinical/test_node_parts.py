@@ -24,12 +24,12 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from carzero.clinical.node.events import Events
-from carzero.clinical.node.folder import WatchedFolder
+from carzero.clinical.node.image_rules import Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
-from carzero.clinical.node.rules import Rules, load_rules
 from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.sources import choose_sources
 from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
+from carzero.clinical.node.watched_folder import WatchedFolder
 from carzero.clinical.node.work import Collector, Courier
 from carzero.errors import ConfigurationError, RunError
 from tests.support.commands import in_process, run_program, wait_until

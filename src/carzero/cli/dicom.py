@@ -200,8 +200,8 @@ def node(
     Exit code 0: stopped; 2: wrong use.
     """
     from carzero.clinical.node.events import Events
+    from carzero.clinical.node.image_rules import Rules, load_rules
     from carzero.clinical.node.receiver import ReceiverSettings
-    from carzero.clinical.node.rules import Rules, load_rules
     from carzero.clinical.node.run import Node, NodeSettings
     from carzero.clinical.node.sender import Destination, Peer, WebStore
     from carzero.clinical.node.sources import choose_sources

@@ -11,8 +11,8 @@ from types import FrameType
 
 from carzero._version import __version__
 from carzero.clinical.node.events import Events, silence_libraries
+from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.receiver import Receiver, ReceiverSettings
-from carzero.clinical.node.rules import Rules
 from carzero.clinical.node.sender import Destination
 from carzero.clinical.node.spool import STATES, Spool
 from carzero.clinical.node.work import Collector, Courier, Keeper, Scorer, Source

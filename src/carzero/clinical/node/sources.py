@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from carzero.clinical.node.folder import WatchedFolder
 from carzero.clinical.node.spool import Spool
+from carzero.clinical.node.watched_folder import WatchedFolder
 from carzero.clinical.node.web import OrthancChanges, WebQuery
 from carzero.clinical.node.work import Source
 from carzero.errors import ConfigurationError, describe

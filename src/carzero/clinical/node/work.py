@@ -12,7 +12,7 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from carzero.clinical.node.events import Events
-from carzero.clinical.node.rules import Rules
+from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
 from carzero.clinical.node.spool import Row, Spool, filling, remove_results
 from carzero.clinical.run import ResultMaker, save_result
