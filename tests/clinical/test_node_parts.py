@@ -112,7 +112,7 @@ def test_a_disk_that_is_nearly_full_is_spared(spool: Spool) -> None:
 
 
 def test_peers_are_bounded(spool: Spool) -> None:
-    strict = replace(SETTINGS, callers=("MODALITY",), largest_image=2**16, most_associations=1)
+    strict = replace(SETTINGS, callers=("MODALITY",), largest_image=2**16)
     with receiving(spool, strict) as (receiver, log):
         assert send(receiver.port, chest(1), caller="STRANGER") is None
         assert send(receiver.port, chest(1), title="OTHER") is None
@@ -126,6 +126,18 @@ def test_peers_are_bounded(spool: Spool) -> None:
             send(receiver.port, report)
     assert [row.uid for row in spool.rows(["waiting"])] == [small.SOPInstanceUID]
     assert log.getvalue().count("rejected") == 2
+
+
+def test_connections_are_counted(spool: Spool) -> None:
+    with receiving(spool, replace(SETTINGS, most_associations=1)) as (receiver, _):
+        ae = AE(ae_title="MODALITY")
+        ae.add_requested_context(Verification)
+        first = ae.associate("127.0.0.1", receiver.port, ae_title="CARZERO")
+        assert first.is_established
+        assert send(receiver.port, chest(1)) is None
+        first.release()
+        wait_until(lambda: send(receiver.port, chest(1)) == 0)
+    assert spool.counts()["waiting"] == 1
 
 
 def test_an_endless_peer_is_cut_off(spool: Spool) -> None:
