@@ -65,7 +65,7 @@ class Child:
         """Yields what the child says, up to the end of the job or of the child."""
         if self.process is None:
             quiet = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": ":".join([str(ROOT), *sys.path])}
-            command = [sys.executable, "-m", "tests.fuzz.child", self.work]
+            command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.child", self.work]
             pipe = subprocess.PIPE
             self.process = start(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, env=quiet)
             self.lines = queue.SimpleQueue()

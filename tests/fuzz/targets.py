@@ -33,6 +33,7 @@ class Target:
 
 
 def _file(folder: Path) -> Path:
+    """The one file of an input."""
     (path,) = folder.iterdir()
     return path
 
@@ -81,7 +82,7 @@ def read_scores(folder: Path) -> None:
     from carzero.evaluation.score_matrix import load_score_manifest, load_score_matrix
     from carzero.inference.score_table import load_scores
 
-    path = next(each for each in sorted(folder.iterdir()) if not each.name.endswith(".manifest.json"))
+    path = next(each for each in [*sorted(folder.iterdir()), folder / "x.csv"] if ".manifest" not in each.name)
     assert np.isfinite(load_score_matrix(path).values).all()
     load_scores(path)
     load_score_manifest(path)
@@ -289,7 +290,7 @@ def read_answer(folder: Path) -> None:
 def read_maps(folder: Path) -> None:
     from carzero.inference.heatmaps import load_map, load_map_table
 
-    path = next(each for each in sorted(folder.iterdir()) if each.suffix != ".json")
+    path = next(each for each in [*sorted(folder.iterdir()), folder / "map.png"] if each.suffix != ".json")
     if path.stem == "table":
         table = load_map_table(path)
         assert np.isfinite(table.grids).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from carzero.core.columns import read_decimal_commas
 from carzero.core.documents import load_json_object, parse_json, parse_json_object
-from carzero.core.text_files import Layout, find_encoding, find_layout, named_encoding
+from carzero.core.text_files import Layout, find_encoding, find_layout, from_cell, named_encoding, to_cell
 from carzero.errors import TableError, describe, refuse_broken
 
 if TYPE_CHECKING:
@@ -191,12 +192,24 @@ def _open_delimited(file: IO[bytes], layout: Layout, types: Any, rows: int | Non
             dtype=types,
             **options,
         )
-        if rows is None:
-            yield read
-        else:
-            yield from read
+        yield from map(_from_cells, (read,) if rows is None else read)
     finally:
         text.detach()
+
+
+def _from_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Takes away what `write_csv` has put before texts that look like formulas."""
+    frame = frame.rename(columns=lambda name: str(from_cell(name)))
+    for name, kind in frame.dtypes.items():
+        if _is_text(kind) and frame[name].map(lambda cell: isinstance(cell, str) and cell[:1] == "'").any():
+            frame[name] = frame[name].map(from_cell)
+    return frame
+
+
+def _is_text(kind: object) -> bool:
+    import pandas as pd
+
+    return isinstance(kind, pd.StringDtype) or getattr(kind, "kind", "") == "O"
 
 
 def _read_typed_json(file: IO[bytes], texts: Mapping[str, type], *, lines: bool) -> pd.DataFrame:
@@ -318,7 +331,26 @@ def _write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> None:
 
 def _write_csv(pieces: Iterable[pd.DataFrame], path: Path) -> None:
     for number, piece in enumerate(pieces):
-        piece.to_csv(path, index=False, header=number == 0, mode="w" if number == 0 else "a")
+        write_csv(piece, path, append=number > 0)
+
+
+def write_csv(frame: pd.DataFrame, path: Path, separator: str = ",", *, append: bool = False) -> None:
+    """Writes a table whose texts no spreadsheet runs as formulas; `load_table` gives them back as they were.
+
+    Args:
+        frame: the table.
+        path: the file.
+        separator: between cells.
+        append: adds the rows to the file, without a header.
+    """
+    texts = {name: frame[name].map(to_cell) for name, kind in frame.dtypes.items() if _is_text(kind)}
+    cells = frame.assign(**{str(name): column for name, column in texts.items()})
+    cells = cells.rename(columns=lambda name: str(to_cell(str(name))))
+    # A line break that is not the file's own one would else stand unquoted, and end the row.
+    is_broken = any(column.map(lambda cell: isinstance(cell, str) and "\r" in cell).any() for column in texts.values())
+    quoting: Any = csv.QUOTE_NONNUMERIC if is_broken else csv.QUOTE_MINIMAL
+    mode: Any = "a" if append else "w"
+    cells.to_csv(path, sep=separator, index=False, header=not append, mode=mode, quoting=quoting)
 
 
 def _write_json(pieces: Iterable[pd.DataFrame], path: Path) -> None:

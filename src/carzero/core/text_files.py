@@ -2,6 +2,7 @@
 
 Spreadsheets write more than commas and UTF-8: a mark at the beginning, UTF-16, semicolons with decimal commas where the
 comma is a decimal point, Windows-1252. What says itself what it is gets read; what would have to be guessed is refused.
+They also run what looks like a formula, so no text from a file is written as one: see `to_cell`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,3 +123,27 @@ def find_layout(file: IO[bytes], separator: str) -> Layout:
 
 def _count_cells(header: str, separator: str) -> int:
     return len(next(csv.reader([header], delimiter=separator), []))
+
+
+# What spreadsheets take for a formula, whatever quotes and blanks stand before it; wide forms too. A number is none.
+_NUMBER = r"'*[+-]?[0-9]{1,400}(?:\.[0-9]{0,400})?(?:[eE][+-]?[0-9]{1,9})?\Z"
+_FORMULA = re.compile(rf"(?!{_NUMBER})(?:['\s]{{0,1000}}[=+\-@\uff1d\uff0b\uff0d\uff20]|'{{0,1000}}[\t\r\n])")
+
+
+def to_cell(value: object) -> object:
+    """A value as a cell of a delimited file that no spreadsheet takes for a formula.
+
+    A text that one would run gets an apostrophe before it, as spreadsheets themselves mark a text; `from_cell` takes it
+    away. Every other value is returned as it is.
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def from_cell(value: object) -> object:
+    """The value of which `to_cell` has made a cell."""
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value[1:]) else value
+
+
+def to_cells(row: Mapping[str, object]) -> dict[str, object]:
+    """A row of cells by column; see `to_cell`."""
+    return {name: to_cell(value) for name, value in row.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.outputs import check_file
+from carzero.core.tables import write_csv
 from carzero.errors import TableError, describe
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -82,7 +83,7 @@ def _save_delimited(rows: list[dict[str, object]], target: Path, separator: str)
         {name: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for name, v in row.items()}
         for row in rows
     ]
-    pd.DataFrame(flat, dtype=object).to_csv(target, sep=separator, index=False)
+    write_csv(pd.DataFrame(flat, dtype=object), target, separator)
 
 
 def _save_parquet(rows: list[dict[str, object]], target: Path) -> None:

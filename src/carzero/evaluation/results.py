@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from carzero.core.atomic import replace_when_done
 from carzero.core.outputs import check_file, check_folder, check_parent, make_folder, refuse_existing
 from carzero.core.run_record import manifest_path, save_manifest
+from carzero.core.tables import write_csv
 from carzero.errors import OutputError, describe
 from carzero.metrics.rows import COLUMNS, MetricRow
 
@@ -123,4 +124,4 @@ def _write(rows: Sequence[MetricRow], target: Path, suffix: str, manifest: Mappi
     elif suffix == ".parquet":
         to_frame(rows).to_parquet(target, index=False)
     else:
-        to_frame(rows).to_csv(target, index=False)
+        write_csv(to_frame(rows), target)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
+from carzero.core.text_files import to_cells
 from carzero.inference.score_table import load_score_pieces, mark_unfamiliar, rows_in_piece, to_rows, unpack_rows
 from carzero.records import Failure, ImageItem
 
@@ -172,4 +173,4 @@ def save_failures(failures: Sequence[Failure], out: Path) -> None:
     with replace_when_done(path) as target, target.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["image_id", "path", "reason"])
         writer.writeheader()
-        writer.writerows(failure.to_dict() for failure in failures)
+        writer.writerows(to_cells(failure.to_dict()) for failure in failures)

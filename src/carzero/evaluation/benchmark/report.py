@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.text_files import to_cells
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkManifest, BenchmarkResult, BenchmarkRow, Task
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
@@ -229,5 +230,5 @@ def _to_csv(result: BenchmarkResult) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(result.rows[0]))
     writer.writeheader()
-    writer.writerows(result.rows)
+    writer.writerows(map(to_cells, result.rows))
     return text.getvalue()
