@@ -61,12 +61,13 @@ def describe(what: str, *, got: object = None, expected: str = "", then: str = "
         parts.append(f"expected {_cut(expected, _MOST_SAID)}")
     message = "; ".join(parts) + "."
     if then:
+        then = _cut(then, _MOST_SAID)
         message += f" {then[0].upper()}{then[1:]}."
     return printable(message)
 
 
 _MOST_SHOWN = 200  # characters of a value
-_MOST_SAID = 4000  # characters of a part in which a caller has put values of its own
+_MOST_SAID = 2000  # characters of a part in which a caller has put values of its own
 _DEPTH = 4  # of lists in lists
 _BRACKETS: dict[type, str] = {list: "[]", tuple: "()", dict: "{}", set: "{}"}
 

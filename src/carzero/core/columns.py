@@ -147,8 +147,19 @@ def to_numbers(cells: pd.Series) -> NDArray[np.float64]:
     """(N,) the cells as numbers; NaN where there is none, or something else."""
     import pandas as pd
 
-    numbers: NDArray[np.float64] = pd.to_numeric(cells, errors="coerce").to_numpy("float64", na_value=math.nan)
+    numbers: NDArray[np.float64]
+    try:
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy("float64", na_value=math.nan)
+    except Exception:  # a cell that is a list, or a whole number that no float holds
+        numbers = pd.Series([_to_number(cell) for cell in cells]).to_numpy("float64")
     return numbers
+
+
+def _to_number(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def describe_number(value: object, expected: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe
+from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe, refuse_broken
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, load_backend
@@ -93,7 +93,23 @@ class ZeroShotClassifier:
             _check_pair(backend.model, processor)
         classifier = cls(backend, processor, weights_id=source.name)
         classifier._source = source
+        if isinstance(backend, TorchBackend):
+            classifier._try()
         return classifier
+
+    def _try(self) -> None:
+        """Scores a grey image once: a configuration or a tensor that the loader lets pass may be none of a model's.
+
+        Raises:
+            WeightsError: it cannot be scored, or its score is not a number.
+        """
+        what, then = f"The weights {self.weights_id} give no scores", "take other weights, or compute in float32"
+        with refuse_broken(what, error=WeightsError, expected="a finite logit of any image", then=then):
+            bank = self.encode_prompts(PromptSet.from_labels(["finding"]))
+            side = self.processor.image_processor.pixels.model_px
+            pairs = self.backend.score(torch.zeros(1, 3, side, side), bank, need_maps=True)
+            if not pairs.scores.isfinite().all() or (pairs.maps is not None and not pairs.maps.isfinite().all()):
+                raise ValueError("a score that is not a number")
 
     @property
     def model(self) -> CARZeroModel:

@@ -139,6 +139,7 @@ class PromptSet:
         strange = [label for label in self.entries if label not in self.prompts]
         if strange:
             raise PromptError(describe("Entries belong to no label", got=strange, expected="labels with prompts"))
+        _check_characters(self)
         for label, prompts in self.prompts.items():
             _check_label(label, prompts)
             for prompt in (*prompts, *self.entry(label).negative):
@@ -257,6 +258,17 @@ def _check_template(template: str) -> None:
                 expected='"{label}" in it, as in "There is {label}"',
             )
         )
+
+
+def _check_characters(prompt_set: PromptSet) -> None:
+    """Refuses halves of characters, which JSON and YAML can hold and no file in UTF-8 can."""
+    try:
+        json.dumps(prompt_set.to_mapping(), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        around = str(error.object)[max(0, error.start - 20) : error.start + 20]
+        raise PromptError(
+            describe("A text holds half a character", got=around, expected="whole characters", then="write it anew")
+        ) from error
 
 
 def _check_label(label: str, prompts: Sequence[str]) -> None:
