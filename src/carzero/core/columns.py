@@ -145,13 +145,14 @@ def _list(value: Any, separator: str) -> list[str]:
 
 def to_numbers(cells: pd.Series) -> NDArray[np.float64]:
     """(N,) the cells as numbers; NaN where there is none, or something else."""
+    import numpy as np
     import pandas as pd
 
     numbers: NDArray[np.float64]
     try:
         numbers = pd.to_numeric(cells, errors="coerce").to_numpy("float64", na_value=math.nan)
     except Exception:  # a cell that is a list, or a whole number that no float holds
-        numbers = pd.Series([_to_number(cell) for cell in cells]).to_numpy("float64")
+        numbers = np.array([_to_number(cell) for cell in cells], dtype=np.float64)
     return numbers
 
 
