@@ -156,7 +156,7 @@ def test_wrong_use_is_one_message(root: Path, tmp_path: Path, benchmark: Benchma
         "No set has a folder here": ("all", "--images", tmp_path / "empty"),
         "has no boxes": ("chestxray14", *labels, "--images", folder, "--task", "pointing"),
         "is not a table of maps": ("chestxdet10", root / "chestxdet10" / "test.json", *scores, "--task", "pointing"),
-        "output folder cannot be made": ("chestxray14", *labels, *scores, "-o", tmp_path / "file"),
+        "The output folder is a file": ("chestxray14", *labels, *scores, "-o", tmp_path / "file"),
         "no such test set; got 'mimic'; expected chestxray14": ("mimic", *scores),
         "no such task": ("chestxray14", *labels, *scores, "--task", "segmentation"),
         "images or scores; expected either": ("chestxray14", *labels),
