@@ -20,6 +20,12 @@ Pool = Literal["mean", "max"]  # how the logits of a label's prompts become one
 
 POOLS: tuple[Pool, ...] = ("mean", "max")
 
+# What the score of a label is: the logit of its prompts; or that logit less the one of the prompts that deny it, whose
+# sigmoid is the softmax over the pair.
+ScoreKind = Literal["logit", "logit_difference"]
+
+SCORE_KINDS: tuple[ScoreKind, ...] = ("logit", "logit_difference")
+
 
 @dataclass(frozen=True, slots=True)
 class MapKind:
@@ -33,18 +39,22 @@ class MapKind:
             that maps of different findings and images compare and a finding that is absent stays pale; None: each map
             has its own range.
         scale_text: what the ends of `scale` are, for the legend.
+        is_share: whether the cells share out one whole, so that a cell means something beside the mean cell only.
     """
 
     name: str
     description: str
     scale: tuple[float, float] | None = None
     scale_text: str = ""
+    is_share: bool = False
 
 
+UNSTATED = MapKind("unstated", "not stated by the weights; they say where, not whether")
 ATTENTION = MapKind(
     "attention",
     "attention of the finding's text on the image's patches, mean over heads and layers; it says where, not whether, "
     "and peaks somewhere for an absent finding too",
+    is_share=True,
 )
 
 
@@ -98,6 +108,8 @@ class ScoreProvenance:
         preprocessing: of images and texts: the fields of `PixelTransform`, and `max_text_length`.
         prompts_sha256: hash of labels and prompts.
         prompts: the prompts of each label.
+        negative_prompts: those that deny it, where they enter the score.
+        score_kind: what the score of a label is; None where the manifest does not say, or says something else.
         dtype: precision of the computation.
         pool: how the logits of a label's prompts become one.
         force: whether images that are not chest radiographs were scored.
@@ -108,6 +120,8 @@ class ScoreProvenance:
     preprocessing: Mapping[str, object] | None = None
     prompts_sha256: str | None = None
     prompts: Mapping[str, Sequence[str]] | None = None
+    negative_prompts: Mapping[str, Sequence[str]] | None = None
+    score_kind: ScoreKind | None = None
     dtype: str | None = None
     pool: str | None = None
     force: bool | None = None
@@ -115,7 +129,7 @@ class ScoreProvenance:
     @classmethod
     def of(cls, manifest: Mapping[str, object]) -> ScoreProvenance:
         """What a manifest says; a value of another type than ours counts as not said."""
-        prompts = manifest.get("prompts")
+        prompts, negative = manifest.get("prompts"), manifest.get("negative_prompts")
         preprocessing = manifest.get("preprocessing")
         force = manifest.get("force")
         return cls(
@@ -124,6 +138,8 @@ class ScoreProvenance:
             preprocessing=preprocessing if isinstance(preprocessing, Mapping) else None,
             prompts_sha256=_text(manifest.get("prompts_sha256")),
             prompts=prompts if isinstance(prompts, Mapping) else None,
+            negative_prompts=negative if isinstance(negative, Mapping) else None,
+            score_kind=to_score_kind(manifest),
             dtype=_text(manifest.get("dtype")),
             pool=_text(manifest.get("pool")),
             force=force if isinstance(force, bool) else None,
@@ -132,11 +148,18 @@ class ScoreProvenance:
     @property
     def settings(self) -> dict[str, object]:
         """What scores depend on, beside images and version: all but the weights' name and the prompts' texts."""
-        return self.to_dict("weights_sha256", "preprocessing", "prompts_sha256", "dtype", "pool", "force")
+        # Plain logits are not named, so that runs which are older than the other kind can be resumed.
+        kind = () if self.score_kind in (None, "logit") else ("score_kind",)
+        return self.to_dict("weights_sha256", "preprocessing", "prompts_sha256", "dtype", "pool", "force", *kind)
 
     def to_dict(self, *names: str) -> dict[str, object]:
         """Fields by name, for a manifest."""
         return {name: getattr(self, name) for name in names}
+
+
+def to_score_kind(manifest: Mapping[str, object]) -> ScoreKind | None:
+    """The kind of scores that a manifest states; None where it states none that is known."""
+    return next((kind for kind in SCORE_KINDS if kind == manifest.get("score_kind")), None)
 
 
 def _text(value: object) -> str | None:
@@ -189,8 +212,9 @@ class ScoredImage:
         item: what was scored.
         info: what its file said.
         logits: (labels,) float32 raw logits.
-        maps: (labels, h, w) float32 attention on the model's grid, or None.
+        maps: (labels, h, w) float32 cells of the model's grid, see `MapKind`; or None.
         radiograph: the image at full size, where maps were asked for, or None.
+        map_kind: what the cells of the maps are.
     """
 
     item: ImageItem
@@ -198,6 +222,7 @@ class ScoredImage:
     logits: NDArray[np.float32]
     maps: NDArray[np.float32] | None = None
     radiograph: Radiograph | None = None
+    map_kind: MapKind = ATTENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +258,8 @@ class Grounding:
     Attributes:
         label: the finding.
         logit: its raw score; the map says where, this says whether.
-        heatmap: (height, width) float32 in the image's own pixels, attention per cell of the model's grid,
-            interpolated; NaN where the model does not look (outside its crop).
+        heatmap: (height, width) float32 in the image's own pixels, the cells of the model's grid interpolated (what
+            they are: `MapKind`); NaN where the model does not look (outside its crop).
         peak: (x, y) of the map's highest cell centre in the image's pixels, pixel centres at +0.5.
     """
 

@@ -16,9 +16,11 @@ from carzero.images.loading import Readers
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
+from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
 from carzero.weights.source import DEMO, WeightsSource, example_film
+from tests.support.tiny import save_tiny_weights
 
 ASKED = PromptSet.from_labels(["pneumonia", "pleural effusion"])
 
@@ -145,3 +147,38 @@ def test_an_interrupted_run_is_resumed_a_finished_one_kept_or_replaced(
     (out / "grounding.json").unlink()
     with pytest.raises(OutputError, match=r"exists already.*overlay\.png"):
         run(films[:1], tiny_weights, out=out).execute()
+
+
+def test_maps_on_a_fixed_scale_are_drawn_and_cut_by_it(films: list[Path], tmp_path: Path) -> None:
+    """An absent finding has no box, whatever the range of its own map; nor is its heat stretched to full colour."""
+    options = {"temperature": 0.5, "map_high": 4.0}  # cosines of random weights are high
+    weights = save_tiny_weights(tmp_path / "weights", alignment="similarity_map", alignment_options=options)
+    out = tmp_path / "out"
+    drawn = run(films[:1], weights, out=out).execute()
+    low, high = drawn.manifest["maps"]["scale"]
+    assert run(films[:1], weights, out=out, resume=True).execute().manifest["maps"] == drawn.manifest["maps"]
+    assert (low, high) == (0, 4)
+    assert "cosine of the finding's text with every patch" in drawn.manifest["map_kind"]
+    for row in drawn.rows:
+        grid = load_map(out / row["files"]["map"]).grid
+        assert row["highest"] == pytest.approx(float(grid.max()))
+        assert row["contrast"] is None
+        assert grid.max() < 0.5 * high, "random weights show nothing"
+        assert row["box"] is None
+        with Image.open(out / row["files"]["overlay"]) as picture:
+            assert colourfulness(np.asarray(picture)[60:600, 20:600]) < 8
+    assert drawn.manifest["box_rule"].startswith("the part of the map, connected to its highest pixel, at or above 2,")
+    low_share = run(films[:1], weights, box_share=0.001).execute()
+    assert any(row["box"] is not None for row in low_share.rows)
+    overlays = tmp_path / "overlays"
+    ScoringRun(
+        list_images(films[:1]), ScoringSettings(WeightsSource(weights), ASKED, device="cpu"), overlay=overlays
+    ).execute()
+    with Image.open(next(overlays.iterdir())) as picture, Image.open(out / drawn.rows[0]["files"]["overlay"]) as other:
+        assert picture.height == other.height, "one legend"
+
+
+def colourfulness(picture: np.ndarray) -> int:
+    """The largest difference between the channels of a pixel."""
+    values = picture.astype(int)
+    return int(np.ptp(values, axis=-1).max())

@@ -208,6 +208,8 @@ def test_the_region_of_a_peak_is_connected_and_its_box_surrounds_it() -> None:
     heat[:, :11] = NAN
     assert box_of_region(region_of_peak(heat)) == (11, 5, 14, 8)
     assert box_of_region(region_of_peak(np.full((4, 4), 2.0))) is None
+    assert box_of_region(region_of_peak(heat, share=0.5, value_range=(0, 3 * float(np.nanmax(heat))))) is None
+    assert (region_of_peak(heat, value_range=(-1e6, float(np.nanmax(heat)))) == np.isfinite(heat)).all()
     assert box_of_region(region_of_peak(np.full((4, 4), NAN))) is None
 
 

@@ -94,10 +94,10 @@ def test_maps_are_on_the_scale_of_the_score() -> None:
     scores, maps = model.alignment.score(images, model.alignment.prepare(texts, torch.ones(1).long()), need_maps=True)
     assert maps is not None
     assert torch.allclose(maps[:, 0].flatten(1), scores.expand(2, 4), atol=1e-5)
-    low, high = model.alignment.map_kind.scale or (None, None)
-    assert low == 0
-    assert maps[0].max().item() == pytest.approx(high, rel=1e-4)
+    assert maps[0].max().item() == pytest.approx(1 / 0.07, rel=1e-4)
     assert maps[1].max().item() < 0.5 * maps[0].max().item()
+    assert model.alignment.map_kind.scale == (0.0, 6.0)
+    assert model.alignment.map_kind.scale_text.endswith("similarity 0 to 6 (cosine 0.42)")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_options_are_saved_with_the_weights() -> None:
     read = CARZeroConfig(**config.to_dict())
     assert read.alignment_options == {"operation": "dot", "temperature": 0.2}
     assert CARZeroModel(read).alignment.log_temperature.item() == pytest.approx(math.log(0.2))
-    assert CARZeroModel(read).alignment.map_kind.scale is None
+    assert "product of the finding's text" in CARZeroModel(read).alignment.map_kind.description
 
 
 def test_an_encoder_that_cannot_be_built_is_refused() -> None:

@@ -71,7 +71,8 @@ def ground(
 ) -> None:
     """Shows where the model looks for each finding: peak and box, in the image's own pixels.
 
-    A map says where, not whether: it peaks somewhere for an absent finding too.
+    A map says where, not whether: it peaks somewhere for an absent finding too. Weights with the alignment
+    similarity_map draw every map on one fixed scale, where an absent finding stays pale and has no box.
 
     Exit code 0: all done; 1: some images failed (listed on stderr); 2: wrong use.
     """
@@ -134,14 +135,18 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
         console.print(f"  {failure.image_id}: {reason}", markup=False)
 
 
+def _caption(scale: object) -> str:
+    if scale is None:
+        return "pixels of each image; a map says where, not whether"
+    return "pixels of each image; maps on one fixed scale: a finding that is not seen has no box"
+
+
 def _table(result: GroundingResult) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=box.SIMPLE_HEAD, caption="pixels of each image; a map says where, not whether", caption_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(result.manifest["maps"]["scale"]), caption_justify="left")
     table.add_column("image", overflow="fold")
     table.add_column("finding", overflow="fold")
     for name in ("logit", "peak x, y", "box x1, y1, x2, y2"):

@@ -187,8 +187,8 @@ def collect_content(
                 row["logit"],
                 probabilities.get(label),
                 None if box is None else (box["xmin"], box["ymin"], box["xmax"], box["ymax"]),
-                _draw(image.radiograph, row, score_map, len(findings) + 1) if overlays else None,
-                region_of_peak(score_map.heatmap, settings.box_share) if regions else None,
+                _draw(image, row, score_map, len(findings) + 1) if overlays else None,
+                region_of_peak(score_map.heatmap, settings.box_share, image.map_kind.scale) if regions else None,
             )
         )
     demo = [DEMO_DOUBT] if is_demo(settings.provenance.weights_sha256 or "") else []
@@ -215,15 +215,19 @@ def _to_probabilities(settings: ResultSettings, image: ScoredImage) -> dict[str,
     return {label: float(value) for label, value in zip(labels, values, strict=True) if np.isfinite(value)}
 
 
-def _draw(radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, number: int) -> Image.Image:
+def _draw(image: ScoredImage, row: GroundingRow, score_map: ScoreMap, number: int) -> Image.Image:
+    if image.radiograph is None:
+        raise ValueError("The image was scored without maps; score it with need_maps=True.")
     box = row["box"]
     return draw_overlay(
-        radiograph.pixels,
+        image.radiograph.pixels,
         score_map.heatmap,
         title=f"{number}. {row['label']}",
         subtitle=f"logit {row['logit']:.3f}",
         peak=(row["peak"]["x"], row["peak"]["y"]),
         boxes=[] if box is None else [(box["xmin"], box["ymin"], box["xmax"], box["ymax"])],
+        value_range=image.map_kind.scale,
+        range_text=image.map_kind.scale_text,
         long_side_px=_OVERLAY_PX,
     )
 

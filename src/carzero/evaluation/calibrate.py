@@ -90,7 +90,9 @@ class CalibrationRun:
             "truth": truth.source,
             "truth_sha256": truth.sha256,
             **joined.account,
-            **ScoreProvenance.of(matrix.manifest).to_dict("weights", *_ORIGIN, "prompts_sha256", "prompts"),
+            **ScoreProvenance.of(matrix.manifest).to_dict(
+                "weights", *_ORIGIN, "prompts_sha256", "prompts", "negative_prompts"
+            ),
         }
 
 
@@ -115,7 +117,7 @@ def apply_calibration(
         TableError: none of its labels is scored.
     """
     pairs = calibration.score_kind == "logit_difference"
-    scores = matrix.to_pairs() if pairs else matrix.to_logits()
+    scores = matrix.to_pairs() if pairs and matrix.score_kind == "logit" else matrix.to_logits()
     labels = [label for label in scores.labels if label in calibration.labels]
     if not labels:
         raise TableError(
@@ -229,5 +231,9 @@ def check_origin(calibration: Calibration, other: ScoreProvenance, score_kind: s
 
 
 def _asks_otherwise(own: ScoreProvenance, other: ScoreProvenance, label: str) -> bool:
-    first, second = ((each.prompts or {}).get(label) for each in (own, other))
-    return first is not None and second is not None and first != second
+    """Whether both state what they asked for a label, for it or against it, and it was not the same."""
+    for first, second in ((own.prompts, other.prompts), (own.negative_prompts, other.negative_prompts)):
+        asked = (first or {}).get(label), (second or {}).get(label)
+        if None not in asked and asked[0] != asked[1]:
+            return True
+    return False

@@ -12,8 +12,9 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.documents import load_json
 from carzero.core.hashing import hash_texts
 from carzero.errors import ConfigurationError, refuse_broken
-from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration, ScoreKind
+from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration
 from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration
+from carzero.records import ScoreKind
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

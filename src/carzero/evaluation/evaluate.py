@@ -26,6 +26,7 @@ from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
+from carzero.metrics.normality import NORMAL_SCORE, NormalPool
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
@@ -73,6 +74,8 @@ class EvaluationRun:
     uncertain: UncertainPolicy = "drop"
     allow_missing: bool = False
     pairs: bool = False
+    normal: NormalPool | None = None
+    normal_from: ScoreSource | None = None
     threshold_from: Path | None = None
     threshold_same: bool = False
     threshold_rule: str = "youden"
@@ -97,9 +100,10 @@ class EvaluationRun:
             )
         matrix = as_score_matrix(self.scores)
         matrix = matrix.to_pairs() if self.pairs else matrix
+        matrix, standardised_by = self._add_normality(matrix)
         truth = to_truth(self.truth, id_column=self.truth_id)
         joined = join_truth(
-            matrix, truth, labels=self.labels, uncertain=self.uncertain, allow_missing=self.allow_missing
+            matrix, truth, labels=self._labels(), uncertain=self.uncertain, allow_missing=self.allow_missing
         )
         patient, notes = find_patients(joined, self.patient)
         columns = dict.fromkeys([*self.groups, *self.bands])  # edges say that a column is to make groups
@@ -118,7 +122,7 @@ class EvaluationRun:
                 measures=Measures(
                     label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else {},
                     thresholds=thresholds,
-                    alone=(ABNORMAL,),
+                    alone=(ABNORMAL, NORMAL_SCORE),
                 ),
                 probabilities=probabilities,
                 statistics=Statistics(self.rounds, self.seed, self.confidence),
@@ -129,10 +133,27 @@ class EvaluationRun:
         )
         manifest = {
             **describe_sources([matrix], truth, joined),
-            "settings": self._settings(patient, thresholds),
+            "settings": {**self._settings(patient, thresholds), **standardised_by},
             "notes": notes,
         }
         return EvaluationResult(rows, manifest, notes)
+
+    def _labels(self) -> Sequence[str] | None:
+        """The labels to keep; the normal score is one where it is asked for."""
+        return self.labels if self.labels is None or self.normal is None else [*self.labels, NORMAL_SCORE]
+
+    def _add_normality(self, matrix: ScoreMatrix) -> tuple[ScoreMatrix, dict[str, object]]:
+        """The scores with a normal score where it is asked for, and what it rests on."""
+        if self.normal is None:
+            if self.normal_from is not None:
+                raise ConfigurationError(describe("A reference has no normal score to serve", then="give --normal too"))
+            return matrix, {}
+        reference = None if self.normal_from is None else as_score_matrix(self.normal_from)
+        if reference is not None and self.pairs:
+            reference = reference.to_pairs()
+        by = matrix if reference is None else reference
+        about = {"file": by.source, "sha256": by.sha256, "images": len(by.ids)}
+        return matrix.add_normality(self.normal, reference), {"normal": self.normal, "standardised_by": about}
 
     def _thresholds(self, matrix: ScoreMatrix, joined: Joined) -> tuple[Thresholds | None, list[str]]:
         if self.threshold_same:

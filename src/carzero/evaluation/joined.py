@@ -20,6 +20,7 @@ from carzero.inference.scoring_result import count_failures
 from carzero.metrics.calibration import ABNORMAL, NO_FINDING, to_abnormal
 from carzero.metrics.groups import to_bands
 from carzero.metrics.labels import UncertainPolicy, resolve_uncertain
+from carzero.metrics.normality import NORMAL_SCORE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ _SHOWN = 3
 _MOST_GROUPS = 30
 
 # Labels that follow from the others where truth has no column for them, and whether they mean a finding.
-_DERIVED = {ABNORMAL: True, NO_FINDING: False}
+_DERIVED = {ABNORMAL: True, NO_FINDING: False, NORMAL_SCORE: False}
 
 
 class Account(TypedDict):

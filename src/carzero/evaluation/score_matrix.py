@@ -14,9 +14,10 @@ from carzero.core.columns import describe_number, to_numbers
 from carzero.core.documents import load_json_object
 from carzero.core.hashing import load_hashed_table
 from carzero.core.run_record import manifest_path
-from carzero.errors import TableError, describe
-from carzero.metrics.calibration import ScoreKind
+from carzero.errors import TableError, describe, refuse_settings
 from carzero.metrics.groups import to_differences
+from carzero.metrics.normality import NORMAL_SCORE, NormalPool, Reference, find_findings, score_normality
+from carzero.records import ScoreKind, to_score_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ class ScoreMatrix:
         labels: (C,) with a logit, or with a probability only.
         values: (N, C) what orders images: logits, or the probability where a label has no logit.
         probabilities: (N, C) calibrated probabilities, NaN in columns without; None where there are none at all.
-        score_kind: "logit", or "logit_difference" after `to_pairs`.
+        score_kind: "logit"; or "logit_difference", as the manifest states it or after `to_pairs`.
         frame: the whole table, for metadata such as `view`.
         source: file name.
         sha256: of the file, or "".
@@ -57,8 +58,16 @@ class ScoreMatrix:
         """Positive minus negative prompt for labels that have both; the other labels, and probabilities, are dropped.
 
         Raises:
-            TableError: there are no pairs.
+            TableError: there are no pairs, or the scores are differences already.
         """
+        if self.score_kind == "logit_difference":
+            raise TableError(
+                describe(
+                    f"The scores of {self.source} are differences already",
+                    got="score_kind logit_difference in its manifest",
+                    then="leave --pairs out",
+                )
+            )
         try:
             values, labels = to_differences(self.values, self.labels)
         except ValueError as error:
@@ -66,6 +75,42 @@ class ScoreMatrix:
                 describe(f"{self.source} has no pairs", got=list(self.labels), expected='such as "edema", "no edema"')
             ) from error
         return replace(self, labels=tuple(labels), values=values, probabilities=None, score_kind="logit_difference")
+
+    def add_normality(self, pool: NormalPool, reference: ScoreMatrix | None = None) -> ScoreMatrix:
+        """The same with a normal score as its last label; see `carzero.metrics.normality`.
+
+        Args:
+            pool: how findings become one.
+            reference: scores of other images, by which the findings are standardised; None: by these.
+
+        Raises:
+            TableError: no label is a finding, or the reference lacks one or holds scores of another kind.
+        """
+        findings = find_findings(self.labels)
+        if not findings:
+            raise TableError(describe(f"{self.source} scores no finding", got=list(self.labels)))
+        taken = None
+        if reference is not None:
+            lacking = [label for label in findings if label not in reference.labels]
+            if lacking or reference.score_kind != self.score_kind:
+                raise TableError(
+                    describe(
+                        f"{reference.source} is not a reference for the normal score of {self.source}",
+                        got=f"no scores of {', '.join(lacking)}" if lacking else f"score_kind {reference.score_kind}",
+                        expected="the same findings, scored by the same weights in the same way",
+                    )
+                )
+            with refuse_settings(f"{reference.source} is not a reference"):
+                taken = Reference.of(reference.select(findings).values)
+        with refuse_settings("A normal score cannot be computed"):
+            normal = score_normality(self.select(findings).values, reference=taken, pool=pool)
+        unknown = np.full((len(self.ids), 1), np.nan)
+        return replace(
+            self,
+            labels=(*self.labels, NORMAL_SCORE),
+            values=np.column_stack([self.values, normal]),
+            probabilities=None if self.probabilities is None else np.hstack([self.probabilities, unknown]),
+        )
 
     def to_logits(self) -> ScoreMatrix:
         """Without labels that have a probability only, such as "abnormal".
@@ -187,7 +232,7 @@ def to_score_matrix(
         tuple(labels),
         np.column_stack(values),
         probabilities,
-        "logit",
+        to_score_kind(manifest or {}) or "logit",
         frame,
         source,
         sha256,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from carzero.weights.export_manifest import (
     ExportDtype,
     ExportEngine,
     ExportManifest,
+    MapRecord,
     Source,
 )
 from carzero.weights.source import WeightsSource
@@ -207,6 +208,7 @@ class ExportRun:
             prompt_tensors=writer.tensors,
             prompts=None if baked is None else {label: list(prompts) for label, prompts in baked},
             prompts_sha256=None if baked is None else baked.hash,
+            maps=MapRecord(**asdict(writer.model.alignment.map_kind)),
             opset=writer.opset,
             versions=_versions(),
             date=RunRecord().date,

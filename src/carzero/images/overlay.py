@@ -48,6 +48,7 @@ def draw_overlay(
     peak: tuple[float, float] | None = None,
     boxes: Sequence[_Box] = (),
     value_range: tuple[float, float] | None = None,
+    range_text: str = "",
     long_side_px: int = 900,
 ) -> Image.Image:
     """Returns a radiograph with its score map over it, a caption and a colour bar.
@@ -60,6 +61,7 @@ def draw_overlay(
         peak: (x, y) in original pixels, marked with a cross; outside the image it is left out.
         boxes: xyxy in original pixels, drawn as outlines.
         value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
+        range_text: what that range is, written below the image.
         long_side_px: length of the image's longer side in the result.
 
     Returns:
@@ -86,7 +88,8 @@ def draw_overlay(
         _draw_box(draw, [float(edge) * zoom for edge in box])
     if peak is not None and 0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0]:
         _draw_cross(draw, peak[0] * zoom, peak[1] * zoom)
-    return _frame(picture, title, subtitle, (low, high), has_unseen=bool(unseen.any()))
+    legend = [text for text in (range_text, _UNSEEN_LABEL if unseen.any() else "") if text]
+    return _frame(picture, title, subtitle, (low, high), legend)
 
 
 def save_overlay(path: str | os.PathLike[str], pixels: NDArray[Any], scores: NDArray[Any], **options: Any) -> Path:
@@ -171,11 +174,11 @@ def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 
 def _frame(
-    picture: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], *, has_unseen: bool
+    picture: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], legend: Sequence[str]
 ) -> Image.Image:
     """Returns the image with caption above, colour bar at the right and legend below."""
     caption_px = _MARGIN_PX + 30 * bool(title) + 24 * bool(subtitle)
-    legend_px = 34 if has_unseen else _MARGIN_PX
+    legend_px = 14 + 20 * len(legend) if legend else _MARGIN_PX
     width = picture.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
     canvas = Image.new("RGB", (width, caption_px + picture.height + legend_px), _GROUND)
     canvas.paste(picture, (_MARGIN_PX, caption_px))
@@ -185,8 +188,9 @@ def _frame(
         _write(draw, (_MARGIN_PX, 10), title, size=22, ink=_INK, room_px=room)
     if subtitle:
         _write(draw, (_MARGIN_PX, 10 + 30 * bool(title)), subtitle, size=16, ink=_FAINT, room_px=room)
-    if has_unseen:
-        _write(draw, (_MARGIN_PX, caption_px + picture.height + 9), _UNSEEN_LABEL, size=14, ink=_FAINT, room_px=room)
+    for number, line in enumerate(legend):
+        top = caption_px + picture.height + 9 + 20 * number
+        _write(draw, (_MARGIN_PX, top), line, size=14, ink=_FAINT, room_px=room)
     _draw_bar(canvas, _MARGIN_PX * 2 + picture.width, caption_px, min(picture.height, 320), value_range)
     return canvas
 

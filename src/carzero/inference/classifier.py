@@ -23,7 +23,17 @@ from carzero.model.vision import is_convolutional
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import DEFAULT_TEMPLATE, PromptReview, PromptSet
 from carzero.prompts.review import review_prompts
-from carzero.records import FailedImage, Failure, Grounding, ImageItem, ImageSource, LoadedImage, Pool, ScoredImage
+from carzero.records import (
+    FailedImage,
+    Failure,
+    Grounding,
+    ImageItem,
+    ImageSource,
+    LoadedImage,
+    Pool,
+    ScoredImage,
+    ScoreKind,
+)
 from carzero.weights.source import DEMO, WeightsSource, to_source
 
 if TYPE_CHECKING:
@@ -204,6 +214,7 @@ class ZeroShotClassifier:
         prompts: Mapping[str, Any] | PromptSet | None = None,
         template: str = DEFAULT_TEMPLATE,
         pool: Pool = "mean",
+        score_kind: ScoreKind = "logit",
         batch_size: int = 16,
         force: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
@@ -216,6 +227,8 @@ class ZeroShotClassifier:
             prompts: instead of labels: `{label: [prompt, ...]}` or a `PromptSet`.
             template: sentence with the field {label}.
             pool: how the logits of a label's prompts become one: their mean, or the largest.
+            score_kind: "logit", or "logit_difference": the logit less that of "There is no {label}", or of the
+                `negative` sentences of prompts.
             batch_size: images in one pass; changes speed and memory, not scores.
             force: also score readable images that are not chest radiographs.
             on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
@@ -235,7 +248,7 @@ class ZeroShotClassifier:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
-        asked = PromptSet.from_request(labels, prompts, template)
+        asked = PromptSet.from_request(labels, prompts, template, score_kind=score_kind)
         review = self.review_prompts(asked)
         review.warn()
         bank = self.encode_prompts(asked)
@@ -264,7 +277,8 @@ class ZeroShotClassifier:
     ) -> list[Grounding]:
         """Shows where the model looks for each finding, in the image's own pixels; see `Grounding`.
 
-        A map says where, not whether: attention sums to the same for a finding that is absent.
+        What a cell is depends on the weights (`backend.map_kind`): attention says where, not whether, as it sums to the
+        same for a finding that is absent; a similarity map is on one scale, and low where the finding is not seen.
 
         Args:
             image: path, array (height, width), PIL image or `Radiograph`.
@@ -341,8 +355,9 @@ class ZeroShotClassifier:
     ) -> Iterator[ScoredImage | FailedImage]:
         pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
         pairs = self.backend.score(pixels, bank, need_maps)
-        logits = bank.pool(pairs.scores, pool).numpy()
+        logits = bank.to_scores(pairs.scores, pool).numpy()
         maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()
+        kind = self.backend.map_kind
         for index, entry in enumerate(batch):
             if not np.isfinite(logits[index]).all():
                 yield _not_finite(entry.item)
@@ -353,6 +368,7 @@ class ZeroShotClassifier:
                 logits[index],
                 None if maps is None else maps[index],
                 entry.radiograph,
+                kind,
             )
 
 

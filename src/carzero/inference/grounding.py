@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,10 +22,17 @@ from carzero.errors import ConfigurationError, TableError, describe, refuse_brok
 from carzero.images import PixelTransform
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
-from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map
-from carzero.inference.places import BOX_RULE, DEMO_DOUBT, GroundingRow, check_box_share, ground_image
+from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map, to_map_kind
+from carzero.inference.places import (
+    DEMO_DOUBT,
+    GroundingRow,
+    MapsRecord,
+    check_box_share,
+    describe_maps,
+    ground_image,
+)
 from carzero.prompts import PromptSet
-from carzero.records import FailedImage, Failure, ImageItem, Radiograph, ScoredImage
+from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -39,7 +46,7 @@ _OURS = re.compile(r".+__.+\.(overlay\.png|map\.(npz|png|json))", re.DOTALL)
 _SETTINGS = ("weights_sha256", "preprocessing", "prompts_sha256", "map_format", "box_share", "force")
 
 
-class GroundingManifest(TypedDict):
+class GroundingManifest(MapsRecord):
     """Where maps came from, and what is to be known about them."""
 
     date: str
@@ -49,9 +56,7 @@ class GroundingManifest(TypedDict):
     preprocessing: dict[str, object]
     prompts_sha256: str
     prompts: dict[str, list[str]]
-    map_kind: str
     peak_rule: str
-    box_rule: str
     box_order: str
     map_format: str
     box_share: float
@@ -76,6 +81,7 @@ class _ImageRows(TypedDict):
     image_id: str
     path: str
     rows: list[dict[str, object]]
+    maps: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,8 @@ class GroundingRun:
                 else:
                     with self._room():
                         rows = list(self._ground(classifier, result, manifest))
-                    journal.append([{"image_id": result.item.image_id, "path": result.item.path, "rows": rows}])
+                    about = {"image_id": result.item.image_id, "path": result.item.path}
+                    journal.append([{**about, "rows": rows, "maps": asdict(result.map_kind)}])
                 done += 1
                 advance(done, failed)
 
@@ -206,8 +213,9 @@ class GroundingRun:
         return out is None or all((out / name).exists() for each in row["rows"] for name in each["files"].values())
 
     def _collect(self, journal: Journal, manifest: GroundingManifest) -> GroundingResult:
-        """The rows of a journal in the order of the images."""
+        """The rows of a journal in the order of the images, and in the manifest what their maps are."""
         rows: list[GroundingRow] = []
+        kind = UNSTATED
         failures: list[Failure] = []
         for item in self.items:
             row = journal.rows[item.image_id]
@@ -215,7 +223,9 @@ class GroundingRun:
                 failures.append(Failure(row["image_id"], row["path"], row["reason"]))
             else:
                 rows += row["rows"]
-        return GroundingResult(rows, failures, manifest)
+                kind = to_map_kind(row.get("maps"))  # one for all images, as the weights are the same
+        told = {**manifest, **describe_maps(self.box_share, kind)}
+        return GroundingResult(rows, failures, told)
 
     def _check(self) -> None:
         if self.map_format not in MAP_FORMATS:
@@ -232,25 +242,30 @@ class GroundingRun:
         transform = PixelTransform.of(classifier.processor.image_processor)
         for row, score_map in ground_image(image, self.prompt_set.labels, transform, self.box_share):
             if self.out is not None and image.radiograph is not None:
-                row["files"] = self._draw(image.radiograph, row, score_map, self.out, manifest)
+                row["files"] = self._draw(image, row, score_map, self.out, manifest)
             yield row
 
     def _draw(
-        self, radiograph: Radiograph, row: GroundingRow, score_map: ScoreMap, out: Path, manifest: GroundingManifest
+        self, image: ScoredImage, row: GroundingRow, score_map: ScoreMap, out: Path, manifest: GroundingManifest
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
+
+        if image.radiograph is None:
+            raise ValueError("The image was scored without maps; score it with need_maps=True.")
 
         name = PairNames(self.prompt_set.labels)(row["image_id"], row["label"])
         files = {"map": f"{name}.map.{self.map_format}", "overlay": f"{name}.overlay.png"}
         save_map(score_map, out / files["map"])
         save_overlay(
             out / files["overlay"],
-            radiograph.pixels,
+            image.radiograph.pixels,
             score_map.heatmap,
             title=row["label"],
             subtitle=_subtitle(row, manifest),
             peak=(row["peak"]["x"], row["peak"]["y"]),
             boxes=[] if row["box"] is None else [_to_corners(row["box"])],
+            value_range=image.map_kind.scale,
+            range_text=image.map_kind.scale_text,
         )
         return files
 
@@ -264,10 +279,8 @@ class GroundingRun:
             "preprocessing": self.weights.preprocessing,
             "prompts_sha256": self.prompt_set.hash,
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
-            "map_kind": "attention of the finding's text on the image's patches, mean over heads and layers; it says "
-            "where, not whether, and peaks somewhere for an absent finding too",
+            **describe_maps(self.box_share, UNSTATED),  # known once the weights are loaded
             "peak_rule": "centre of the highest cell of the model's grid, of equal cells the first in row order",
-            "box_rule": BOX_RULE.format(share=self.box_share),
             "box_order": "xyxy in the image's pixels, edges at whole numbers",
             "map_format": self.map_format,
             "box_share": self.box_share,
@@ -299,10 +312,10 @@ def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping
     content: Any = load_json_object(path, what, expected=expected, then=then)
     images: dict[str, _ImageRows] = {}
     with refuse_broken(what, error=TableError, expected=expected, then=then):
-        found = RunRecord.of(dict(content["manifest"]), record.settings)
+        found, maps = RunRecord.of(dict(content["manifest"]), record.settings), content["manifest"].get("maps")
         for row in content["findings"]:
             image_id, place = str(row["image_id"]), str(row["path"])
-            images.setdefault(image_id, {"image_id": image_id, "path": place, "rows": []})["rows"].append(
+            images.setdefault(image_id, {"image_id": image_id, "path": place, "rows": [], "maps": maps})["rows"].append(
                 {name: row[name] for name in GroundingRow.__annotations__}
             )
     return found, images.values()

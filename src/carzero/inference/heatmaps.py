@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.documents import load_json_object, parse_json_object
 from carzero.errors import TableError, describe, refuse_broken
 from carzero.images import Geometry, PixelTransform
+from carzero.records import ATTENTION, MapKind
 
 MAP_FORMATS = ("npz", "png")
 _LEVELS = 65534
@@ -110,6 +111,7 @@ class MapTable:
         pixels: what was done to the images; a file keeps its sizes, and what its provenance does not state of the rest
             is the released model's.
         provenance: plain values that say where the maps came from: weights and their hash, prompts, preprocessing.
+        kind: what the cells are; of a file that does not state it, attention, which all maps were once.
     """
 
     images: tuple[str, ...]
@@ -119,6 +121,7 @@ class MapTable:
     sizes: NDArray[np.int64]
     pixels: PixelTransform
     provenance: Mapping[str, object] = field(default_factory=dict)
+    kind: MapKind = ATTENTION
 
     def __post_init__(self) -> None:
         shape = (len(self.images), len(self.labels))
@@ -146,7 +149,28 @@ class MapTable:
             self.sizes[chosen],
             self.pixels,
             self.provenance,
+            self.kind,
         )
+
+
+def to_map_kind(stated: object) -> MapKind:
+    """The kind of maps that plain values state; attention, which all maps once were, where they state none.
+
+    Raises:
+        ValueError: they are no kind.
+    """
+    if stated is None:
+        return ATTENTION
+    if not isinstance(stated, dict):
+        raise ValueError(f"A kind of maps is a mapping; got {type(stated).__name__}.")
+    scale = stated["scale"]
+    return MapKind(
+        str(stated["name"]),
+        str(stated["description"]),
+        None if scale is None else (float(scale[0]), float(scale[1])),
+        str(stated["scale_text"]),
+        bool(stated["is_share"]),
+    )
 
 
 def save_map_table(table: MapTable, path: Path) -> None:
@@ -162,6 +186,7 @@ def save_map_table(table: MapTable, path: Path) -> None:
             resize_px=table.pixels.resize_px,
             crop_px=table.pixels.crop_px,
             provenance=np.array(json.dumps(dict(table.provenance)), dtype=np.str_),
+            map_kind=np.array(json.dumps(asdict(table.kind)), dtype=np.str_),
         )
 
 
@@ -186,4 +211,5 @@ def load_map_table(path: Path) -> MapTable:
             arrays["sizes"],
             PixelTransform(int(arrays["resize_px"]), int(arrays["crop_px"]), **others),
             provenance,
+            to_map_kind(parse_json_object(str(arrays["map_kind"])) if "map_kind" in arrays else None),
         )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TypedDict
 
 from carzero.errors import ConfigurationError, describe
 from carzero.images import PixelTransform
 from carzero.inference.heatmaps import ScoreMap
 from carzero.metrics.boxes import box_of_region, region_of_peak
-from carzero.records import ScoredImage
+from carzero.records import MapKind, ScoredImage
 
 BOX_RULE = (
     "the part of the map, connected to its highest pixel, at or above lowest + {share:g} * (highest - lowest); the box "
     "is the smallest one around it"
+)
+
+FIXED_BOX_RULE = (
+    "the part of the map, connected to its highest pixel, at or above {threshold:.4g}, which is {share:g} of the maps' "
+    "fixed scale from {low:.4g} to {high:.4g}; the box is the smallest one around it; a map that stays below has none"
 )
 
 DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see docs/demo-weights.md."
@@ -36,8 +42,9 @@ class GroundingRow(TypedDict):
         logit: its raw score.
         peak: centre of the highest cell.
         box: xmin, ymin, xmax and ymax around the peak's region, or None for a map without one (constant within the
-            image).
-        contrast: highest cell over the mean cell; 1 for an even map.
+            image, or low on a fixed scale).
+        highest: value of the highest cell.
+        contrast: highest cell over the mean cell, 1 for an even map; None where cells are no shares of a whole.
         path: where the image came from.
         width: of the image, in px.
         height: of the image, in px.
@@ -50,12 +57,21 @@ class GroundingRow(TypedDict):
     logit: float
     peak: Peak
     box: dict[str, float] | None
-    contrast: float
+    highest: float
+    contrast: float | None
     path: str
     width: int
     height: int
     files: dict[str, str]
     warnings: list[str]
+
+
+class MapsRecord(TypedDict):
+    """What maps are, in words (`map_kind`) and by the fields of `MapKind` (`maps`), and how boxes are cut out of them."""
+
+    map_kind: str
+    maps: dict[str, object]
+    box_rule: str
 
 
 def ground_image(
@@ -67,25 +83,27 @@ def ground_image(
         image: scored with `need_maps=True`.
         labels: the findings, in the order of its scores.
         transform: to the model's square, of the weights that scored it.
-        box_share: the box's threshold as a share of the map's range, above 0 and at most 1.
+        box_share: the box's threshold as a share of the map's range, or of the fixed scale of maps that have one, above
+            0 and at most 1.
 
     Yields:
         The row of each finding, without files, and its map.
     """
     if image.maps is None or image.radiograph is None:
         raise ValueError("The image was scored without maps; score it with need_maps=True.")
-    geometry = transform.geometry(*image.radiograph.pixels.shape)
+    geometry, kind = transform.geometry(*image.radiograph.pixels.shape), image.map_kind
     for label, logit, grid in zip(labels, image.logits, image.maps, strict=True):
         score_map = ScoreMap.from_grid(grid, geometry)
         x, y = geometry.peak_to_original(grid)
-        box = box_of_region(region_of_peak(score_map.heatmap, box_share))
+        box = box_of_region(region_of_peak(score_map.heatmap, box_share, kind.scale))
         row: GroundingRow = {
             "image_id": image.item.image_id,
             "label": label,
             "logit": float(logit),
             "peak": {"x": x, "y": y, "inside": 0 <= x <= geometry.width and 0 <= y <= geometry.height},
             "box": None if box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
-            "contrast": float(grid.max() / grid.mean()),
+            "highest": float(grid.max()),
+            "contrast": float(grid.max() / grid.mean()) if kind.is_share else None,
             "path": image.item.path,
             "width": geometry.width,
             "height": geometry.height,
@@ -93,6 +111,19 @@ def ground_image(
             "warnings": list(image.info.warnings),
         }
         yield row, score_map
+
+
+def describe_box_rule(share: float, kind: MapKind) -> str:
+    """How boxes are cut out of maps of a kind, for a manifest."""
+    if kind.scale is None:
+        return BOX_RULE.format(share=share)
+    low, high = kind.scale
+    return FIXED_BOX_RULE.format(share=share, low=low, high=high, threshold=low + share * (high - low))
+
+
+def describe_maps(share: float, kind: MapKind) -> MapsRecord:
+    """What maps of a kind are, and how boxes are cut out of them, for a manifest."""
+    return {"map_kind": kind.description, "maps": asdict(kind), "box_rule": describe_box_rule(share, kind)}
 
 
 def check_box_share(share: float) -> None:

@@ -20,7 +20,7 @@ from carzero.model.alignment import ALIGNMENTS, ScoringTexts
 from carzero.model.text import count_words
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
-from carzero.records import Pool
+from carzero.records import Pool, to_score_kind
 
 _TEXTS_AT_ONCE = 64
 
@@ -38,11 +38,13 @@ class PromptBank(Generic[TextsT_co]):
         prompt_set: labels and prompts.
         texts: what the backend that encoded them keeps of all prompts, flattened in order.
         owner: (prompts,) int64 on the CPU, the label that each prompt belongs to.
+        denies: (prompts,) bool on the CPU, the prompts that deny their label; see `PromptSet.questions`.
     """
 
     prompt_set: PromptSet
     texts: TextsT_co
     owner: torch.Tensor
+    denies: torch.Tensor
 
     @property
     def labels(self) -> list[str]:
@@ -66,15 +68,29 @@ class PromptBank(Generic[TextsT_co]):
             )
         )
 
-    def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
-        """Joins what belongs to one label: (I, prompts, ...) to (I, labels, ...).
+    def to_scores(self, logits: torch.Tensor, how: Pool) -> torch.Tensor:
+        """Joins logits of prompts (I, prompts) to scores of labels (I, labels), as the prompt set's kind of score says.
 
         Raises:
             ValueError: `how` is neither "mean" nor "max".
         """
+        positive = self.pool(logits, how)
+        if self.prompt_set.score_kind == "logit":
+            return positive
+        return positive - self._join(logits, how, self.denies)
+
+    def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
+        """Joins what prompts that affirm one label have: (I, prompts, ...) to (I, labels, ...).
+
+        Raises:
+            ValueError: `how` is neither "mean" nor "max".
+        """
+        return self._join(values, how, ~self.denies)
+
+    def _join(self, values: torch.Tensor, how: Pool, chosen: torch.Tensor) -> torch.Tensor:
         if how not in ("mean", "max"):
             raise ValueError(f'pool must be "mean" or "max"; got {how!r}.')
-        groups = [values[:, self.owner == index] for index in range(len(self.labels))]
+        groups = [values[:, (self.owner == index) & chosen] for index in range(len(self.labels))]
         return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
 
 
@@ -87,8 +103,9 @@ class TorchTexts:
 
 def build_bank(prompt_set: PromptSet, texts: KindT) -> PromptBank[KindT]:
     """Joins prompts and what a backend made of them."""
-    owner = [index for index, (_, prompts) in enumerate(prompt_set) for _ in prompts]
-    return PromptBank(prompt_set, texts, torch.tensor(owner))
+    asked = prompt_set.questions
+    owner, denies = torch.tensor([each.label for each in asked]), torch.tensor([each.denies for each in asked])
+    return PromptBank(prompt_set, texts, owner, denies)
 
 
 def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
@@ -112,7 +129,7 @@ def token_batches(processor: CARZeroProcessor, prompt_set: PromptSet) -> Iterato
     Raises:
         PromptError: a prompt is longer than the model reads.
     """
-    texts = [prompt for _, prompts in prompt_set for prompt in prompts]
+    texts = [question.text for question in prompt_set.questions]
     for text in texts:
         _check_length(processor, text)
     tokens = processor.tokenize(texts)
@@ -176,7 +193,12 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
             describe("A model made in memory has no hash to keep a bank by", then="save the weights, and load them")
         )
     check_bank_folder(folder, overwrite=overwrite)
-    record = {**asdict(key), "prompts_sha256": bank.prompt_set.hash}
+    kind = bank.prompt_set.score_kind
+    record = {
+        **asdict(key),
+        "prompts_sha256": bank.prompt_set.hash,
+        **({} if kind == "logit" else {"score_kind": kind}),
+    }
     tensors = {
         f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
         for number, group in enumerate(bank.texts_as(TorchTexts).groups)
@@ -238,7 +260,8 @@ def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
         prompts = record["prompts"]
         if not isinstance(prompts, dict):
             raise ValueError("prompts that are not an object")
-        prompt_set = PromptSet.from_mapping(prompts)
+        kind = to_score_kind(record) or "logit"
+        prompt_set = PromptSet.from_request(None, PromptSet.from_mapping(prompts), score_kind=kind)
     if record.get("prompts_sha256") != prompt_set.hash:
         raise _damaged(folder, "its prompts were changed")
     return record, prompt_set

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +76,8 @@ class ScoringSettings:
             preprocessing=self.weights.preprocessing,
             prompts_sha256=self.prompts.hash,
             prompts=dict(self.prompts),
+            negative_prompts=self.prompts.negative_prompts,
+            score_kind=self.prompts.score_kind,
             dtype=str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
             pool=self.pool,
             force=self.force,
@@ -89,10 +91,15 @@ def build_manifest(record: RunRecord, provenance: ScoreProvenance, **results: ob
         "date": dated.date,
         "weights": provenance.weights,
         **dated.identity,
-        "score_kind": "logit",
-        "prompts": {label: list(prompts) for label, prompts in (provenance.prompts or {}).items()},
+        "score_kind": provenance.score_kind or "logit",
+        "prompts": _to_lists(provenance.prompts or {}),
+        **({} if provenance.negative_prompts is None else {"negative_prompts": _to_lists(provenance.negative_prompts)}),
         **results,
     }
+
+
+def _to_lists(prompts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {label: list(texts) for label, texts in prompts.items()}
 
 
 class _Overlays:
@@ -114,6 +121,7 @@ class _Overlays:
     def draw(self, classifier: ZeroShotClassifier, image: ScoredImage) -> None:
         from carzero.images.overlay import save_overlay
 
+        kind = image.map_kind
         for grounding in classifier.to_groundings(image, self._labels):
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
             save_overlay(
@@ -123,6 +131,8 @@ class _Overlays:
                 title=grounding.label,
                 subtitle=f"logit {grounding.logit:.2f}",
                 peak=grounding.peak,
+                value_range=kind.scale,
+                range_text=kind.scale_text,
             )
             self.drawn.append(path)
 

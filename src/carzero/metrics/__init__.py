@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from carzero.metrics.labels import UndefinedMetricWarning, resolve_uncertain
     from carzero.metrics.localisation import count_trials, pointing_game
     from carzero.metrics.newcombe import newcombe_interval
+    from carzero.metrics.normality import score_normality
     from carzero.metrics.readers import compare_with_readers, take_majority
     from carzero.metrics.resampling import Statistics
     from carzero.metrics.retrieval import chance_at_k, exclusive_accuracy, exclusive_hits, hits_at_k, precision_at_k
@@ -101,6 +102,7 @@ _HOMES = {
         "pointing_game",
     ),
     "newcombe": ("newcombe_interval",),
+    "normality": ("score_normality",),
     "readers": (
         "compare_with_readers",
         "take_majority",
@@ -174,6 +176,7 @@ __all__ = [
     "reliability_curve",
     "resolve_uncertain",
     "roc_curve",
+    "score_normality",
     "sensitivity",
     "specificity",
     "split_long_tail",

@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 _Mask = NDArray[np.bool_]
 
 
-def region_of_peak(heatmap: NDArray[np.floating], share: float = 0.5) -> _Mask:
+def region_of_peak(
+    heatmap: NDArray[np.floating], share: float = 0.5, value_range: tuple[float, float] | None = None
+) -> _Mask:
     """Returns the region that a map's highest pixel belongs to.
 
     The rule: pixels at or above `lowest + share * (highest - lowest)` of the map, of them the connected part (edges
@@ -26,10 +28,11 @@ def region_of_peak(heatmap: NDArray[np.floating], share: float = 0.5) -> _Mask:
 
     Args:
         heatmap: (H, W), NaN where the model saw nothing; such pixels are never in the region.
-        share: height of the threshold within the map's range, above 0 and at most 1.
+        share: height of the threshold within the range, above 0 and at most 1.
+        value_range: (lowest, highest) in the rule, for maps on a fixed scale; None: the map's own.
 
     Returns:
-        (H, W) mask; empty for a map that is constant or has no number in it.
+        (H, W) mask; empty for a map that is constant, has no number in it, or stays below the threshold.
     """
     from scipy import ndimage
 
@@ -39,10 +42,11 @@ def region_of_peak(heatmap: NDArray[np.floating], share: float = 0.5) -> _Mask:
     empty = np.zeros(heatmap.shape, dtype=bool)
     if not known.any():
         return empty
-    low, high = float(heatmap[known].min()), float(heatmap[known].max())
-    if low == high:
+    own = float(heatmap[known].min()), float(heatmap[known].max())
+    if own[0] == own[1]:
         return empty
-    above = known & (np.where(known, heatmap, low) >= low + share * (high - low))
+    low, high = value_range or own
+    above = known & (np.where(known, heatmap, -np.inf) >= low + share * (high - low))
     parts, _ = ndimage.label(above)
     peak = int(np.argmax(np.where(known, heatmap, -np.inf)))
     part = parts.reshape(-1)[peak]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from scipy.special import logit, logsumexp
 from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration, fit_label
 from carzero.metrics.labels import check_arrays
 from carzero.metrics.thresholds import choose_thresholds
+from carzero.records import SCORE_KINDS, ScoreKind
 
 Floats = NDArray[np.float64]
 AbnormalityPool = Literal["logsumexp", "max"]
@@ -74,7 +75,6 @@ def to_abnormal(y_true: ArrayLike) -> Floats:
     return np.where((truth == 1).any(axis=1), 1.0, np.where(absent, 0.0, np.nan))
 
 
-ScoreKind = Literal["logit", "logit_difference"]
 ABNORMAL = "abnormal"
 NO_FINDING = "no finding"
 FEW = 10
@@ -122,10 +122,8 @@ class Calibration:
     abnormality: Abnormality | None = None
 
     def __post_init__(self) -> None:
-        if self.score_kind not in get_args(ScoreKind):
-            raise ValueError(
-                f"The kind of score is unknown; got {self.score_kind!r}; expected one of {get_args(ScoreKind)}."
-            )
+        if self.score_kind not in SCORE_KINDS:
+            raise ValueError(f"The kind of score is unknown; got {self.score_kind!r}; expected one of {SCORE_KINDS}.")
 
     def apply(self, scores: ArrayLike, labels: Sequence[str]) -> Floats:
         """Probabilities (N, C) of scores (N, C) whose columns are `labels`; NaN for labels that were not fitted."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from carzero.errors import PromptError, describe
 from carzero.prompts.prompt_file import load_mapping
+from carzero.records import ScoreKind
 from carzero.text.cleaning import clean_text
 
 _RECORD_KEYS = ("positive", "negative", "synonyms", "code")
@@ -112,7 +113,17 @@ def _unknown_code(label: str, value: object) -> PromptError:
 
 
 DEFAULT_TEMPLATE = "There is {label}"
+NEGATIVE_TEMPLATE = "There is no {label}"
 _HEADER_KEYS = ("version", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt that is scored: the number of its label, its text, and whether it denies the label."""
+
+    label: int
+    text: str
+    denies: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,8 @@ class PromptSet:
 
     Attributes:
         prompts: label to its prompts, which are what is scored; each keeps at least two words after cleaning.
+        score_kind: whether a label's score is the logit of these, or the difference from its negative prompts, which
+            are then scored too; see `as_pairs`.
         entries: label to what else is known of it; labels of which nothing is known need not be there.
         version: of the set, as its file states it.
         source: where its words come from.
@@ -130,6 +143,7 @@ class PromptSet:
     entries: Mapping[str, LabelEntry] = field(default_factory=dict)
     version: str = ""
     source: str = ""
+    score_kind: ScoreKind = "logit"
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -144,6 +158,8 @@ class PromptSet:
             _check_label(label, prompts)
             for prompt in (*prompts, *self.entry(label).negative):
                 _check_prompt(label, prompt)
+        if self.score_kind == "logit_difference":
+            self._check_pairs()
 
     @classmethod
     def from_labels(
@@ -192,8 +208,18 @@ class PromptSet:
         labels: str | Sequence[str] | None,
         prompts: Mapping[str, object] | PromptSet | None,
         template: str = DEFAULT_TEMPLATE,
+        *,
+        score_kind: ScoreKind = "logit",
+        negative: str = NEGATIVE_TEMPLATE,
     ) -> PromptSet:
         """Takes either labels, put into `template`, or prompts.
+
+        Args:
+            labels: findings.
+            prompts: a set, or a mapping as in `from_mapping`.
+            template: sentence with the field {label}.
+            score_kind: "logit_difference" scores each label against its negative prompts, too.
+            negative: sentence with the field {label} that denies it, for labels scored so.
 
         Raises:
             PromptError: neither is given, or both are, or the words cannot be asked.
@@ -206,8 +232,11 @@ class PromptSet:
                 )
             )
         if prompts is not None:
-            return prompts if isinstance(prompts, PromptSet) else cls.from_mapping(prompts)
-        return cls.from_labels([labels] if isinstance(labels, str) else list(labels or ()), template)
+            asked = prompts if isinstance(prompts, PromptSet) else cls.from_mapping(prompts)
+        else:
+            named = [labels] if isinstance(labels, str) else list(labels or ())
+            asked = cls.from_labels(named, template, negative if score_kind == "logit_difference" else None)
+        return asked.as_pairs() if score_kind == "logit_difference" else asked
 
     @classmethod
     def load(cls, path: str | Path) -> PromptSet:
@@ -218,6 +247,43 @@ class PromptSet:
         """
         return cls.from_mapping(load_mapping(path))
 
+    def as_pairs(self) -> PromptSet:
+        """The same labels, each scored by how much its prompts beat those that deny it.
+
+        Raises:
+            PromptError: a label has no negative prompt.
+        """
+        return replace(self, score_kind="logit_difference")
+
+    def _check_pairs(self) -> None:
+        if lacking := [label for label in self.prompts if not self.entry(label).negative]:
+            raise PromptError(
+                describe(
+                    f"{len(lacking)} of {len(self.prompts)} labels have no prompt that denies them",
+                    got=lacking[:5],
+                    expected='a record such as {positive: ["There is edema"], negative: ["There is no edema"]}',
+                    then="add them, or take a set's variant with pairs, such as chestxray14:pairs",
+                )
+            )
+
+    @property
+    def negative_prompts(self) -> dict[str, tuple[str, ...]] | None:
+        """Label to the prompts that deny it, where they enter the score; None where they do not."""
+        if self.score_kind == "logit":
+            return None
+        return {label: self.entry(label).negative for label in self.prompts}
+
+    @property
+    def questions(self) -> list[Question]:
+        """Every prompt that is scored, label by label."""
+        denials = self.negative_prompts or {}
+        return [
+            Question(number, text, denies)
+            for number, (label, prompts) in enumerate(self)
+            for texts, denies in ((prompts, False), (denials.get(label, ()), True))
+            for text in texts
+        ]
+
     @property
     def labels(self) -> list[str]:
         """Labels in order."""
@@ -225,8 +291,14 @@ class PromptSet:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of labels and prompts in order, all that scores depend on; entries, version and source are out."""
-        content = json.dumps([[label, list(prompts)] for label, prompts in self.prompts.items()], ensure_ascii=True)
+        """SHA-256 of labels and prompts in order, all that scores depend on; version, source and other entries are out.
+
+        Negative prompts are in where they enter the score.
+        """
+        asked: list[object] = [[label, list(prompts)] for label, prompts in self.prompts.items()]
+        if (denials := self.negative_prompts) is not None:
+            asked = [[label, list(prompts), list(denials[label])] for label, prompts in self.prompts.items()]
+        content = json.dumps(asked, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def entry(self, label: str) -> LabelEntry:

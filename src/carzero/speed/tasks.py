@@ -96,7 +96,7 @@ def _tower_task(classifier: ZeroShotClassifier, pixels: torch.Tensor) -> Task | 
 
 
 def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBank[object]) -> Callable[[], object]:
-    return lambda: bank.pool(classifier.backend.score(pixels, bank).scores, "mean")
+    return lambda: bank.to_scores(classifier.backend.score(pixels, bank).scores, "mean")
 
 
 def _predict(

@@ -88,6 +88,16 @@ class Accuracy(_Record):
     logit_deviation: float
 
 
+class MapRecord(_Record):
+    """What the cells of the graph's maps are; fields as in `carzero.records.MapKind`."""
+
+    name: str
+    description: str
+    scale: tuple[float, float] | None
+    scale_text: str
+    is_share: bool
+
+
 class ExportManifest(_Record):
     """What an exported folder holds.
 
@@ -99,6 +109,7 @@ class ExportManifest(_Record):
         prompt_tensors: what passes from the prompts graph to the scoring graph.
         prompts: label to prompts where they are baked in, else None.
         prompts_sha256: hash of that prompt set, or None.
+        maps: what the maps are; None in folders that an earlier version wrote.
         opset: version of the ONNX operators that the graphs were written in.
         versions: of the packages that wrote the folder.
         date: when, UTC.
@@ -114,6 +125,7 @@ class ExportManifest(_Record):
     prompt_tensors: list[TensorSpec]
     prompts: dict[str, list[str]] | None
     prompts_sha256: str | None
+    maps: MapRecord | None = None
     opset: int
     versions: dict[str, str]
     date: str

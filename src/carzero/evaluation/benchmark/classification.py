@@ -172,6 +172,12 @@ Progress = Callable[[int], AbstractContextManager[Advance]]
 _LONG_TAILED = 18  # classes from which the paper speaks of a long tail: Open-I has 18, PadChest 192
 
 
+_DIFFERENCES = (
+    "Scores are logits of a finding's prompts less those of the prompts that deny it; the published figures rest on "
+    "single logits of the paper's prompts."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Where a run keeps what it makes.
@@ -338,7 +344,7 @@ def _evaluate(
         truth,
         joined.ids,
         task="classification",
-        source={**about, "score_kind": "logit", "unused_scores": joined.account["unlabelled"]},
+        source={**about, "score_kind": scored.score_kind, "unused_scores": joined.account["unlabelled"]},
         missing=joined.missing,
         settings={
             "intervals": f"bootstrap and DeLong over whole {truth.units}, {drawn} of them",
@@ -347,6 +353,8 @@ def _evaluate(
             "confidence": statistics.confidence,
         },
     )
+    if scored.score_kind == "logit_difference":
+        manifest["notes"].insert(0, _DIFFERENCES)
     manifest["notes"] += [str(each.message) for each in undefined]
     return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest, joined)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +31,8 @@ from carzero.evaluation.benchmark.classification import (
 )
 from carzero.evaluation.benchmark.pointing_metrics import BOX_SHARE, build_rows, measure_maps
 from carzero.images.loading import Readers
-from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table
-from carzero.inference.places import BOX_RULE, DEMO_DOUBT
+from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table, to_map_kind
+from carzero.inference.places import DEMO_DOUBT, describe_box_rule
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.boxes import Boxes
 from carzero.metrics.resampling import Statistics
@@ -124,6 +124,7 @@ def _to_row(classifier: ZeroShotClassifier, result: ScoredImage | FailedImage) -
         "size": [geometry.height, geometry.width],
         "logits": result.logits.tolist(),
         "grids": result.maps.tolist(),
+        "map_kind": asdict(result.map_kind),
     }
 
 
@@ -153,6 +154,7 @@ def _collect(
     grids: list[NDArray[np.float32]] = []
     logits: list[NDArray[np.float32]] = []
     sizes: list[tuple[int, int]] = []
+    kind: object = None
     for item in items:
         row = journal.rows[item.image_id]
         if "reason" in row:
@@ -162,6 +164,7 @@ def _collect(
         grids.append(np.asarray(row["grids"], dtype=np.float32))
         logits.append(np.asarray(row["logits"], dtype=np.float32))
         sizes.append(row["size"])
+        kind = row.get("map_kind")  # the same for all images of a run
     if not images:
         got = failures[0].reason if failures else "no images"
         raise TableError(describe(f"None of {len(items)} images could be read", got=got))
@@ -173,6 +176,7 @@ def _collect(
         np.array(sizes, dtype=np.int64),
         settings.weights.pixels,
         provenance={"weights": provenance.weights, **_to_record(provenance).identity},
+        kind=to_map_kind(kind),
     )
     return MappedImages(table, failures)
 
@@ -187,6 +191,7 @@ def _restore(maps: Path, record: RunRecord) -> tuple[RunRecord, Iterator[dict[st
             "size": table.sizes[row].tolist(),
             "logits": table.logits[row].tolist(),
             "grids": table.grids[row].tolist(),
+            "map_kind": asdict(table.kind),
         }
         for row, image_id in enumerate(table.images)
     )
@@ -305,7 +310,7 @@ def _evaluate(
         source={
             **about,
             **describe_weights(origin),
-            "box_rule": BOX_RULE.format(share=BOX_SHARE),
+            "box_rule": describe_box_rule(BOX_SHARE, table.kind),
             "unused_maps": len(table.images) - len(kept),
         },
         missing=missing,

@@ -6,9 +6,10 @@
 | iou, dice | mean over trials: the region of the map's highest pixel, the class's boxes | trials | trials |
 | cnr | mean over trials, contrast-to-noise of the map inside the boxes | trials | trials |
 | ap@0.3 | average precision at IoU 0.3: one box an image, ranked by the logit | images | true boxes |
-| peak_present, peak_absent | median of highest over mean cell, with and without the finding | images | present |
+| peak_present, peak_absent | median height, with and without the finding | images | present |
 | peak_auroc | chance that a map with the finding peaks higher than one without | images | present |
 
+A map's height is its highest cell; of maps whose cells are shares of a whole (attention), highest over mean cell.
 "macro" is the mean over classes; "micro" the mean over all trials.
 """
 
@@ -49,7 +50,7 @@ class MeasuredMaps:
     Attributes:
         trials: of the pointing game.
         overlap: (I, C) each for "iou", "dice" and "cnr".
-        heights: (I, C) highest cell over mean cell, of every map.
+        heights: (I, C) of every map, see the module.
         drawn: boxes drawn from every map.
         truths: true boxes.
     """
@@ -82,7 +83,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
         seen = _SeenPicture.of(table.geometry(row))
         for column in range(shape[1]):
             heatmap = seen.heatmap(table.grids[row, column])
-            region = region_of_peak(heatmap, share)
+            region = region_of_peak(heatmap, share, table.kind.scale)
             if (box := box_of_region(region)) is not None:
                 found.append((seen.to_original(box), row, column))
             own = truths.xyxy[(truths.image == row) & (truths.kind == column)]
@@ -96,7 +97,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
     return MeasuredMaps(
         trials=count_trials(peaks, truths.xyxy, truths.image, truths.kind),
         overlap=overlap,
-        heights=_heights(table.grids),
+        heights=_heights(table),
         drawn=Boxes(corners, rows, columns, table.logits[rows, columns].astype(np.float64)),
         truths=truths,
     )
@@ -236,7 +237,8 @@ class _Writer:
         )
 
 
-def _heights(grids: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(I, C) highest cell over mean cell; 1 for an even map."""
-    values = grids.astype(np.float64)
-    return np.asarray(values.max(axis=(2, 3)) / values.mean(axis=(2, 3)))
+def _heights(table: MapTable) -> NDArray[np.float64]:
+    """(I, C) highest cell; over the mean cell, 1 for an even map, where cells are shares of a whole."""
+    values = table.grids.astype(np.float64)
+    highest = values.max(axis=(2, 3))
+    return np.asarray(highest / values.mean(axis=(2, 3)) if table.kind.is_share else highest)

@@ -24,7 +24,8 @@ from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import RESULT_FILES, save_result
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.resampling import Statistics
-from carzero.prompts import load_prompt_set
+from carzero.prompts import PromptSet, load_prompt_set
+from carzero.records import ScoreKind
 from carzero.weights.source import WeightsSource
 
 EVERY = "all"
@@ -51,6 +52,7 @@ class BenchmarkRun:
     batch_size: int = 16
     device: str | None = None
     dtype: str | None = None
+    score_kind: ScoreKind = "logit"
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
         """Evaluates, and writes what is asked for: one result a set.
@@ -145,7 +147,7 @@ class BenchmarkRun:
             raise ConfigurationError(describe("A benchmark from images needs weights"))
         settings = ScoringSettings(
             self.weights,
-            load_prompt_set(dataset.prompts, "paper"),
+            self._prompts(dataset),
             batch_size=self.batch_size,
             device=self.device,
             dtype=self.dtype,
@@ -167,3 +169,9 @@ class BenchmarkRun:
         result.manifest["unfamiliar"] = said["unfamiliar"]
         result.manifest["prompt_warnings"] = said["prompt_warnings"]
         return result
+
+    def _prompts(self, dataset: PublicDataset) -> PromptSet:
+        """The paper's prompts; for differences, which need sentences that deny, the pairs of the library."""
+        if self.score_kind == "logit":
+            return load_prompt_set(dataset.prompts, "paper")
+        return load_prompt_set(dataset.prompts, "pairs").as_pairs()

@@ -9,6 +9,7 @@ from torch import Tensor
 from carzero.inference.prompt_bank import PromptBank
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
+from carzero.records import MapKind
 
 
 class PairScores(NamedTuple):
@@ -30,10 +31,15 @@ class Backend(Protocol):
     Attributes:
         name: of the engine, such as "torch".
         dtype: precision it computes in: "float32", "bfloat16", "float16" or "int8".
+        map_kind: what the cells of its maps are.
     """
 
     name: str
     dtype: str
+
+    @property
+    def map_kind(self) -> MapKind:
+        """See the class."""
 
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[object]:
         """Encodes prompts, once for all images; only this backend need understand the bank's `texts`.

@@ -18,6 +18,7 @@ from carzero.inference.backends.graphs import Arrays, Graph, load_onnx_graph, lo
 from carzero.inference.prompt_bank import PromptBank, build_bank, token_batches
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
+from carzero.records import UNSTATED, MapKind
 from carzero.weights.export_manifest import (
     GRAPH_SUFFIXES,
     PROMPTS_GRAPH,
@@ -61,6 +62,12 @@ class ExportedBackend(ABC):
         self._folder = folder
         # What a user waits for anyway is loaded at once, so that an unusable folder is refused before any image.
         self._scoring = self._load(SCORING_GRAPH)
+
+    @property
+    def map_kind(self) -> MapKind:
+        """What the cells of the maps are, as the export's manifest states it."""
+        stated = self.manifest.maps
+        return UNSTATED if stated is None else MapKind(**stated.model_dump())
 
     @cached_property
     def _prompts(self) -> Graph:
@@ -117,7 +124,7 @@ class ExportedBackend(ABC):
         """
         baked = [prompt for prompts in (self.manifest.prompts or {}).values() for prompt in prompts]
         numbers = {prompt: number for number, prompt in enumerate(baked)}
-        asked = [prompt for _, prompts in prompt_set for prompt in prompts]
+        asked = [question.text for question in prompt_set.questions]
         unknown = [prompt for prompt in asked if prompt not in numbers]
         if unknown:
             raise PromptError(

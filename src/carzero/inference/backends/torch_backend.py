@@ -10,6 +10,7 @@ from carzero.inference.prompt_bank import PromptBank, TorchTexts, encode_prompts
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
+from carzero.records import MapKind
 from carzero.weights.precision import choose_device, dtype_name
 
 
@@ -34,6 +35,11 @@ class TorchBackend:
         self.device = choose_device(device)
         self.model: CARZeroModel = model.eval().to(self.device, dtype or model.dtype)
         self.dtype = dtype_name(self.model.dtype)
+
+    @property
+    def map_kind(self) -> MapKind:
+        """What the cells of the maps are, by the alignment."""
+        return self.model.alignment.map_kind
 
     @torch.inference_mode()
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from carzero.errors import ConfigurationError, describe
 from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
-from carzero.records import MapKind
+from carzero.records import UNSTATED, MapKind
 
 
 class AlignmentConfig(Protocol):
@@ -136,7 +136,7 @@ class Alignment(nn.Module, ABC):
     @property
     def map_kind(self) -> MapKind:
         """What the cells of this kind's maps are; asked for with the weights in place, as a scale may be learned."""
-        return MapKind("unstated", "not stated by this kind of alignment; it says where, not whether")
+        return UNSTATED
 
     def reset_parameters(self) -> None:
         """Initialises the parameters that belong to no linear layer or LayerNorm; those start as everywhere."""

@@ -54,6 +54,8 @@ class SimilarityMapOptions(AlignmentOptions):
         temperature: at the start; its logarithm is learned. Scores are cosines divided by it.
         attention_temperature: at the start, of a second one that divides the cosines that weigh the tokens (and the
             maps) in the first one's place; None: there is one for both.
+        map_high: upper end of the scale that maps are drawn over and cut into boxes by; the lower one is 0, where text
+            and patch have nothing in common. Read as a logit, as RadZero does, 6 is a probability of 0.998.
         rows: how the loss joins a sentence's contrast over the images: "each" positive pair has its own, or an image's
             positives are summed ("sum").
         columns: likewise an image's contrast over the sentences.
@@ -67,6 +69,7 @@ class SimilarityMapOptions(AlignmentOptions):
     normalise_texts: bool = False
     temperature: float = Field(default=0.07, gt=0)
     attention_temperature: float | None = Field(default=None, gt=0)
+    map_high: float = Field(default=6.0, gt=0)
     rows: Literal["each", "sum"] = "each"
     columns: Literal["each", "sum"] = "each"
 
@@ -134,16 +137,20 @@ class SimilarityMapAlignment(ExportableAlignment):
 
     @property
     def map_kind(self) -> MapKind:
-        """Similarities on the scale of the score; with "dot" they have no bounds, and so no fixed scale."""
+        """Similarities before the softmax, on a scale that is the same for all findings and images."""
+        high = self.options.map_high
         if self.options.operation == "dot":
-            return MapKind("similarity", "product of the finding's text with every patch; it says where, not whether")
-        temperature = float(self._temperatures(self.log_temperature.float())[1].detach())
+            cells, of = "product of the finding's text with every patch over the root of the width", ""
+        else:
+            temperature = float(self._temperatures(self.log_temperature.detach().float())[1].detach())
+            cells = f"cosine of the finding's text with every patch, divided by the temperature {temperature:.4g}"
+            of = f" (cosine {high * temperature:.2f})"
         return MapKind(
             "similarity",
-            f"cosine of the finding's text with every patch, divided by the temperature {temperature:.4g}; on one "
-            "scale for all findings and images, the score's own, so a low map says that the finding was not seen",
-            scale=(0.0, 1 / temperature),
-            scale_text="fixed: cosine 0 to 1",
+            f"{cells}; on one scale for all findings and images, so a map that is low throughout says that the finding "
+            "is not seen",
+            scale=(0.0, high),
+            scale_text=f"fixed scale for all findings and images: similarity 0 to {high:g}{of}",
         )
 
     @property
