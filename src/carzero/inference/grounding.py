@@ -224,7 +224,7 @@ class GroundingRun:
             else:
                 rows += row["rows"]
                 kind = to_map_kind(row.get("maps"))  # one for all images, as the weights are the same
-        told = {**manifest, **describe_maps(self.box_share, kind)}
+        told: GroundingManifest = {**manifest, **describe_maps(self.box_share, kind)}
         return GroundingResult(rows, failures, told)
 
     def _check(self) -> None:

@@ -67,7 +67,7 @@ class GroundingRow(TypedDict):
 
 
 class MapsRecord(TypedDict):
-    """What maps are, in words (`map_kind`) and by the fields of `MapKind` (`maps`), and how boxes are cut out of them."""
+    """What maps are, in words and by the fields of `MapKind` (`maps`), and how boxes are cut out of them."""
 
     map_kind: str
     maps: dict[str, object]

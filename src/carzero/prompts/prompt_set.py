@@ -199,7 +199,8 @@ class PromptSet:
         return cls(
             {label: prompts for label, (prompts, _) in records.items()},
             {label: entry for label, (_, entry) in records.items() if entry != LabelEntry()},
-            **{key: str(value) for key, value in header.items() if value is not None},
+            version=str(header.get("version") or ""),
+            source=str(header.get("source") or ""),
         )
 
     @classmethod
