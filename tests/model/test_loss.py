@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from carzero.model.alignment import ALIGNMENTS
-from carzero.model.loss import contrastive_loss, pairwise_loss
+from carzero.model.loss import contrastive_loss, multi_positive_loss, pairwise_loss
 from tests.support.tiny import build_model, random_inputs, tiny_config
 
 
@@ -156,6 +156,7 @@ def test_images_and_texts_must_pair_or_be_matched() -> None:
 LOSSES = {
     "simr": lambda output: contrastive_loss(output.logits_i2t) + contrastive_loss(output.logits_t2i.T),
     "cosine": lambda output: contrastive_loss(output.logits_per_image),
+    "similarity_map": lambda output: multi_positive_loss(output.logits_i2t),
 }
 
 

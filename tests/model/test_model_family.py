@@ -23,6 +23,13 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "text_config": {"model_type": "mpnet", **BERT},
         "alignment": "cosine",
     },
+    "dinov2+mpnet similarity map, image encoder": {
+        "vision_config": {"model_type": "dinov2", **VIT},
+        "text_config": {"model_type": "mpnet", **BERT},
+        "alignment": "similarity_map",
+        "image_encoder_layers": 1,
+        "image_encoder_heads": 2,
+    },
     "dinov2 registers+roberta simr linear projected": {
         "vision_config": {"model_type": "dinov2_with_registers", "num_register_tokens": REGISTERS, **VIT},
         "text_config": {"model_type": "roberta", **BERT, "hidden_size": 24},
@@ -49,6 +56,7 @@ GRIDS = {"efficientnet+bert simr": (1, 1), "convnext+bert simr projected": (1, 1
 # Parameters that no score can reach, each because of how transformers builds the tower.
 DEAD = {
     "dinov2+mpnet cosine": {"vision_model.embeddings.mask_token"},  # masked-image pretraining only
+    "dinov2+mpnet similarity map, image encoder": {"vision_model.embeddings.mask_token"},
     "dinov2 registers+roberta simr linear projected": {"vision_model.embeddings.mask_token"},
     "convnext+bert simr projected": {"vision_model.layernorm.weight", "vision_model.layernorm.bias"},  # of its pooler
 }
@@ -124,7 +132,12 @@ def check_shares(maps: torch.Tensor) -> None:
     assert (maps.shape[2] == 1) or (sums > 0.5).all(), "16 patches against one global token"
 
 
-MAPS = {"simr": check_shares, "cosine": check_cosines}
+def check_similarities(maps: torch.Tensor) -> None:
+    assert maps.abs().max() <= 1 / 0.07 + 1e-4
+    assert maps.min() < 0
+
+
+MAPS = {"simr": check_shares, "cosine": check_cosines, "similarity_map": check_similarities}
 
 
 def test_every_alignment_is_in_a_combination() -> None:

@@ -339,4 +339,5 @@ class _PairScorer(nn.Module):
 
 def _no_tokens(queries: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens (T, 0, D) and bias (T, 0) of texts that no image reads."""
-    return queries.new_zeros(len(queries), 0, queries.shape[1]), queries.new_zeros(len(queries), 0)
+    texts, width = queries.shape  # len() would be a constant in an export
+    return queries.new_zeros(texts, 0, width), queries.new_zeros(texts, 0)
