@@ -167,7 +167,9 @@ def test_import_mimic(picture: Path, tmp_path: Path) -> None:
     assert validated.returncode == 1
     found = json.loads(validated.stdout)
     assert found["dropped"] == {"picture-leakage": 2}, "all images of the made-up release are one, in test too"
-    wide = carzero("import", "mimic-cxr", root, "--out", out, "--views", "all", "--labels", "none", "--json")
+    wide = carzero(
+        "import", "mimic-cxr", root, "--out", out, "--views", "all", "--labels", "none", "--overwrite", "--json"
+    )
     assert json.loads(wide.stdout)["views"] == {"AP": 1, "LATERAL": 1, "PA": 1, "": 1}
 
 

@@ -223,7 +223,7 @@ class TestCalibrate:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--out", "c.yaml"], "expected a .json file"),
+            (["--out", "c.yaml"], "expected a name ending in .json"),
             (["--out", "c.json", "--method", "magic"], "method of calibration is unknown; got 'magic'"),
             (["--out", "c.json", "--no-finding", "normal", "--abnormal"], "got none for ['normal']"),
             (["--out", "c.json", "--pool", "mean", "--abnormal"], "pool is unknown; got 'mean'"),
