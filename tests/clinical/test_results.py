@@ -93,6 +93,18 @@ def score(classifier: ZeroShotClassifier) -> Callable[[Path], ScoredImage]:
     return run
 
 
+def test_the_report_says_how_boxes_of_its_kind_of_maps_are_found(
+    settings: ResultSettings, score: Callable[[Path], ScoredImage], tmp_path: Path
+) -> None:
+    image = score(save(chest(1, "CR"), tmp_path / "image.dcm"))
+    own = build_results(image, settings, kinds=("sr",))[0].to_json()
+    assert "lowest + 0.5 * (highest - lowest)" in own
+    fixed = replace(image, map_kind=replace(image.map_kind, scale=(0.0, 6.0)))
+    scaled = build_results(fixed, settings, kinds=("sr",))[0].to_json()
+    assert "at or above 3, which is 0.5 of the maps' fixed scale from 0 to 6" in scaled
+    assert "lowest + 0.5" not in scaled
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom.*")
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_kind_is_valid_beside_its_image(

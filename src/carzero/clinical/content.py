@@ -19,11 +19,11 @@ from carzero.evaluation.calibrate import check_origin
 from carzero.evaluation.calibration_file import hash_calibration
 from carzero.images import PixelTransform, draw_overlay
 from carzero.inference.heatmaps import ScoreMap
-from carzero.inference.places import BOX_RULE, DEMO_DOUBT, GroundingRow, check_box_share, ground_image
+from carzero.inference.places import DEMO_DOUBT, GroundingRow, check_box_share, describe_box_rule, ground_image
 from carzero.metrics.boxes import region_of_peak
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptSet
-from carzero.records import Radiograph, ScoredImage, ScoreProvenance
+from carzero.records import MapKind, Radiograph, ScoredImage, ScoreProvenance
 from carzero.weights.source import WeightsSource, is_demo
 
 if TYPE_CHECKING:
@@ -93,11 +93,6 @@ class ResultSettings:
         """Of the algorithm with these weights."""
         return device_uid(self.provenance.weights_sha256 or "")
 
-    @property
-    def box_rule(self) -> str:
-        """How a box is found, in words."""
-        return BOX_RULE.format(share=self.box_share)
-
     def uids(self, source: SourceImage) -> ResultUIDs:
         """The identifiers of the results of an image."""
         return ResultUIDs(source.uid, source.study_uid, self.parameters)
@@ -139,6 +134,7 @@ class ResultContent:
         findings: in the order asked.
         doubts: about the image and the weights, each a sentence.
         when: when the content was made; local time, or that of the image's own time zone.
+        map_kind: what the cells of the maps are.
     """
 
     source: SourceImage
@@ -147,6 +143,7 @@ class ResultContent:
     findings: tuple[FindingResult, ...]
     doubts: tuple[str, ...]
     when: datetime.datetime
+    map_kind: MapKind
     uids: ResultUIDs = field(init=False)
 
     def __post_init__(self) -> None:
@@ -193,7 +190,8 @@ def collect_content(
         )
     demo = [DEMO_DOUBT] if is_demo(settings.provenance.weights_sha256 or "") else []
     doubts = (*image.info.warnings, *settings.doubts, *demo)
-    return ResultContent(source, image.radiograph, settings, tuple(findings), doubts, to_local(when, source))
+    moment = to_local(when, source)
+    return ResultContent(source, image.radiograph, settings, tuple(findings), doubts, moment, image.map_kind)
 
 
 def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.datetime:
@@ -232,8 +230,9 @@ def _draw(image: ScoredImage, row: GroundingRow, score_map: ScoreMap, number: in
     )
 
 
-def describe_provenance(settings: ResultSettings) -> Mapping[str, str]:
-    """Where scores come from, as short texts by name, for a report and a page."""
+def describe_provenance(content: ResultContent) -> Mapping[str, str]:
+    """Where scores and boxes come from, as short texts by name, for a report and a page."""
+    settings = content.settings
     provenance = settings.provenance
     told = {
         "weights": provenance.weights,
@@ -242,7 +241,7 @@ def describe_provenance(settings: ResultSettings) -> Mapping[str, str]:
         "prompts_sha256": provenance.prompts_sha256,
         "dtype": provenance.dtype,
         "pool": provenance.pool,
-        "box_rule": settings.box_rule,
+        "box_rule": describe_box_rule(settings.box_share, content.map_kind),
     }
     if settings.calibration is not None:
         told["calibration"] = settings.calibration.describe()

@@ -137,7 +137,7 @@ def _build_measurements(finding: FindingResult) -> Iterator[sr.Measurement]:
 def _describe_algorithm(content: ResultContent, finding: FindingResult) -> sr.AlgorithmIdentification:
     from highdicom import sr
 
-    told = describe_provenance(content.settings)
+    told = describe_provenance(content)
     return sr.AlgorithmIdentification(
         NAME,
         __version__,
