@@ -61,7 +61,7 @@ Calibration = Annotated[
     typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
 ]
 BoxShare = Annotated[float, typer.Option("--box-share", help="The box's threshold as a share of the map's range.")]
-Force = Annotated[bool, typer.Option("--force", help="Also take readable images that are no chest radiographs.")]
+Force = Annotated[bool, typer.Option("--force", help="Also take readable images that are not chest radiographs.")]
 Template = Annotated[str, typer.Option(help="Sentence that asks for a label.")]
 Pool = Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")]
