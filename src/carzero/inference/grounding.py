@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from carzero.core.atomic import RESUME, remove_leftovers, replace_when_done, room_for
 from carzero.core.documents import load_json_object
@@ -34,10 +34,6 @@ from carzero.inference.places import (
 from carzero.prompts import PromptSet
 from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage
 from carzero.weights.source import WeightsSource
-
-if TYPE_CHECKING:
-    from carzero.inference.classifier import ZeroShotClassifier
-
 
 Advance = Callable[[int, int], None]
 
@@ -184,6 +180,7 @@ class GroundingRun:
             from carzero.inference.classifier import ZeroShotClassifier
 
             classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
+            transform, name = classifier.processor.image_processor.pixels, PairNames(self.prompt_set.labels)
             stream = classifier.stream(
                 remaining,
                 classifier.encode_prompts(self.prompt_set),
@@ -198,7 +195,7 @@ class GroundingRun:
                     journal.append([result.failure.to_dict()])
                 else:
                     with self._room():
-                        rows = list(self._ground(classifier, result, manifest))
+                        rows = list(self._ground(result, transform, name, manifest))
                     about = {"image_id": result.item.image_id, "path": result.item.path}
                     journal.append([{**about, "rows": rows, "maps": asdict(result.map_kind)}])
                 done += 1
@@ -237,27 +234,26 @@ class GroundingRun:
             raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
 
     def _ground(
-        self, classifier: ZeroShotClassifier, image: ScoredImage, manifest: GroundingManifest
+        self, image: ScoredImage, transform: PixelTransform, name: PairNames, manifest: GroundingManifest
     ) -> Iterator[GroundingRow]:
-        transform = PixelTransform.of(classifier.processor.image_processor)
         for row, score_map in ground_image(image, self.prompt_set.labels, transform, self.box_share):
             if self.out is not None and image.radiograph is not None:
-                row["files"] = self._draw(image, row, score_map, self.out, manifest)
+                stem = self.out / name(row["image_id"], row["label"])
+                row["files"] = self._draw(image, row, score_map, stem, manifest)
             yield row
 
     def _draw(
-        self, image: ScoredImage, row: GroundingRow, score_map: ScoreMap, out: Path, manifest: GroundingManifest
+        self, image: ScoredImage, row: GroundingRow, score_map: ScoreMap, stem: Path, manifest: GroundingManifest
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
 
         if image.radiograph is None:
             raise ValueError("The image was scored without maps; score it with need_maps=True.")
 
-        name = PairNames(self.prompt_set.labels)(row["image_id"], row["label"])
-        files = {"map": f"{name}.map.{self.map_format}", "overlay": f"{name}.overlay.png"}
-        save_map(score_map, out / files["map"])
+        files = {"map": f"{stem.name}.map.{self.map_format}", "overlay": f"{stem.name}.overlay.png"}
+        save_map(score_map, stem.with_name(files["map"]))
         save_overlay(
-            out / files["overlay"],
+            stem.with_name(files["overlay"]),
             image.radiograph.pixels,
             score_map.heatmap,
             title=row["label"],
