@@ -109,3 +109,9 @@ def test_a_child_can_be_interrupted_where_the_suite_cannot(monkeypatch: pytest.M
 def test_no_example_of_hypothesis_is_timed() -> None:
     assert settings.default is not None
     assert settings.default.deadline is None
+
+
+def test_names_of_test_files_differ() -> None:
+    """Test folders are not packages, so that two files of one name would be one module, and one of them not run."""
+    names = [path.name for path in suite_files() if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))

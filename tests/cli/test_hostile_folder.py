@@ -17,7 +17,7 @@ from tests.support.released import FIXTURES
 
 PICTURE = FIXTURES / "images" / "img0.png"
 REFUSED = {
-    "text.png": "no image",
+    "text.png": "not an image",
     "empty.png": "empty",
     "cut.jpg": "truncated|cut",
     "ct.dcm": "CT",

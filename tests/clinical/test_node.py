@@ -54,9 +54,12 @@ def test_a_routed_image_gets_its_results_in_its_study(tiny_weights: Path, images
         stored = pacs.post("tools/lookup", str(image.SOPInstanceUID).encode())[0]["ID"]
         (tmp_path / "back.dcm").write_bytes(pacs.bytes(f"instances/{stored}/file"))
         assert pydicom.dcmread(tmp_path / "back.dcm").PixelData == image.PixelData
-        text = read_url(f"http://127.0.0.1:{numbers}/metrics").decode()
-        assert 'carzero_images{state="done"} 2.0' in text
-        assert 'carzero_events_total{event="sent"} 2.0' in text
+        metrics = f"http://127.0.0.1:{numbers}/metrics"
+        # The PACS has the results a moment before the node has written down that it has them.
+        done = ('carzero_images{state="done"} 2.0', 'carzero_events_total{event="sent"} 2.0')
+        wait_until(lambda: all(line in read_url(metrics).decode() for line in done))
+        text = read_url(metrics).decode()
+        assert all(line in text for line in done), text
         assert node.stop() == 0
     assert [each["event"] for each in node.events()][-2:] == ["stopping", "stopped"]
     log = node.log.read_text()

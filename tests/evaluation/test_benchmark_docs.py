@@ -130,9 +130,10 @@ def test_the_demos_page_shows_its_files_and_these_are_of_the_bundled_weights(nam
 
 
 def test_every_option_that_the_pages_name_exists() -> None:
-    from carzero.cli import benchmark, ground
+    from carzero.cli import benchmark, ground, options
 
-    known = set(re.findall(r"--[a-z][a-z-]+", Path(benchmark.__file__).read_text() + Path(ground.__file__).read_text()))
+    sources = [Path(module.__file__).read_text() for module in (benchmark, ground, options)]
+    known = set(re.findall(r"--[a-z][a-z-]+", "".join(sources)))
     known |= {"--images", "--labels", "--scores", "--task", "--rounds", "--seed", "--device", "--weights"}
     for page in ("benchmarks.md", "grounding.md"):
         named = set(re.findall(r"--[a-z][a-z-]+", (DOCS / page).read_text()))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from carzero.errors import ConfigurationError, MissingExtraError, PromptError, WeightsError
+from carzero.errors import ConfigurationError, MissingExtraError, OutputError, PromptError, WeightsError
 from carzero.export import ExportRun
 from carzero.inference.backends import ExportedBackend, OnnxBackend, OpenVINOBackend, load_backend
 from carzero.inference.classifier import ZeroShotClassifier
@@ -277,9 +277,9 @@ def test_settings_that_cannot_work(settings: dict[str, str], reason: str, tiny_w
 
 def test_folders_of_others_stay(tiny_weights: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(WeightsError, match="not empty"):
+    with pytest.raises(OutputError, match="not empty"):
         ExportRun(WeightsSource(tiny_weights), "onnx", tmp_path).execute()
-    with pytest.raises(WeightsError, match=r"notes\.txt"):
+    with pytest.raises(OutputError, match=r"notes\.txt"):
         ExportRun(WeightsSource(tiny_weights), "onnx", tmp_path, overwrite=True).execute()
 
 
@@ -291,7 +291,7 @@ def test_broken_off_export_leaves_nothing(
         raise error
 
     monkeypatch.setattr("carzero.export.writer.save_onnx", break_off)
-    with pytest.raises((KeyboardInterrupt, WeightsError)):
+    with pytest.raises((KeyboardInterrupt, OutputError)):
         ExportRun(WeightsSource(tiny_weights), "openvino", tmp_path / "out").execute()
     assert not list(tmp_path.iterdir())
 

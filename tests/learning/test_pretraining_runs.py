@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
-from carzero.errors import RunError
+from carzero.errors import OutputError
 from carzero.images import PixelTransform, load_radiograph, to_model_input
 from carzero.processing import CARZeroImageProcessor
 from carzero.training.progress import StepRecord
@@ -88,7 +88,7 @@ def test_a_killed_run_resumes_to_equal_weights(
     out = tmp_path / "run"
     stop_at(pretrain_command(kind, tables[kind], out, {**COMMON, **RESUMED[kind]}), out, 7, signal.SIGKILL)
     assert 7 <= len(read_log(out)) < STEPS, "the run ended before the signal came"
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(OutputError, match="--resume"):
         pretrain(kind, tables, out)
     pretrain(kind, tables, out, resume=True)
     ours, theirs = (load_file(folder / "weights" / "model.safetensors") for folder in (out, whole[kind]))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from carzero.errors import ConfigurationError, RunError, TableError
+from carzero.errors import ConfigurationError, OutputError, RunError, TableError
 from carzero.training.batches.image_cache import CachedImages
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.recipe_sections import PixelSection
@@ -97,7 +97,7 @@ def test_a_path_that_is_wrong_is_not_called_a_full_disk(reports: Path, tmp_path:
     file = tmp_path / "cache"
     file.write_text("")
     recipe = load_recipe(save_recipe(tmp_path / "recipe.yaml", tiny_recipe()), SHORT)
-    with pytest.raises(RunError, match="Correct the path"):
+    with pytest.raises(OutputError, match="Correct the path"):
         train(recipe, reports, tmp_path / "run", cache=file)
 
 

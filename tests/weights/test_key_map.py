@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from carzero.errors import CARZeroError, CheckpointError, WeightsError
+from carzero.errors import CARZeroError, OutputError, WeightsError
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor
 from carzero.weights.released import ConversionReport, convert_checkpoint
@@ -146,14 +146,14 @@ def test_a_folder_in_use_is_kept(checkpoint: Path, tokenizer: Path, tmp_path: Pa
     (out / "thesis.tex").write_text("years of work")
     refused(checkpoint, out, "thesis.tex", "Name another folder", tokenizer=tokenizer, overwrite=True)
     (tmp_path / "file").write_text("x")
-    refused(checkpoint, tmp_path / "file", "is a file", "Name a new folder", tokenizer=tokenizer, overwrite=True)
+    refused(checkpoint, tmp_path / "file", "is a file", "Name another", tokenizer=tokenizer, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
     ("failure", "raised", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), CheckpointError, "No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError, "No space left on device"),
         (KeyboardInterrupt("stop"), KeyboardInterrupt, "stop"),
         (RuntimeError("anything"), RuntimeError, "anything"),
     ],
@@ -197,7 +197,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail_for_new)
-    with pytest.raises(CheckpointError, match="Permission denied"):
+    with pytest.raises(OutputError, match="Permission denied"):
         convert_checkpoint(checkpoint, out, tokenizer=tokenizer, overwrite=True)
     assert (out / "conversion.json").read_bytes() == before
 

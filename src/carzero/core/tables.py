@@ -343,7 +343,14 @@ def write_csv(frame: pd.DataFrame, path: Path, separator: str = ",", *, append: 
         separator: between cells.
         append: adds the rows to the file, without a header.
     """
-    texts = {name: frame[name].map(to_cell) for name, kind in frame.dtypes.items() if _is_text(kind)}
+    import pandas as pd
+
+    # As objects: `map` makes floats of whole numbers beside a missing one, and long ids of them are one id.
+    texts = {
+        name: pd.Series([to_cell(cell) for cell in frame[name]], index=frame.index, dtype=object)
+        for name, kind in frame.dtypes.items()
+        if _is_text(kind)
+    }
     cells = frame.assign(**{str(name): column for name, column in texts.items()})
     cells = cells.rename(columns=lambda name: str(to_cell(str(name))))
     # A line break that is not the file's own one would else stand unquoted, and end the row.
