@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.server
 import io
 import json
 import shutil
@@ -23,6 +24,7 @@ from pydicom.uid import ComprehensiveSRStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
+from carzero.clinical.node import watched_folder, web
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
@@ -30,6 +32,7 @@ from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.sources import choose_sources
 from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
 from carzero.clinical.node.watched_folder import WatchedFolder
+from carzero.clinical.node.web import OrthancChanges
 from carzero.clinical.node.work import Collector, Courier
 from carzero.errors import ConfigurationError, RunError
 from tests.support.commands import in_process, run_program, wait_until
@@ -303,6 +306,80 @@ def test_a_watched_folder_gives_each_complete_image_once(spool: Spool, tmp_path:
         choose_sources(spool, 2**20, watch=spool.images)
     with pytest.raises(ConfigurationError, match="not the address"):
         choose_sources(spool, 2**20, dicomweb="ftp://pacs")
+
+
+def test_one_file_never_ends_a_watched_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = WatchedFolder(tmp_path, largest=2**20)
+    for name in ("a", "b", "c"):
+        save(chest(ord(name)), tmp_path / name)
+    read, parse = Path.read_bytes, watched_folder.dcmread
+    broken = (tmp_path / "a").read_bytes()
+    locked = [tmp_path / "b"]
+
+    def read_unless_locked(path: Path) -> bytes:
+        if path in locked:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    def parse_or_fail(file: io.BytesIO, **options: Any) -> Any:
+        if file.getvalue() == broken:
+            raise AttributeError("what no list of errors foresaw")
+        return parse(file, **options)
+
+    monkeypatch.setattr(Path, "read_bytes", read_unless_locked)
+    monkeypatch.setattr(watched_folder, "dcmread", parse_or_fail)
+    assert [*source.fetch()] == []
+    found: list[str] = []
+    with pytest.raises(PermissionError):
+        found.extend(uid for uid, _ in source.fetch())
+    assert found == [chest(ord("c")).SOPInstanceUID], "neither what cannot be parsed nor what cannot be read"
+    locked.clear()
+    assert [uid for uid, _ in source.fetch()] == [chest(ord("b")).SOPInstanceUID]
+    assert [*source.fetch()] == []
+
+
+class SmallOrthanc(http.server.BaseHTTPRequestHandler):
+    """Two new images, the first of them of 100 kB."""
+
+    def do_GET(self) -> None:
+        answers: dict[str, object] = {
+            "/changes": {
+                "Changes": [{"ChangeType": "NewInstance", "ID": each} for each in "ab"],
+                "Last": 2,
+                "Done": True,
+            },
+            "/instances/a/simplified-tags": {"SOPClassUID": CR, "SOPInstanceUID": "1.1"},
+            "/instances/b/simplified-tags": {"SOPClassUID": CR, "SOPInstanceUID": "1.2"},
+        }
+        files = {"/instances/a/file": b"x" * 100_000, "/instances/b/file": b"image"}
+        path = self.path.partition("?")[0]
+        body = files[path] if path in files else json.dumps(answers[path]).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_an_image_that_is_too_large_does_not_hold_up_those_behind_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_BLOCK", 1000)
+    with http.server.HTTPServer(("127.0.0.1", 0), SmallOrthanc) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        source = OrthancChanges(f"http://127.0.0.1:{server.server_port}", spool, largest=5000)
+        log, stop = io.StringIO(), threading.Event()
+        collector = threading.Thread(target=Collector(source, spool, Events(log), stop, every_s=0.01).work)
+        collector.start()
+        wait_until(lambda: spool.counts()["waiting"] == 1)
+        stop.set()
+        collector.join()
+        server.shutdown()
+        thread.join()
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [(each["event"], each["image"]) for each in told] == [("left out", "1.1"), ("received", "1.2")]
 
 
 def test_a_source_that_fails_is_asked_again(spool: Spool) -> None:

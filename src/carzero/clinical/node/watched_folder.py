@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import dcmread
 
 from carzero.clinical.node.receiver import IMAGE_CLASSES, UID
+from carzero.errors import UnreadableImageError, refuse_broken
 
 _Look = tuple[int, int]  # size and time of change
 
@@ -34,15 +34,29 @@ class WatchedFolder:
     _taken: dict[str, _Look] = field(init=False, default_factory=dict)
 
     def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and bytes of complete files, each once."""
+        """Yields identifiers and bytes of complete files, each once.
+
+        Raises:
+            OSError: of a file that could not be read, once all others are yielded; it is tried again at the next look.
+        """
         looks = dict(self._look())
+        unread: OSError | None = None
         for path, look in looks.items():
             if self._seen.get(path) == look and self._taken.get(path) != look:
-                if found := self._read(Path(path)):
-                    yield found
+                try:
+                    data = Path(path).read_bytes()
+                except FileNotFoundError:  # moved away meanwhile
+                    continue
+                except OSError as error:
+                    unread = error
+                    continue
+                if uid := _find_uid(data):
+                    yield uid, data
                 self._taken[path] = look  # after the yield: it is taken over
         self._seen = looks
         self._taken = {path: look for path, look in self._taken.items() if path in looks}
+        if unread is not None:
+            raise unread
 
     def _look(self) -> Iterator[tuple[str, _Look]]:
         for parent, folders, names in os.walk(self.folder):
@@ -55,11 +69,13 @@ class WatchedFolder:
                 if 0 < about.st_size <= self.largest:
                     yield str(path), (about.st_size, about.st_mtime_ns)
 
-    def _read(self, path: Path) -> tuple[str, bytes] | None:
-        data = path.read_bytes()
-        try:
+
+def _find_uid(data: bytes) -> str:
+    """The identifier of a CR or DX image; "" for anything else, whatever a parser makes of it."""
+    try:
+        with refuse_broken("The file", error=UnreadableImageError):
             header = dcmread(io.BytesIO(data), specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
             image_class, uid = str(header.get("SOPClassUID")), str(header.get("SOPInstanceUID"))
-        except (InvalidDicomError, ValueError, KeyError, NotImplementedError, RecursionError, OSError):
-            return None
-        return (uid, data) if image_class in IMAGE_CLASSES and UID.fullmatch(uid) and len(uid) <= 64 else None
+    except UnreadableImageError:
+        return ""
+    return uid if image_class in IMAGE_CLASSES and UID.fullmatch(uid) and len(uid) <= 64 else ""

@@ -22,6 +22,10 @@ _PAGE = 200
 _BLOCK = 2**20
 
 
+class AnswerTooLargeError(Exception):
+    """An answer is larger than it may be. It will be as large the next time, so nobody waits for it."""
+
+
 def build_session(largest: int = 2**29) -> Session:
     """A session of HTTP that bounds time and size of every answer.
 
@@ -32,6 +36,9 @@ def build_session(largest: int = 2**29) -> Session:
         import dicomweb_client  # noqa: F401
         import requests
 
+    class TooLargeError(requests.exceptions.ContentDecodingError, AnswerTooLargeError):
+        """Of the library's kind, so that its callers let it pass."""
+
     class Bounded(requests.Session):
         def request(self, *given: object, **options: object) -> Response:
             options = {"timeout": _PATIENCE_S, **options, "stream": True, "allow_redirects": False}
@@ -41,7 +48,7 @@ def build_session(largest: int = 2**29) -> Session:
                 body += block
                 if len(body) > largest:
                     answer.close()
-                    raise requests.exceptions.ContentDecodingError(f"an answer of more than {largest} bytes")
+                    raise TooLargeError(f"an answer of more than {largest} bytes")
             answer._content = bytes(body)
             return answer
 
@@ -78,9 +85,10 @@ class WebQuery:
     days: int = 2
     name: str = "web"
     _client: DICOMwebClient | None = field(init=False, default=None)
+    _too_large: set[str] = field(init=False, default_factory=set)
 
     def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of new images."""
+        """Yields identifiers and files of new images; no bytes where an image is larger than it may be."""
         client = self._client = self._client or build_client(self.url, self.largest + _BLOCK)
         today = datetime.date.today()
         span = f"{today - datetime.timedelta(days=self.days):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
@@ -90,10 +98,19 @@ class WebQuery:
                     for instance in client.search_for_instances(study, _value(series, "0020000E")):
                         uid = _value(instance, "00080018")
                         if _value(instance, "00080016") in IMAGE_CLASSES and self.spool.find(uid) is None:
-                            image = client.retrieve_instance(study, _value(series, "0020000E"), uid)
-                            buffer = io.BytesIO()
-                            image.save_as(buffer, enforce_file_format=True)
-                            yield uid, buffer.getvalue()
+                            yield uid, self._retrieve(client, study, _value(series, "0020000E"), uid)
+
+    def _retrieve(self, client: DICOMwebClient, study: str, series: str, uid: str) -> bytes:
+        if uid in self._too_large:
+            return b""
+        try:
+            image = client.retrieve_instance(study, series, uid)
+        except AnswerTooLargeError:
+            self._too_large.add(uid)
+            return b""
+        buffer = io.BytesIO()
+        image.save_as(buffer, enforce_file_format=True)
+        return buffer.getvalue()
 
 
 def _pages(client: DICOMwebClient, filters: dict[str, str]) -> Iterator[str]:
@@ -129,7 +146,7 @@ class OrthancChanges:
     _session: Session | None = field(init=False, default=None)
 
     def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of new images."""
+        """Yields identifiers and files of new images; no bytes where one is deleted, or larger than it may be."""
         mark = f"changes {self.url}"
         finished = False
         while not finished:
@@ -151,7 +168,11 @@ class OrthancChanges:
         tags = tags if isinstance(tags, dict) else {}
         uid = str(tags.get("SOPInstanceUID") or "")
         if str(tags.get("SOPClassUID")) in IMAGE_CLASSES and self.spool.find(uid) is None:
-            yield uid, self._get(f"instances/{identifier}/file")
+            try:
+                data = self._get(f"instances/{identifier}/file")
+            except AnswerTooLargeError:  # the images behind it in the list are not to wait for it
+                data = b""
+            yield uid, data
 
     def _ask(self, path: str) -> object:
         data = self._get(path)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydicom.dataset import Dataset
@@ -179,7 +179,7 @@ class Source(Protocol):
     name: str
 
     def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of images that are new since the last time."""
+        """Yields identifiers and files of images that are new since the last time; no bytes of one left out."""
 
 
 @dataclass(slots=True)
@@ -199,6 +199,7 @@ class Collector:
     events: Events
     stop: threading.Event
     every_s: float
+    _left_out: set[str] = field(init=False, default_factory=set)
 
     def work(self) -> None:
         """Fetches until it is stopped."""
@@ -206,7 +207,9 @@ class Collector:
         while not self.stop.is_set():
             try:
                 for uid, data in self.source.fetch():
-                    if data and self.spool.take_over(uid, data, self.source.name):
+                    if not data:
+                        self._tell_left_out(uid)
+                    elif self.spool.take_over(uid, data, self.source.name):
                         self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
                     if self.stop.is_set():
                         return
@@ -215,6 +218,11 @@ class Collector:
                 failures += 1
                 self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
             self.stop.wait(min(60.0, self.every_s * 2 ** min(failures, 6)))
+
+    def _tell_left_out(self, uid: str) -> None:
+        if uid not in self._left_out:
+            self._left_out.add(uid)
+            self.events.tell("left out", image=uid, source=self.source.name)
 
 
 @dataclass(slots=True)
