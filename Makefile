@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check demo-weights clean
 
 demo: $(VENV)/.installed
-	$(BIN)/carzero demo
+	$(BIN)/carzero demo --overwrite
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
