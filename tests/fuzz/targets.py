@@ -69,13 +69,14 @@ def _check_scores(classifier, bank) -> None:
 
 
 def read_image(folder: Path) -> None:
+    from carzero.core.remarks import collected_remarks
     from carzero.images import PixelTransform, load_radiograph, to_model_input
 
-    radiograph = load_radiograph(_file(folder), force=True)
+    with collected_remarks():  # as the processes do that read images for a command
+        radiograph = load_radiograph(_file(folder), force=True)
     assert np.isfinite(radiograph.pixels).all(), "pixels that are not numbers"
     levels = to_model_input(radiograph, PixelTransform())
     assert levels.dtype == np.uint8
-    assert not [text for text in radiograph.warnings if "\x1b" in text], "a control character in a warning"
 
 
 def read_scores(folder: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from carzero.errors import WeightsError
 from carzero.images import PixelTransform
+from carzero.inference.classifier import ZeroShotClassifier
 from carzero.weights import source
 from carzero.weights.source import DEMO, WeightsSource, is_demo
 from tests.support.commands import in_process
@@ -106,3 +112,73 @@ def test_a_wrong_name_is_refused_at_once(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "nowhere", "nowhere", "./a/b"):
         with pytest.raises(WeightsError, match="No weights are found"):
             WeightsSource(name)
+
+
+def _split(folder: Path) -> dict[str, str]:
+    """Makes two shards of the weights in a folder, and their index; returns the index' map."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[:50], "model-00002-of-00002.safetensors": names[50:]}
+    for file, chosen in parts.items():
+        save_file({name: tensors[name] for name in chosen}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    shards = {name: file for file, chosen in parts.items() for name in chosen}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    return shards
+
+
+@pytest.fixture
+def copy(tiny_weights: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_weights, tmp_path / "copy")
+
+
+def test_shards_are_hashed_and_loaded(copy: Path) -> None:
+    whole = hashlib.sha256((copy / "model.safetensors").read_bytes()).hexdigest()
+    assert WeightsSource(copy).sha256 == whole
+    expected = WeightsSource(copy).load_model().state_dict()
+    _split(copy)
+    parts = sorted(copy.glob("*.safetensors"))
+    assert WeightsSource(copy).sha256 == hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    loaded = WeightsSource(copy).load_model().state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("outside", ["../other.safetensors", "/dev/zero", "a/b.safetensors", "..", "x.bin", 7, None])
+def test_an_index_that_points_outside_the_folder_is_refused(copy: Path, outside: object) -> None:
+    shards: dict[str, object] = dict(_split(copy))
+    shutil.copy(copy / "model-00001-of-00002.safetensors", copy.parent / "other.safetensors")
+    shards[min(shards)] = outside
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    for read in (lambda source: source.sha256, lambda source: source.load_model()):
+        with pytest.raises(WeightsError, match="does not say clearly which weights are in it"):
+            read(WeightsSource(copy))
+
+
+@pytest.mark.parametrize("decoy", ["a.safetensors", "model.safetensors.index.json", "adapter_config.json"])
+def test_what_might_be_loaded_besides_is_refused(copy: Path, decoy: str) -> None:
+    (copy / decoy).write_bytes(b"{}")
+    for read in (lambda source: source.sha256, lambda source: source.load_model()):
+        with pytest.raises(WeightsError, match="does not say clearly"):
+            read(WeightsSource(copy))
+
+
+def test_a_link_is_hashed_as_it_is_loaded_and_a_device_is_neither(copy: Path, tmp_path: Path) -> None:
+    expected = WeightsSource(copy).sha256
+    (copy / "model.safetensors").rename(tmp_path / "elsewhere")
+    (copy / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    assert WeightsSource(copy).sha256 == expected
+    for target in ("/dev/zero", "nowhere", copy):
+        (copy / "model.safetensors").unlink()
+        (copy / "model.safetensors").symlink_to(target)
+        with pytest.raises(WeightsError):
+            _ = WeightsSource(copy).sha256
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_weights_that_give_no_numbers_are_refused_when_they_are_loaded(copy: Path, value: float) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    name = next(name for name in sorted(tensors) if name.endswith("attention.output.dense.weight") or "vision" in name)
+    tensors[name] = torch.full_like(tensors[name], value)
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"give no scores.*not a number"):
+        ZeroShotClassifier.from_pretrained(copy, device="cpu")

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carzero.core.documents import parse_json_object
+from carzero.core.documents import load_json_object, parse_json_object
 from carzero.errors import WeightsError, describe, first_line, refuse_broken
 from carzero.images import PixelTransform
 from carzero.prompts import PromptSet
@@ -208,6 +208,7 @@ class WeightsSource:
                     then="name the weights that were exported",
                 )
             )
+        list_weight_files(self.folder)
         try:
             # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
             # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
@@ -309,15 +310,62 @@ def _hash_demo() -> str:
 def _hash_folder(folder: Path) -> str:
     if is_exported(folder):
         return hash_graphs(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise _not_found(folder, "there is no .safetensors file")
+    files = list_weight_files(folder)
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def list_weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that a torch model is loaded from, sorted by name; all that `sha256` is of.
+
+    Raises:
+        WeightsError: there is none; or the folder holds what the loader might take besides or instead: an index beside
+            a whole file, shards outside of the folder, files that no index names, adapters.
+    """
+    found = sorted(folder.glob("*.safetensors"))
+    index = folder / _INDEX
+    if not index.exists():
+        named = [folder / _WHOLE]
+    elif (folder / _WHOLE).exists():
+        raise _unclear(folder, f"both {_WHOLE} and {_INDEX}")
+    else:
+        content = load_json_object(index, error=WeightsError, expected="an index as save_pretrained writes it")
+        shards = content.get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) and all(map(_is_text, shards.values())) else set()
+        if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+            raise _unclear(folder, f"an index of {sorted(names) or 'no files'}")
+        named = sorted(folder / name for name in names)
+    if not found:
+        raise _not_found(folder, "there is no .safetensors file")
+    if found != named:
+        raise _unclear(folder, f"{[path.name for path in found]} where {[path.name for path in named]} are loaded")
+    if (folder / _ADAPTERS).exists():
+        raise _unclear(folder, _ADAPTERS)
+    if strange := [path.name for path in found if not path.is_file()]:  # a link is followed, and hashed as it is loaded
+        raise _unclear(folder, f"{strange}, which are not files")
+    return found
+
+
+_WHOLE, _INDEX, _ADAPTERS = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _unclear(folder: Path, got: str) -> WeightsError:
+    return WeightsError(
+        describe(
+            f"The folder {folder} does not say clearly which weights are in it",
+            got=got,
+            expected=f"{_WHOLE} alone, or {_INDEX} and the files in this folder that it names",
+            then="take away what does not belong to the weights",
+        )
+    )
 
 
 def _not_found(name: str | Path, why: str) -> WeightsError:
