@@ -154,6 +154,11 @@ def _plain_loader() -> type[yaml.SafeLoader]:
                 raise ValueError(f"keys are repeated: {', '.join(sorted(doubled))}")
             return super().construct_mapping(node, deep)
 
+        def construct_scalar(self, node: Any) -> Any:
+            value = super().construct_scalar(node)
+            value.encode()  # JSON's escapes can stand for half a character, which no file can hold
+            return value
+
         def construct_number(self, node: Any) -> object:
             if len(str(node.value)) > _MOST_DIGITS:
                 raise ValueError(f"a number of {len(node.value)} characters")

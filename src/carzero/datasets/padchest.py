@@ -63,7 +63,7 @@ _NORMAL = "normal"
 
 _ITEM = r"""(?:'[^']*'|"[^"]*")"""
 
-_LIST = re.compile(rf"^\s*\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*)?,?\s*\]\s*$")
+_LIST = re.compile(rf"^\s*+\[\s*+(?:{_ITEM}\s*+(?:,\s*+{_ITEM}\s*+)*+)?,?\s*+\]\s*$")
 
 
 def load_labels(files: Sequence[Path]) -> Truth:

@@ -35,7 +35,7 @@ UNCHECKED = "The JPEG stream is of a rare kind that cannot be checked for damage
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression")
 _LARGEST_TRANSCODED = 20_000_000  # pixels; libjxl keeps all coefficients
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
+_RESTART = re.compile(rb"(?<!\xff)\xff++[\xd0-\xd7]")
 
 
 class _Words(logging.Filter):

@@ -129,7 +129,8 @@ def _check_transform(transform: PixelTransform) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_PX:
             raise ValueError(f"{name} must be a whole number from 1 to {_LARGEST_PX}; got {size!r}.")
     for name in ("image_mean", "image_std"):
-        values = np.atleast_1d(np.asarray(getattr(transform, name), dtype=np.float64))
+        given = np.atleast_1d(np.asarray(getattr(transform, name)))
+        values = given.astype(np.float64) if given.dtype.kind in "iuf" else np.full(1, np.nan)
         if values.shape not in ((1,), (3,)) or not np.isfinite(values).all():
             raise ValueError(f"{name} must be one number, or three; got {getattr(transform, name)!r}.")
     if not (np.asarray(transform.image_std) > 0).all():

@@ -27,6 +27,7 @@ from carzero.records import ATTENTION, MapKind
 
 MAP_FORMATS = ("npz", "png")
 _LEVELS = 65534
+_MOST_PX = 1 << 20  # a side of an image, far beyond what is read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +130,8 @@ class MapTable:
             raise ValueError(f"maps must be (I, C, h, w) for {shape}; got {self.grids.shape} and {self.logits.shape}.")
         if self.sizes.shape != (shape[0], 2):
             raise ValueError(f"sizes must be (I, 2); got {self.sizes.shape}.")
+        if not ((self.sizes >= 1) & (self.sizes <= _MOST_PX)).all():
+            raise ValueError(f"sizes of images lie between 1 and {_MOST_PX:,} pixels; got {self.sizes.tolist()[:3]}.")
         if not np.isfinite(self.grids).all():
             raise ValueError("maps must be finite; got NaN or infinity in them.")
 

@@ -34,6 +34,7 @@ class NotFinding:
     then: str
 
 
+_LONGEST_NAME = 500  # characters; the patterns take time that grows with the square
 _KINDS = (
     NotFinding(
         "normal state",
@@ -103,8 +104,9 @@ def match_not_finding(name: str, asked: Sequence[str] = ()) -> NotFinding | None
         asked: what its prompts ask for, cleaned. A prompt may well speak of a device or a procedure beside a finding,
             so these two kinds are told by the label alone.
     """
-    by_label = (kind for kind in _KINDS if kind.pattern.fullmatch(name))
-    by_prompts = (kind for kind in _KINDS if kind.severity != "note" and any(map(kind.pattern.fullmatch, asked)))
+    short = [text for text in asked if len(text) <= _LONGEST_NAME]
+    by_label = (kind for kind in _KINDS if len(name) <= _LONGEST_NAME and kind.pattern.fullmatch(name))
+    by_prompts = (kind for kind in _KINDS if kind.severity != "note" and any(map(kind.pattern.fullmatch, short)))
     return next(by_label, None) or next(by_prompts, None)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FORM = re.compile(r"there (?:is|are) ")
 _QUESTION = re.compile(r"(?:is|are|was|were|do|does|did|has|have|can|could|what|which|where|who|how) ")
-_LOST_NUMBER = re.compile(r"[0-9]+\.")
+_LOST_NUMBER = re.compile(r"(?<![0-9])[0-9]++\.")
 
 
 def lint_wording(label: str, prompt: str) -> Iterator[LintFinding]:

@@ -29,7 +29,7 @@ _NOT = re.compile("(?<=[a-z])n't(?![a-z])")
 # Answers by sign, "(-)", "-ve", "edema -", "effusion ++", "[x]", and other signs that stand for words.
 _SIGNS = re.compile(
     r"(?P<no>\(\s?-+\s?\)|\[\s?\]|(?<!\w)-ve(?!\w)|(?<=\s)-(?=\s?(?:[,;.]|\Z)))"
-    r"|(?P<yes>\(\s?\++\s?\)|\[\s?x\s?\]|\+ve(?!\w)|\++(?=\s?(?:[,;.]|\Z)))"
+    r"|(?P<yes>\(\s?\++\s?\)|\[\s?x\s?\]|\+ve(?!\w)|(?<!\+)\+++(?=\s?(?:[,;.]|\Z)))"
     r"|=|&|(?<=\s)\+(?=\s)|(?<!\S)-{1,3}(?!\S)|--"
 )
 

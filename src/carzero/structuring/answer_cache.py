@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 
 _APPLICATION_ID = 0x435A4C4D  # "CZLM"; SQLite keeps it in the file's header, so another program's file is known
 _VERSION = 1
@@ -88,7 +88,7 @@ class AnswerCache:
         query = "SELECT content, fault, prompt_tokens, completion_tokens FROM answers WHERE key = ?"
         with self._named_errors():
             row = self._connection.execute(query, (key,)).fetchone()
-        return None if row is None else KeptAnswer(*row)
+            return None if row is None else _to_answer(*row)
 
     def save(self, key: str, model: str, answer: KeptAnswer) -> None:
         """Keeps an answer; one that another process has kept under the key meanwhile stays."""
@@ -146,16 +146,17 @@ class AnswerCache:
                     raise
             time.sleep(0.01)
 
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise TableError(
-                describe(
-                    f"The cache {self.path} cannot be used",
-                    got=str(error),
-                    expected="a SQLite file that this command has made",
-                    then="delete it, which forgets its answers, or name another file with --cache",
-                )
-            ) from error
+    def _named_errors(self) -> AbstractContextManager[None]:
+        return refuse_broken(
+            f"The cache {self.path} cannot be used",
+            error=TableError,
+            expected="a SQLite file that this command has made",
+            then="delete it, which forgets its answers, or name another file with --cache",
+        )
+
+
+def _to_answer(content: object, fault: object, *tokens: object) -> KeptAnswer:
+    """A row of the file, in which SQLite lets any column hold anything."""
+    if not isinstance(content, str) or not isinstance(fault, str):
+        raise ValueError("an answer that is not text")
+    return KeptAnswer(content, fault, *(count if isinstance(count, int) else None for count in tokens))

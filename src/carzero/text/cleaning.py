@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NUMBERING = re.compile(r"[0-9]+\.")
+_NUMBERING = re.compile(r"(?<![0-9])[0-9]++\.")  # from the first digit on: a long number is read once
 _TOKEN = re.compile(r"\w+")
 
 

@@ -251,6 +251,7 @@ class WeightsSource:
         from carzero.processing import CARZeroProcessor
 
         with self._usable_processor():
+            _check_added_tokens(self.folder / "tokenizer.json")
             processor: CARZeroProcessor = CARZeroProcessor.from_pretrained(self.folder, local_files_only=True)
             PixelTransform.of(processor.image_processor)  # refuses sizes and levels that no image can have
             return processor
@@ -262,6 +263,16 @@ class WeightsSource:
             expected="processor_config.json and tokenizer.json beside the weights",
             then="save the processor into the folder",
         )
+
+
+_TOKEN_KEYS = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}
+
+
+def _check_added_tokens(path: Path) -> None:
+    """Refuses keys of added tokens that the tokenizer's library would print, whatever they are, and pass over."""
+    content: Any = load_json_object(path, error=WeightsError) if path.exists() else {}
+    if strange := {key for token in content.get("added_tokens") or () for key in token} - _TOKEN_KEYS:
+        raise ValueError(f"unknown keys of added tokens: {sorted(strange)[:3]!r}")
 
 
 def to_source(weights: str | Path | WeightsSource) -> WeightsSource:
