@@ -30,6 +30,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "demo"))
 from build_table import main as build_table
 
+from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
+
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo" / "recipe.yaml"
 
 Row = dict[str, Any]
@@ -60,6 +62,10 @@ and is untouched.
 """
 THRESHOLDS = """At thresholds by Youden's rule, and as probabilities by Platt's method, both fitted on the validation
 images:
+"""
+CONTROLS = """What the AUROC hides: the same among the {abnormal} images with any of these findings, and a logistic regression
+on eight statistics of files and grey levels ([what they are](evaluation.md#what-a-figure-hides)), in which no finding can
+be seen. Bootstrap intervals, differences paired:
 """
 UNKNOWN_PATIENTS = """The paediatric set states no patients: a child may be in training and in test, and every image
 counts as a patient. Its figures are upper bounds.
@@ -124,7 +130,7 @@ def list_commands(part: Part, weights: str) -> list[str]:
         f"carzero calibrate apply {name}_test.parquet --calibration {name}-calibration.json "
         f"--out {name}_calibrated.parquet",
         f"carzero evaluate {name}_calibrated.parquet --truth {name}_test.csv "
-        f"--threshold-from {name}-calibration.json{groups} --dataset {name} --out {name}.json",
+        f"--threshold-from {name}-calibration.json{groups} --among-abnormal --baseline --dataset {name} --out {name}.json",
     ]
 
 
@@ -155,8 +161,9 @@ class Results:
         )
 
     def groups(self) -> list[str]:
-        """Groups and their differences, in order."""
-        return [name for name in dict.fromkeys(row["group"] for row in self.rows) if name != "all"]
+        """Groups and their differences, in order, without the controls."""
+        names = dict.fromkeys(row["group"] for row in self.rows)
+        return [name for name in names if name != "all" and ABNORMAL_GROUP not in name and BASELINE not in name]
 
 
 def span(row: Row | None) -> str:
@@ -199,10 +206,29 @@ def show_part(part: Part, found: Results, weights: str) -> Iterator[str]:
     metrics = ("sensitivity", "specificity", "f1", "brier", "expected_calibration_error")
     lines = [[label, *(figure(found.find(metric, label)) for metric in metrics)] for label in (*part.findings, "macro")]
     yield from table(("finding", "sensitivity", "specificity", "F1", "Brier score", "calibration error"), lines)
+    yield from show_controls(part, found)
     if part.groups:
         lines = [show_group(found, group) for group in found.groups()]
         yield "Macro AUROC by group, and differences between groups:\n"
         yield from table(("group", "films", "positives", "macro AUROC"), lines)
+
+
+def show_controls(part: Part, found: Results) -> Iterator[str]:
+    """What the AUROC hides."""
+    columns = (
+        ("all", "auroc"),
+        (ABNORMAL_GROUP, "auroc"),
+        (BASELINE, "auroc"),
+        (f"all - {BASELINE}", "auroc_difference"),
+        (f"{ABNORMAL_GROUP} - {BASELINE}", "auroc_difference"),
+    )
+    lines = [
+        [label, *(figure(found.find(metric, label, "bootstrap", group)) for group, metric in columns)]
+        for label in (*part.findings, "macro")
+    ]
+    yield CONTROLS.format(abnormal=found.manifest["controls"]["abnormal_images"])
+    head = ("finding", "AUROC", "among abnormal", "baseline", "difference from it", "the same among abnormal")
+    yield from table(head, lines)
 
 
 def show_group(found: Results, group: str) -> list[str]:

@@ -63,6 +63,13 @@ def evaluate(
     long_tail: Annotated[
         bool, typer.Option("--long-tail", help="Also average over head, medium and tail classes, and the 100 rarest.")
     ] = False,
+    among_abnormal: Annotated[
+        bool, typer.Option("--among-abnormal", help="Also among images with any finding: group abnormal=yes.")
+    ] = False,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Also AUROC of a regression on file and grey-level statistics; reads images."),
+    ] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap rounds; 0 for no bootstrap intervals.")] = 1000,
     confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
@@ -80,6 +87,7 @@ def evaluate(
     Images are matched by image id. If either table has images that the other lacks, nothing is computed and the
     numbers are named. Unknown labels are left out, never read as absent.
     """
+    from carzero.evaluation.controls import Controls
     from carzero.evaluation.evaluate import EvaluationRun
     from carzero.evaluation.results import check_result_path
 
@@ -100,6 +108,7 @@ def evaluate(
         threshold_same=threshold_same,
         threshold_rule=threshold_rule,
         long_tail=long_tail,
+        controls=Controls(among_abnormal, baseline),
         rounds=bootstrap,
         seed=seed,
         confidence=confidence,

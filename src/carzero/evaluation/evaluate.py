@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
 from carzero.evaluation.calibration_file import load_calibration
+from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined, join_truth
 from carzero.evaluation.score_matrix import (
     ScoreMatrix,
@@ -80,16 +81,18 @@ class EvaluationRun:
     threshold_same: bool = False
     threshold_rule: str = "youden"
     long_tail: bool = False
+    controls: Controls = field(default_factory=Controls)
     rounds: int = 1000
     seed: int = 0
     confidence: float = 0.95
     dataset: str = ""
 
-    def execute(self, advance: Advance | None = None) -> EvaluationResult:
+    def execute(self, advance: Advance | None = None, read: Advance = lambda done, failed: None) -> EvaluationResult:
         """Joins and evaluates.
 
         Args:
             advance: called with bootstrap rounds done and all rounds.
+            read: called with the numbers of images read and failed, where a baseline is asked for.
 
         Raises:
             CARZeroError: files that cannot be read or do not belong together.
@@ -98,6 +101,7 @@ class EvaluationRun:
             raise ConfigurationError(
                 describe("Thresholds come from one set", then="give --threshold-from or --threshold-same, not both")
             )
+        self.controls.check()
         matrix = as_score_matrix(self.scores)
         matrix = matrix.to_pairs() if self.pairs else matrix
         matrix, standardised_by = self._add_normality(matrix)
@@ -108,6 +112,14 @@ class EvaluationRun:
         patient, notes = find_patients(joined, self.patient)
         columns = dict.fromkeys([*self.groups, *self.bands])  # edges say that a column is to make groups
         groups = {column: joined.read_groups(column, self.bands.get(column)) for column in columns}
+        if self.controls.among_abnormal and ABNORMAL in groups:
+            raise ConfigurationError(
+                describe(f"The groups of {ABNORMAL} are asked for twice", then="leave out --groups or --among-abnormal")
+            )
+        own = self.controls.groups(joined, truth)
+        keys = joined.read_keys(patient) if patient else None
+        cohort = Cohort(self.dataset or Path(truth.source).stem, keys, {**groups, **own})
+        statistics = Statistics(self.rounds, self.seed, self.confidence)
         with refuse_settings("The scores cannot be evaluated"), warnings.catch_warnings(record=True) as undefined:
             warnings.simplefilter("always", UndefinedMetricWarning)
             thresholds, threshold_notes = self._thresholds(matrix, joined)
@@ -116,27 +128,28 @@ class EvaluationRun:
                 joined.scores,
                 joined.truth,
                 joined.labels,
-                cohort=Cohort(
-                    self.dataset or Path(truth.source).stem, joined.read_keys(patient) if patient else None, groups
-                ),
+                cohort=cohort,
                 measures=Measures(
                     label_sets=list_label_sets(count_labels(joined.truth).n_pos) if self.long_tail else {},
                     thresholds=thresholds,
                     alone=(ABNORMAL, NORMAL_SCORE),
                 ),
                 probabilities=probabilities,
-                statistics=Statistics(self.rounds, self.seed, self.confidence),
+                statistics=statistics,
                 advance=advance,
             )
-        notes += (
-            threshold_notes + probability_notes + _describe_groups(groups) + [str(each.message) for each in undefined]
-        )
+            added, measured, control_notes = self.controls.measure(
+                joined, matrix, replace(cohort, groups=own), statistics, read
+            )
+        notes += threshold_notes + probability_notes + control_notes + _describe_groups(groups)
+        notes += [str(each.message) for each in undefined]
         manifest = {
             **describe_sources([matrix], truth, joined),
             "settings": {**self._settings(patient, thresholds), **standardised_by},
+            "controls": measured,
             "notes": notes,
         }
-        return EvaluationResult(rows, manifest, notes)
+        return EvaluationResult(rows + added, manifest, notes)
 
     def _labels(self) -> Sequence[str] | None:
         """The labels to keep; the normal score is one where it is asked for."""
