@@ -63,9 +63,9 @@ and is untouched.
 THRESHOLDS = """At thresholds by Youden's rule, and as probabilities by Platt's method, both fitted on the validation
 images:
 """
-CONTROLS = """What the AUROC hides: the same among the {abnormal} images with any of these findings, and a logistic regression
-on eight statistics of files and grey levels ([what they are](evaluation.md#what-a-figure-hides)), in which no finding can
-be seen. Bootstrap intervals, differences paired:
+CONTROLS = """What the AUROC hides: the same among the {abnormal} images with any of these findings, and a logistic
+regression on eight statistics of files and grey levels ([which](evaluation.md#what-a-figure-hides)), in which no
+finding can be seen. Bootstrap intervals, differences paired:
 """
 UNKNOWN_PATIENTS = """The paediatric set states no patients: a child may be in training and in test, and every image
 counts as a patient. Its figures are upper bounds.
@@ -130,7 +130,8 @@ def list_commands(part: Part, weights: str) -> list[str]:
         f"carzero calibrate apply {name}_test.parquet --calibration {name}-calibration.json "
         f"--out {name}_calibrated.parquet",
         f"carzero evaluate {name}_calibrated.parquet --truth {name}_test.csv "
-        f"--threshold-from {name}-calibration.json{groups} --among-abnormal --baseline --dataset {name} --out {name}.json",
+        f"--threshold-from {name}-calibration.json{groups} --among-abnormal --baseline --dataset {name} "
+        f"--out {name}.json",
     ]
 
 

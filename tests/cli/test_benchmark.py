@@ -91,10 +91,12 @@ def test_from_pictures_to_a_report_and_again_from_its_own_scores(
 
     stdout, _ = benchmark(
         *("chestxray14", images / "Data_Entry_2017_v2020.csv", "--labels", images / "test_list.txt"),
-        *("--scores", out / "scores.parquet", "--json", "--rounds", 50),
+        *("--scores", out / "scores.parquet", "--json", "--rounds", 50, "--among-abnormal", "--baseline"),
     )
     repeated = json.loads(stdout)
-    assert repeated["metrics"] == printed["metrics"]
+    assert [row for row in repeated["metrics"] if row["group"] == "all"] == printed["metrics"]
+    assert "abnormal=yes" in {row["group"] for row in repeated["metrics"]}
+    assert repeated["manifest"]["controls"]["baseline"]["folds_by"] == "patient"
     for key in ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "truth_sha256", "image_list_sha256"):
         assert repeated["manifest"][key] == manifest[key]
 

@@ -15,10 +15,12 @@ from carzero.datasets.base import build_truth
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_images, find_label_files
 from carzero.errors import MissingExtraError, TableError
-from carzero.evaluation.benchmark.classification import BenchmarkResult, benchmark_scores
+from carzero.evaluation.benchmark.classification import BenchmarkResult, Terms, benchmark_scores
+from carzero.evaluation.benchmark.manifest import to_rows
 from carzero.evaluation.benchmark.plots import check_drawing, draw_figures, to_png, to_svg
 from carzero.evaluation.benchmark.report import build_report, save_result
 from carzero.evaluation.benchmark.scores import join_set, load_image_list, load_set_scores
+from carzero.evaluation.controls import Controls
 from carzero.evaluation.score_matrix import ScoreMatrix, to_score_matrix
 from carzero.metrics.resampling import Statistics
 from carzero.records import Failure
@@ -50,7 +52,7 @@ def nih(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, **changes: object) -> BenchmarkResult:
-    options = {"image_list": folder / "images.csv", "statistics": FEW, **changes}
+    options = {"image_list": folder / "images.csv", "terms": Terms(statistics=FEW), **changes}
     scores = options.pop("scores", folder / "logits.csv")
     return benchmark_scores(NIH, [folder / "test_list.txt"], scores, **options)  # type: ignore[arg-type]
 
@@ -157,7 +159,7 @@ def test_a_table_without_all_pictures_or_classes(nih: Path, tmp_path: Path) -> N
     table[: N - 40].to_csv(tmp_path / "part.csv", index=False)
     with pytest.raises(TableError, match=r"40 of 240 labelled images have no score.*--allow-missing"):
         run(nih, scores=tmp_path / "part.csv", image_list=None)
-    part = run(nih, scores=tmp_path / "part.csv", image_list=None, allow_missing=True)
+    part = run(nih, scores=tmp_path / "part.csv", image_list=None, terms=Terms(True, FEW))
     assert part.manifest["images"] == N - 40
     assert len(part.manifest["missing"]) == 40
     assert "(40 of the set have no score)" in part.manifest["notes"][0]
@@ -170,7 +172,7 @@ def test_a_table_without_all_pictures_or_classes(nih: Path, tmp_path: Path) -> N
 
     table.assign(image_id=[f"x{name}" for name in table["image_id"]]).to_csv(tmp_path / "none.csv", index=False)
     with pytest.raises(TableError, match=r"240 of 240.*Check that these scores are of this set"):
-        run(nih, scores=tmp_path / "none.csv", image_list=None, allow_missing=True)
+        run(nih, scores=tmp_path / "none.csv", image_list=None, terms=Terms(True, FEW))
     table.drop(columns="logit:Hernia").to_csv(tmp_path / "lacking.csv", index=False)
     with pytest.raises(TableError, match=r"1 of 14 classes; got \['Hernia'\].*--prompts chestxray14"):
         run(nih, scores=tmp_path / "lacking.csv", image_list=None)
@@ -220,7 +222,7 @@ def test_long_tail_and_the_mean_without_classes_of_no_finding(tmp_path: Path) ->
         [tmp_path / "manual_image.json"],
         tmp_path / "logits.csv",
         image_list=tmp_path / "images.csv",
-        statistics=Statistics(rounds=5),
+        terms=Terms(statistics=Statistics(rounds=5)),
     )
     found = values(result, "auroc")
     each = np.array([roc_auc_score(truth[:, c], logits[:, c]) for c in range(192)])
@@ -312,6 +314,19 @@ def test_the_folder_holds_table_record_pictures_and_a_report_of_its_own(nih: Pat
     assert b"Date" not in first
 
 
+def test_the_report_says_what_the_figures_hide(nih: Path) -> None:
+    result = run(nih, terms=Terms(statistics=FEW, controls=Controls(among_abnormal=True)))
+    html = build_report(result, {})
+    assert "What the figures hide" in html
+    assert "among abnormal" in html
+    assert "logistic regression" not in html
+    assert "What the figures hide" not in build_report(run(nih), {})
+    assert all(row["published"] is None for row in result.rows if row["group"] != "all")
+    assert {row.group for row in to_rows(result.rows)} == {"all", "abnormal=yes"}
+    with pytest.raises(TableError, match="does not say where"):
+        run(nih, terms=Terms(statistics=FEW, controls=Controls(baseline=True)))
+
+
 def test_text_in_the_report_is_escaped(nih: Path) -> None:
     result = run(nih)
     hostile = "<script>alert(1)</script>"
@@ -362,7 +377,7 @@ def test_what_is_resampled_has_its_name(tmp_path: Path) -> None:
         [tmp_path / "test.json"],
         tmp_path / "scores.csv",
         image_list=tmp_path / "images.csv",
-        statistics=FEW,
+        terms=Terms(statistics=FEW),
     )
     assert "rounds of 60 images" in result.rows[0]["method"]
     assert result.manifest["intervals"].endswith("over whole images, 60 of them")

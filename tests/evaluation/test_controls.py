@@ -139,12 +139,12 @@ class TestBaseline:
         (tmp_path / "broken.png").write_bytes(b"x")
         with pytest.raises(UnreadableImageError):
             measure_image(str(tmp_path / "broken.png"))
-        seen: list[tuple[int, int]] = []
+        seen: list[tuple[int, ...]] = []
         with pytest.raises(TableError, match=r"2 of 2 images cannot be read for the baseline"):
             measure_images(
                 [str(tmp_path / "broken.png"), str(tmp_path / "none.png")], lambda *each: seen.append(each), threads=1
             )
-        assert seen == [(1, 1), (2, 2)]
+        assert seen == [(1, 1, 2), (2, 2, 2)]
         with pytest.raises(TableError, match="does not say where 80 of 80 images lie"):
             evaluate((scores.drop(columns="path"), truth), controls=Controls(baseline=True))
 

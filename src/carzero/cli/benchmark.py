@@ -19,12 +19,14 @@ from carzero.cli.console import (
     stderr_console,
     stdout_console,
 )
+from carzero.cli.evaluate import control_tables
 from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from carzero.evaluation.benchmark.classification import BenchmarkResult, BenchmarkRow
+    from carzero.evaluation.benchmark.classification import BenchmarkResult
+    from carzero.evaluation.benchmark.manifest import BenchmarkRow
 
 
 _SHOWN = {"classification": ("auroc", "AUROC"), "pointing": ("pointing", "hits / trials")}
@@ -62,6 +64,13 @@ def benchmark(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
     ] = False,
+    among_abnormal: Annotated[
+        bool, typer.Option("--among-abnormal", help="Also among images with any finding: group abnormal=yes.")
+    ] = False,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Also AUROC of a regression on file and grey-level statistics; reads images."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
     overwrite: Overwrite = False,
     rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
@@ -83,6 +92,7 @@ def benchmark(
     Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: wrong use.
     """
     from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
+    from carzero.evaluation.controls import Controls
     from carzero.weights.precision import check_dtype
     from carzero.weights.source import WeightsSource
 
@@ -97,6 +107,7 @@ def benchmark(
         task=task,
         out=out,
         allow_missing=allow_missing,
+        controls=Controls(among_abnormal, baseline),
         resume=resume,
         overwrite=overwrite,
         rounds=rounds,
@@ -123,13 +134,16 @@ def _show_scoring(total: int) -> AbstractContextManager[Callable[[int, int], Non
 
 def _show(results: list[BenchmarkResult], as_json: bool, *, joined: bool) -> None:
     """Results on stdout; what to know and what failed on stderr."""
+    from carzero.evaluation.benchmark.manifest import to_rows
+
     console = stderr_console()
     if as_json:
         content: object = _join(results) if joined else results[0].to_dict()
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     for result in results:
         if not as_json:
-            stdout_console().print(_table(result))
+            for table in (_table(result), *control_tables(to_rows(result.rows))):
+                stdout_console().print(table)
         show_notes(result.manifest["notes"])
         if result.failures:
             console.print(f"{len(result.failures)} images were not scored and are left out:")

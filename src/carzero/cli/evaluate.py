@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from carzero.cli.console import show_notes, show_rounds, split_names, stderr_console, stdout_console
+from carzero.cli.console import show_notes, show_progress, show_rounds, split_names, stderr_console, stdout_console
 from carzero.cli.options import Overwrite
 
 if TYPE_CHECKING:
@@ -114,8 +115,9 @@ def evaluate(
         confidence=confidence,
         dataset=dataset,
     )
-    with show_rounds() as advance:
-        result = run.execute(advance)
+    reading = show_progress("reading images", "read", "images") if baseline else nullcontext(lambda *_: None)
+    with show_rounds() as advance, reading as read:
+        result = run.execute(advance, read)
     show_result(result, _tables(result.rows), out=out, as_json=as_json)
 
 
@@ -160,6 +162,7 @@ def _parse_bands(given: Sequence[str]) -> dict[str, list[float]]:
 
 def _tables(rows: Sequence[MetricRow]) -> list[Any]:
     """Tables of all images by what metrics read; then the macro averages of groups and their differences."""
+    from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
     from carzero.metrics.classification import METRICS
 
     first: dict[tuple[str, str, str], MetricRow] = {}
@@ -170,11 +173,13 @@ def _tables(rows: Sequence[MetricRow]) -> list[Any]:
     metrics = [name for name in dict.fromkeys(row.metric for row in rows) if name in METRICS]
     labels = list(dict.fromkeys(row.label for row in rows))
     groups = [name for name in dict.fromkeys(row.group for row in rows) if name != "all"]
+    groups = [name for name in groups if ABNORMAL_GROUP not in name and BASELINE not in name]
     tables = []
     for chosen in _split(metrics):
         lines = {label: [first.get(("all", label, metric)) for metric in chosen] for label in labels}
         note = lines["macro"][0].method.partition("; ")[2] if lines.get("macro") and lines["macro"][0] else ""
         tables.append(_table(note, chosen, lines))
+    tables += control_tables(rows)
     for chosen in _split(metrics) if groups else []:
         lines = {
             group: [
@@ -185,6 +190,24 @@ def _tables(rows: Sequence[MetricRow]) -> list[Any]:
         }
         tables.append(_table("macro averages of groups, and their differences", chosen, lines))
     return tables
+
+
+def control_tables(rows: Sequence[MetricRow]) -> list[Any]:
+    """A table of what the AUROC hides, by finding, where that was asked for."""
+    from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
+
+    controls = {
+        (ABNORMAL_GROUP, "auroc"): "among abnormal",
+        (BASELINE, "auroc"): "baseline",
+        (f"all - {BASELINE}", "auroc_difference"): "above it",
+    }
+    first: dict[tuple[str, str, str], MetricRow] = {}
+    for row in rows:
+        first.setdefault((row.group, row.label, row.metric), row)
+    asked = [key for key in controls if any(row.group == key[0] for row in rows)]
+    labels = dict.fromkeys(row.label for row in rows if (row.group, row.metric) in asked)
+    lines = {label: [first.get((group, label, metric)) for group, metric in asked] for label in labels}
+    return [_table("what the figures hide: AUROC", [controls[key] for key in asked], lines)] if asked else []
 
 
 def _split(metrics: Sequence[str]) -> list[list[str]]:

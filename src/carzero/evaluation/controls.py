@@ -34,7 +34,7 @@ from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures
 
 Floats = NDArray[np.float64]
-Advance = Callable[[int, int], None]
+Advance = Callable[[int, int, int], None]
 
 ABNORMAL_GROUP = f"{ABNORMAL}=yes"
 BASELINE = "baseline"
@@ -96,7 +96,7 @@ class Controls:
         matrix: ScoreMatrix,
         cohort: Cohort,
         statistics: Statistics,
-        advance: Advance = lambda done, failed: None,
+        advance: Advance = lambda done, failed, total: None,
     ) -> tuple[list[MetricRow], ControlsRecord, list[str]]:
         """Rows of the baseline, what was measured, and what a reader should know.
 
@@ -105,7 +105,7 @@ class Controls:
             matrix: the scores; its table says where the images lie.
             cohort: name, patients, and the groups of `groups`.
             statistics: of the intervals; its seed draws the folds too.
-            advance: called with the numbers of images read and failed.
+            advance: called with the numbers of images read, failed and in all.
 
         Raises:
             TableError: images cannot be found or read.
@@ -197,13 +197,13 @@ def measure_image(path: str) -> tuple[float, ...]:
 
 
 def measure_images(
-    paths: Sequence[str], advance: Advance = lambda done, failed: None, *, threads: int | None = None
+    paths: Sequence[str], advance: Advance = lambda done, failed, total: None, *, threads: int | None = None
 ) -> Floats:
     """`STATISTICS` of images, several read at a time: (N, 8).
 
     Args:
         paths: of the images.
-        advance: called with the numbers of images done and failed, after each.
+        advance: called with the numbers of images done, failed and in all, after each.
         threads: None takes one a core.
 
     Raises:
@@ -220,7 +220,7 @@ def measure_images(
                     values[row] = future.result()
                 except (OSError, CARZeroError) as error:
                     failures.append(str(error))
-                advance(done, len(failures))
+                advance(done, len(failures), len(paths))
     if failures:
         raise TableError(
             describe(

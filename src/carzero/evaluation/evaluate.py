@@ -14,6 +14,7 @@ from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
 from carzero.evaluation.calibration_file import load_calibration
+from carzero.evaluation.controls import Advance as ReadAdvance
 from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined, join_truth
 from carzero.evaluation.score_matrix import (
@@ -87,12 +88,14 @@ class EvaluationRun:
     confidence: float = 0.95
     dataset: str = ""
 
-    def execute(self, advance: Advance | None = None, read: Advance = lambda done, failed: None) -> EvaluationResult:
+    def execute(
+        self, advance: Advance | None = None, read: ReadAdvance = lambda done, failed, total: None
+    ) -> EvaluationResult:
         """Joins and evaluates.
 
         Args:
             advance: called with bootstrap rounds done and all rounds.
-            read: called with the numbers of images read and failed, where a baseline is asked for.
+            read: called with the numbers of images read, failed and in all, where a baseline is asked for.
 
         Raises:
             CARZeroError: files that cannot be read or do not belong together.

@@ -2,168 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from carzero.core.hashing import hash_file, hash_files, hash_texts
-from carzero.core.run_record import RunRecord
 from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import FoundImages, find_images
 from carzero.errors import TableError, describe
+from carzero.evaluation.benchmark.manifest import (
+    BenchmarkManifest,
+    BenchmarkRow,
+    BenchmarkTables,
+    SourceRecord,
+    build_manifest,
+    describe_weights,
+    hash_source,
+)
 from carzero.evaluation.benchmark.scores import join_set, load_set_scores, to_set_scores
+from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined
 from carzero.evaluation.score_matrix import ScoreMatrix, describe_probabilities, to_score_matrix
 from carzero.inference.scoring import ScoringRun, ScoringSettings
-from carzero.metrics.groups import list_label_sets
+from carzero.metrics.groups import ALL, list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.resampling import Statistics
-from carzero.metrics.rows import MetricRecord, MetricRow
+from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.records import Failure, ScoreProvenance
-
-_PACKAGES = ("numpy", "scipy")
-
-
-Task = Literal["classification", "pointing"]
-
-
-class SourceRecord(TypedDict, total=False):
-    """Where scores or maps came from; what a score file's manifest does not state is None."""
-
-    scores: dict[str, object]
-    maps: dict[str, object]
-    weights: object
-    weights_sha256: object
-    preprocessing: object
-    prompts_sha256: object
-    pool: object
-    prompts: dict[str, list[str]]
-    failures: list[dict[str, str]]
-    score_kind: str
-    unused_scores: int
-    unused_maps: int
-    box_rule: str
-    unfamiliar: list[str] | str
-    prompt_warnings: list[dict[str, object]]
-
-
-class SettingsRecord(TypedDict):
-    """How intervals were made."""
-
-    intervals: str
-    rounds: int
-    seed: int
-    confidence: NotRequired[float]
-
-
-class BenchmarkManifest(SourceRecord, SettingsRecord):
-    """The record of one benchmark."""
-
-    date: str
-    carzero_version: str
-    packages: dict[str, str]
-    dataset: str
-    task: Task
-    classes: list[str]
-    images: int
-    images_published: int
-    image_list_sha256: str
-    missing: list[str]
-    labels: list[dict[str, str]]
-    truth_sha256: str
-    resampled: str
-    notes: list[str]
-
-
-class BenchmarkRow(MetricRecord):
-    """A figure, and what the CARZero paper prints for it."""
-
-    published: float | None
-
-
-class BenchmarkTables(TypedDict):
-    """What `--json` prints of one set."""
-
-    metrics: list[BenchmarkRow]
-    manifest: BenchmarkManifest
-
-
-def build_manifest(
-    dataset: PublicDataset,
-    truth: Truth,
-    images: Sequence[str],
-    *,
-    task: Task,
-    source: SourceRecord,
-    missing: Sequence[str] = (),
-    settings: SettingsRecord,
-) -> BenchmarkManifest:
-    """Describes one evaluation; apart from `date`, two runs on the same files give the same record.
-
-    Args:
-        dataset: the public data set.
-        truth: its labels.
-        images: ids that were evaluated, in order.
-        task: what was evaluated.
-        source: where the scores came from: file and hash, or weights, preprocessing and prompts.
-        missing: images of the set that had no score.
-        settings: of the statistics: rounds, seed, confidence.
-    """
-    run = RunRecord()
-    return {
-        "date": run.date,
-        "carzero_version": run.version,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "dataset": dataset.name,
-        "task": task,
-        "classes": list(dataset.labels),
-        "images": len(images),
-        "images_published": dataset.images,
-        "image_list_sha256": hash_texts(images),
-        "missing": list(missing),
-        "labels": [{"file": path.name, "sha256": hash_source(path)} for path in truth.files],
-        "truth_sha256": truth.sha256,
-        "resampled": truth.unit,
-        **source,
-        **settings,
-        "notes": _list_notes(dataset, images, missing),
-    }
-
-
-def hash_source(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's files by name and content, sorted.
-
-    Raises:
-        TableError: it cannot be read.
-    """
-    try:
-        if not path.is_dir():
-            return hash_file(path)
-        return hash_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
-    except OSError as error:
-        raise TableError(describe(f"{path} cannot be read", got=str(error))) from error
-
-
-def _list_notes(dataset: PublicDataset, images: Sequence[str], missing: Sequence[str]) -> list[str]:
-    """What a reader should know before comparing figures."""
-    notes = list(dataset.quirks)
-    if len(images) != dataset.images:
-        notes.insert(
-            0,
-            f"The published figures rest on {dataset.images} images, these on {len(images)}"
-            + (f" ({len(missing)} of the set have no score)" if missing else "")
-            + "; the two are not the same measurement.",
-        )
-    return notes
-
 
 Advance = Callable[[int, int], None]
 
@@ -191,6 +61,21 @@ class Output:
     folder: Path | None = None
     resume: bool = False
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a set's scores are evaluated.
+
+    Attributes:
+        allow_missing: what is there is evaluated although images of the set have no score.
+        statistics: of the intervals.
+        controls: what is measured beside the figures.
+    """
+
+    allow_missing: bool = False
+    statistics: Statistics = field(default_factory=Statistics)
+    controls: Controls = field(default_factory=Controls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,8 +112,7 @@ def benchmark_scores(
     scores: Path,
     *,
     image_list: Path | None = None,
-    allow_missing: bool = False,
-    statistics: Statistics | None = None,
+    terms: Terms | None = None,
 ) -> BenchmarkResult:
     """Evaluates scores from a file.
 
@@ -237,8 +121,7 @@ def benchmark_scores(
         labels: its label files.
         scores: see `load_set_scores`.
         image_list: what the rows of a released score file are.
-        allow_missing: evaluate what is there although images of the set have no score.
-        statistics: of the intervals.
+        terms: how it is evaluated; a baseline reads the images that the table's column `path` names.
 
     Raises:
         TableError: a file that does not fit; see `load_set_scores` and `join_set`.
@@ -252,7 +135,7 @@ def benchmark_scores(
         "image_list": None if image_list is None else {"file": image_list.name, "sha256": hash_source(image_list)},
     }
     about = _describe_scores(form, scored.manifest)
-    return _evaluate(dataset, truth, scored, about, allow_missing, statistics or Statistics())
+    return _evaluate(dataset, truth, scored, about, terms or Terms())
 
 
 def benchmark_images(
@@ -262,8 +145,7 @@ def benchmark_images(
     settings: ScoringSettings,
     *,
     output: Output | None = None,
-    allow_missing: bool = False,
-    statistics: Statistics | None = None,
+    terms: Terms | None = None,
     progress: Progress = no_progress,
 ) -> BenchmarkResult:
     """Finds the set's images, scores them with the paper's prompts, and evaluates.
@@ -274,8 +156,7 @@ def benchmark_images(
         images: folder that holds the images, at any depth.
         settings: weights, prompts, and how they are computed.
         output: the scores are kept there as scores.parquet.
-        allow_missing: evaluate what is there although images of the set are not found.
-        statistics: of the intervals.
+        terms: how it is evaluated; images that are missing are those not found.
         progress: called with the number of images; a context that yields `advance(done, failed)`.
 
     Raises:
@@ -284,7 +165,8 @@ def benchmark_images(
     """
     truth = dataset.load(labels)
     found = find_images(images, truth.ids, dataset.to_id)
-    refuse_missing(found, truth, images, allow_missing)
+    terms = terms or Terms()
+    refuse_missing(found, truth, images, terms.allow_missing)
     kept = output or Output()
     table = None if kept.folder is None else kept.folder / "scores.parquet"
     run = ScoringRun(found.items, settings, table, resume=kept.resume, overwrite=kept.overwrite)
@@ -295,7 +177,7 @@ def benchmark_images(
     about["weights"] = settings.weights.name
     about["prompts"] = {label: list(prompts) for label, prompts in settings.prompts}
     about["failures"] = [{"image_id": each.image_id, "reason": each.reason} for each in result.failures]
-    evaluated = _evaluate(dataset, truth, scored, about, True, statistics or Statistics())
+    evaluated = _evaluate(dataset, truth, scored, about, replace(terms, allow_missing=True))
     return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.joined, result.failures)
 
 
@@ -321,23 +203,26 @@ def _evaluate(
     truth: Truth,
     scored: ScoreMatrix,
     about: SourceRecord,
-    allow_missing: bool,
-    statistics: Statistics,
+    terms: Terms,
 ) -> BenchmarkResult:
-    joined = join_set(truth, scored, allow_missing=allow_missing)
+    statistics, controls = terms.statistics, terms.controls
+    joined = join_set(truth, scored, allow_missing=terms.allow_missing)
+    patients = None if truth.unit == "image" else joined.groups
+    cohort = Cohort(dataset.name, patients, controls.groups(joined, truth, dataset.no_findings))
     with warnings.catch_warnings(record=True) as undefined:
         warnings.simplefilter("always", UndefinedMetricWarning)
         rows = evaluate(
             joined.scores,
             joined.truth,
             dataset.labels,
-            cohort=Cohort(dataset.name, None if truth.unit == "image" else joined.groups),
+            cohort=cohort,
             measures=Measures(label_sets=_list_label_sets(dataset, joined)),
             probabilities=None
             if joined.probabilities is None
             else Probabilities(joined.probabilities, describe_probabilities(scored.manifest)),
             statistics=statistics,
         )
+    added, measured, notes = controls.measure(joined, scored, cohort, statistics)
     drawn = len(set(joined.groups or joined.ids))
     manifest = build_manifest(
         dataset,
@@ -355,8 +240,10 @@ def _evaluate(
     )
     if scored.score_kind == "logit_difference":
         manifest["notes"].insert(0, _DIFFERENCES)
-    manifest["notes"] += [str(each.message) for each in undefined]
-    return BenchmarkResult(dataset, to_records(rows, dataset, truth), manifest, joined)
+    manifest["notes"] += [*notes, *(str(each.message) for each in undefined)]
+    if controls != Controls():
+        manifest["controls"] = measured
+    return BenchmarkResult(dataset, to_records(rows + added, dataset, truth), manifest, joined)
 
 
 def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, truth: Truth) -> list[BenchmarkRow]:
@@ -364,7 +251,7 @@ def to_records(rows: Sequence[MetricRow], dataset: PublicDataset, truth: Truth) 
     return [
         BenchmarkRow(
             **replace(row, method=row.method.replace(" patients", f" {truth.units}")).to_record(),
-            published=dataset.find_published(row.metric, row.label),
+            published=dataset.find_published(row.metric, row.label) if row.group == ALL else None,
         )
         for row in rows
     ]
@@ -377,16 +264,6 @@ def _list_label_sets(dataset: PublicDataset, joined: Joined) -> dict[str, ArrayL
     if dataset.no_findings:
         sets["findings"] = [index for index, label in enumerate(dataset.labels) if label not in dataset.no_findings]
     return {name: chosen for name, chosen in sets.items() if np.size(chosen)}
-
-
-def describe_weights(origin: ScoreProvenance) -> SourceRecord:
-    """Weights, prompts and preprocessing; None where a file does not state them."""
-    return SourceRecord(
-        weights=origin.weights,
-        weights_sha256=origin.weights_sha256,
-        preprocessing=origin.preprocessing,
-        prompts_sha256=origin.prompts_sha256,
-    )
 
 
 def _describe_scores(form: dict[str, object], manifest: Mapping[str, object]) -> SourceRecord:

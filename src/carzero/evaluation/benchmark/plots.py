@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
-from carzero.evaluation.benchmark.classification import BenchmarkRow
+from carzero.evaluation.benchmark.manifest import BenchmarkRow
 from carzero.evaluation.joined import Joined
 from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
 
@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_NAMED = 20  # more curves than this are drawn in grey and without a legend
+_NAMED = 20  # more curves than this are drawn over each other, in grey and without names
+_COLUMNS = 4
 
 _POINTS = {True: 300, False: 100}
+
+# Labels of the axes, and the metric whose value stands above each curve.
+_CURVES = {
+    "roc": ("false positive rate", "true positive rate", "auroc", "ROC"),
+    "precision_recall": ("recall", "precision", "average_precision", "Precision and recall"),
+    "reliability": ("mean probability of the bin", "share of positives", "expected_calibration_error", "Reliability"),
+}
 
 _INK, _FAINT, _MARK, _AVERAGE = "#1f4e79", "#9aa5b1", "#c2410c", "#111827"
 
@@ -65,10 +73,8 @@ def draw_figures(
     with mpl.rc_context(_STYLE):
         figures = {"forest": _draw_forest(labels, rows, metric)}
         if joined is not None:
-            figures["roc"] = _draw_curves(labels, joined, "roc")
-            figures["precision_recall"] = _draw_curves(labels, joined, "precision_recall")
-            if joined.probabilities is not None:
-                figures["reliability"] = _draw_reliability(labels, joined)
+            kinds = [kind for kind in _CURVES if kind != "reliability" or joined.probabilities is not None]
+            figures |= {kind: _draw_curves(labels, rows, joined, kind) for kind in kinds}
     return figures
 
 
@@ -96,31 +102,67 @@ def _new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _draw_curves(labels: Sequence[str], joined: Joined, kind: str) -> Figure:
-    import matplotlib as mpl
+def _draw_curves(labels: Sequence[str], rows: Sequence[BenchmarkRow], joined: Joined, kind: str) -> Figure:
+    """The curve of each class in a panel of its own, among the others in grey; of very many classes all in one."""
+    from matplotlib.figure import Figure
 
-    few = len(labels) <= _NAMED
-    figure, axes = _new_axes(8.2 if few else 5.6, 5.2)
-    colours = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
-    for column, label in enumerate(labels):
-        x, y = _trace(kind, joined.truth[:, column], joined.scores[:, column], _POINTS[few])
-        style = {"color": colours[column % 20], "lw": 1.4} if few else {"color": _FAINT, "lw": 0.5, "alpha": 0.6}
-        if not np.isnan(y).any():  # a class without a positive, or a negative, has no curve
-            axes.plot(x, y, label=label, drawstyle="default" if kind == "roc" else "steps-post", **style)
-    if kind == "roc":
-        axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, ls=":")
-        axes.set(xlabel="false positive rate (1 - specificity)", ylabel="true positive rate (sensitivity)")
-    else:
-        axes.set(xlabel="recall (sensitivity)", ylabel="precision")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set_title("ROC" if kind == "roc" else "Precision and recall", loc="left", fontweight="bold")
-    if few:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    curves = {
+        label: _trace(kind, joined, column, _POINTS[len(labels) <= _NAMED]) for column, label in enumerate(labels)
+    }
+    drawn = {label: curve for label, curve in curves.items() if not np.isnan(curve[1]).any()}  # else it has no curve
+    x_label, y_label, metric, title = _CURVES[kind]
+    named = list(labels) if len(labels) <= _NAMED else [f"{len(drawn)} classes"]
+    columns = min(_COLUMNS, len(named))
+    lines = -(-len(named) // columns)
+    size = (2.35 * columns, 2.45 * lines + 0.5) if len(labels) <= _NAMED else (5.6, 5.4)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat
+    style = "steps-post" if kind == "precision_recall" else "default"
+    for place, axes in enumerate(panels):
+        if place >= len(named):
+            axes.set_visible(False)
+            continue
+        label = named[place]
+        for x, y in drawn.values():
+            axes.plot(x, y, drawstyle=style, color="#d3d9e0", lw=0.6, alpha=0.9)
+        if label in drawn:
+            marked = {"marker": "o", "ms": 3} if kind == "reliability" else {}
+            axes.plot(*drawn[label], drawstyle=style, color=_INK, lw=1.8, **marked)
+        axes.plot(*_chance(kind, joined, labels, label), color=_MARK, lw=1, ls=":")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
+        axes.set_title(_caption(label, rows, metric), loc="left", fontsize=8)
+    figure.supxlabel(x_label, fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
     return figure
 
 
-def _trace(kind: str, truth: Floats, scores: Floats, points: int) -> tuple[Floats, Floats]:
-    """About so many points of a curve, evenly spread along it."""
+def _caption(label: str, rows: Sequence[BenchmarkRow], metric: str) -> str:
+    """A class with its figure and interval below."""
+    row = next((row for row in rows if (row["group"], row["label"], row["metric"]) == ("all", label, metric)), None)
+    name = label.replace("$", r"\$")
+    if row is None or row["value"] is None:
+        return name
+    span = "" if row["ci_low"] is None or row["ci_high"] is None else f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+    return f"{name}\n{row['value']:.3f}{span}"
+
+
+def _chance(kind: str, joined: Joined, labels: Sequence[str], label: str) -> tuple[list[float], list[float]]:
+    """What a score that knows nothing reaches; of a reliability curve, what a perfect one does."""
+    if kind != "precision_recall":
+        return [0, 1], [0, 1]
+    if label not in labels:
+        return [], []
+    share = float(np.nanmean(joined.truth[:, list(labels).index(label)]))
+    return [0, 1], [share, share]
+
+
+def _trace(kind: str, joined: Joined, column: int, points: int) -> tuple[Floats, Floats]:
+    """About so many points of a class's curve, evenly spread along it."""
+    truth, scores = joined.truth[:, column], joined.scores[:, column]
+    if kind == "reliability":
+        bins = reliability_curve(truth, scores if joined.probabilities is None else joined.probabilities[:, column])
+        return bins.mean_probability, bins.fraction_positive
     if kind == "roc":
         rates = roc_curve(truth, scores)
         x, y = rates.false_positive_rate, rates.true_positive_rate
@@ -132,21 +174,6 @@ def _trace(kind: str, truth: Floats, scores: Floats, points: int) -> tuple[Float
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(x) - 1))
     return x[kept], y[kept]
-
-
-def _draw_reliability(labels: Sequence[str], joined: Joined) -> Figure:
-    figure, axes = _new_axes(8.2, 5.2)
-    few = len(labels) <= _NAMED
-    probabilities = joined.probabilities
-    for column, label in enumerate(labels if probabilities is not None else ()):
-        curve = reliability_curve(joined.truth[:, column], probabilities[:, column])  # type: ignore[index]
-        axes.plot(curve.mean_probability, curve.fraction_positive, marker="o", ms=3, lw=1, label=label if few else None)
-    axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, ls=":")
-    axes.set(xlabel="mean probability of the bin", ylabel="fraction of positives in it", xlim=(0, 1), ylim=(0, 1))
-    axes.set_title("Reliability", loc="left", fontweight="bold")
-    if few:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    return figure
 
 
 def _draw_forest(labels: Sequence[str], rows: Sequence[BenchmarkRow], metric: str) -> Figure:

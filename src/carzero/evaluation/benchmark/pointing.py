@@ -21,14 +21,11 @@ from carzero.evaluation.benchmark.classification import (
     BenchmarkResult,
     Output,
     Progress,
-    SourceRecord,
-    build_manifest,
-    describe_weights,
-    hash_source,
     no_progress,
     refuse_missing,
     to_records,
 )
+from carzero.evaluation.benchmark.manifest import SourceRecord, build_manifest, describe_weights, hash_source
 from carzero.evaluation.benchmark.pointing_metrics import BOX_SHARE, build_rows, measure_maps
 from carzero.images.loading import Readers
 from carzero.inference.heatmaps import MapTable, load_map_table, save_map_table, to_map_kind

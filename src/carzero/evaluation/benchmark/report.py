@@ -13,8 +13,10 @@ from pathlib import Path
 from carzero.core.atomic import replace_when_done
 from carzero.core.text_files import to_cells
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
-from carzero.evaluation.benchmark.classification import BenchmarkManifest, BenchmarkResult, BenchmarkRow, Task
+from carzero.evaluation.benchmark.classification import BenchmarkResult
+from carzero.evaluation.benchmark.manifest import BenchmarkManifest, BenchmarkRow, Task
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
+from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
 from carzero.records import Failure
 
 _CSS = """
@@ -22,9 +24,11 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; m
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
 p.sub, figcaption, td.faint { color: #616e7c; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: .22rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e7eb; }
+th, td { padding: .22rem .55rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e4e7eb; }
+td, td span { white-space: nowrap; } td:first-child { white-space: normal; min-width: 8rem; }
+td span { display: block; color: #616e7c; font-size: 12px; font-weight: 400; }
 th { border-bottom: 2px solid #9aa5b1; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-tr.average td { font-weight: 600; } figure { margin: 1.5rem 0; } img { max-width: 100%; }
+tr.average td { font-weight: 600; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } pre { background: #f5f7fa; padding: 1rem; overflow-x: auto; font-size: 12px; }
 .note { background: #fff8e6; border-left: 4px solid #f0b429; padding: .5rem 1rem; }
 """.strip()
@@ -39,21 +43,15 @@ _COLUMNS = {
     "pointing": (("pointing", "pointing"), ("iou", "IoU"), ("dice", "Dice"), ("cnr", "CNR"), ("ap@0.3", "AP at 0.3")),
 }
 
-# Heading of an interval, and what its rows' method says.
-_SPANS = {
-    "classification": (
-        ("95 % bootstrap", "bootstrap"),
-        ("95 % DeLong", "DeLong"),
-        ("95 % Newcombe", "Newcombe"),
-    ),
-    "pointing": (("95 % interval", ""),),
-}
+# Further intervals of the first figure: heading, and what its rows' method says.
+_SPANS = {"classification": (("DeLong", "DeLong"), ("Newcombe", "Newcombe")), "pointing": ()}
 
 _CAPTIONS = {
     "forest": "Value and 95 % interval of each class (positives/images; hits/trials in the pointing game).",
-    "roc": "ROC curve of each class.",
-    "precision_recall": "Precision-recall curve of each class; the baseline is the share of positives.",
-    "reliability": "Probabilities against what came true, in ten bins of equal width.",
+    "roc": "ROC curve of each class, with its AUROC and 95 % interval; in grey those of the others.",
+    "precision_recall": "Precision-recall curve of each class, with its average precision and 95 % interval; dotted: "
+    "the share of positives, which chance reaches.",
+    "reliability": "Probabilities against what came true, in bins of equal width; dotted: where both agree.",
 }
 
 
@@ -75,6 +73,7 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
         "<h2>Result</h2>",
         _build_table(result, task),
         _build_published(task, dataset),
+        _build_controls(result),
         _build_control(result) if task == "pointing" else "",
         "<h2>What to know before comparing</h2>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in manifest["notes"]) + "</ul>",
@@ -107,7 +106,7 @@ def _build_table(result: BenchmarkResult, task: Task) -> str:
         if row["group"] == "all":
             found.setdefault((row["label"], row["metric"]), []).append(row)
     names = list(dict.fromkeys(label for label, metric in found if metric == columns[0][0]))
-    counted = ("hits", "trials") if task == "pointing" else ("positives", "pictures")
+    counted = ("hits", "trials") if task == "pointing" else ("positives", "images")
     spans = _SPANS[task]
     head = [
         "",
@@ -119,32 +118,76 @@ def _build_table(result: BenchmarkResult, task: Task) -> str:
     ]
     lines = []
     for name in names:
-        first = found[name, columns[0][0]][0]
-        cells = [name, str(first["n_pos"]), str(first["n"])]
-        cells.append("-" if first["value"] is None else f"{first['value']:.4f}")
+        rows = found[name, columns[0][0]]
+        first = rows[0]
+        cells = [escape(name), str(first["n_pos"]), str(first["n"]), _write_figure(rows, digits=4)]
         for _, made in spans:
-            rows = [row for row in found[name, columns[0][0]] if made in row["method"]]
-            cells.append(_write_span(rows[0]) if rows else "")
+            own = [row for row in rows if made in row["method"]]
+            cells.append(_write_span(own[0]) if own else "")
         cells.append("" if first["published"] is None else f"{first['published']:.3f}")
-        cells += [_write_value(found.get((name, metric), [])) for metric, _ in columns[1:]]
+        cells += [_write_figure(found.get((name, metric), [])) for metric, _ in columns[1:]]
         kind = "" if name in result.dataset.labels else ' class="average"'
-        lines.append(f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        lines.append(_build_line(cells, kind))
     few = "; Newcombe's where few patients have a positive: there the others hold less often than they say"
     few = few if task == "classification" else ""
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     return (
-        f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n'
-        + "\n".join(lines)
-        + f'\n</tbody></table></div>\n<p class="sub">In brackets 95 % intervals{few}. '
-        + f"Published: {escape(PUBLISHED_SOURCE)}.</p>"
+        _build_rows(head, lines)
+        + f'<p class="sub">Below a figure its 95 % interval (bootstrap where the record does not say '
+        f"otherwise){few}. Published: {escape(PUBLISHED_SOURCE)}.</p>"
     )
 
 
-def _write_value(rows: Sequence[BenchmarkRow]) -> str:
+def _build_rows(head: Sequence[str], lines: Sequence[str]) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "\n".join(lines)
+    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table></div>\n'
+
+
+def _build_line(cells: Sequence[str], kind: str = "") -> str:
+    """A line of a table; the cells are HTML."""
+    return f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _build_controls(result: BenchmarkResult) -> str:
+    """The AUROC of each class beside that among abnormal images and that of the baseline, as far as they were asked."""
+    wanted = (
+        ("AUROC", "all", "auroc"),
+        ("among abnormal", ABNORMAL_GROUP, "auroc"),
+        ("baseline", BASELINE, "auroc"),
+        ("AUROC - baseline", f"all - {BASELINE}", "auroc_difference"),
+        ("baseline among abnormal", f"{BASELINE}, {ABNORMAL_GROUP}", "auroc"),
+    )
+    found: dict[tuple[str, str, str], list[BenchmarkRow]] = {}
+    for row in result.rows:
+        found.setdefault((row["group"], row["label"], row["metric"]), []).append(row)
+    kept = [each for each in wanted if any(group == each[1] for group, _, _ in found)]
+    labels = [label for label in (*result.dataset.labels, "macro") if ("all", label, "auroc") in found]
+    if len(kept) < 2:
+        return ""
+    lines = [
+        _build_line(
+            [escape(label), *(_write_figure(found.get((group, label, metric), [])) for _, group, metric in kept)]
+        )
+        for label in labels
+    ]
+    table = _build_rows(["", *(title for title, _, _ in kept)], lines)
+    said = [
+        "Among abnormal: a finding against other findings only.",
+        "Baseline: a logistic regression on eight statistics of files and grey levels, cross-validated, for which no "
+        "finding was seen.",
+    ]
+    told = [
+        each for each, word in zip(said, (ABNORMAL_GROUP, BASELINE), strict=True) if any(word in k[1] for k in kept)
+    ]
+    return f'<h2>What the figures hide</h2>\n{table}<p class="sub">{" ".join(told)}</p>'
+
+
+def _write_figure(rows: Sequence[BenchmarkRow], digits: int = 3) -> str:
+    """A figure with its first interval below, as HTML."""
     if not rows or rows[0]["value"] is None:
         return "-"
-    span = "" if rows[0]["ci_low"] is None else f" ({_write_span(rows[0])})"
-    return f"{rows[0]['value']:.3f}{span}"
+    span = "" if rows[0]["ci_low"] is None else f"<span>{_write_span(rows[0])}</span>"
+    return f"{rows[0]['value']:.{digits}f}{span}"
 
 
 def _write_span(row: BenchmarkRow) -> str:

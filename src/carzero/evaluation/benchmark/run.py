@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from carzero.core.outputs import check_folder, make_folder, refuse_existing
@@ -15,6 +15,7 @@ from carzero.evaluation.benchmark.classification import (
     BenchmarkResult,
     Output,
     Progress,
+    Terms,
     benchmark_images,
     benchmark_scores,
     no_progress,
@@ -22,6 +23,7 @@ from carzero.evaluation.benchmark.classification import (
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import RESULT_FILES, save_result
+from carzero.evaluation.controls import Controls
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.resampling import Statistics
 from carzero.prompts import PromptSet, load_prompt_set
@@ -45,6 +47,7 @@ class BenchmarkRun:
     task: str = "classification"
     out: Path | None = None
     allow_missing: bool = False
+    controls: Controls = field(default_factory=Controls)
     resume: bool = False
     overwrite: bool = False
     rounds: int = 1000
@@ -102,6 +105,11 @@ class BenchmarkRun:
                     "All sets at once are classified from images", expected="--images alone, a folder for each set"
                 )
             )
+        if self.task == "pointing" and self.controls != Controls():
+            raise ConfigurationError(
+                describe("The pointing game has no such controls", then="leave out --among-abnormal and --baseline")
+            )
+        self.controls.check()
         if self.out is not None:
             check_drawing()
             self._check_out(self.out)
@@ -136,8 +144,7 @@ class BenchmarkRun:
             self.labels,
             scores,
             image_list=self.image_list,
-            allow_missing=self.allow_missing,
-            statistics=statistics,
+            terms=Terms(self.allow_missing, statistics, self.controls),
         )
 
     def _from_images(
@@ -152,17 +159,29 @@ class BenchmarkRun:
             device=self.device,
             dtype=self.dtype,
         )
-        run = point_images if self.task == "pointing" else benchmark_images
-        result = run(
-            dataset,
-            self.labels or find_label_files(images, dataset),
-            images,
-            settings,
-            output=Output(out, self.resume, self.overwrite),
-            allow_missing=self.allow_missing,
-            statistics=statistics,
-            progress=progress,
-        )
+        found = self.labels or find_label_files(images, dataset)
+        output = Output(out, self.resume, self.overwrite)
+        if self.task == "pointing":
+            result = point_images(
+                dataset,
+                found,
+                images,
+                settings,
+                output=output,
+                allow_missing=self.allow_missing,
+                statistics=statistics,
+                progress=progress,
+            )
+        else:
+            result = benchmark_images(
+                dataset,
+                found,
+                images,
+                settings,
+                output=output,
+                terms=Terms(self.allow_missing, statistics, self.controls),
+                progress=progress,
+            )
         review = settings.weights.review(settings.prompts)
         result.manifest["notes"] += review.lines
         said = review.to_manifest()
