@@ -72,7 +72,7 @@ counts as a patient. Its figures are upper bounds.
 """
 PARTS = (
     Part("nih", "NIH ChestX-ray14", ("pneumonia", "infiltration", "atelectasis", "edema", "effusion"), ("view", "sex")),
-    Part("paediatric", "Paediatric films", ("pneumonia", "bacterial pneumonia", "viral pneumonia")),
+    Part("paediatric", "Paediatric images", ("pneumonia", "bacterial pneumonia", "viral pneumonia")),
 )
 
 
@@ -211,7 +211,7 @@ def show_part(part: Part, found: Results, weights: str) -> Iterator[str]:
     if part.groups:
         lines = [show_group(found, group) for group in found.groups()]
         yield "Macro AUROC by group, and differences between groups:\n"
-        yield from table(("group", "films", "positives", "macro AUROC"), lines)
+        yield from table(("group", "images", "positives", "macro AUROC"), lines)
 
 
 def show_controls(part: Part, found: Results) -> Iterator[str]:
