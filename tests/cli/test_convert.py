@@ -39,7 +39,7 @@ def test_a_table_for_people(
     code, out, err = carzero_in_process(capsys, "convert", checkpoint, tmp_path / "out", "--tokenizer", tokenizer)
     assert code == 0
     assert "dropped: BERT's pooler is never read" in out
-    assert "4   fusion_module.decoder.layers.N.self_attn.in_proj_weight" in out
+    assert "4  fusion_module.decoder.layers.N.self_attn.in_proj_weight" in out
     assert err.splitlines() == [f"Wrote {tmp_path / 'out'}; every tensor is listed in its conversion.json."]
 
 

@@ -114,7 +114,7 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--uncertain", "maybe"], "The policy for uncertain labels is unknown; got 'maybe'"),
+            (["--uncertain", "maybe"], "'maybe' is not one of 'drop', 'positive', 'negative'"),
             (["--labels", "hernia"], "no scores for some labels; got ['hernia']"),
             (["--groups", "age"], "makes no groups"),
             (["--bands", "age"], "expected column=edge"),
@@ -224,9 +224,9 @@ class TestCalibrate:
         ("options", "message"),
         [
             (["--out", "c.yaml"], "expected a name ending in .json"),
-            (["--out", "c.json", "--method", "magic"], "method of calibration is unknown; got 'magic'"),
+            (["--out", "c.json", "--method", "magic"], "'magic' is not one of 'platt', 'isotonic', 'temperature'"),
             (["--out", "c.json", "--no-finding", "normal", "--abnormal"], "got none for ['normal']"),
-            (["--out", "c.json", "--pool", "mean", "--abnormal"], "pool is unknown; got 'mean'"),
+            (["--out", "c.json", "--pool", "mean", "--abnormal"], "'mean' is not one of 'logsumexp', 'max'"),
         ],
     )
     def test_wrong_use(
@@ -294,7 +294,7 @@ class TestCompare:
         [
             (["A"], "expected two score tables, got 1"),
             (["A", "A", "--names", "x,x"], "expected two different names"),
-            (["A", "A", "--plot", "p.png"], "this image is one of a reader study"),
+            (["A", "A", "--plot", "p.png"], "belongs to --readers"),
         ],
     )
     def test_wrong_use(

@@ -61,7 +61,7 @@ def test_unreadable_calibration_films_are_listed(
     code, stdout, stderr = in_process(capsys, *arguments, "--calibration", mixed, "--json")
     assert code == 1
     assert json.loads(stdout)["calibration"]["pictures"] == 3
-    assert "could not be read: 1" in stderr
+    assert "1 calibration images could not be read:" in stderr
     assert "broken.png" in stderr
     code, _, stderr = in_process(capsys, *arguments, "--calibration", mixed / "broken.png", "--overwrite")
     assert code == 2
@@ -72,7 +72,7 @@ def test_unreadable_calibration_films_are_listed(
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--to", "coreml"], "onnx or openvino"),
+        (["--to", "coreml"], "one of 'onnx', 'openvino'"),
         (["--to", "openvino", "--dtype", "int8"], "--calibration"),
         (["--to", "onnx", "--dtype", "bfloat16"], "expected float32"),
         (["--to", "onnx", "--prompts", "nosuchset"], "nosuchset"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.cli.ground import read_prompts
+from carzero.cli.options import read_prompts
+from carzero.errors import PromptError
 from carzero.inference.heatmaps import load_map
 from tests.support.commands import carzero, in_process
 
@@ -54,6 +55,8 @@ def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path)
     assert read_prompts(None, ["There is edema"], template).prompts == {"There is edema": ("There is edema",)}
     assert read_prompts(None, ["There is edema", "A mass"], template).labels == ["There is edema", "A mass"]
     assert read_prompts(["edema, mass"], None, template).labels == ["edema", "mass"]
+    with pytest.raises(PromptError, match="cannot be read"):
+        read_prompts(None, [str(tmp_path / "not there.yaml")], template)
 
 
 def test_wrong_use_is_one_message(
@@ -65,7 +68,6 @@ def test_wrong_use_is_one_message(
         "exclude each other": (films[0], "-l", "edema", "-p", "There is edema"),
         "no such prompt set and no such file": (films[0], "-p", "effusion"),
         "There is no such file or folder": (tmp_path / "nowhere.png", "-l", "edema"),
-        "format is unknown": (films[0], "-l", "edema", "-w", tiny_weights, "--map-format", "tif"),
         "not a share": (films[0], "-l", "edema", "-w", tiny_weights, "--box-share", "0"),
         "output folder is a file": (films[0], "-l", "edema", "-w", tiny_weights, "--out", tmp_path / "file"),
     }
@@ -74,3 +76,6 @@ def test_wrong_use_is_one_message(
         assert (code, out) == (2, "")
         assert message in err
         assert len(err.splitlines()) == 1, err
+    code, out, err = in_process(capsys, "ground", films[0], "-l", "edema", "--map-format", "tif")
+    assert (code, out) == (2, "")
+    assert "'tif' is not one of 'npz', 'png'" in err

@@ -17,7 +17,7 @@ def test_an_interrupt_is_said_and_has_its_exit_code(
     def work() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main, "build_command", lambda: typer.main.get_command(app))
     monkeypatch.setattr("sys.argv", ["carzero"])
     with pytest.raises(SystemExit) as ended:
         main.run()

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import typer
 from typer.core import TyperCommand, TyperGroup
 
-from carzero.cli.main import app
+from carzero.cli.main import build_command
 from carzero.weights.source import example_film
 from tests.support.commands import in_process
 from tests.support.pretraining import RECIPES, save_sentences
@@ -125,7 +124,7 @@ def leaves(command: TyperCommand | TyperGroup, name: str = "") -> Iterator[tuple
 def test_every_verb_that_writes_is_tested_here_and_takes_overwrite() -> None:
     writing = {
         name: {parameter.name for parameter in command.params}
-        for name, command in leaves(typer.main.get_command(app))
+        for name, command in leaves(build_command())
         if any(parameter.name == "out" for parameter in command.params)
     }
     assert {verb.name for verb in VERBS} == set(writing)

@@ -62,7 +62,7 @@ def test_a_table_on_stdout_and_failures_on_stderr(mixed: Path, tiny_weights: Pat
     done = carzero(mixed, "--labels", LABELS, "--weights", tiny_weights, "--overlay", tmp_path / "new" / "overlays")
     assert done.returncode == 1, done.stderr
     table = done.stdout.splitlines()
-    assert [word for word in ("image", "pneumonia", "pleural effusion") if word not in table[1]] == []
+    assert [word for word in ("image", "pneumonia", "pleural effusion") if word not in table[0]] == []
     rows = [line.split() for line in table if line.strip().startswith("film_")]
     assert [row[0] for row in rows] == ["film_000.png", "film_001.png"]
     assert all(len([float(value) for value in row[1:]]) == 2 for row in rows)

@@ -18,7 +18,7 @@ ASK = ["--labels", "edema"]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--engine", "spark"], "expected local or ray, got spark"),
+        (["--engine", "spark"], "'spark' is not one of 'local', 'ray'"),
         (["--engine", "ray"], "is needed with --engine ray"),
         (["--engine", "ray", "--out", "scores", "--overlay", "maps"], "cannot be used with --engine ray"),
         (["--workers", "2"], "belongs to --engine ray"),

@@ -382,7 +382,7 @@ def _resume_training(work: Work) -> Any:
     torch = [line for line in run.read_text().splitlines() if line.startswith("  torch: ")]
     run.write_text(run.read_text().replace(torch[0], f"  torch: {machine()['torch']}"))  # else it is refused, rightly
     done = work.run(*TRAIN, "--resume")
-    return {"goes on": "Goes on from step 10." in done.stderr, **_describe_training(work, done.stdout)}
+    return {"goes on": "Resumes from step 10." in done.stderr, **_describe_training(work, done.stdout)}
 
 
 def _train_anew(work: Work) -> Any:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from carzero.cli.console import show_notes, split_names, stderr_console, stdout_console
-from carzero.cli.options import Overwrite
+from carzero.cli.console import print_json, print_result, say, show_notes
+from carzero.cli.options import (
+    AllowMissing,
+    OnlyLabels,
+    Overwrite,
+    Scores,
+    Truth,
+    TruthId,
+    Uncertain,
+    json_option,
+    split_names,
+)
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from carzero.metrics.calibration import Calibration
@@ -25,19 +34,17 @@ app = typer.Typer(
 
 @app.command("fit")
 def fit(
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A score table of `carzero predict`.")],
-    truth: Annotated[
-        Path, typer.Option(help="Table with a key column and findings: 1, 0, -1 (uncertain), blank (unknown).")
-    ],
+    scores: Scores,
+    truth: Truth,
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a .json file.")],
     overwrite: Overwrite = False,
-    method: Annotated[str, typer.Option(help="platt, isotonic or temperature.")] = "platt",
-    truth_id: Annotated[str | None, typer.Option(help="Truth's column with the image ids.")] = None,
-    labels: Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")] = None,
-    uncertain: Annotated[str, typer.Option(help="What -1 counts as: drop, positive or negative.")] = "drop",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on with the images that both tables have.")
-    ] = False,
+    method: Annotated[
+        Literal["platt", "isotonic", "temperature"], typer.Option(help="How scores become probabilities.")
+    ] = "platt",
+    truth_id: TruthId = None,
+    labels: OnlyLabels = None,
+    uncertain: Uncertain = "drop",
+    allow_missing: AllowMissing = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help='Calibrate the logit of "edema" minus that of "no edema".')
     ] = False,
@@ -50,9 +57,9 @@ def fit(
     no_finding: Annotated[
         str, typer.Option(help="Label of the prompt for a normal image, to count against --abnormal.")
     ] = "",
-    pool: Annotated[str, typer.Option(help="How findings become --abnormal: logsumexp or max.")] = "logsumexp",
+    pool: Annotated[Literal["logsumexp", "max"], typer.Option(help="How findings become --abnormal.")] = "logsumexp",
     name: Annotated[str, typer.Option(help="What the set is called in every result that rests on it.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print the calibration as JSON.")] = False,
 ) -> None:
     """Fits a calibration: the probability that belongs to each score, and thresholds.
 
@@ -66,38 +73,38 @@ def fit(
     run = CalibrationRun(
         scores=scores,
         truth=truth,
-        method=method,  # type: ignore[arg-type]
+        method=method,
         truth_id=truth_id,
         labels=split_names(labels),
-        uncertain=uncertain,  # type: ignore[arg-type]
+        uncertain=uncertain,
         allow_missing=allow_missing,
         pairs=pairs,
         rules=split_names(rules) or ("youden", "f1"),
         abnormal=abnormal,
         no_finding=no_finding,
-        pool=pool,  # type: ignore[arg-type]
+        pool=pool,
         name=name,
     )
     calibration = run.execute()
     save_calibration(calibration, out)
     if as_json:
-        sys.stdout.write(json.dumps(calibration.to_record(), indent=2) + "\n")
+        print_json(calibration.to_record())
     else:
-        stdout_console().print(_table(calibration))
-    stderr_console().print(f"Wrote {out}", markup=False)
+        print_result(_table(calibration))
+    say(f"Wrote {out}")
     show_notes(calibration.doubts())
 
 
 @app.command("apply")
 def apply(
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A score table of `carzero predict`.")],
+    scores: Scores,
     calibration: Annotated[Path, typer.Option(help="A file of `carzero calibrate fit`.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The score table with probabilities: .parquet, .csv, .json.")
     ],
     overwrite: Overwrite = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on although it was fitted on scores of other weights or prompts.")
+        bool, typer.Option("--force", help="Continue although it was fitted on scores of other weights or prompts.")
     ] = False,
 ) -> None:
     """Adds `prob:<label>` to a score table; the manifest says on what the probabilities were fitted."""
@@ -110,28 +117,22 @@ def apply(
     fitted, matrix = load_calibration(calibration), load_score_matrix(scores)
     frame, manifest, notes = apply_calibration(fitted, matrix, source=calibration, force=force)
     save_scores(frame, out, manifest)
-    stderr_console().print(f"Wrote {len(frame)} rows to {out}: {fitted.describe()}.", markup=False)
+    say(f"Wrote {len(frame)} rows to {out}: {fitted.describe()}.")
     show_notes(notes)
 
 
-def _table(calibration: Calibration) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def _table(calibration: Calibration) -> TextTable:
     from carzero.metrics.calibration import ABNORMAL
 
     rules = list(calibration.thresholds)
-    table = Table(box=box.SIMPLE_HEAD, caption=calibration.describe(), caption_justify="left")
-    table.add_column("", overflow="fold")
-    for column in ("n", "positives", *(f"threshold by {rule}" for rule in rules)):
-        table.add_column(column, justify="right")
+    headings = ["", "n", "positives", *(f"threshold by {rule}" for rule in rules)]
+    table = TextTable(headings, range(1, len(headings)), note=calibration.describe())
     for label, own in calibration.labels.items():
         thresholds = [calibration.thresholds[rule].get(label) for rule in rules]
         shown = ["-" if threshold is None else f"{threshold:.4f}" for threshold in thresholds]
-        table.add_row(Text(label), str(own.n), str(own.n_pos), *shown)
+        table.add(label, str(own.n), str(own.n_pos), *shown)
     if calibration.abnormality is not None:
         own = calibration.abnormality.calibration
         shown = [f"{calibration.thresholds[rule][ABNORMAL]:.4f}" for rule in rules]
-        table.add_row(Text(f"{ABNORMAL} (probability)"), str(own.n), str(own.n_pos), *shown)
+        table.add(f"{ABNORMAL} (probability)", str(own.n), str(own.n_pos), *shown)
     return table

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from carzero.cli.terminal_table import TextTable
     from carzero.prompts import PromptReview
-    from carzero.training.progress import StepRecord
+    from carzero.records import Failure
 
 
 EXIT_FAILURES = 1
 EXIT_MISUSE = 2
+
+_SHOWN = 50  # lines of a list on a terminal
+_PARTS = 20  # of the whole: a line after each where there is no terminal
+_EVERY_S = 30.0  # and a line at least so often
 
 
 def stderr_console() -> Console:
@@ -28,11 +34,11 @@ def stderr_console() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def stdout_console() -> Console:
-    """A console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+def say(*lines: str) -> None:
+    """Prints lines on stderr; they are data, never read as markup."""
+    console = stderr_console()
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def report_error(message: str) -> None:
@@ -42,57 +48,62 @@ def report_error(message: str) -> None:
     stderr_console().print(Text.assemble(("error: ", "bold red"), message))
 
 
-def print_some(title: str, lines: Sequence[str], *, shown: int, rest: str) -> None:
-    """Prints a title with the number of lines on stderr and the first lines under it; nothing where there are none.
-
-    Args:
-        title: what the lines are.
-        lines: data, never read as markup.
-        shown: how many are printed.
-        rest: where all of them are, as a sentence's end, such as "--json lists all of them".
-    """
-    console = stderr_console()
-    if lines:
-        console.print(f"{title}: {len(lines)}", markup=False)
-    for line in lines[:shown]:
-        console.print(f"  {line}", markup=False)
-    if len(lines) > shown:
-        console.print(f"  and {len(lines) - shown} more; {rest}", markup=False)
-
-
 def show_notes(notes: Iterable[str]) -> None:
     """Prints what a reader should know of a result on stderr, a line each."""
-    console = stderr_console()
-    for note in notes:
-        console.print(f"note: {note}", markup=False)
+    say(*(f"note: {note}" for note in notes))
 
 
 def show_review(review: PromptReview) -> None:
     """Prints what is to be known of prompts before their scores are trusted on stderr, a line a rule."""
-    console = stderr_console()
-    for line in review.lines:
-        console.print(f"warning: {line}", markup=False)
+    show_warnings(review.lines)
 
 
-def split_names(given: Iterable[str] | None) -> list[str] | None:
-    """Names of an option that takes several, separated by commas, and may be repeated; None stays None."""
-    if given is None:
-        return None
-    return [name.strip() for group in given for name in group.split(",") if name.strip()]
+def show_warnings(warnings: Iterable[str], *, rest: str = "") -> None:
+    """Prints doubts on stderr, a line each; of more than fifty the first, and where the `rest` is."""
+    lines = [f"warning: {warning}" for warning in warnings]
+    say(*lines[:_SHOWN])
+    if len(lines) > _SHOWN:
+        say(f"warning: there are {len(lines) - _SHOWN} more" + (f"; {rest}" if rest else ""))
 
 
-@contextmanager
-def show_rounds() -> Iterator[Callable[[int, int], None]]:
-    """Yields `advance(done, rounds)` of a bootstrap: a bar on a terminal, nothing elsewhere."""
-    console = stderr_console()
-    if not console.is_terminal:
-        yield lambda done, rounds: None
-        return
-    from rich.progress import Progress
+def print_some(title: str, lines: Sequence[str], *, rest: str, shown: int = _SHOWN, count: int | None = None) -> None:
+    """Prints a title on stderr and the first lines under it; nothing where there are no lines.
 
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("bootstrap", total=None)
-        yield lambda done, rounds: bar.update(task, completed=done, total=rounds)
+    Args:
+        title: what the lines are.
+        lines: data, never read as markup.
+        rest: where all of them are, as a sentence's end, such as "--json lists all of them".
+        shown: how many are printed.
+        count: how many there are; None: as many as lines.
+    """
+    if lines:
+        say(title, *(f"  {line}" for line in lines[:shown]))
+    if (more := (count or len(lines)) - shown) > 0:
+        say(f"  and {more} more; {rest}")
+
+
+def print_failures(title: str, failures: Sequence[Failure], *, rest: str) -> None:
+    """Prints images that could not be scored or read on stderr, each with its reason; see `print_some`."""
+    lines = [f"{each.image_id}: {each.reason.removeprefix(f'{each.path}: ')}" for each in failures]
+    print_some(f"{title}:", lines, rest=rest)
+
+
+def print_json(content: object) -> None:
+    """Prints a result for programs on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def print_result(*tables: TextTable, to_stderr: bool = False) -> None:
+    """Prints tables on stdout: in a form that fits on a terminal, whole in a pipe."""
+    from rich.console import Console
+
+    from carzero.cli.terminal_table import print_table
+
+    console = stderr_console() if to_stderr else Console(highlight=False)
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        print_table(table, console)
 
 
 def quiet_libraries() -> None:
@@ -103,122 +114,92 @@ def quiet_libraries() -> None:
     logging.set_verbosity_error()
 
 
-class Advance(Protocol):
-    """Tells how far a run is."""
-
-    def __call__(self, done: int, failed: int, total: int | None = None, note: str = "", /) -> None:
-        """Takes the numbers done and failed, the whole where it was not known at the start, and what else to show."""
-
-
-@contextmanager
-def show_progress(doing: str, done: str, things: str, total: int | None = None) -> Iterator[Advance]:
-    """Yields `advance(number done, number failed)`: a bar on a terminal, a line now and then elsewhere.
+class Task:
+    """How far a piece of work is: a bar on a terminal, a line now and then elsewhere.
 
     Args:
+        bars: the display on a terminal; None where lines are printed.
         doing: the bar's title, such as "scoring".
-        done: the lines' verb, such as "scored".
-        things: what is counted in a second, such as "images".
-        total: how many there are; nothing is shown for one. None: `advance` is told.
+        done: the lines' verb, such as "scored"; "" prints none.
+        items: what is counted in a second, such as "images"; "" shows no speed.
+        total: how many there are; None: the calls say it.
     """
-    console = stderr_console()
-    if total == 1:
-        yield lambda *_: None
-    elif console.is_terminal:
-        with _bar(console, total, doing, things) as advance:
-            yield advance
-    else:
-        last = 0
 
-        def log(number: int, failed: int, counted: int | None = None, note: str = "", /) -> None:
-            nonlocal last
-            whole = counted or total or number
-            step = max(1, whole // 20)
-            if number == whole or number // step > last:
-                last = number // step
-                console.print(", ".join([f"{done} {number} of {whole}", *_notes(failed, note)]), markup=False)
+    def __init__(self, bars: Bars | None, doing: str, done: str, items: str, total: int | None) -> None:
+        self._bars, self._doing, self._done, self._items, self._total = bars, doing, done, items, total
+        self._bar: TaskID | None = None
+        self._parts = 0
+        self._spoken_s: float | None = None
 
-        yield log
+    def advance(self, done: int, failed: int = 0, total: int | None = None, note: str = "", /) -> None:
+        """Takes the numbers done and failed, the whole where it was not known at the start, and what else to show."""
+        self._total = total or self._total
+        notes = [f"{failed} failed"] if failed else []
+        notes += [note] if note else []
+        if self._bars is None:
+            self._print(done, self._total or done, notes)
+            return
+        if self._bar is None:
+            self._bar = self._bars.add_task(self._doing, total=self._total, rate="")
+        speed = self._bars.tasks[self._bar].speed if self._items else None
+        rate = ", ".join([*([f"{speed:.1f} {self._items}/s"] if speed else []), *notes])
+        self._bars.update(self._bar, completed=done, total=self._total, rate=rate)
 
+    def count(self, done: int, total: int, /) -> None:
+        """Takes the number done, and the whole."""
+        self.advance(done, 0, total)
 
-@contextmanager
-def _bar(console: Console, total: int | None, doing: str, things: str) -> Iterator[Advance]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn(doing),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(doing, total=total, rate="")
-
-        def advance(number: int, failed: int, counted: int | None = None, note: str = "", /) -> None:
-            speed = bar.tasks[0].speed
-            rate = ", ".join([*([f"{speed:.1f} {things}/s"] if speed else []), *_notes(failed, note)])
-            bar.update(task, completed=number, total=counted or total, rate=rate)
-
-        yield advance
+    def _print(self, done: int, total: int, notes: list[str]) -> None:
+        now_s = time.monotonic()
+        self._spoken_s = now_s if self._spoken_s is None else self._spoken_s
+        part = done // max(1, total // _PARTS)
+        if self._done and (done == total or part > self._parts or now_s - self._spoken_s > _EVERY_S):
+            self._parts, self._spoken_s = part, now_s
+            say(", ".join([f"{self._done} {done} of {total}", *notes]))
 
 
-def _notes(failed: int, note: str) -> list[str]:
-    return ([f"{failed} failed"] if failed else []) + ([note] if note else [])
+class Progress:
+    """The display of a run's tasks, on stderr.
 
+    Args:
+        is_shown: whether this process speaks; of several that do the same only one should.
+        is_kept: whether bars stay on the terminal when the work is done.
+    """
 
-_EVERY_S = 30.0  # between lines where there is no terminal
-
-
-class TrainingProgress:
-    """Shows images being read, then steps. Only the main process of several speaks."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.is_main = os.environ.get("RANK", "0") == "0"
+    def __init__(self, *, is_shown: bool = True, is_kept: bool = True) -> None:
+        self._is_shown = is_shown
         self._console = stderr_console()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
-        shown = self.is_main and self._console.is_terminal
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console, disable=not shown)
-        self._tasks: dict[str, TaskID] = {}
-        self._spoken = 0.0
+        self._bars = _make_bars(self._console, is_kept) if is_shown and self._console.is_terminal else None
 
-    def __enter__(self) -> TrainingProgress:
-        self._bar.start()
+    def __enter__(self) -> Progress:
+        if self._bars is not None:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._bars is not None:
+            self._bars.stop()
+
+    def add(self, doing: str, done: str = "", items: str = "", total: int | None = None) -> Task:
+        """A task below those added before; the arguments are those of `Task`."""
+        return Task(self._bars, doing, done if self._is_shown else "", items, total)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
-        if self.is_main:
+        """Prints a line of its own, above the bars."""
+        if self._is_shown:
             self._console.print(text, markup=False)
 
-    def count_images(self, done: int, total: int) -> None:
-        """Images read."""
-        self._advance("reading images", done, total)
-        if self._bar.disable and done == total:
-            self.say(f"Read {total} images.")
 
-    def add_record(self, record: StepRecord) -> None:
-        """A step's log record; validations stand on a line of their own."""
-        line = f"loss {record.loss:.4f}  lr {record.lr:.2e}  {record.items_per_s:.1f} {record.items}/s"
-        self._advance(line, record.step, record.steps)
-        if record.validation is not None:
-            self.say(f"step {record.step}: {json.dumps(_round(record.validation.to_dict()))}")
-        elif self._bar.disable and time.monotonic() - self._spoken > _EVERY_S:
-            self._spoken = time.monotonic()
-            self.say(f"step {record.step}/{record.steps}  {line}")
+def _make_bars(console: Console, is_kept: bool) -> Bars:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def _advance(self, text: str, done: int, total: int) -> None:
-        name = "pictures" if text == "reading images" else "steps"
-        if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(text, total=total)
-        self._bar.update(self._tasks[name], completed=done, total=total, description=text)
+    title, rate = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    columns = (title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=not is_kept)
 
 
-def _round(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _round(part) for name, part in value.items()}
-    return round(value, 4) if isinstance(value, float) else value
+@contextmanager
+def show_progress(doing: str, done: str = "", items: str = "", total: int | None = None) -> Iterator[Task]:
+    """Yields the one task of a run; the arguments are those of `Task`. Nothing is shown for a total of one."""
+    with Progress(is_shown=total != 1, is_kept=bool(done)) as progress:
+        yield progress.add(doing, done, items, total)

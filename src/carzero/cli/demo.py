@@ -1,4 +1,4 @@
-"""`carzero demo`: the bundled image, the bundled weights, a table and an image."""
+"""`carzero demo`: the bundled image, the bundled weights, a table and maps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console
+from carzero.cli.console import EXIT_FAILURES, print_failures, quiet_libraries, say
 from carzero.cli.options import Overwrite
 from carzero.cli.predict import show_result
 
@@ -29,9 +29,9 @@ def demo(
 
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
-    run = ScoringRun(list_images([example_film()]), settings, overlay=out, overwrite=overwrite)
-    result = run.execute()
+    result = ScoringRun(list_images([example_film()]), settings, overlay=out, overwrite=overwrite).execute()
     show_result(result, out=None, as_json=False)
-    stderr_console().print("Research demonstration, not for clinical use.")
+    say("Research demonstration, not for clinical use.")
+    print_failures("The image was not scored", result.failures, rest="")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)

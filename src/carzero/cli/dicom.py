@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +9,30 @@ import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
-    print_some,
+    print_failures,
+    print_json,
+    print_result,
     quiet_libraries,
+    say,
     show_progress,
-    split_names,
-    stderr_console,
 )
-from carzero.cli.ground import read_prompts
-from carzero.errors import printable
+from carzero.cli.options import (
+    BatchSize,
+    BoxShare,
+    Device,
+    Force,
+    Labels,
+    Overwrite,
+    Pool,
+    PoolName,
+    SentencesOrName,
+    Template,
+    Weights,
+    json_option,
+    read_prompts,
+    split_names,
+)
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from carzero.clinical.run import ResultFiles
@@ -30,22 +44,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_SHOWN = 50
-
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
-]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--prompts",
-        "-p",
-        help='A sentence ("There is pleural effusion"), several by repeating the option; or a prompt file or a set of '
-        "the library, as in predict.",
-    ),
-]
-Weights = Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')]
 Kinds = Annotated[
     str,
     typer.Option(
@@ -60,12 +58,6 @@ Calibration = Annotated[
     Path | None,
     typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
 ]
-BoxShare = Annotated[float, typer.Option("--box-share", help="The box's threshold as a share of the map's range.")]
-Force = Annotated[bool, typer.Option("--force", help="Also take readable images that are not chest radiographs.")]
-Template = Annotated[str, typer.Option(help="Sentence that asks for a label.")]
-Pool = Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
 
 
 @app.command("results")
@@ -78,15 +70,13 @@ def results(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the objects into this folder, as IMAGE.KIND.dcm.")],
     labels: Labels = None,
-    prompts: Prompts = None,
+    prompts: SentencesOrName = None,
     weights: Weights = "demo",
     kinds: Kinds = "sr,sc",
     calibration: Calibration = None,
     box_share: BoxShare = 0.5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print files, failures and manifest as JSON.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files in --out that hold other results, or something else.")
-    ] = False,
+    as_json: Annotated[bool, json_option("Print files, failures and manifest as JSON.")] = False,
+    overwrite: Overwrite = False,
     force: Force = False,
     template: Template = "There is {label}",
     pool: Pool = "mean",
@@ -113,8 +103,8 @@ def results(
     )
     quiet_libraries()
     quiet_headers()
-    with show_progress("scoring", "made results of", "images", len(items)) as advance:
-        made = ResultRun(items, maker, out, overwrite).execute(advance)
+    with show_progress("scoring", "made results of", "images", len(items)) as task:
+        made = ResultRun(items, maker, out, overwrite).execute(task.advance)
     _show(made, out, as_json)
     if made.failures:
         raise typer.Exit(EXIT_FAILURES)
@@ -129,7 +119,7 @@ def node(
         Path, typer.Option("--spool", help="Folder for images and results on their way; made if missing.")
     ],
     labels: Labels = None,
-    prompts: Prompts = None,
+    prompts: SentencesOrName = None,
     ae: Annotated[str, typer.Option("--ae", help="The node's own AE title; peers must call it so.")] = "CARZERO",
     port: Annotated[
         int | None,
@@ -251,7 +241,7 @@ def node(
 @app.command("status")
 def status(
     spool: Spool,
-    as_json: Annotated[bool, typer.Option("--json", help="Print numbers and rows as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print numbers and rows as JSON.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown of dead images and of those that rest.")] = 50,
 ) -> None:
     """Shows where the node's images stand; works beside a running node.
@@ -268,11 +258,15 @@ def status(
     resting = [row for row in opened.rows(["waiting", "sending"]) if row.reason][:limit]
     if as_json:
         found = {"images": counts, "dead": [asdict(row) for row in dead], "resting": [asdict(row) for row in resting]}
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        print_json(found)
     else:
-        sys.stdout.write("".join(f"{state:8} {count}\n" for state, count in counts.items()))
+        table = TextTable(("", ""), [1])
+        for state, count in counts.items():
+            table.add(state, str(count))
+        rows = TextTable(("state", "image", "why"))
         for row in (*dead, *resting):
-            sys.stdout.write(f"{row.state}: {row.uid}: {printable(row.reason)}\n")
+            rows.add(row.state, row.uid, row.reason)
+        print_result(table, *([rows] if rows.rows else []))
     if counts["dead"]:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -288,9 +282,9 @@ def retry(
     from carzero.clinical.node.spool import open_spool
 
     taken = open_spool(spool).retry(uids)
-    stderr_console().print(f"Tried again: {len(taken)} images.", markup=False)
+    say(f"Tried again: {len(taken)} images.")
     if missing := sorted(set(uids or ()) - set(taken)):
-        stderr_console().print(f"Not dead, or not there: {', '.join(missing)}.", markup=False)
+        say(f"Not dead, or not there: {', '.join(missing)}.")
         raise typer.Exit(EXIT_FAILURES)
 
 
@@ -304,7 +298,7 @@ def purge(
     from carzero.clinical.node.spool import open_spool
 
     count = open_spool(spool).purge(["done", "dead"] if dead else ["done"], hours * 3600)
-    stderr_console().print(f"Deleted {count} images.", markup=False)
+    say(f"Deleted {count} images.")
 
 
 def quiet_headers() -> None:
@@ -321,23 +315,19 @@ def build_scoring(
     prompts: list[str] | None,
     template: str,
     weights: str,
-    pool: str,
+    pool: PoolName,
     force: bool,
     batch_size: int,
     device: str | None,
 ) -> ScoringSettings:
     """The options that decide scores, as the library takes them."""
     from carzero.inference.scoring import ScoringSettings
-    from carzero.records import POOLS
     from carzero.weights.source import WeightsSource
 
-    chosen_pool = next((known for known in POOLS if known == pool), None)
-    if chosen_pool is None:
-        raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
     return ScoringSettings(
         prompts=read_prompts(labels, prompts, template),
         weights=WeightsSource(weights),
-        pool=chosen_pool,
+        pool=pool,
         force=force,
         batch_size=batch_size,
         device=device,
@@ -345,13 +335,11 @@ def build_scoring(
 
 
 def _show(made: ResultFiles, out: Path, as_json: bool) -> None:
-    console = stderr_console()
     if as_json:
-        sys.stdout.write(json.dumps(made.to_dict(), indent=2) + "\n")
+        print_json(made.to_dict())
     new = {image_id: names for image_id, names in made.files.items() if image_id not in made.kept}
     count = sum(map(len, new.values()))
-    console.print(f"Wrote {count} objects to {out}, for {len(new)} of {made.manifest['images']} images.", markup=False)
+    say(f"Wrote {count} objects to {out}, for {len(new)} of {made.manifest['images']} images.")
     if made.kept:
-        console.print(f"Left as they were: the objects of {len(made.kept)} images, made before.", markup=False)
-    lines = [f"{each.image_id}: {each.reason.removeprefix(f'{each.path}: ')}" for each in made.failures]
-    print_some("Images without results", lines, shown=_SHOWN, rest="--json lists all of them")
+        say(f"Left as they were: the objects of {len(made.kept)} images, made before.")
+    print_failures(f"{len(made.failures)} images without results", made.failures, rest="--json lists all of them")

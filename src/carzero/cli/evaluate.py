@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carzero.cli.console import show_notes, show_progress, show_rounds, split_names, stderr_console, stdout_console
-from carzero.cli.options import Overwrite
+from carzero.cli.console import Progress, print_json, print_result, say, show_notes
+from carzero.cli.options import (
+    AllowMissing,
+    AmongAbnormal,
+    Baseline,
+    Confidence,
+    DatasetName,
+    OnlyLabels,
+    Overwrite,
+    Patient,
+    ResultOut,
+    Rounds,
+    Scores,
+    Seed,
+    Truth,
+    TruthId,
+    Uncertain,
+    json_option,
+    split_names,
+    split_numbers,
+)
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,19 +37,14 @@ if TYPE_CHECKING:
     from carzero.metrics.rows import MetricRow
 
 
-_COLUMNS = 3  # of figures in one table: an ordinary terminal holds no more
 _HEADINGS = {"average_precision": "avg precision", "expected_calibration_error": "calibration error"}
 
 
 def evaluate(
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A score table of `carzero predict`.")],
-    truth: Annotated[
-        Path, typer.Option(help="Table with a key column and findings: 1, 0, -1 (uncertain), blank (unknown).")
-    ],
-    truth_id: Annotated[
-        str | None, typer.Option(help="Truth's column with the image ids; image_id and other usual names are found.")
-    ] = None,
-    labels: Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")] = None,
+    scores: Scores,
+    truth: Truth,
+    truth_id: TruthId = None,
+    labels: OnlyLabels = None,
     groups: Annotated[
         list[str] | None,
         typer.Option(help="Columns of either table to split by, such as view,sex: the same table each."),
@@ -41,13 +53,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Split by a column of numbers, or ages such as 060Y, cut at edges: --bands age=18,40,60,80."),
     ] = None,
-    patient: Annotated[
-        str | None, typer.Option(help="Column with patient ids; patient_id is found. The bootstrap draws patients.")
-    ] = None,
-    uncertain: Annotated[str, typer.Option(help="What -1 counts as: drop, positive or negative.")] = "drop",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on with the images that both tables have.")
-    ] = False,
+    patient: Patient = None,
+    uncertain: Uncertain = "drop",
+    allow_missing: AllowMissing = False,
     pairs: Annotated[
         bool,
         typer.Option("--pairs", help='Score "edema" by its logit minus that of "no edema", where both are scored.'),
@@ -64,24 +72,15 @@ def evaluate(
     long_tail: Annotated[
         bool, typer.Option("--long-tail", help="Also average over head, medium and tail classes, and the 100 rarest.")
     ] = False,
-    among_abnormal: Annotated[
-        bool, typer.Option("--among-abnormal", help="Also among images with any finding: group abnormal=yes.")
-    ] = False,
-    baseline: Annotated[
-        bool,
-        typer.Option("--baseline", help="Also AUROC of a regression on file and grey-level statistics; reads images."),
-    ] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap rounds; 0 for no bootstrap intervals.")] = 1000,
-    confidence: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    dataset: Annotated[
-        str, typer.Option(help="Name of the set in the table; the truth's file name if not given.")
-    ] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for metrics.csv, .md and .json, or one such file.")
-    ] = None,
+    among_abnormal: AmongAbnormal = False,
+    baseline: Baseline = False,
+    bootstrap: Rounds = 1000,
+    confidence: Confidence = 0.95,
+    seed: Seed = 0,
+    dataset: DatasetName = "",
+    out: ResultOut = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every row, and the manifest, as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print every row, and the manifest, as JSON.")] = False,
 ) -> None:
     """Evaluates scores against truth: AUROC and its kin by finding and on average, with intervals by patient.
 
@@ -100,9 +99,9 @@ def evaluate(
         truth_id=truth_id,
         labels=split_names(labels),
         groups=split_names(groups) or (),
-        bands=_parse_bands(bands or []),
+        bands=dict(map(_parse_band, bands or [])),
         patient=patient,
-        uncertain=uncertain,  # type: ignore[arg-type]
+        uncertain=uncertain,
         allow_missing=allow_missing,
         pairs=pairs,
         threshold_from=threshold_from,
@@ -115,24 +114,22 @@ def evaluate(
         confidence=confidence,
         dataset=dataset,
     )
-    reading = show_progress("reading images", "read", "images") if baseline else nullcontext(lambda *_: None)
-    with show_rounds() as advance, reading as read:
-        result = run.execute(advance, read)
+    with Progress(is_kept=False) as progress:
+        reading, rounds = progress.add("reading images", "read", "images"), progress.add("bootstrap")
+        result = run.execute(rounds.count, reading.advance)
     show_result(result, _tables(result.rows), out=out, as_json=as_json)
 
 
-def show_result(result: EvaluationResult, tables: Sequence[Any], *, out: Path | None, as_json: bool) -> None:
+def show_result(result: EvaluationResult, tables: Sequence[TextTable], *, out: Path | None, as_json: bool) -> None:
     """Prints JSON, or tables if nothing is written; writes the files; notes go to stderr."""
     from carzero.evaluation.results import save_results, to_payload
 
     if as_json:
-        sys.stdout.write(json.dumps(to_payload(result.rows, result.manifest), indent=2) + "\n")
+        print_json(to_payload(result.rows, result.manifest))
     elif out is None:
-        for table in tables:
-            stdout_console().print(table)
+        print_result(*tables)
     if out is not None:
-        for file in save_results(result.rows, out, result.manifest):
-            stderr_console().print(f"Wrote {file}", markup=False)
+        say(*(f"Wrote {file}" for file in save_results(result.rows, out, result.manifest)))
     show_notes(result.notes)
 
 
@@ -149,18 +146,14 @@ def _shorten(number: float) -> str:
     return f"{number:.3f}".replace("0.", ".", 1) if abs(number) < 1 else f"{number:.3f}"
 
 
-def _parse_bands(given: Sequence[str]) -> dict[str, list[float]]:
-    bands = {}
-    for each in given:
-        column, _, edges = each.partition("=")
-        try:
-            bands[column] = [float(edge) for edge in edges.split(",")]
-        except ValueError as error:
-            raise typer.BadParameter(f"expected column=edge,edge,..., got {each}.", param_hint="--bands") from error
-    return bands
+def _parse_band(given: str) -> tuple[str, list[float]]:
+    column, separator, edges = given.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"expected column=edge,edge,..., got {given}.", param_hint="--bands")
+    return column, split_numbers(edges, float, hint="--bands")
 
 
-def _tables(rows: Sequence[MetricRow]) -> list[Any]:
+def _tables(rows: Sequence[MetricRow]) -> list[TextTable]:
     """Tables of all images by what metrics read; then the macro averages of groups and their differences."""
     from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
     from carzero.metrics.classification import METRICS
@@ -171,16 +164,20 @@ def _tables(rows: Sequence[MetricRow]) -> list[Any]:
             first[row.group, row.label, row.metric] = row
         first.setdefault((row.group, row.label, row.metric), row)
     metrics = [name for name in dict.fromkeys(row.metric for row in rows) if name in METRICS]
+    alike = [
+        [metric for metric in metrics if METRICS[metric].reads == reads]
+        for reads in dict.fromkeys(METRICS[metric].reads for metric in metrics)
+    ]
     labels = list(dict.fromkeys(row.label for row in rows))
     groups = [name for name in dict.fromkeys(row.group for row in rows) if name != "all"]
     groups = [name for name in groups if ABNORMAL_GROUP not in name and BASELINE not in name]
     tables = []
-    for chosen in _split(metrics):
+    for chosen in alike:
         lines = {label: [first.get(("all", label, metric)) for metric in chosen] for label in labels}
         note = lines["macro"][0].method.partition("; ")[2] if lines.get("macro") and lines["macro"][0] else ""
         tables.append(_table(note, chosen, lines))
     tables += control_tables(rows)
-    for chosen in _split(metrics) if groups else []:
+    for chosen in alike if groups else []:
         lines = {
             group: [
                 first.get((group, "macro", metric)) or first.get((group, "macro", f"{metric}_difference"))
@@ -192,7 +189,7 @@ def _tables(rows: Sequence[MetricRow]) -> list[Any]:
     return tables
 
 
-def control_tables(rows: Sequence[MetricRow]) -> list[Any]:
+def control_tables(rows: Sequence[MetricRow]) -> list[TextTable]:
     """A table of what the AUROC hides, by finding, where that was asked for."""
     from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
 
@@ -210,26 +207,11 @@ def control_tables(rows: Sequence[MetricRow]) -> list[Any]:
     return [_table("what the figures hide: AUROC", [controls[key] for key in asked], lines)] if asked else []
 
 
-def _split(metrics: Sequence[str]) -> list[list[str]]:
-    """Metrics that read the same thing, as many as fit side by side."""
-    from carzero.metrics.classification import METRICS
-
-    kinds = dict.fromkeys(METRICS[metric].reads for metric in metrics)
-    alike = [[metric for metric in metrics if METRICS[metric].reads == reads] for reads in kinds]
-    return [kind[start : start + _COLUMNS] for kind in alike for start in range(0, len(kind), _COLUMNS)]
-
-
-def _table(note: str, metrics: Sequence[str], lines: Mapping[str, Sequence[MetricRow | None]]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, caption=note or None, caption_justify="left")
-    table.add_column("", overflow="fold", min_width=14)
-    for name in ("n", "pos.", *metrics):
-        table.add_column(_HEADINGS.get(name, name.replace("_", " ")), justify="right")
+def _table(note: str, metrics: Sequence[str], lines: Mapping[str, Sequence[MetricRow | None]]) -> TextTable:
+    headings = ["", "n", "pos.", *(_HEADINGS.get(name, name.replace("_", " ")) for name in metrics)]
+    table = TextTable(headings, range(1, len(headings)), note=note)
     for name, line in lines.items():
         known = next((row for row in line if row is not None), None)
         counts = ("", "") if known is None else (str(known.n), str(known.n_pos))
-        table.add_row(Text(name), *counts, *map(to_cell, line))
+        table.add(name, *counts, *map(to_cell, line))
     return table

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, print_some, quiet_libraries, stderr_console, stdout_console
-from carzero.cli.options import Overwrite
+from carzero.cli.console import EXIT_FAILURES, print_failures, print_json, print_result, quiet_libraries, say
+from carzero.cli.options import WEIGHTS_HELP, Overwrite, json_option
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from carzero.export import ExportResult
 
 
 def export(
-    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help='"demo", a folder, or a hub id.')],
-    engine: Annotated[str, typer.Option("--to", help="The engine: onnx (ONNX Runtime) or openvino.")],
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help=WEIGHTS_HELP)],
+    engine: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The engine: ONNX Runtime or OpenVINO.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write: a new or an empty one.")],
     dtype: Annotated[
-        str, typer.Option(help="Precision: float32; with openvino also bfloat16 or int8 (needs --calibration).")
+        Literal["float32", "bfloat16", "int8"],
+        typer.Option(help="Precision; bfloat16 and int8 with openvino only, int8 needs --calibration."),
     ] = "float32",
     prompts: Annotated[
         str | None,
@@ -37,15 +35,15 @@ def export(
         list[Path] | None,
         typer.Option(
             metavar="IMAGE_OR_FOLDER_OR_CSV",
-            help="Films like those that will be scored: int8 is calibrated on them. One in four, 32 at most, is set "
+            help="Images like those that will be scored: int8 is calibrated on them. One in four, 32 at most, is set "
             "aside to compare the export with the torch model; without this option the bundled image does that.",
         ),
     ] = None,
     calibration_size: Annotated[
-        int, typer.Option(min=1, help="Films that the calibration takes at most; more take longer.")
+        int, typer.Option(min=1, help="Images that the calibration takes at most; more take longer.")
     ] = 128,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print the manifest as JSON.")] = False,
 ) -> None:
     """Exports weights to ONNX Runtime or OpenVINO, as a folder for `--weights` of predict, ground and benchmark.
 
@@ -71,35 +69,31 @@ def export(
     )
     run.check()
     quiet_libraries()
-    console = stderr_console()
-    result = run.execute(lambda step: console.print(f"{step} ...", markup=False))
+    result = run.execute(lambda step: say(f"{step} ..."))
     if as_json:
-        sys.stdout.write(json.dumps(result.manifest.model_dump(), indent=2) + "\n")
+        print_json(result.manifest.model_dump())
     else:
-        stdout_console().print(_table(result))
-    console.print(f"Wrote {out}; its export.json says what it is.", markup=False)
-    lines = [f"{each.path}: {each.reason.removeprefix(f'{each.path}: ')}" for each in result.failures]
-    print_some("calibration images that could not be read", lines, shown=50, rest="the rest is alike")
+        print_result(_table(result))
+    say(f"Wrote {out}; its export.json says what it is.")
+    title = f"{len(result.failures)} calibration images could not be read"
+    print_failures(title, result.failures, rest="the rest is alike")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _table(result: ExportResult) -> Table:
-    from rich import box
-    from rich.table import Table
-
+def _table(result: ExportResult) -> TextTable:
     manifest, accuracy = result.manifest, result.manifest.accuracy
-    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    table = TextTable(("", ""))
     megabytes = sum((result.folder / name).stat().st_size for name in manifest.files) / 1e6
-    table.add_row("engine, precision", f"{manifest.engine}, {manifest.dtype}")
-    table.add_row("size", f"{megabytes:,.0f} MB")
-    table.add_row("prompts", "asked when scoring" if manifest.prompts is None else ", ".join(manifest.prompts))
+    table.add("engine, precision", f"{manifest.engine}, {manifest.dtype}")
+    table.add("size", f"{megabytes:,.0f} MB")
+    table.add("prompts", "asked when scoring" if manifest.prompts is None else ", ".join(manifest.prompts))
     if manifest.calibration is not None:
-        table.add_row("calibrated on", f"{manifest.calibration.pictures} images")
+        table.add("calibrated on", f"{manifest.calibration.pictures} images")
     if accuracy is not None:
-        table.add_row("compared with torch on", f"{accuracy.of}: {accuracy.pictures}, {accuracy.prompts} prompts")
-        table.add_row("largest logit difference", f"{accuracy.largest_logit_difference:.2g}")
-        table.add_row("mean logit difference", f"{accuracy.mean_logit_difference:.2g}")
+        table.add("compared with torch on", f"{accuracy.of}: {accuracy.pictures}, {accuracy.prompts} prompts")
+        table.add("largest logit difference", f"{accuracy.largest_logit_difference:.2g}")
+        table.add("mean logit difference", f"{accuracy.mean_logit_difference:.2g}")
         if accuracy.pictures > 1:
-            table.add_row("logits' deviation over images", f"{accuracy.logit_deviation:.2g}")
+            table.add("logits' deviation over images", f"{accuracy.logit_deviation:.2g}")
     return table

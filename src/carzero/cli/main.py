@@ -6,9 +6,9 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from carzero.cli import (
-    bench,
     benchmark,
     calibrate,
     compare,
@@ -22,51 +22,50 @@ from carzero.cli import (
     predict,
     prompts,
     reports,
+    speed,
     train,
 )
 from carzero.cli.console import EXIT_MISUSE, report_error
 from carzero.cli.streams import INTERRUPTED, guarded_streams
 from carzero.errors import CARZeroError
 
+_HELP_NAMES = ["-h", "--help"]
+
+# The help shows the panels, and the verbs in each, in this order.
+PANELS = {
+    "Score images": ("demo", "predict", "calibrate"),
+    "Look at an image": ("ground", "dicom"),
+    "Measure how good the scores are": ("evaluate", "compare", "benchmark"),
+    "Prepare words and data": ("prompts", "reports", "data"),
+    "Train a model": ("train", "pretrain"),
+    "Run it elsewhere, and faster": ("convert", "export", "speed"),
+}
+
 app = typer.Typer(
     name="carzero",
     help="Score chest radiographs against words (zero-shot classification). Research software, not for clinical use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP_NAMES},
 )
 
-app.command("predict")(predict.predict)
-
-app.command("ground")(ground.ground)
-
-app.command("benchmark")(benchmark.benchmark)
-
-app.command("bench")(bench.bench)
-
 app.command("demo")(demo.demo)
-
-app.command("convert")(convert.convert)
-
-app.command("export")(export.export)
-
-app.command("train")(train.train)
-
-app.add_typer(train.pretrain_app, name="pretrain")
-
-app.add_typer(data.app, name="data")
-
-app.add_typer(prompts.app)
-
-app.add_typer(reports.app, name="reports")
-
+app.command("predict")(predict.predict)
+app.command("ground")(ground.ground)
 app.command("evaluate")(evaluate.evaluate)
-
-app.add_typer(calibrate.app, name="calibrate")
-
-app.add_typer(dicom.app, name="dicom")
-
 app.command("compare")(compare.compare)
+app.command("benchmark")(benchmark.benchmark)
+app.command("train")(train.train)
+app.command("convert")(convert.convert)
+app.command("export")(export.export)
+app.command("speed")(speed.speed)
+app.command("bench", hidden=True)(speed.speed)  # what `speed` was called first
+app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(prompts.app, name="prompts")
+app.add_typer(reports.app, name="reports")
+app.add_typer(data.app, name="data")
+app.add_typer(dicom.app, name="dicom")
+app.add_typer(train.pretrain_app, name="pretrain")
 
 
 def _show_version(wanted: bool) -> None:
@@ -86,6 +85,32 @@ def _root(
     """Options that belong to no verb."""
 
 
+def build_command() -> TyperGroup:
+    """The command with its verbs in panels, and no type behind flags in their help."""
+    command = typer.main.get_command(app)
+    if not isinstance(command, TyperGroup):
+        raise TypeError("a command with verbs is a group")
+    panels = {verb: panel for panel, verbs in PANELS.items() for verb in verbs}
+    command.commands = {verb: command.commands[verb] for verb in (*panels, *(command.commands.keys() - panels.keys()))}
+    for verb, panel in panels.items():
+        known = command.commands[verb]
+        if isinstance(known, TyperCommand | TyperGroup):
+            known.rich_help_panel = panel
+    _hide_types_of_flags(command)
+    return command
+
+
+def _hide_types_of_flags(command: object) -> None:
+    if not isinstance(command, TyperCommand | TyperGroup):
+        return
+    for parameter in command.get_params(typer.Context(command, help_option_names=_HELP_NAMES)):
+        if isinstance(parameter, TyperOption) and parameter.is_flag:
+            parameter.metavar = ""
+    if isinstance(command, TyperGroup):
+        for verb in command.commands.values():
+            _hide_types_of_flags(verb)
+
+
 def run() -> None:
     """Runs the command line; every expected error becomes one message on stderr and exit code 2."""
     with guarded_streams() as streams:
@@ -98,7 +123,7 @@ def run() -> None:
 
 def _run() -> int:
     try:
-        app()
+        build_command()()
     except CARZeroError as error:
         report_error(str(error))
         return EXIT_MISUSE

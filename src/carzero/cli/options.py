@@ -1,21 +1,178 @@
-"""Options that several verbs take apart alike."""
+"""Options that verbs share, each declared once, and how their values are read.
+
+The choices stand here as text, as loading the library's own lists would load numpy for every help page;
+tests/cli/test_options.py compares them.
+"""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from carzero.cli.console import TrainingProgress, quiet_libraries
 from carzero.core.documents import parse_yaml
 from carzero.errors import ConfigurationError, describe, refuse_broken
 
 if TYPE_CHECKING:
-    from carzero.training.progress import StepRecord
+    from carzero.prompts import PromptSet
+
+Number = TypeVar("Number", int, float)
+
+
+# Images and what is asked of them
+
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGE_OR_FOLDER_OR_CSV...",
+        help="Images (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
+]
+SentencesOrName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompts",
+        "-p",
+        help='A sentence ("There is pleural effusion"), several by repeating the option; or a prompt file or a set of '
+        "the library, as in predict.",
+    ),
+]
+Template = Annotated[str, typer.Option(help="Sentence that asks for a label.")]
+PromptName = Annotated[
+    str, typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
+]
+VariantName = Literal["paper", "pairs", "synonyms"]
+Variant = Annotated[VariantName | None, typer.Option(help="Wording of a library set.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Also score readable images that are not chest radiographs.")]
+
+# Weights, and how they are computed
+
+WEIGHTS_HELP = '"demo", a folder, or a hub id.'
+Weights = Annotated[str, typer.Option("--weights", "-w", help=WEIGHTS_HELP)]
+PoolName = Literal["mean", "max"]
+Pool = Annotated[PoolName, typer.Option(help="How several prompts of a label become one score.")]
+BoxShare = Annotated[float, typer.Option(help="The box's threshold as a share of the map's range.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Dtype = Annotated[
+    DtypeName | None,
+    typer.Option(
+        metavar="DTYPE",
+        help="Precision: float32, bfloat16, float16, int8 (exported weights only), or auto: bfloat16 where the machine "
+        "has it in hardware and the image tower is a transformer, else float32. By default float32, the same scores on "
+        "every machine; exported weights have their own.",
+    ),
+]
+
+# Runs and their output
+
+Resume = Annotated[bool, typer.Option("--resume", help="Resume what a run of the same output has left, if anything.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run has left in the output.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; one a core.", show_default=False)]
+
+# Scores and truth
+
+Scores = Annotated[Path, typer.Argument(metavar="SCORES", help="A score table of `carzero predict`.")]
+_TRUTH = typer.Option(help="Table with a key column and findings: 1, 0, -1 (uncertain), blank (unknown).")
+Truth = Annotated[Path, _TRUTH]
+OptionalTruth = Annotated[Path | None, _TRUTH]
+TruthId = Annotated[
+    str | None, typer.Option(help="Truth's column with the image ids; image_id and other usual names are found.")
+]
+OnlyLabels = Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")]
+Patient = Annotated[
+    str | None, typer.Option(help="Column with patient ids; patient_id is found. The bootstrap draws patients.")
+]
+UncertainAs = Literal["drop", "positive", "negative"]
+Uncertain = Annotated[UncertainAs, typer.Option(help="What -1 counts as.")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Continue with the images that all tables have.")]
+AmongAbnormal = Annotated[
+    bool, typer.Option("--among-abnormal", help="Also among images with any finding: group abnormal=yes.")
+]
+Baseline = Annotated[
+    bool,
+    typer.Option("--baseline", help="Also AUROC of a regression on file and grey-level statistics; reads images."),
+]
+Rounds = Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap rounds; 0 for no bootstrap intervals.")]
+Confidence = Annotated[float, typer.Option(help="Of the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
+DatasetName = Annotated[str, typer.Option(help="Name of the set in the table; the truth's file name if not given.")]
+ResultOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder for metrics.csv, .md and .json, or one such file.")
+]
+
+# Tables of the user
+
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", "-c", help="The table's own name of a column, ours first: --column text=report."),
+]
+
+
+def json_option(help_text: str) -> object:
+    """The option `--json`; the help says what is printed."""
+    return typer.Option("--json", help=help_text)
+
+
+def refuse_given(context: typer.Context, reason: str, *names: str) -> None:
+    """Refuses options that do not go with what else is asked for; leaving them aside would hide a mistake.
+
+    Args:
+        context: of the verb.
+        reason: as a sentence that begins with the option.
+        names: of the verb's parameters, of which none may be given.
+
+    Raises:
+        typer.BadParameter: one is on the command line; it is named.
+    """
+    spoken = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    if given := [spoken[name] for name, source in sources.items() if source and source.name != "DEFAULT"]:
+        raise typer.BadParameter(reason, param_hint=", ".join(given))
+
+
+def split_names(given: Iterable[str] | None) -> list[str] | None:
+    """Names of an option that takes several, separated by commas, and may be repeated; None stays None."""
+    if given is None:
+        return None
+    return [name.strip() for group in given for name in group.split(",") if name.strip()]
+
+
+def split_numbers(given: str, kind: Callable[[str], Number], *, hint: str) -> list[Number]:
+    """Numbers separated by commas.
+
+    Raises:
+        typer.BadParameter: one is not a number.
+    """
+    try:
+        return [kind(number) for number in given.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {given}.", param_hint=hint) from error
+
+
+def read_prompts(labels: Sequence[str] | None, prompts: Sequence[str] | None, template: str) -> PromptSet:
+    """What is asked: labels put into the template; sentences, each its own label; or a file or a set of the library.
+
+    Several prompts are sentences; so is one of several words, unless it is a file or has a prompt file's suffix.
+    """
+    from carzero.prompts import PromptSet, resolve_prompts
+
+    if prompts is None:
+        return PromptSet.from_request(split_names(labels), None, template)
+    is_sentence = " " in prompts[0].strip() and not _is_file(prompts[0])
+    asked = {each: [each] for each in prompts} if len(prompts) > 1 or is_sentence else resolve_prompts(prompts[0])
+    return PromptSet.from_request(split_names(labels), asked, template)
+
+
+def _is_file(prompt: str) -> bool:
+    return Path(prompt).suffix.lower() in (".json", ".yaml", ".yml") or Path(prompt).exists()
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, object]:
@@ -28,16 +185,14 @@ def parse_changes(changes: Sequence[str]) -> dict[str, object]:
         return {name: _number(parse_yaml(value)) for name, value in map(_split, changes)}
 
 
-def parse_columns(columns: Sequence[str]) -> dict[str, str]:
+def parse_columns(columns: Sequence[str] | None) -> dict[str, str]:
     """`["text=report"]` as `{"text": "report"}`: a column's name in our schema, and in the user's file.
 
     Raises:
         typer.BadParameter: another form.
     """
-    import typer
-
     pairs = {}
-    for column in columns:
+    for column in columns or ():
         name, separator, source = column.partition("=")
         if not separator or not name or not source:
             raise typer.BadParameter(f"expected OURS=YOURS such as text=report, got {column!r}.", param_hint="--column")
@@ -45,7 +200,7 @@ def parse_columns(columns: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """YAML 1.1 reads 1e-4 as a text, because it has no dot."""
     if isinstance(value, str):
         try:
@@ -60,57 +215,3 @@ def _split(change: str) -> tuple[str, str]:
     if not separator or not name:
         raise ConfigurationError(describe("This option has no value", got=change, expected="name=value"))
     return name, value
-
-
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What is trained, and how; see recipes/.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights.")]
-
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a field of the recipe: --set optimiser.lr=1e-4.")
-]
-
-Columns = Annotated[
-    list[str] | None, typer.Option("--column", help="The table's own name of a column: --column text=report.")
-]
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run has left in the output.")]
-
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in OUT.")]
-
-Cache = Annotated[
-    Path | None, typer.Option(help="Folder for read images, to be shared between runs.  [default: OUT/cache]")
-]
-
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.  [default: a GPU if there is one]")]
-
-
-def show_run(out: Path, run: Callable[[TrainingProgress], StepRecord], *, resume: bool, overwrite: bool) -> None:
-    """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
-
-    Args:
-        out: folder of the run.
-        run: does it, and returns that record.
-        resume: whether it goes on with the run in `out`.
-        overwrite: whether the run that is there is deleted first.
-    """
-    from carzero.training.loop import InterruptedRunError
-    from carzero.training.run_folder import clear_run, latest_checkpoint, step_of
-
-    quiet_libraries()
-    with TrainingProgress() as progress:
-        if overwrite and progress.is_main:
-            clear_run(out)
-        if resume and (latest := latest_checkpoint(out / "checkpoints")):
-            progress.say(f"Goes on from step {step_of(latest)}.")
-        elif resume and (out / "run.yaml").is_file():
-            progress.say("Begins at step 1: no checkpoint of the run is there.")
-        elif resume:
-            progress.say(f"Begins at step 1: no run has begun in {out}.")
-        try:
-            kept = run(progress)
-        except InterruptedRunError as stopped:
-            progress.say(str(stopped))
-            raise typer.Exit(128 + stopped.signal_number) from stopped
-    if progress.is_main:
-        sys.stdout.write(json.dumps(kept.to_dict(), indent=2) + "\n")
-        progress.say(f"The weights are in {out / 'weights'}.")

@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
+    print_failures,
+    print_json,
+    print_result,
     quiet_libraries,
+    say,
     show_progress,
     show_review,
-    split_names,
-    stderr_console,
-    stdout_console,
+    show_warnings,
 )
-from carzero.cli.options import Overwrite
+from carzero.cli.options import (
+    BatchSize,
+    Device,
+    Dtype,
+    Force,
+    Images,
+    Labels,
+    Overwrite,
+    Pool,
+    Resume,
+    Template,
+    Weights,
+    json_option,
+    read_prompts,
+    refuse_given,
+)
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring_result import RunResult
-    from carzero.records import Failure
+    from carzero.prompts import PromptSet
 
 
 _SHOWN = 50
@@ -39,17 +55,9 @@ FASTER_PRECISION = (
 
 
 def predict(
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGE_OR_FOLDER_OR_CSV...",
-            help="Images (PNG, JPEG, TIFF, DICOM), folders, or tables with a column `path`.",
-        ),
-    ],
-    labels: Annotated[
-        list[str] | None,
-        typer.Option("--labels", "-l", help='Findings, separated by commas: --labels pneumonia,"pleural effusion".'),
-    ] = None,
+    context: typer.Context,
+    images: Images,
+    labels: Labels = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +67,7 @@ def predict(
             "folder that `carzero prompts encode` wrote.",
         ),
     ] = None,
-    weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
+    weights: Weights = "demo",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -70,8 +78,7 @@ def predict(
         ),
     ] = None,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print scores, failures and manifest as JSON; with --engine ray, without scores."),
+        bool, json_option("Print scores, failures and manifest as JSON; with --engine ray, without scores.")
     ] = False,
     overlay: Annotated[
         Path | None,
@@ -80,29 +87,20 @@ def predict(
             "images that are still to be scored."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same --out.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also score readable images that are not chest radiographs.")
-    ] = False,
-    template: Annotated[str, typer.Option(help="Sentence that asks for a label.")] = "There is {label}",
-    pool: Annotated[str, typer.Option(help="How several prompts of a label become one score: mean or max.")] = "mean",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one pass; does not change scores.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")] = None,
+    force: Force = False,
+    template: Template = "There is {label}",
+    pool: Pool = "mean",
+    batch_size: BatchSize = 16,
+    device: Device = None,
     readers: Annotated[
         int | None,
         typer.Option(min=1, help="Files read at the same time; more than the cores help with a slow disk only."),
     ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Precision: float32, bfloat16, float16, int8 (exported weights only), or auto: bfloat16 where the "
-            "machine has it in hardware and the image tower is a transformer, else float32. By default float32, the "
-            "same scores on every machine; exported weights have their own."
-        ),
-    ] = None,
+    dtype: Dtype = None,
     engine: Annotated[
-        str,
+        Literal["local", "ray"],
         typer.Option(
             help="local: in this process; ray: by workers on this machine or many, into a folder (docs/clusters.md)."
         ),
@@ -118,31 +116,32 @@ def predict(
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
-    Scores are raw logits, no probabilities: compare them between images, never between findings.
+    Scores are raw logits, not probabilities: compare them between images, never between findings.
 
     Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
     from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.inference.scoring_result import RunResult
-    from carzero.records import POOLS
-    from carzero.weights.precision import check_dtype, gains_by_bfloat16
+    from carzero.weights.precision import gains_by_bfloat16
     from carzero.weights.source import WeightsSource
 
-    chosen_pool = next((known for known in POOLS if known == pool), None)
-    if chosen_pool is None:
-        raise typer.BadParameter(f"expected mean or max, got {pool}.", param_hint="--pool")
-    _check_engine(engine, out=out, overlay=overlay, readers=readers, workers=workers, address=address)
-    items = list_images(images)
+    if engine == "local":
+        refuse_given(context, "belongs to --engine ray.", "workers", "address")
+    else:
+        refuse_given(context, "cannot be used with --engine ray.", "overlay", "readers")
+        if out is None:
+            raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
+    items, bank = list_images(images), _find_bank(prompts)
     settings = ScoringSettings(
-        prompts=_read_prompts(labels, prompts, template),
+        prompts=_read_prompts(labels, prompts, template, bank),
         weights=WeightsSource(weights),
-        pool=chosen_pool,
+        pool=pool,
         force=force,
         batch_size=batch_size,
         device=device,
-        dtype=None if dtype is None else check_dtype(dtype),
-        bank=_find_bank(prompts),
+        dtype=dtype,
+        bank=bank,
     )
     quiet_libraries()
     show_review(settings.weights.review(settings.prompts))
@@ -153,51 +152,27 @@ def predict(
         run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
     else:
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
-    with show_progress("scoring", "scored", "images", len(items)) as advance:
-        result = run.execute(advance)
+    with show_progress("scoring", "scored", "images", len(items)) as task:
+        result = run.execute(task.advance)
     if dtype is None and gains_by_bfloat16(settings.weights, device):
-        stderr_console().print(FASTER_PRECISION, markup=False)
+        say(FASTER_PRECISION)
     if isinstance(result, RunResult):
         show_result(result, out=out, as_json=as_json)
     else:
         _show_folder(result, as_json=as_json)
+    title = f"{len(result.failures)} of {len(result.failures) + result.scored} images were not scored"
+    print_failures(title, result.failures, rest="--out and --json list all of them")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _check_engine(
-    engine: str,
-    *,
-    out: Path | None,
-    overlay: Path | None,
-    readers: int | None,
-    workers: int | None,
-    address: str | None,
-) -> None:
-    """Refuses options that do not go with the executor."""
-    if engine == "local":
-        if workers is not None or address is not None:
-            raise typer.BadParameter("belongs to --engine ray.", param_hint="--workers, --address")
-        return
-    if engine != "ray":
-        raise typer.BadParameter(f"expected local or ray, got {engine}.", param_hint="--engine")
-    if out is None:
-        raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
-    if overlay is not None:
-        raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--overlay")
-    if readers is not None:
-        raise typer.BadParameter("cannot be used with --engine ray.", param_hint="--readers")
-
-
-def _read_prompts(labels: list[str] | None, prompts: str | None, template: str) -> Any:
+def _read_prompts(labels: list[str] | None, prompts: str | None, template: str, bank: Path | None) -> PromptSet:
+    if bank is None:
+        return read_prompts(labels, None if prompts is None else [prompts], template)
     from carzero.inference.prompt_bank import load_bank_prompts
-    from carzero.prompts import PromptSet, resolve_prompts
+    from carzero.prompts import PromptSet
 
-    bank = _find_bank(prompts)
-    asked = None
-    if prompts is not None:
-        asked = resolve_prompts(prompts) if bank is None else load_bank_prompts(bank)
-    return PromptSet.from_request(split_names(labels), asked, template)
+    return PromptSet.from_request(labels, load_bank_prompts(bank), template)
 
 
 def _find_bank(prompts: str | None) -> Path | None:
@@ -211,63 +186,33 @@ def _find_bank(prompts: str | None) -> Path | None:
 
 
 def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
-    """Prints scores on stdout (a table, or JSON), and where they went, doubts and failures on stderr."""
-    console = stderr_console()
+    """Prints scores on stdout (a table, or JSON), and where they went and doubts on stderr."""
     if as_json:
         sys.stdout.writelines(result.iterate_json())
     elif out is None:
-        stdout_console().print(_table(result.table, _unfamiliar(result.manifest)))
+        unfamiliar = result.manifest.get("unfamiliar")
+        print_result(_table(result.table, unfamiliar if isinstance(unfamiliar, list) else []))
     if out is not None:
-        console.print(f"Wrote {result.scored} rows to {out}.", markup=False)
-    for path in result.overlays[:_SHOWN]:
-        console.print(f"Wrote {path}", markup=False)
+        say(f"Wrote {result.scored} rows to {out}.")
+    say(*(f"Wrote {path}" for path in result.overlays[:_SHOWN]))
     if len(result.overlays) > _SHOWN:
-        console.print(f"Wrote {len(result.overlays) - _SHOWN} more to {result.overlays[0].parent}", markup=False)
-    for image_id, warning in result.doubts[:_SHOWN]:
-        console.print(f"warning: {image_id}: {warning}", markup=False)
-    if len(result.doubts) > _SHOWN:
-        console.print("warning: there are more; see the column `warnings`", markup=False)
-    if result.failures:
-        _show_failures(console, result.failures, result.scored)
-
-
-def _unfamiliar(manifest: Mapping[str, object]) -> list[str]:
-    labels = manifest.get("unfamiliar")
-    return labels if isinstance(labels, list) else []
+        say(f"Wrote {len(result.overlays) - _SHOWN} more to {result.overlays[0].parent}")
+    show_warnings((f"{image_id}: {doubt}" for image_id, doubt in result.doubts), rest="see the column `warnings`")
 
 
 def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
-    console = stderr_console()
     if as_json:
-        sys.stdout.write(json.dumps(result.to_dict(), indent=2) + "\n")
-    console.print(f"Wrote {result.scored} rows to {result.folder} ({result.parts} parts).", markup=False)
+        print_json(result.to_dict())
+    say(f"Wrote {result.scored} rows to {result.folder} ({result.parts} parts).")
     if result.repeated:
-        console.print(f"note: work on parts was cut short and repeated {result.repeated} times.", markup=False)
-    if result.failures:
-        _show_failures(console, result.failures, result.scored)
+        say(f"note: work on parts was cut short and repeated {result.repeated} times.")
 
 
-def _show_failures(console: Console, failures: list[Failure], scored: int) -> None:
-    count = len(failures)
-    console.print(f"{count} of {count + scored} images were not scored:")
-    for failure in failures[:_SHOWN]:
-        reason = failure.reason.removeprefix(f"{failure.path}: ")
-        console.print(f"  {failure.image_id}: {reason}", markup=False)
-    if count > _SHOWN:
-        console.print(f"  and {count - _SHOWN} more; --out and --json list all of them")
-
-
-def _table(frame: pd.DataFrame, unfamiliar: Sequence[str] = ()) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def _table(frame: pd.DataFrame, unfamiliar: Sequence[str]) -> TextTable:
     names = [name for name in frame.columns if name.startswith("logit:")]
-    table = Table(box=box.SIMPLE_HEAD, caption="raw logits; not probabilities", caption_justify="left")
-    table.add_column("image", overflow="fold")
-    for name in names:
-        label = name.removeprefix("logit:")
-        table.add_column(Text(f"{label}\nunfamiliar" if label in unfamiliar else label), justify="right")
+    labels = [name.removeprefix("logit:") for name in names]
+    headings = ["image", *(f"{label} (unfamiliar)" if label in unfamiliar else label for label in labels)]
+    table = TextTable(headings, range(1, len(headings)), note="raw logits; not probabilities")
     for row in frame.to_dict("records"):
-        table.add_row(Text(row["image_id"]), *(f"{row[name]:.3f}" for name in names))
+        table.add(row["image_id"], *(f"{row[name]:.3f}" for name in names))
     return table

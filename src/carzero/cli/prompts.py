@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, quiet_libraries, stderr_console, stdout_console
-from carzero.cli.options import Overwrite
+from carzero.cli.console import EXIT_FAILURES, print_json, print_result, quiet_libraries, say
+from carzero.cli.options import Dtype, Overwrite, PromptName, Template, Variant, Weights, json_option, split_names
+from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from carzero.prompts import LintFinding, PromptSet
 
+app = typer.Typer(
+    name="prompts",
+    help="Label sets of the public test sets, and prompt files: list, show, check, make, encode.",
+    no_args_is_help=True,
+)
 
+_CheckedBy = Annotated[
+    str | None,
+    typer.Option("--weights", "-w", help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.'),
+]
+
+
+@app.command("encode")
 def encode(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file."),
-    ],
+    name: PromptName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the bank into this folder.")],
-    variant: Annotated[str | None, typer.Option(help="Wording of a library set: paper, pairs or synonyms.")] = None,
-    weights: Annotated[str, typer.Option("--weights", "-w", help='"demo", a folder, or a hub id.')] = "demo",
+    variant: Variant = None,
+    weights: Weights = "demo",
     overwrite: Overwrite = False,
     device: Annotated[
         str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="The precision that will score, as in `carzero predict`.")] = None,
+    dtype: Dtype = None,
 ) -> None:
     """Encodes a set once for many runs; `carzero predict --prompts FOLDER` then starts without the text tower's work.
 
@@ -40,82 +48,63 @@ def encode(
     """
     from carzero.inference.prompt_bank import check_bank_folder
     from carzero.prompts import resolve_prompts
-    from carzero.weights.precision import check_dtype
 
     prompt_set = resolve_prompts(name, variant)
-    if dtype is not None:
-        check_dtype(dtype)
     check_bank_folder(out, overwrite=overwrite)
     quiet_libraries()
     from carzero.inference.classifier import ZeroShotClassifier
 
     classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
-    bank = classifier.encode_prompts(prompt_set)
-    classifier.save_prompts(bank, out, overwrite=overwrite)
+    classifier.save_prompts(classifier.encode_prompts(prompt_set), out, overwrite=overwrite)
     prompts = sum(len(prompts) for _, prompts in prompt_set)
-    stderr_console().print(
-        f"Wrote {prompts} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.", markup=False
-    )
-
-
-app = typer.Typer(
-    name="prompts",
-    help="Label sets of the public test sets, and prompt files: list, show, check, make, encode.",
-    no_args_is_help=True,
-)
-
-app.command("encode")(encode)
-
-
-_NAME_OR_FILE = typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
-
-_VARIANT = typer.Option(help="Wording of a library set: paper, pairs or synonyms.")
+    say(f"Wrote {prompts} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.")
 
 
 @app.command("list")
-def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False) -> None:
+def list_sets(as_json: Annotated[bool, json_option("Print the list as JSON.")] = False) -> None:
     """Lists the label sets that come with the package."""
     from carzero.prompts import list_prompt_sets
 
     records = list_prompt_sets()
     if as_json:
-        _write_json([record.to_dict() for record in records])
+        print_json([record.to_dict() for record in records])
         return
-    rows = [(r.name, str(r.labels), ", ".join(r.variants), r.title) for r in records]
-    stdout_console().print(_table(("name", "labels", "variants", "title"), rows))
+    table = TextTable(("name", "labels", "variants", "title"), [1])
+    for record in records:
+        table.add(record.name, str(record.labels), ", ".join(record.variants), record.title)
+    print_result(table)
 
 
 @app.command("show")
 def show(
-    name: Annotated[str, _NAME_OR_FILE],
-    variant: Annotated[str | None, _VARIANT] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+    name: PromptName,
+    variant: Variant = None,
+    as_json: Annotated[bool, json_option("Print JSON instead of YAML.")] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print YAML; this is the default.")] = False,
 ) -> None:
     """Prints a set as a prompt file, which `carzero predict --prompts` reads."""
+    from carzero.prompts import resolve_prompts
     from carzero.prompts.prompt_file import format_mapping
 
     if as_json and as_yaml:
         raise typer.BadParameter("--json and --yaml exclude each other.", param_hint="--json")
-    mapping = _load(name, variant).to_mapping()
-    sys.stdout.write(format_mapping(mapping, "json" if as_json else "yaml"))
+    sys.stdout.write(format_mapping(resolve_prompts(name, variant).to_mapping(), "json" if as_json else "yaml"))
 
 
 @app.command("lint")
 def lint_set(
-    name: Annotated[str, _NAME_OR_FILE],
-    variant: Annotated[str | None, _VARIANT] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", "-w", help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.'),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    name: PromptName,
+    variant: Variant = None,
+    weights: _CheckedBy = None,
+    as_json: Annotated[bool, json_option("Print the findings as JSON.")] = False,
 ) -> None:
     """Checks what a set asks: negated labels, duplicates, labels that are not findings, words that get lost.
 
     Exit code 0: clean, or notes only; 1: warnings or errors; 2: wrong use.
     """
-    _report(_lint(_load(name, variant), weights), as_json=as_json)
+    from carzero.prompts import resolve_prompts
+
+    _report(_lint(resolve_prompts(name, variant), weights), as_json=as_json)
 
 
 @app.command("make")
@@ -128,7 +117,7 @@ def make(
         typer.Option("--from", help="Read the findings from a text file, one a line, or from a table's --column."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of the table that holds the findings.")] = None,
-    template: Annotated[str, typer.Option(help="Sentence that affirms a finding.")] = "There is {label}",
+    template: Template = "There is {label}",
     negative: Annotated[
         str, typer.Option(help='Sentence that denies it; --negative "" leaves denials out.')
     ] = "There is no {label}",
@@ -136,7 +125,7 @@ def make(
         Path | None, typer.Option("--out", "-o", help="Write to this .yaml or .json file instead of stdout.")
     ] = None,
     overwrite: Overwrite = False,
-    weights: Annotated[str | None, typer.Option("--weights", "-w", help="Check words with these weights, too.")] = None,
+    weights: _CheckedBy = None,
 ) -> None:
     """Makes a prompt file from the names of findings, and checks it; what the check finds goes to stderr.
 
@@ -153,14 +142,8 @@ def make(
         sys.stdout.write(text)
     else:
         save_text(text, out, overwrite=overwrite)
-        stderr_console().print(f"Wrote {out}.", markup=False)
-    _report(findings, as_json=False, to_stderr=True)
-
-
-def _load(name: str, variant: str | None) -> PromptSet:
-    from carzero.prompts import resolve_prompts
-
-    return resolve_prompts(name, variant)
+        say(f"Wrote {out}.")
+    _report(findings, to_stderr=True)
 
 
 def _read_labels(labels: list[str] | None, source: Path | None, column: str | None) -> list[str]:
@@ -178,7 +161,7 @@ def _read_labels(labels: list[str] | None, source: Path | None, column: str | No
         return load_labels(source, column)
     if column is not None:
         raise PromptError(describe("--column belongs to a table", got=column, expected="--from table.csv beside it"))
-    return [name for group in labels or () for label in group.split(",") if (name := label.strip())]
+    return split_names(labels) or []
 
 
 def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
@@ -194,38 +177,20 @@ def _lint(prompt_set: PromptSet, weights: str | None) -> list[LintFinding]:
     return lint(prompt_set, processor.tokenizer, processor.max_text_length, source.training_words)
 
 
-def _report(findings: list[LintFinding], *, as_json: bool, to_stderr: bool = False) -> None:
+def _report(findings: list[LintFinding], *, as_json: bool = False, to_stderr: bool = False) -> None:
     """Prints findings, and leaves with exit code 1 if one is more than a note."""
     found = Counter(finding.severity for finding in findings)
     counts = {kind: found[kind] for kind in ("error", "warning", "note")}
     if as_json:
-        _write_json({"findings": [finding.to_dict() for finding in findings], "counts": counts})
+        print_json({"findings": [finding.to_dict() for finding in findings], "counts": counts})
     elif findings:
-        rows = [(f.severity, f.label or "(the whole set)", _in_one(f)) for f in findings]
-        (stderr_console() if to_stderr else stdout_console()).print(_table(("severity", "label", "finding"), rows))
+        table = TextTable(("severity", "label", "finding"))
+        for finding in findings:
+            asked = f' "{finding.prompt}"' if finding.prompt else ""
+            about = f"{finding.rule}{asked}: {finding.message}"
+            table.add(finding.severity, finding.label or "(the whole set)", about)
+        print_result(table, to_stderr=to_stderr)
     said = (f"{count} {kind}{'s' if count != 1 else ''}" for kind, count in counts.items())
-    stderr_console().print(f"Checked: {', '.join(said)}.", markup=False)
+    say(f"Checked: {', '.join(said)}.")
     if counts["error"] or counts["warning"]:
         raise typer.Exit(EXIT_FAILURES)
-
-
-def _in_one(finding: LintFinding) -> str:
-    asked = f' "{finding.prompt}"' if finding.prompt else ""
-    return f"{finding.rule}{asked}: {finding.message}"
-
-
-def _write_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name in ("name", "severity"))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table

@@ -1,26 +1,30 @@
-"""`carzero train`: a recipe and a table in, a folder of weights out."""
+"""`carzero train` and `carzero pretrain`: a recipe and a table in, a folder of weights out."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carzero.cli.options import (
-    Cache,
-    Changes,
-    Columns,
-    Device,
-    Out,
-    Overwrite,
-    RecipeFile,
-    Resume,
-    parse_changes,
-    parse_columns,
-    show_run,
-)
+from carzero.cli.console import Progress, print_json, quiet_libraries
+from carzero.cli.options import Columns, Device, Overwrite, Resume, parse_changes, parse_columns
+
+if TYPE_CHECKING:
+    from carzero.training.progress import RunObserver, StepRecord
+
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What is trained, and how; see recipes/.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a field of the recipe: --set optimiser.lr=1e-4.")
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder for read images, to be shared between runs; OUT/cache if not given.")
+]
 
 
 def train(
@@ -39,7 +43,7 @@ def train(
     """Trains a CARZero from images with reports, or with labelled findings whose names become sentences.
 
     The weights that are kept are in OUT/weights, a folder for --weights. A run may be stopped at any time, even by
-    kill -9, and goes on by the same command with --resume, to the same weights.
+    kill -9, and is resumed by the same command with --resume, to the same weights.
 
     Several processes: torchrun --nproc-per-node 2 -m carzero train ...
 
@@ -48,9 +52,9 @@ def train(
     from carzero.training.recipes import load_recipe
     from carzero.training.run import train as run_training
 
-    checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns or [])
+    checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns)
     run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)
+    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
 
 pretrain_app = typer.Typer(
@@ -62,7 +66,7 @@ pretrain_app = typer.Typer(
 @pretrain_app.command("image")
 def image(
     recipe: RecipeFile,
-    table: Annotated[Path, typer.Option(help="Table of images; of words it needs none. See docs/data.md.")],
+    table: Annotated[Path, typer.Option(help="Table of images; it needs no words. See docs/data.md.")],
     out: Out,
     changes: Changes = None,
     columns: Columns = None,
@@ -71,7 +75,7 @@ def image(
     cache: Cache = None,
     device: Device = None,
 ) -> None:
-    """Pretrains the image tower: most of an image is hidden and painted from the rest (masked autoencoder).
+    """Pretrains the image tower: most of an image is masked and reconstructed from the rest (masked autoencoder).
 
     OUT/weights is then a ViT for `model.vision.start` of a recipe. Interruption, --resume, torchrun and what is printed
     are as for `carzero train`.
@@ -79,10 +83,9 @@ def image(
     from carzero.training.recipes import ImagePretrainRecipe, load_schema
     from carzero.training.tasks.masked_image import pretrain_image
 
-    checked = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or []))
-    named = parse_columns(columns or [])
+    checked, named = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or [])), parse_columns(columns)
     run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)
+    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
 
 @pretrain_app.command("text")
@@ -98,7 +101,7 @@ def text(
     overwrite: Overwrite = False,
     device: Device = None,
 ) -> None:
-    """Pretrains the text tower: some words of a sentence are hidden and guessed from the rest (masked language model).
+    """Pretrains the text tower: some words of a sentence are masked and predicted from the rest (masked modelling).
 
     OUT/weights is then a BERT with its tokenizer, for `model.text.start` and `model.text.tokenizer` of a recipe.
     Interruption, --resume, torchrun and what is printed are as for `carzero train`.
@@ -106,7 +109,66 @@ def text(
     from carzero.training.recipes import TextPretrainRecipe, load_schema
     from carzero.training.tasks.masked_text import pretrain_text
 
-    checked = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or []))
-    named = parse_columns(columns or [])
+    checked, named = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or [])), parse_columns(columns)
     run = partial(pretrain_text, checked, table, out, columns=named, device=device)
-    show_run(out, lambda progress: run(resume=resume, observer=progress), resume=resume, overwrite=overwrite)
+    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
+
+
+def _show_run(out: Path, run: Callable[[RunObserver], StepRecord], *, resume: bool, overwrite: bool) -> None:
+    """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
+
+    Args:
+        out: folder of the run.
+        run: does it, and returns that record.
+        resume: whether it resumes the run in `out`.
+        overwrite: whether the run that is there is deleted first.
+    """
+    from carzero.training.loop import InterruptedRunError
+    from carzero.training.run_folder import clear_run, latest_checkpoint, step_of
+
+    quiet_libraries()
+    is_main = os.environ.get("RANK", "0") == "0"
+    with Progress(is_shown=is_main) as progress:
+        if overwrite and is_main:
+            clear_run(out)
+        if resume and (latest := latest_checkpoint(out / "checkpoints")):
+            progress.say(f"Resumes from step {step_of(latest)}.")
+        elif resume and (out / "run.yaml").is_file():
+            progress.say("Begins at step 1: no checkpoint of the run is there.")
+        elif resume:
+            progress.say(f"Begins at step 1: no run has begun in {out}.")
+        try:
+            kept = run(_Observer(progress))
+        except InterruptedRunError as stopped:
+            progress.say(str(stopped))
+            raise typer.Exit(128 + stopped.signal_number) from stopped
+    if is_main:
+        print_json(kept.to_dict())
+        progress.say(f"The weights are in {out / 'weights'}.")
+
+
+class _Observer:
+    """Shows images being read, then steps; a validation stands on a line of its own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._reading, self._steps = progress.add("reading images", "read", "images"), progress.add("training", "step")
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def count_images(self, done: int, total: int) -> None:
+        self._reading.count(done, total)
+
+    def add_record(self, record: StepRecord) -> None:
+        line = f"loss {record.loss:.4f}, lr {record.lr:.2e}, {record.items_per_s:.1f} {record.items}/s"
+        self._steps.advance(record.step, 0, record.steps, line)
+        if record.validation is not None:
+            parts = (f"{name} {_to_text(value)}" for name, value in record.validation.to_dict().items())
+            self._progress.say(f"step {record.step}: validation {', '.join(parts)}")
+
+
+def _to_text(value: float | dict[str, float]) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "(" + ", ".join(f"{name} {figure:.4f}" for name, figure in value.items()) + ")"

@@ -1,0 +1,45 @@
+"""Choices on the command line are those of the library; options that belong together."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+import pytest
+
+from carzero.cli import benchmark, calibrate, data, export, ground, options
+from carzero.datasets.folder import PatientFrom
+from carzero.datasets.mimic_cxr import Labeller
+from carzero.evaluation.benchmark.classification import Task
+from carzero.inference.heatmaps import MAP_FORMATS
+from carzero.metrics.calibration import AbnormalityPool
+from carzero.metrics.calibrators import CalibrationMethod
+from carzero.metrics.labels import UncertainPolicy
+from carzero.prompts.library import VARIANTS
+from carzero.records import Pool
+from carzero.weights.export_manifest import ExportDtype, ExportEngine
+from carzero.weights.precision import DTYPES
+
+
+def choices_of(verb: object, parameter: str) -> tuple[str, ...]:
+    return get_args(get_type_hints(verb)[parameter])
+
+
+@pytest.mark.parametrize(
+    ("shown", "known"),
+    [
+        (get_args(options.DtypeName), DTYPES),
+        (get_args(options.UncertainAs), get_args(UncertainPolicy)),
+        (get_args(options.PoolName), get_args(Pool)),
+        (choices_of(ground.ground, "map_format"), MAP_FORMATS),
+        (choices_of(calibrate.fit, "method"), get_args(CalibrationMethod)),
+        (choices_of(calibrate.fit, "pool"), get_args(AbnormalityPool)),
+        (choices_of(export.export, "engine"), get_args(ExportEngine)),
+        (choices_of(export.export, "dtype"), get_args(ExportDtype)),
+        (choices_of(benchmark.benchmark, "task"), get_args(Task)),
+        (choices_of(data.mimic_cxr, "labels"), get_args(Labeller)),
+        (choices_of(data.folder, "patient_from"), get_args(PatientFrom)),
+        (get_args(options.VariantName), VARIANTS),
+    ],
+)
+def test_choices_are_those_of_the_library(shown: tuple[str, ...], known: tuple[str, ...]) -> None:
+    assert set(shown) == set(known)
