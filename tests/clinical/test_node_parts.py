@@ -24,14 +24,13 @@ from pydicom.uid import ComprehensiveSRStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
-from carzero.clinical.node import watched_folder, web
+from carzero.clinical.node import sources, web
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Peer, SendError
-from carzero.clinical.node.sources import choose_sources
+from carzero.clinical.node.sources import WatchedFolder, choose_sources
 from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
-from carzero.clinical.node.watched_folder import WatchedFolder
 from carzero.clinical.node.web import OrthancChanges
 from carzero.clinical.node.work import Collector, Courier
 from carzero.errors import ConfigurationError, RunError
@@ -312,7 +311,7 @@ def test_one_file_never_ends_a_watched_folder(tmp_path: Path, monkeypatch: pytes
     source = WatchedFolder(tmp_path, largest=2**20)
     for name in ("a", "b", "c"):
         save(chest(ord(name)), tmp_path / name)
-    read, parse = Path.read_bytes, watched_folder.dcmread
+    read, parse = Path.read_bytes, sources.dcmread
     broken = (tmp_path / "a").read_bytes()
     locked = [tmp_path / "b"]
 
@@ -327,7 +326,7 @@ def test_one_file_never_ends_a_watched_folder(tmp_path: Path, monkeypatch: pytes
         return parse(file, **options)
 
     monkeypatch.setattr(Path, "read_bytes", read_unless_locked)
-    monkeypatch.setattr(watched_folder, "dcmread", parse_or_fail)
+    monkeypatch.setattr(sources, "dcmread", parse_or_fail)
     assert [*source.fetch()] == []
     found: list[str] = []
     with pytest.raises(PermissionError):
