@@ -190,13 +190,13 @@ class _Refuse(Exception):  # noqa: N818 (a model that is not built)
     ("options", "message"),
     [
         (["--full-size", "--weights", "mine"], "exclude each other"),
-        (["--prompts", "many"], "expected numbers such as 14,192, got many"),
+        (["--prompts", "many"], "expected numbers separated by commas, got many"),
         (["--dtype", "float8"], "This precision is not known"),
         (["--prompts", "0"], "So many prompts cannot be timed"),
     ],
 )
 def test_wrong_use_is_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, stdout, stderr = in_process(capsys, "bench", *options)
+    code, stdout, stderr = in_process(capsys, "speed", *options)
     assert (code, stdout) == (2, "")
     assert message in stderr
 
@@ -219,10 +219,10 @@ def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     ]
     result = SpeedResult(rows, {"cores": 2, "gpu": None, "features": ["AVX2", "AVX-512"]}, {"prompts": [14, 192]})
     monkeypatch.setattr(SpeedRun, "execute", lambda self, advance: result)
-    code, stdout, stderr = in_process(capsys, "bench")
+    code, stdout, stderr = in_process(capsys, "speed")
     assert code == 0
     lines = [line.split() for line in stdout.splitlines() if line.strip()]
     assert ["read", "PNG", "123", "100-150"] in lines
     assert ["score,", "14", "prompts", "float32", "6.32", "6.00-7.00", "0.90"] in lines
-    assert lines[-3:] == [["cores:", "2"], ["features:", "AVX2,", "AVX-512"], ["prompts:", "14,", "192"]]
+    assert lines[-3:] == [["cores", "2"], ["features", "AVX2,", "AVX-512"], ["prompts", "14,", "192"]]
     assert "note: The image tower is timed bare" in stderr
