@@ -94,8 +94,8 @@ def benchmark(
 
     Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: wrong use.
     """
-    from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
     from carzero.evaluation.benchmark.manifest import to_rows
+    from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
     from carzero.evaluation.controls import Controls
     from carzero.weights.source import WeightsSource
 
