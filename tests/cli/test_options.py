@@ -9,7 +9,7 @@ import pytest
 from carzero.cli import benchmark, calibrate, data, export, ground, options
 from carzero.datasets.folder import PatientFrom
 from carzero.datasets.mimic_cxr import Labeller
-from carzero.evaluation.benchmark.classification import Task
+from carzero.evaluation.benchmark.manifest import Task
 from carzero.inference.heatmaps import MAP_FORMATS
 from carzero.metrics.calibration import AbnormalityPool
 from carzero.metrics.calibrators import CalibrationMethod
