@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check demo-weights clean
+.PHONY: demo test check demo-weights viewer clean
 
 demo: $(VENV)/.installed
 	$(BIN)/carzero demo --overwrite
@@ -21,6 +21,13 @@ demo-weights: $(VENV)/.installed-training
 	mkdir -p runs
 	$(BIN)/python recipes/demo/build_table.py $(DATA) runs/demo.csv
 	$(BIN)/carzero train recipes/demo/recipe.yaml --table runs/demo.csv --out runs/demo
+
+# The viewer OHIF, prebuilt (50 MB, MIT licence), that tests/clinical/test_viewer.py looks at results with.
+viewer: build/ohif/package/dist/index.html
+
+build/ohif/package/dist/index.html:
+	mkdir -p build/ohif
+	cd build/ohif && npm pack --silent @ohif/app@3.13.2 && tar xzf ohif-app-3.13.2.tgz && rm ohif-app-3.13.2.tgz
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
