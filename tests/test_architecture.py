@@ -44,12 +44,23 @@ LINE: dict[str, tuple[str, ...]] = {
         *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights"),
         *("reports", "datasets", "data", "inference"),
     ),
-    # One more package comes here: `service` (REST, a page).
     "clinical": (*BASE, "core", "metrics", "images", "prompts", "weights", "inference", "evaluation"),
+    "service": (*BASE, "core", "metrics", "images", "prompts", "weights", "inference", "evaluation"),
     "pipelines": (*BASE, "model", "images", "prompts", "processing", "weights", "inference"),
     "cli": (
         *(*BASE, "core", "metrics", "text", "model", "images", "prompts", "processing", "weights", "reports"),
-        *("datasets", "data", "structuring", "inference", "training", "export", "speed", "evaluation", "clinical"),
+        *(
+            "datasets",
+            "data",
+            "structuring",
+            "inference",
+            "training",
+            "export",
+            "speed",
+            "evaluation",
+            "clinical",
+            "service",
+        ),
     ),
     "__main__": ("cli",),
 }

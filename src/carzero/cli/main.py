@@ -22,6 +22,7 @@ from carzero.cli import (
     predict,
     prompts,
     reports,
+    serve,
     speed,
     train,
 )
@@ -34,7 +35,7 @@ _HELP_NAMES = ["-h", "--help"]
 # The help shows the panels, and the verbs in each, in this order.
 PANELS = {
     "Score images": ("demo", "predict", "calibrate"),
-    "Look at an image": ("ground", "dicom"),
+    "Look at an image": ("ground", "serve", "dicom"),
     "Measure how good the scores are": ("evaluate", "compare", "benchmark"),
     "Prepare words and data": ("prompts", "reports", "data"),
     "Train a model": ("train", "pretrain"),
@@ -53,6 +54,7 @@ app.command("demo")(demo.demo)
 app.command("predict")(predict.predict)
 app.command("ground")(ground.ground)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)

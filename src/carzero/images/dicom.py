@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,16 +85,13 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         UnsuitableImageError: another modality or body part, several frames, or a colour image; not forced.
     """
     with as_unreadable("DICOM", source):
-        header, more = read_header(data, source)
-        doubts = doubts_about_header(header, source=source, force=force)
-        doubts += _frame_doubts(header, source=source, force=force)
-        more += _settle_pixel_module(header, source)
-        _check_decoded_size(header, source)
-        samples, odd = _decode_pixels(header, source)
-        encoding = _encoding(header)
-        del header.PixelData  # as large as the samples
-        grey, odder = _grey(samples, header, source=source, force=force)
-        more += odd + odder
+        frame = read_frame(data, source=source, force=force)
+        header, more = frame.header, [*frame.doubts]
+        if frame.samples.ndim == 2:
+            grey, odd = to_grey(frame.samples, header)
+        else:
+            grey, odd = grey_from_array(frame.samples, bits=frame.colour_bits, source=source, force=force)
+        more += odd
         view = find_view(header)
         if view == "LATERAL":
             more.append("The view is lateral; the model was trained on frontal views.")
@@ -101,13 +99,48 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         return Radiograph(
             pixels=grey,
             source=source,
-            encoding=encoding,
+            encoding=frame.encoding,
             view=view,
             study_uid=_uid(header, "StudyInstanceUID", more),
             series_uid=_uid(header, "SeriesInstanceUID", more),
             sop_uid=_uid(header, "SOPInstanceUID", more),
-            warnings=(*doubts, *more),
+            warnings=tuple(more),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DicomFrame:
+    """The first frame of a DICOM file as it is stored.
+
+    Attributes:
+        samples: (H, W) stored values, or (H, W, 3) colours.
+        header: the data set without its pixels.
+        encoding: how the file held them, for example "DICOM JPEG 2000 12-bit".
+        doubts: about what was read so far, each a sentence.
+    """
+
+    samples: NDArray[Any]
+    header: FileDataset
+    encoding: str
+    doubts: tuple[str, ...]
+
+    @property
+    def colour_bits(self) -> int | None:
+        """Depth of the channels of a colour image; None where the values tell it."""
+        return int(self.header.BitsStored) if self.samples.dtype.itemsize == 1 else None
+
+
+def read_frame(data: bytes, *, source: str, force: bool) -> DicomFrame:
+    """Returns the first frame of a DICOM file's bytes, checked as `decode_dicom` says, and raises the same errors."""
+    header, more = read_header(data, source)
+    doubts = doubts_about_header(header, source=source, force=force)
+    doubts += _frame_doubts(header, source=source, force=force)
+    more += _settle_pixel_module(header, source)
+    _check_decoded_size(header, source)
+    samples, odd = _decode_pixels(header, source)
+    encoding = _encoding(header)
+    del header.PixelData  # as large as the samples
+    return DicomFrame(samples, header, encoding, (*doubts, *more, *odd))
 
 
 def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
@@ -326,16 +359,6 @@ def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str)
             then="send or export the image again",
         )
     return frame, doubts
-
-
-def _grey(
-    samples: NDArray[Any], header: FileDataset, *, source: str, force: bool
-) -> tuple[NDArray[np.float32], list[str]]:
-    """Returns grey levels in [0, 255] and doubts."""
-    if samples.ndim == 2:
-        return to_grey(samples, header)
-    bits = int(header.BitsStored) if samples.dtype.itemsize == 1 else None
-    return grey_from_array(samples, bits=bits, source=source, force=force)
 
 
 def _uid(header: FileDataset, name: str, doubts: list[str]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,22 +48,42 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
     Raises:
         ValueError: rescaling leaves no finite numbers.
     """
-    words = _Words.of(header)
-    low, high = int(stored.min()), int(stored.max())
-    seen, counts = _histogram(stored, low, high, words)
-    if seen.size == 0:
+    words = Greyscale.of(header)
+    pipeline = build_pipeline(stored, words, header)
+    if pipeline is None:
         return np.zeros(stored.shape, dtype=np.float32), words.doubts
-    with np.errstate(all="ignore"):  # what overflows is refused below
-        pipeline = _Pipeline.of(words, header, seen, counts)
+    return map_values(stored, pipeline.to_grey), words.doubts
+
+
+def build_pipeline(stored: _Stored, words: Greyscale, header: Dataset) -> GreyPipeline | None:
+    """Returns the steps from stored values to grey levels for one image; None where all of it is padding.
+
+    Args:
+        stored: (H, W) whole stored values.
+        words: of the header; doubts are added to it.
+        header: the data set the values came from.
+
+    Raises:
+        ValueError: rescaling leaves no finite numbers.
+    """
+    seen, counts = _histogram(stored, int(stored.min()), int(stored.max()), words)
+    if seen.size == 0:
+        return None
+    with np.errstate(all="ignore"):  # what overflows is refused
+        return GreyPipeline.of(words, header, seen, counts)
+
+
+def map_values(stored: _Stored, function: Callable[[_Stored], _Values]) -> NDArray[np.float32]:
+    """Returns (H, W) float32, a function of each stored value, computed once a value where that is less work."""
+    low, high = int(stored.min()), int(stored.max())
+    with np.errstate(all="ignore"):
         if high - low >= _LARGEST_TABLE:
-            grey = by_strips(stored, pipeline.to_grey, stored.shape)
-        else:
-            table = pipeline.to_grey(np.arange(low, high + 1)).astype(np.float32)
-            grey = by_strips(stored, lambda part: table[np.subtract(part, low, dtype=np.intp)], stored.shape)
-    return grey, words.doubts
+            return by_strips(stored, function, stored.shape)
+        table = function(np.arange(low, high + 1)).astype(np.float32)
+        return by_strips(stored, lambda part: table[np.subtract(part, low, dtype=np.intp)], stored.shape)
 
 
-def _histogram(stored: _Stored, low: int, high: int, words: _Words) -> tuple[_Stored, NDArray[np.int64]]:
+def _histogram(stored: _Stored, low: int, high: int, words: Greyscale) -> tuple[_Stored, NDArray[np.int64]]:
     """Returns the values of the pixels that are not padding, rising, and how many pixels have each.
 
     Of images with more values than a table holds, neighbouring values are counted together under the lowest of them;
@@ -87,7 +108,7 @@ def _histogram(stored: _Stored, low: int, high: int, words: _Words) -> tuple[_St
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class Greyscale:
     """What the header says of its greyscale, read once; what cannot be read is absent, with a doubt."""
 
     bits: int
@@ -99,7 +120,8 @@ class _Words:
     doubts: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, header: Dataset) -> _Words:
+    def of(cls, header: Dataset) -> Greyscale:
+        """Reads a header."""
         doubts: list[str] = []
         slope, intercept, centre, width, first, last = (_read_number(header, name, doubts) for name in _NUMBERS)
         bits, signed = int(header.BitsStored), int(header.get("PixelRepresentation") or 0) == 1
@@ -148,17 +170,18 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pipeline:
-    """The steps from stored values to grey levels, settled for one image."""
+class GreyPipeline:
+    """The steps from stored values to grey levels, settled for one image; `span` is its lowest and highest unit."""
 
-    words: _Words
+    words: Greyscale
     modality: _Table | None
     voi: _Table | None
     window: tuple[float, float, str] | None
     ends: tuple[float, float] | None
+    span: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def of(cls, words: _Words, header: Dataset, seen: _Stored, counts: NDArray[np.int64]) -> _Pipeline:
+    def of(cls, words: Greyscale, header: Dataset, seen: _Stored, counts: NDArray[np.int64]) -> GreyPipeline:
         """Returns the steps for the values seen, rising, and how many pixels have each.
 
         Raises:
@@ -168,14 +191,15 @@ class _Pipeline:
         units = cls(words, modality, None, None, None).to_units(seen)
         if not np.isfinite(units).all() or not math.isfinite(float(units.max()) - float(units.min())):
             raise ValueError(f"rescale slope and intercept {words.rescale} leave no finite numbers")
+        span = float(units.min()), float(units.max())
         voi = _read_table(header, "VOILUTSequence", units, words.doubts)
         if voi is not None:
-            return cls(words, modality, voi, None, None)
+            return cls(words, modality, voi, None, None, span)
         window = _usable_window(words.window, units, words.doubts)
         if window is None and modality is None and words.bits <= 8 and not words.signed and _is_plain(words.rescale):
-            return cls(words, modality, None, None, (0.0, 2.0**words.bits - 1))
+            return cls(words, modality, None, None, (0.0, 2.0**words.bits - 1), span)
         ends = None if window else _find_range(units, counts, words.doubts)
-        return cls(words, modality, None, window, ends)
+        return cls(words, modality, None, window, ends, span)
 
     def to_units(self, values: _Stored) -> _Values:
         """Returns stored values in the modality's units."""

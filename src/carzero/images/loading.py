@@ -138,10 +138,11 @@ def load_ahead(
 
     with closing(ahead(items, read, 2 * batch_size + readers.count, None if in_order else 2 * batch_size)) as ready:
         for item, future in ready:
-            yield _to_result(item, future)
+            yield await_loaded(item, future)
 
 
-def _to_result(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | FailedImage:
+def await_loaded(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | FailedImage:
+    """Waits for what `Readers.read` has begun; a file that brought its reader down or held it up is an error of its."""
     try:
         return replace(future.result(), item=item)  # the caller's own, not a process's copy
     except ImageError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -47,8 +47,29 @@ def sniff_raster(data: bytes) -> str:
     return next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), "")
 
 
-def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str, list[str]]:
-    """Returns (H, W) float32 grey levels in [0, 255], the encoding in words, and doubts.
+class RasterImage(NamedTuple):
+    """A decoded file.
+
+    Attributes:
+        grey: (H, W) float32 in [0, 255].
+        name: of the format.
+        depth: of its samples, in bits.
+        doubts: about it, each a sentence.
+    """
+
+    grey: _Grey
+    name: str
+    depth: int
+    doubts: tuple[str, ...]
+
+    @property
+    def encoding(self) -> str:
+        """How the file held the pixels, for example "PNG 16-bit"."""
+        return f"{self.name} {self.depth}-bit"
+
+
+def decode_raster(data: bytes, *, source: str, force: bool) -> RasterImage:
+    """Returns the image in the bytes of a file.
 
     Args:
         data: a whole file in one of the formats of `sniff_raster`.
@@ -67,7 +88,7 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> tuple[_Grey, str,
         if name == "JPEG" and samples.ndim == 3 and not read_jpeg_header(data).needs_imagecodecs:
             del samples  # the stream's own brightness, as other readers take it; equal within rounding
             grey = _jpeg_brightness(to_plain_jpeg(data).data)
-    return turn(grey, orientation), f"{name} {depth}-bit", [*doubts, *more]
+    return RasterImage(turn(grey, orientation), name, depth, (*doubts, *more))
 
 
 def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_Grey, list[str]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from carzero.errors import printable
+from carzero.errors import UnreadableImageError, printable
 from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_picture, unreadable
 from carzero.images.dicom import decode_dicom, is_dicom, read_header
 from carzero.images.geometry import PixelTransform
@@ -93,7 +93,7 @@ def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Rad
     """
     source = printable(str(path))
     with as_unreadable("image", source):
-        return _checked(_decode(_read_bytes(Path(path), source), source=source, force=force))
+        return _checked(_decode(read_bytes(Path(path), source), source=source, force=force))
 
 
 def load_header(path: str | os.PathLike[str]) -> Dataset:
@@ -107,7 +107,7 @@ def load_header(path: str | os.PathLike[str]) -> Dataset:
     """
     source = printable(str(path))
     with as_unreadable("DICOM", source):
-        data = _read_bytes(Path(path), source)
+        data = read_bytes(Path(path), source)
         if not is_dicom(data):
             raise unreadable(
                 source,
@@ -130,9 +130,14 @@ def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:
     if is_dicom(data):
         return decode_dicom(data, source=source, force=force)
     if sniff_raster(data):
-        grey, encoding, doubts = decode_raster(data, source=source, force=force)
-        return Radiograph(pixels=grey, source=source, encoding=encoding, warnings=tuple(doubts))
-    raise unreadable(
+        image = decode_raster(data, source=source, force=force)
+        return Radiograph(pixels=image.grey, source=source, encoding=image.encoding, warnings=image.doubts)
+    raise unknown_format(data, source)
+
+
+def unknown_format(data: bytes, source: str) -> UnreadableImageError:
+    """Returns the error for a file that is no image of a format that is read; the caller raises it."""
+    return unreadable(
         source,
         "the content is not an image of a known format" if data else "the file is empty",
         got=data[:16] if data else "0 bytes",
@@ -149,8 +154,12 @@ def _checked(radiograph: Radiograph) -> Radiograph:
     return replace(radiograph, pixels=pixels, warnings=(*radiograph.warnings, *doubts))
 
 
-def _read_bytes(file: Path, source: str) -> bytes:
-    """Returns a regular file's bytes; pipes, sockets and devices are never waited for."""
+def read_bytes(file: Path, source: str) -> bytes:
+    """Returns a regular file's bytes; pipes, sockets and devices are never waited for.
+
+    Raises:
+        UnreadableImageError: there is none, or it cannot be read.
+    """
     problem = _file_problem(file)
     try:
         if not problem:

@@ -346,13 +346,14 @@ class ZeroShotClassifier:
             )
             while batch := list(itertools.islice(loaded, batch_size)):
                 good = [entry for entry in batch if not isinstance(entry, FailedImage)]
-                scores = iter(self._score_batch(good, bank, pool, need_maps)) if good else iter(())
+                scores = iter(self.score_loaded(good, bank, pool, need_maps)) if good else iter(())
                 for entry in batch:
                     yield entry if isinstance(entry, FailedImage) else next(scores)
 
-    def _score_batch(
-        self, batch: Sequence[LoadedImage], bank: PromptBank[object], pool: Pool, need_maps: bool
+    def score_loaded(
+        self, batch: Sequence[LoadedImage], bank: PromptBank[object], pool: Pool = "mean", need_maps: bool = False
     ) -> Iterator[ScoredImage | FailedImage]:
+        """Scores images that are read already, in one pass; see `stream`."""
         pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
         pairs = self.backend.score(pixels, bank, need_maps)
         logits = bank.to_scores(pairs.scores, pool).numpy()

@@ -65,9 +65,7 @@ def save_map(score_map: ScoreMap, path: Path) -> None:
         return
     if path.suffix != ".png":
         raise TableError(describe("The map's format is unknown", got=str(path), expected="a name in .npz or .png"))
-    low, high = float(np.nanmin(score_map.heatmap)), float(np.nanmax(score_map.heatmap))
-    share = (score_map.heatmap.astype(np.float64) - low) / ((high - low) or 1)
-    levels = np.where(np.isfinite(share), np.rint(np.nan_to_num(share) * _LEVELS) + 1, 0).astype(np.uint16)
+    levels, low, high = encode_levels(score_map.heatmap)
     with replace_when_done(path) as target:
         Image.fromarray(levels).save(target, format="PNG")
     content = {
@@ -79,6 +77,14 @@ def save_map(score_map: ScoreMap, path: Path) -> None:
     }
     with replace_when_done(path.with_suffix(".json")) as target:
         target.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def encode_levels(heatmap: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float, float]:
+    """A map (H, W) as 16-bit levels of the same shape, see the module; with the values `low` and `high` of its ends."""
+    low, high = float(np.nanmin(heatmap)), float(np.nanmax(heatmap))
+    share = (heatmap.astype(np.float64) - low) / ((high - low) or 1)
+    levels = np.where(np.isfinite(share), np.rint(np.nan_to_num(share) * _LEVELS) + 1, 0)
+    return levels.astype(np.uint16), low, high
 
 
 def load_map(path: Path) -> ScoreMap:

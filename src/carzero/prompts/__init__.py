@@ -1,6 +1,13 @@
 """Prompts: what is asked, under which name."""
 
-from carzero.prompts.library import LibraryRecord, list_codes, list_prompt_sets, load_prompt_set, resolve_prompts
+from carzero.prompts.library import (
+    LibraryRecord,
+    list_codes,
+    list_findings,
+    list_prompt_sets,
+    load_prompt_set,
+    resolve_prompts,
+)
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, Code, LabelEntry, PromptSet
@@ -19,6 +26,7 @@ __all__ = [
     "TrainingWords",
     "lint",
     "list_codes",
+    "list_findings",
     "list_prompt_sets",
     "load_prompt_set",
     "resolve_prompts",

@@ -121,6 +121,14 @@ def resolve_prompts(name_or_path: str | Path, variant: str | None = None) -> Pro
 
 
 @functools.cache
+def list_findings() -> Mapping[str, tuple[str, ...]]:
+    """Every finding that some set of the library asks for, in small letters, and its other names."""
+    names = {_finding(label, fields) for stem in _COLLECTIONS for label, fields in _read_file(stem)["labels"].items()}
+    findings = _read_file(_FINDINGS)
+    return {name: tuple(findings.get(name, {}).get("synonyms", ())) for name in sorted(names | set(findings))}
+
+
+@functools.cache
 def list_codes() -> Mapping[str, Code]:
     """The codes of the library's findings by name and by other names, in small letters; see docs/prompts.md."""
     findings = _read_file(_FINDINGS)

@@ -133,10 +133,15 @@ class WeightsSource:
         doubt = (
             f"{FILE_NAME} was written for other weights: which words are unfamiliar is not known." if strange else ""
         )
-        return review_prompts(prompt_set, self._pieces, self.max_text_length, self.training_words, doubt)
+        return review_prompts(prompt_set, self.pieces, self.max_text_length, self.training_words, doubt)
 
     @cached_property
-    def _pieces(self) -> WordPieces:
+    def pieces(self) -> WordPieces:
+        """How the tokenizer parts words, for the linter.
+
+        Raises:
+            WeightsError: the folder holds no tokenizer.
+        """
         return WordPieces(self.folder / "tokenizer.json")
 
     @property

@@ -6,16 +6,13 @@ and stay in the spool, where `carzero dicom status` shows them.
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
-import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from carzero.clinical.node.spool import State
+from carzero.core.event_log import EventLog
 from carzero.core.optional import require_extra
 
 Number = Callable[[], float]
@@ -31,8 +28,7 @@ class Events:
     def __init__(self, stream: TextIO | None = None) -> None:
         with require_extra("The node's numbers need prometheus-client", "clinical"):
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-        self._stream = stream or sys.stderr
-        self._guard = threading.Lock()
+        self._log = EventLog(stream)
         self.registry = CollectorRegistry()
         self._events = Counter("carzero_events", "Events of the log by name.", ["event"], registry=self.registry)
         self._states = Gauge("carzero_images", "Images by state.", ["state"], registry=self.registry)
@@ -51,10 +47,7 @@ class Events:
             about: plain values; never from a patient's or study's attributes.
         """
         self._events.labels(event).inc()
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": event, **about})
-        with self._guard:
-            print(line, file=self._stream, flush=True)
+        self._log.tell(event, **about)
 
     def watch_states(self, counts: Callable[[], Mapping[State, int]], states: Sequence[State]) -> None:
         """Has the numbers of images by state asked for when they are read."""

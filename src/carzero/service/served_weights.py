@@ -1,0 +1,170 @@
+"""Weights that are served: what they are called and say of themselves, and the prompts that they keep encoded."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carzero.core.run_record import RunRecord
+from carzero.errors import ConfigurationError
+from carzero.evaluation.calibrate import check_origin
+from carzero.inference.scoring import ScoringSettings, build_manifest
+from carzero.metrics.calibration import Calibration
+from carzero.prompts import PromptReview, PromptSet
+from carzero.records import Pool, ScoreProvenance
+from carzero.service.problems import ProblemError
+from carzero.service.schemas import Model
+from carzero.weights.source import WeightsSource
+
+if TYPE_CHECKING:
+    from carzero.inference.classifier import ZeroShotClassifier
+    from carzero.inference.prompt_bank import PromptBank
+
+RESEARCH_USE = "Research use, not a diagnosis."
+_KEPT_PROMPTS = 512  # encoded, in all sets that are kept
+_KEPT_REVIEWS = 64
+
+
+@dataclass(slots=True)
+class ServedWeights:
+    """A set of weights.
+
+    Attributes:
+        name: that callers use.
+        source: where they are.
+        calibration: turns scores into probabilities; None gives none.
+        device: where to compute; None takes a GPU if there is one.
+        dtype: precision to compute in; None is float32.
+    """
+
+    name: str
+    source: WeightsSource
+    calibration: Calibration | None
+    device: str | None
+    dtype: str | None
+    _classifier: ZeroShotClassifier | None = field(default=None, init=False)
+    _about: Model | None = field(default=None, init=False)
+    _banks: OrderedDict[str, PromptBank[object]] = field(default_factory=OrderedDict, init=False)
+    _reviews: dict[str, PromptReview] = field(default_factory=dict, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def load(self) -> None:
+        """Loads the model, and checks that the calibration is its own.
+
+        Raises:
+            WeightsError: the weights do not fit.
+            ConfigurationError: a device or precision that is not available, or a calibration of other scores.
+        """
+        from carzero.inference.classifier import ZeroShotClassifier
+
+        classifier = ZeroShotClassifier.from_pretrained(self.source, device=self.device, dtype=self.dtype)
+        calibration, kind = self.calibration, classifier.backend.map_kind
+        if calibration is not None:
+            own = ScoreProvenance.of(calibration.provenance)
+            provenance = replace(self._provenance(_SOME_PROMPTS, "mean", force=False), prompts=None, pool=own.pool)
+            check_origin(calibration, _as_read(provenance), calibration.score_kind, [])
+        self._about = Model(
+            name=self.name,
+            title="Demo weights of CARZero" if self.source.is_demo else self.source.short_name,
+            alignment=self.source.config.alignment if self.source.kind == "torch" else classifier.backend.name,
+            map_kind=kind.description,
+            map_scale=kind.scale,
+            calibrated=calibration is not None,
+            demo=self.source.is_demo,
+            weights_sha256=self.source.sha256,
+            image_size=self.source.pixels.model_px,
+            research_use=RESEARCH_USE,
+        )
+        self._classifier = classifier
+
+    @property
+    def classifier(self) -> ZeroShotClassifier:
+        """The door to prediction.
+
+        Raises:
+            ProblemError: the weights are not loaded yet.
+        """
+        if self._classifier is None:
+            raise not_ready()
+        return self._classifier
+
+    def describe(self) -> Model:
+        """What they are; raises as `classifier`."""
+        if self._about is None:
+            raise not_ready()
+        return self._about
+
+    def encode(self, prompt_set: PromptSet) -> PromptBank[object]:
+        """Encodes prompts, or takes them from those kept; for the one thread that scores.
+
+        Raises:
+            PromptError: a prompt is longer than the model reads.
+        """
+        bank = self._banks.pop(prompt_set.hash, None) or self.classifier.encode_prompts(prompt_set)
+        self._banks[prompt_set.hash] = bank
+        while len(self._banks) > 1 and sum(len(each.owner) for each in self._banks.values()) > _KEPT_PROMPTS:
+            self._banks.popitem(last=False)
+        return bank
+
+    def review(self, prompt_set: PromptSet) -> PromptReview:
+        """What is to be known of prompts before their scores are trusted; kept, as the same are asked again."""
+        with self._guard:
+            review = self._reviews.get(prompt_set.hash)
+        if review is None:
+            review = self.source.review(prompt_set)
+            with self._guard:
+                self._reviews[prompt_set.hash] = review
+                if len(self._reviews) > _KEPT_REVIEWS:
+                    self._reviews.pop(next(iter(self._reviews)))
+        return review
+
+    def _provenance(self, prompt_set: PromptSet, pool: Pool, *, force: bool) -> ScoreProvenance:
+        settings = ScoringSettings(self.source, prompt_set, pool, force, device=self.device, dtype=self.dtype)
+        return replace(settings.provenance(None), weights=self.name)  # the place of a folder is nobody's business
+
+    def build_manifest(
+        self, prompt_set: PromptSet, pool: Pool, *, force: bool, review: PromptReview, **results: object
+    ) -> dict[str, object]:
+        """The manifest that `carzero predict` writes beside the same scores."""
+        provenance = self._provenance(prompt_set, pool, force=force)
+        record = RunRecord(provenance.settings)
+        return build_manifest(record, provenance, **results, **review.to_manifest())
+
+    def calibrate(self, logits: NDArray[np.float32], prompt_set: PromptSet, pool: Pool) -> list[float | None]:
+        """Probabilities of an image's scores (labels,); None where the calibration was not fitted on such scores."""
+        calibration = self.calibration
+        if calibration is None:
+            return [None] * len(logits)
+        provenance = _as_read(self._provenance(prompt_set, pool, force=False))
+        values = calibration.apply(logits[None], prompt_set.labels)[0]
+        fitting = [_fits(calibration, provenance, prompt_set.score_kind, label) for label in prompt_set.labels]
+        pairs = zip(values, fitting, strict=True)
+        return [float(value) if fits and np.isfinite(value) else None for value, fits in pairs]
+
+
+_SOME_PROMPTS = PromptSet.from_labels(["finding"])
+
+
+def not_ready() -> ProblemError:
+    """What is raised while weights are being loaded."""
+    return ProblemError("not-ready", "The weights are not loaded yet.", {"Retry-After": "2"})
+
+
+def _as_read(provenance: ScoreProvenance) -> ScoreProvenance:
+    """A provenance as a file would give it back: lists for tuples."""
+    names = ("weights_sha256", "preprocessing", "pool", "prompts", "negative_prompts")
+    return ScoreProvenance.of(json.loads(json.dumps(provenance.to_dict(*names))))
+
+
+def _fits(calibration: Calibration, provenance: ScoreProvenance, score_kind: str, label: str) -> bool:
+    try:
+        check_origin(calibration, provenance, score_kind, [label])
+    except ConfigurationError:
+        return False
+    return True
