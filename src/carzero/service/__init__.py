@@ -11,8 +11,7 @@ with require_extra("The service needs FastAPI, uvicorn and others", "serve"):
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
 
-from carzero.service.api_keys import ApiKeys
 from carzero.service.app import create_app
-from carzero.service.settings import Limits, ServiceSettings, name_weights
+from carzero.service.settings import ApiKeys, Limits, ServiceSettings, name_weights
 
 __all__ = ["ApiKeys", "Limits", "ServiceSettings", "create_app", "name_weights"]
