@@ -1,10 +1,12 @@
-"""Measures how the rules read 400 hard sentences of 16 kinds: what is said against what is read, in both directions.
+"""Measures how the rules read hard sentences of 16 kinds: what is said against what is read, in both directions.
 
-    python benchmarks/reports_kinds.py [--half tuned-on|held-out|all] [--show KIND] [--json OUT]
+    python benchmarks/reports_kinds.py [--set first|second|third] [--half HALF] [--show KIND] [--json OUT]
 
-tests/reports/fixtures/kinds.jsonl holds the sentences with gold, written before the rules were run on them. Of each
-kind the even sentences were tuned on and the odd ones held out. A finding with a side ("pleural effusion@left") is
-looked for on that side. "not said" counts findings that are read as present or uncertain without gold.
+tests/reports/fixtures/kinds.jsonl holds 400 sentences with gold, kinds_second.jsonl 128 and kinds_third.jsonl 80 that
+were written later, each before the rules were run on it. docs/reports.md has the figures at first sight; once they were
+taken the errors were read and their kinds mended, so that the figures of now are of sentences tuned on. A finding with
+a side ("pleural effusion@left") is looked for on that side. "not said" counts findings that are read as present or
+uncertain without gold.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from carzero.reports.agreement import report_presence
 from carzero.reports.rules import find_findings
 from carzero.reports.schema import ReportFinding
 
-FIXTURE = Path(__file__).parents[1] / "tests" / "reports" / "fixtures" / "kinds.jsonl"
+FIXTURES = Path(__file__).parents[1] / "tests" / "reports" / "fixtures"
+SETS = {"first": "kinds.jsonl", "second": "kinds_second.jsonl", "third": "kinds_third.jsonl"}
 SAID = ("present", "absent", "uncertain", "not said")
 READ = ("present", "absent", "uncertain", "missed")
 
@@ -35,9 +38,9 @@ class Reading(NamedTuple):
     read: str
 
 
-def load_sentences(half: str) -> list[dict]:
-    """The sentences of a half."""
-    sentences = [json.loads(line) for line in FIXTURE.read_text(encoding="utf-8").splitlines()]
+def load_sentences(name: str, half: str) -> list[dict]:
+    """The sentences of a half of a set."""
+    sentences = [json.loads(line) for line in (FIXTURES / SETS[name]).read_text(encoding="utf-8").splitlines()]
     return [each for each in sentences if half == "all" or each["held_out"] == (half == "held-out")]
 
 
@@ -63,11 +66,12 @@ def readings(sentences: Iterable[dict]) -> Iterator[Reading]:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=tuple(SETS), default="first")
     parser.add_argument("--half", choices=("tuned-on", "held-out", "all"), default="all")
-    parser.add_argument("--show", help="list what is misread of a kind, or of 'all'; those tuned on only")
+    parser.add_argument("--show", help="list what is misread of a kind, or of 'all'")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = list(readings(load_sentences("tuned-on" if options.show else options.half)))
+    rows = list(readings(load_sentences(options.set, options.half)))
     if options.show:
         for row in rows:
             if row.said != row.read and options.show in (row.kind, "all"):

@@ -1,4 +1,4 @@
-"""Kinds of sentences that must never be read as their opposite: public cases, 400 with gold, and more of each."""
+"""Kinds of sentences that must never be read as their opposite: public cases, 608 with gold, and more of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from carzero.reports.english import is_english
 from carzero.reports.rules import NOT_ENGLISH, RuleAligner, find_findings
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SENTENCES = [json.loads(line) for line in (FIXTURES / "kinds.jsonl").read_text(encoding="utf-8").splitlines()]
+SETS = {"kinds.jsonl": 400, "kinds_second.jsonl": 128, "kinds_third.jsonl": 80}
 CASES = list(csv.DictReader((FIXTURES / "field" / "reports.csv").open(encoding="utf-8", newline="")))
 PRESENCES = {"+": "present", "-": "absent", "?": "uncertain"}
 NAMES = {
@@ -52,17 +52,15 @@ def read(sentence: dict[str, object], name: str) -> str:
     return report_presence(chosen).get(finding, "missed")
 
 
-@pytest.mark.parametrize("held_out", [False, True], ids=["tuned on", "held out"])
-def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(held_out: bool) -> None:
+@pytest.mark.parametrize(("file", "count"), SETS.items(), ids=SETS)
+def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(file: str, count: int) -> None:
+    sentences = [json.loads(line) for line in (FIXTURES / file).read_text(encoding="utf-8").splitlines()]
     rows = [
-        (each["text"], name, said, read(each, name))
-        for each in SENTENCES
-        if each["held_out"] == held_out
-        for name, said in each["findings"].items()
+        (each["text"], name, said, read(each, name)) for each in sentences for name, said in each["findings"].items()
     ]
     opposite = [row for row in rows if {row[2], row[3]} == {"present", "absent"}]
-    assert len(SENTENCES) == 400
-    assert len(opposite) <= 0.03 * len(rows), opposite
+    assert len(sentences) == count
+    assert len(opposite) <= 0.005 * len(rows), opposite
     assert sum(said == got for _, _, said, got in rows if got != "missed") >= 0.95 * sum(
         got != "missed" for _, _, _, got in rows
     )
@@ -143,6 +141,27 @@ def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(held_out: bo
         ("No displaced fracture, several healed left rib fractures.", "frx- rfx+"),
         ("No fracture, prior clavicle fracture.", "frx- cfx+"),
         ("No fracture of the left ribs.", "rfx- frx~"),
+        # boxes, leaders, signs and arrows of forms
+        ("[x] Effusion [ ] Pneumothorax", "eff+ ptx-"),
+        ("Effusion [ ] Pneumothorax [x]", "eff- ptx+"),
+        ("Edema [ ] yes [x] no", "ed-"),
+        ("☐ Pneumothorax\n☑ Effusion", "ptx- eff+"),
+        ("Pneumothorax ..... none\nEffusion ..... small", "ptx- eff+"),
+        ("-ptx, +eff", "ptx- eff+"),
+        ("+ptx -edema", "ptx+ ed-"),
+        ("No edema -> cardiomegaly", "ed- cm+"),
+        ("No pneumothorax >> cardiomegaly", "ptx- cm+"),
+        # what points back
+        ("Effusion, which has since resolved.", "eff-"),
+        ("Effusion, which has not resolved.", "eff+"),
+        ("Mass that was not seen before is present beside a nodule.", "nod+"),
+        ("Nodule, which is not seen on the lateral view.", "nod+"),
+        ("Unclear whether there is pneumonia; there is none.", "pna-"),
+        ("Is there an effusion? It is not visible.", "eff-"),
+        ("Is there an effusion? Not sure.", "eff?"),
+        ("Edema, pneumonia: neither is present.", "ed- pna-"),
+        ("Cardiomegaly is present; edema and nodule are not.", "cm+ ed- nod-"),
+        ("No effusion other than a trace of edema.", "eff- ed+"),
         # a question mark belongs to its own sentence
         ("Could this be pneumonia? Left effusion.", "pna? eff+"),
         ("Heart is enlarged.\n?pneumonia", "cm+ pna?"),
@@ -162,6 +181,11 @@ def test_more_of_each_kind(text: str, expected: str) -> None:
         ("No left effusion, right effusion unchanged.", {"left": "absent", "right": "present"}),
         ("Effusion: right yes, left no.", {"right": "present", "left": "absent"}),
         ("Small left effusion but none on the right.", {"left": "present", "right": "absent"}),
+        ("Left effusion and a smaller one on the right.", {"left": "present", "right": "present"}),
+        ("Effusion on the left. None on the right.", {"left": "present", "right": "absent"}),
+        ("Bilateral effusions, the left has resolved.", {"right": "present", "left": "absent"}),
+        ("Effusion: L no R yes", {"left": "absent", "right": "present"}),
+        ("Effusion: left large, right none.", {"left": "present", "right": "absent"}),
         ("No longer any right effusion, left effusion persists.", {"right": "absent", "left": "present"}),
     ],
 )

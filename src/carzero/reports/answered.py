@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from carzero.reports.lexicon import Mark
+from carzero.reports.pointing_back import Answer, find_ellipsis, load_answers
 from carzero.reports.vocabulary import Laterality, Presence, load_language
 
 _MARKS = frozenset({":", "?", "(", "~"})  # "~" stands for a dash between blanks
 
 _ENDS = frozenset({",", ";", ")", "~", "and", "but", "/", "?", ""})
 
-_ARTICLES = frozenset({"on", "in", "at", "the", "side", "is", "are", "remains", "any", "of"})
+_ADVERBS = frozenset(
+    {"now", "today", "currently", "presently", "since", "completely", "fully", "entirely", "has", "have", "is", "are"}
+)
+
+_BEHIND_COMMA = frozenset({"resolved", "absent", "none", "gone", "vanished"})
 
 _FAR = 4  # words between a name and its answer: "effusion on the left: none"
 
 _LONGEST = 3  # words of an answer
 
 
-class Answer(NamedTuple):
-    """What is answered of the findings between two tokens.
-
-    Attributes:
-        start: first token of the names; of the answer where it only points back ("none on the right").
-        stop: behind the names; the same as `start` where they stand before.
-        end: behind the answer.
-        said: presence by side; "" for whatever side the names have.
-    """
-
-    start: int
-    stop: int
-    end: int
-    said: tuple[tuple[Laterality, Presence], ...]
-
-    @property
-    def points_back(self) -> bool:
-        """Whether it speaks of what was named last."""
-        return self.start == self.stop
-
-
 def find_answers(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Answer]:
     """The answers of a sentence, in order, without overlap."""
     findings = [mark for mark in marks if mark.kind == "finding"]
     ends = {mark.end: mark for mark in findings}
-    sides: dict[int, Mark] = {mark.start: mark for mark in marks if mark.side or mark.kind == "place"}
+    sides = {mark.start: mark for mark in marks if mark.side or mark.kind in ("place", "severity")}
     stops = {mark.start for mark in marks if mark.kind == "end"}
     found: list[Answer] = []
     last_name, floor = -1, 0
@@ -57,7 +40,7 @@ def find_answers(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Answer]:
         if answer is None and last_name > floor and at - last_name <= _FAR:
             answer = _behind(tokens, sides, at, last_name, floor)
         if answer is None and findings and findings[0].end <= at:
-            answer = _elliptic(tokens, sides, at)
+            answer = find_ellipsis(tokens, sides, at)
         if answer is not None:
             found.append(answer)
             floor = answer.end
@@ -69,8 +52,12 @@ def _behind(tokens: Sequence[str], sides: dict[int, Mark], at: int, name: int, f
     begin = at
     while begin < len(tokens) and tokens[begin] in _MARKS:
         begin += 1
-    if at == name and tokens[at] == "," and tokens[at + 1 : at + 2] in (["resolved"], ["absent"], ["none"]):
-        begin += 1  # "pneumonia, resolved"
+    if at == name and tokens[at] == ",":  # "pneumonia, now resolved"
+        first = next((place for place in range(at + 1, len(tokens)) if tokens[place] not in _ADVERBS), len(tokens))
+        is_said = first < len(tokens) and tokens[first] in _BEHIND_COMMA
+        is_side = at + 1 in sides and bool(sides[at + 1].side) and _answer(tokens, sides[at + 1].end, {}) is not None
+        is_side &= not any(sides[place].side for place in range(_first_name(tokens, name, floor), at) if place in sides)
+        begin = first if is_said else at + 1 if is_side else begin
     if begin == at and (at != name or tokens[at] not in load_language()["answers"]["bare"]):
         return None
     between = tokens[name:at]
@@ -93,9 +80,10 @@ def _read_said(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Iterat
     while True:
         begin = at
         if not is_first:
-            if tokens[begin : begin + 1] not in ([","], ["and"]):
+            if tokens[begin : begin + 1] in ([","], ["and"]):
+                begin += 1
+            elif begin not in sides:
                 return
-            begin += 1
         side: Laterality = ""
         while begin < len(tokens) and tokens[begin] in ("on", "the"):
             begin += 1
@@ -104,7 +92,7 @@ def _read_said(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Iterat
         elif not is_first:
             return
         begin += tokens[begin : begin + 1] == [":"]
-        word = _answer(tokens, begin)
+        word = _answer(tokens, begin, sides if side else {}) or (_grade(tokens, sides, begin) if side else None)
         if word is None:
             return
         presence, at = word
@@ -114,20 +102,20 @@ def _read_said(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Iterat
             return
 
 
-def _answer(tokens: Sequence[str], at: int) -> tuple[Presence, int] | None:
-    """The answer that stands at a token with nothing behind it; the longest."""
+def _answer(tokens: Sequence[str], at: int, sides: Mapping[int, Mark]) -> tuple[Presence, int] | None:
+    """The answer that stands at a token with nothing behind it, or one of the sides; the longest."""
     for count in range(_LONGEST, 0, -1):
-        presence = load_answers().get(" ".join(tokens[at : at + count]))
-        if presence and at + count <= len(tokens) and (tokens[at + count] if at + count < len(tokens) else "") in _ENDS:
-            return presence, at + count
+        end = at + count
+        presence = load_answers().get(" ".join(tokens[at:end])) if end <= len(tokens) else None
+        if presence and (end in sides or (tokens[end] if end < len(tokens) else "") in _ENDS):
+            return presence, end
     return None
 
 
-def load_answers() -> dict[str, Presence]:
-    """Words of an answer to the presence that they give."""
-    answers = load_language()["answers"]
-    kinds: tuple[tuple[str, Presence], ...] = (("yes", "present"), ("no", "absent"), ("perhaps", "uncertain"))
-    return {word: presence for kind, presence in kinds for word in answers[kind]}
+def _grade(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> tuple[Presence, int] | None:
+    """A grade or a place that answers of a side: "left none, right small"."""
+    end = sides[at].end if at in sides and sides[at].kind in ("severity", "place") else at
+    return ("present", end) if end > at and (tokens[end] if end < len(tokens) else "") in _ENDS else None
 
 
 def _first_name(tokens: Sequence[str], name: int, floor: int) -> int:
@@ -157,26 +145,3 @@ def _heading(tokens: Sequence[str], findings: Sequence[Mark], stops: set[int], a
     while end < len(tokens) and tokens[end] == ":" and end > at + 1 and tokens[end - 1] in words:
         end -= 1
     return Answer(at + 1, end, end, (("", presence),)) if end > at + 1 else None
-
-
-def _elliptic(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Answer | None:
-    """Reads "none on the right", "right is absent", "not on the left": of what was named before."""
-    if tokens[at - 1] not in (",", "and", "but", ";"):
-        return None
-    words = load_language()["answers"]["elliptic"]
-    end, side, denied = at, "", False
-    place: Mark | None = None
-    while end < len(tokens) and tokens[end] not in (",", ";", ".", "but", "and"):
-        if end in sides and place is None and sides[end].side:
-            place = sides[end]
-            end = place.end
-        elif tokens[end] in words and not denied:
-            denied = True
-            end += 1
-        elif tokens[end] in _ARTICLES or end in sides or tokens[end] == "lung":
-            end += 1
-        else:
-            return None
-    if place is None or not denied or side:
-        return None
-    return Answer(at, at, end, ((place.side, "absent"),))

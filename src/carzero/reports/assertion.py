@@ -5,7 +5,7 @@ ConText: Harkema et al., J Biomed Inform 42 (2009) 839-851.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from carzero.reports.clauses import Clause
@@ -18,6 +18,8 @@ Assertion = Presence | Literal["skipped"]
 _NEXT_ONLY = 6  # words that may stand between a word such as "possible" and what it doubts
 
 _SIDES = frozenset({"left", "right"})  # "no left effusion, right effusion" goes on denying
+
+_JOINTS = frozenset({",", "/", "and"})
 
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
 
@@ -50,12 +52,26 @@ def _is_denied(clause: Clause, start: int, end: int, tail: int, outright: bool) 
     """Whether a trigger other than those that deny what follows denies a name."""
     if any(trigger.start >= tail or trigger.start == clause.start for trigger in clause.of("deny_before")):
         return True
+    if _is_denied_by_ellipsis(clause, start, end):
+        return True
     before, behind = _last(clause.of("deny_next"), start), _first(clause.of("deny_prev"), end)
     if before and clause.tokens[before.start] == "non" and before.end != start:
         before = None  # "non-occlusive thrombus"
     if (before and _is_next(clause, before.end, start)) or (behind and _is_behind(clause, end, behind.start)):
         return True
     return _is_normal(clause, end, outright)
+
+
+def _is_denied_by_ellipsis(clause: Clause, start: int, end: int) -> bool:
+    """Whether a denial is said once: "edema is absent as are mass and nodule", "edema and effusion are not"."""
+    tokens, last = clause.tokens, clause.end - 1
+    verbs = {verb.start: verb.end for verb in clause.of("verb")}
+    if tokens[last] == "not" and end < last and last in verbs.values():
+        return True
+    for trigger in clause.of("deny_before"):
+        if trigger.end < start and tokens[trigger.end] == "as" and trigger.end + 1 in verbs:
+            return True
+    return tokens[clause.start] == "of" and "only" in tokens[end : clause.end]
 
 
 def _is_doubted(clause: Clause, start: int, end: int) -> bool:
@@ -77,10 +93,11 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
         return False
     tokens = clause.tokens
     opens_bracket = "(" in tokens[start:end] and {")", "or"}.isdisjoint(tokens[start:end])  # "no edema (chf stable)"
-    if opens_bracket or (outright and tokens[start : start + 2] == ["enlargement", "of"]):
+    is_of_size = outright and tokens[start : start + 2] == ["enlargement", "of"]
+    if opens_bracket or is_of_size or _ends_at_colon(clause, start, end):
         return False
     for at in range(start, end):
-        if tokens[at] not in (",", "and"):
+        if tokens[at] not in _JOINTS:
             continue
         first = at + 1 + (tokens[at + 1] in ("a", "an"))
         if "or" not in tokens[at : clause.end] and "nor" not in tokens[at : clause.end]:
@@ -92,6 +109,12 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
         if tokens[at - 1] in load_words("seen") and tokens[at + 1] not in ("or", "nor"):
             return False
     return True
+
+
+def _ends_at_colon(clause: Clause, start: int, end: int) -> bool:
+    """Whether a colon stands behind the first name that is denied: "no edema: cardiomegaly is noted"."""
+    name = next((mark for mark in clause.of("finding") if mark.start >= start), None)
+    return name is not None and not _is_summary(name) and ":" in clause.tokens[name.end : end]
 
 
 def _begins_anew(clause: Clause, start: int, at: int) -> bool:
@@ -107,8 +130,13 @@ def _begins_anew(clause: Clause, start: int, at: int) -> bool:
     words = load_words("predicates") | (load_words("shared_predicates") if is_second else frozenset())
     if not words.isdisjoint(item):
         return True
-    if clause.tokens[at] == "and":
+    if clause.tokens[at] != ",":
         return False
+    return _is_affirmed_item(clause, start, at, end) or _follows_single_denials(clause, start, item)
+
+
+def _is_affirmed_item(clause: Clause, start: int, at: int, end: int) -> bool:
+    """Whether what an item names, and where, sets it against what is denied before it."""
     names = [mark for mark in clause.of("finding") if start <= mark.start < end]
     kinds = load_vocabulary().findings
     inside = [kinds[mark.value].kind for mark in names if mark.start > at]
@@ -117,18 +145,40 @@ def _begins_anew(clause: Clause, start: int, at: int) -> bool:
         return True
     if before and inside and set(before) == {"summary"} and "summary" not in inside:
         return True  # "no acute disease, degenerative changes"
+    if any(_has_grade_behind(clause, mark.end) for mark in names if mark.start > at):
+        return True  # "no edema, cardiomegaly (mild)"
     held = [mark.kind for mark in clause.marks if at < mark.start < end]
     is_again = {mark.value for mark in names if mark.start > at} & {mark.value for mark in names if mark.start < at}
-    if (is_again and "side" in held) or (not inside and {"anatomy", "attribute"} <= {*held}):
-        return True
+    is_second = len(before) == len(inside) == 1 and "," not in clause.tokens[start:at] and clause.tokens[at] == ","
+    is_behind = any(_has_side(clause, mark.end, end) for mark in names if mark.start > at)
+    if is_second and (is_behind or ("side" in held and not _has_side(clause, start, at))):
+        return True  # "no edema, effusion on the right"
+    return bool((is_again and "side" in held) or (not inside and {"anatomy", "attribute"} <= {*held}))
+
+
+def _follows_single_denials(clause: Clause, start: int, item: Sequence[str]) -> bool:
+    """Whether the items before had denials of their own: "no edema, no effusion, cardiomegaly"."""
     denials = [trigger for trigger in clause.of("deny_after") if trigger.end <= start]
     return len(denials) > 1 and bool(item) and all(clause.tokens[one.start - 1] == "," for one in denials[1:])
 
 
 def _item(clause: Clause, at: int) -> list[str]:
-    """The tokens from a comma to the next."""
-    rest = clause.tokens[at + 1 : clause.end]
-    return list(rest[: rest.index(",")] if "," in rest else rest)
+    """The tokens from a comma, or another joint, to the next comma or slash."""
+    rest = list(clause.tokens[at + 1 : clause.end])
+    return rest[: next((place for place, token in enumerate(rest) if token in (",", "/")), len(rest))]
+
+
+def _has_grade_behind(clause: Clause, end: int) -> bool:
+    end += clause.tokens[end : end + 1] == ["("]
+    return any(mark.start == end for mark in clause.of("severity"))
+
+
+def _has_side(clause: Clause, start: int, end: int) -> bool:
+    return any(mark.kind == "side" and mark.value in _SIDES for mark in clause.marks if start <= mark.start < end)
+
+
+def _is_summary(mark: Mark) -> bool:
+    return load_vocabulary().findings[mark.value].kind == "summary"
 
 
 def _is_normal(clause: Clause, end: int, outright: bool) -> bool:

@@ -16,10 +16,11 @@ HARD_BREAK = "\v"  # ends a sentence, whatever stands around it
 _SPECIAL = re.compile(
     r"</?(?P<tag>[A-Za-z][A-Za-z0-9]{0,9})(?:\s[^<>]{0,200})?/?>"
     r"|&lt;/?(?P<quoted>[A-Za-z][A-Za-z0-9]{0,9})\s?/?&gt;|&#?[A-Za-z0-9]{1,8};"
-    r"|\\par(?![a-z])|\\r\\n|\\[nrt]|\r\n?|(?<=[A-Za-z])-\n[ \t]{0,8}(?=[a-z])|[^\x00-\x7f]|\x0b|\|"
+    r"|\\par(?![a-z])|\\r\\n|\\[nrt]|\r\n?|(?<=[A-Za-z])-\n[ \t]{0,8}(?=[a-z])|[^\x00-\x7f]|\|"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1f]"
 )
 
-_PLAIN = re.compile(r"[^\x80-\U0010ffff<&\\\r\v|]*+", re.DOTALL)
+_PLAIN = re.compile(r"[^\x80-\U0010ffff\x00-\x08\x0e-\x1f<&\\\r\v\f|]*+", re.DOTALL)
 
 _BLOCKS = frozenset({"p", "div", "li", "ul", "ol", "tr", "td", "th", "table", "hr", "section", "pre"})
 
@@ -28,7 +29,8 @@ _HEADING_TAG = re.compile("h[1-6]")
 _BREAK = f"{HARD_BREAK}\n"
 
 _READ_AS = {
-    **dict.fromkeys("\u2028\u2029\v|", _BREAK),
+    **dict.fromkeys("\u2028\u2029\v\f\x1c\x1d\x1e|", _BREAK),
+    **dict.fromkeys([chr(code) for code in (*range(9), *range(0x0E, 0x1C), 0x1F)], " "),
     **dict.fromkeys("•●▪◦‣∙·■□", f" {HARD_BREAK}"),
     **dict.fromkeys("‐‑‒−", "-"),
     **dict.fromkeys("‘’ʼ′´", "'"),
@@ -116,10 +118,11 @@ def _read_character(text: str, match: re.Match[str], found: str) -> str:
 def _join(text: str, match: re.Match[str]) -> str:
     before = re.search(r"[A-Za-z]{1,30}\Z", text[max(0, match.start() - 30) : match.start()])
     behind = re.compile(r"[a-z]{1,30}").match(text, match.end())
-    is_word = before and behind and (before.group() + behind.group()).lower() in _words()
+    is_word = before and behind and (before.group() + behind.group()).lower() in vocabulary_words()
     return "" if is_word else "-"
 
 
 @cache
-def _words() -> frozenset[str]:
+def vocabulary_words() -> frozenset[str]:
+    """The words that names of findings consist of."""
     return frozenset(" ".join(term for one in load_vocabulary().findings.values() for term in one.terms).split())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from carzero.reports.characters import plain_text
+from carzero.reports.characters import plain_text, vocabulary_words
 from carzero.reports.vocabulary import (
     Language,
     Laterality,
@@ -26,12 +27,22 @@ _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[^\W\d_]+[0-9]*|_+|[,;:/?()~]")
 
 _NOT = re.compile("(?<=[a-z])n't(?![a-z])")
 
-# Answers by sign, "(-)", "-ve", "edema -", "effusion ++", "[x]", and other signs that stand for words.
+# Answers by sign, "(-)", "-ve", "edema -", "effusion ++", "[x]", and other signs that stand for words or part
+# statements: dot leaders, "[no edema] [cardiomegaly]", quotation marks, a hyphen at the end of a name.
+_REPLY = r"\b(?:yes|no|none|present|absent|positive|negative)\b"
 _SIGNS = re.compile(
-    r"(?P<no>\(\s?-+\s?\)|\[\s?\]|(?<!\w)-ve(?!\w)|(?<=\s)-(?=\s?(?:[,;.]|\Z)))"
-    r"|(?P<yes>\(\s?\++\s?\)|\[\s?x\s?\]|\+ve(?!\w)|(?<!\+)\+++(?=\s?(?:[,;.]|\Z)))"
+    rf"(?P<named>\[\s?(?P<tick>x?)\s?\]\s?(?P<word>{_REPLY})|(?P<word_before>{_REPLY})\s?\[\s?(?P<tick_behind>x?)\s?\])"
+    r"|(?P<box>\[\s?x?\s?\])|(?P<no>\(\s?-+\s?\)|(?<!\w)-ve(?!\w)|(?<=\s)-(?=\s?(?:[,;.]|\Z)))"
+    r"|(?P<yes>\(\s?\++\s?\)|\+ve(?!\w)|(?<!\+)\+++(?=\s?(?:[,;.]|\Z)))"
     r"|=|&|(?<=\s)\+(?=\s)|(?<!\S)-{1,3}(?!\S)|--"
+    r"|(?<=\w)\s?\.{2,80}(?=\s?\w)|[\]}]\s?[\[{](?!\*)|[-=]{1,4}>|>{2,4}|\"\s?[,;]?\s?\"|(?P<plus>(?<![\w)])\+(?=[a-z]))|(?P<minus>(?<![\w)-])-(?=[a-z]{2}))|(?P<hyphen>(?<=[a-z])-(?=\s))"
 )
+
+_HYPHEN = re.compile(r"(?<![\w-])[A-Za-z]{2,20}-[A-Za-z]{2,20}(?![\w-])")
+
+_PLUS = re.compile(r"(?<![\w)])\+(?=[a-z])")
+
+_DENYING_WORDS = frozenset({"no", "not", "none", "nor", "without", "absent"})
 
 # "Pulmonary edema" says nothing of the lungs that "clear" could be said of.
 _NEVER_INNER = frozenset({"lungs", "interstitium"})
@@ -75,30 +86,71 @@ def tokenize(sentence: str) -> list[str]:
 
     "~" is a dash between blanks; "(-)" and "(+)" are answers.
     """
-    text = _short_forms().sub(_write_out, plain_text(sentence).text)
-    return _TOKEN.findall(_NOT.sub(" not", _SIGNS.sub(_read_sign, text.lower())))
+    text = _HYPHEN.sub(_join_parts, _short_forms().sub(_write_out, plain_text(sentence).text))
+    tokens = _TOKEN.findall(_NOT.sub(" not", _SIGNS.sub(_read_sign, text.lower())))
+    return tokens if text.isascii() else [_without_accent(token) for token in tokens]
+
+
+def _without_accent(token: str) -> str:
+    """A word of denial without an accent that scanning gave it ("nó effusion"); others may be of another language."""
+    if token.isascii():
+        return token
+    plain = "".join(one for one in unicodedata.normalize("NFKD", token) if not unicodedata.combining(one))
+    return plain if plain in _DENYING_WORDS else token
+
+
+def _join_parts(match: re.Match[str]) -> str:
+    """A word of the vocabulary that was written with a hyphen: "pneumo-thorax"."""
+    joined = match.group().replace("-", "")
+    return joined if joined.lower() in vocabulary_words() else match.group()
 
 
 def _write_out(match: re.Match[str]) -> str:
     short = load_language()["short"]
     found = match.group()
-    return f" {short.get(found) or short.get(found.lower()) or found} "
+    return f"{short.get(found) or short.get(found.lower()) or found} "
 
 
 def _read_sign(match: re.Match[str]) -> str:
     if match["no"] or match["yes"]:
         return " : no " if match["no"] else " : yes "
-    return {"=": " : ", "&": " and ", "+": " and "}.get(match.group(), " ~ ")
+    if match["named"]:
+        is_ticked = match["tick"] or match["tick_behind"]
+        return f" : {match['word'] or match['word_before']} ; " if is_ticked else " "
+    if match["box"]:
+        return _read_box(match)
+    if match["minus"]:
+        return " no " if _PLUS.search(match.string) else " "  # "-ptx, +effusion"
+    if match["hyphen"]:
+        name = _TOKEN.findall(match.string, max(0, match.start() - 20), match.start())[-1]
+        return " ~ " if name in _last_words() else " "
+    return {"=": " : ", "&": " and ", "+": " ; " if match["plus"] else " and "}.get(match.group(), " ~ ")
+
+
+def _read_box(match: re.Match[str]) -> str:
+    """A box of a form: behind its name ("Effusion: [x]"), or before it where the sentence begins with one."""
+    word = "yes" if "x" in match.group() else "no"
+    before = match.string[max(0, match.start() - 20) : match.start()].rstrip()
+    is_first = match.string.lstrip().startswith("[") and not before.endswith((":", "="))
+    return f" ; {word} : " if is_first else f" : {word} ; "
+
+
+@cache
+def _last_words() -> frozenset[str]:
+    """The words that names of findings end with."""
+    return frozenset(term.split()[-1] for one in load_vocabulary().findings.values() for term in one.terms)
 
 
 @cache
 def _short_forms() -> re.Pattern[str]:
     """The short forms; one or two capitals are none behind a number ("3 CM") or before "spine"."""
     words = sorted(load_language()["short"], key=len, reverse=True)
-    lower = "|".join(re.escape(word) for word in words if word.islower())
+    long = "|".join(word for word in words if word.islower() and word.isalpha())
+    lower = "|".join(re.escape(word) for word in words if word.islower() and not word.isalpha())
     capitals = "|".join(word for word in words if not word.islower())
     return re.compile(
-        rf"(?<![\w/.-])(?i:{lower})(?![\w/])|(?<![\w/-])(?<![0-9] )(?<![0-9])(?:{capitals})(?![\w/])(?![ -]spine)"
+        rf"(?<![\w.])(?i:{long})(?!\w)|(?<![\w/.-])(?i:{lower})(?![\w/])"
+        rf"|(?<![\w/-])(?<![0-9] )(?<![0-9])(?:{capitals})(?![\w/])(?![ -]spine)"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from carzero.reports.answered import Answer, find_answers, load_answers
+from carzero.reports.answered import find_answers
 from carzero.reports.assertion import assert_presence
 from carzero.reports.attributes import Attribution, attribute
 from carzero.reports.characters import plain_text
@@ -14,11 +14,23 @@ from carzero.reports.clauses import Clause, cut_clauses
 from carzero.reports.english import is_english, is_english_report
 from carzero.reports.lexicon import Mark, load_lexicon, tokenize
 from carzero.reports.naming import Named, find_ancestors, name_findings
+from carzero.reports.pointing_back import (
+    Answer,
+    apply_answer,
+    name_pronouns,
+    read_ellipsis,
+    read_reply,
+    relative_presence,
+)
 from carzero.reports.schema import AlignedReport, ReportFinding, aligned_sentences
 from carzero.reports.sections import described_spans
-from carzero.reports.vocabulary import Laterality, Presence, load_vocabulary
+from carzero.reports.vocabulary import Laterality, Presence, load_vocabulary, load_words
 
 _ANSWER_CHARS = 40
+
+_LONGEST_ELLIPSIS = 8  # words of "None is seen on the left side"
+
+_NAMING = frozenset({"finding", "anatomy", "attribute", "place"})
 
 NOT_ENGLISH = "not_english"
 
@@ -59,47 +71,66 @@ def _read(text: str) -> list[ReportFinding] | None:
 
 
 def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportFinding]:
+    last: list[ReportFinding] = []
+    open_tokens: list[str] = []  # of the sentence before, where it answers nothing
+    reply: list[str] = []
     for number, span in enumerate(spans):
         if not is_english(text[span[0] : span[1]]):
+            last = []
             continue
         sentence = " ".join(text[span[0] : span[1]].split())
         tokens = tokenize(text[span[0] : span[1]])
-        before = plain_text(text[spans[number - 1][1] if number else 0 : span[0]]).text.rstrip()
+        before = plain_text(text[spans[number - 1][1] if number else 0 : span[0]]).text.rstrip(" \n\t\v)]")
         behind = plain_text(
             text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
         ).text.strip()
-        is_own = number == 0 or not before.startswith("?")  # not the end of the sentence before
-        if is_own and before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
+        ends_other = before.startswith("?") and any(token.isalpha() for token in open_tokens)
+        if not before and _only_denies(open_tokens):
+            tokens = [*open_tokens, *tokens]  # a break between "no evidence of" and what it denies
+        if not ends_other and before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
             tokens.insert(0, "?")  # "?pneumonia"
+        open_tokens, reply = ([] if reply else tokens), []
         if (behind.strip("-: ") == "" or behind.startswith(("?", "...", "!?"))) and tokens[-1:] != [","]:
-            tokens += _answer_behind(text, spans[number + 1 :]) or ["?"] * ("?" in behind[:2])
-        for finding in _read_sentence(tokens, sentence, span):
-            yield _narrow(finding)
+            reply = _answer_behind(text, spans[number + 1 :])
+            tokens = [*tokens, *(reply or ["?"] * ("?" in behind[:2]))]
+        answer = read_ellipsis(tokens) if last and len(tokens) <= _LONGEST_ELLIPSIS else None
+        if answer:
+            last = [replace(one, sentence=sentence, span=span) for one in apply_answer(last[-1:], answer)[1:]]
+        else:
+            last = [_narrow(finding) for finding in _read_sentence(tokens, sentence, span)]
+        yield from last
+
+
+def _only_denies(tokens: Sequence[str]) -> bool:
+    """Whether a sentence is the beginning of a denial and nothing more: "No", "without evidence of"."""
+    marks = load_lexicon().mark(tokens) if 0 < len(tokens) <= _LONGEST_ELLIPSIS else []
+    if not marks or marks[0].kind != "deny_after" or marks[0].start or any(mark.kind in _NAMING for mark in marks):
+        return False
+    return marks[0].end == len(tokens) or tokens[-1] in load_words("leading")
 
 
 def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """The next sentence where it is nothing but an answer: "Pneumothorax? No."."""
-    tokens = tokenize(text[spans[0][0] : spans[0][1]][:_ANSWER_CHARS]) if spans else []
-    return [":", *tokens] if " ".join(tokens) in load_answers() else []
+    """The next sentence where it is an answer: "Pneumothorax? No.", "Effusion? Yes, on the left."."""
+    return read_reply(tokenize(text[spans[0][0] : spans[0][1]][:_ANSWER_CHARS])) if spans else []
 
 
 def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
-    marks = load_lexicon().mark(tokens)
+    marks: Sequence[Mark] = load_lexicon().mark(tokens)
     if not any(mark.kind in ("finding", "attribute") for mark in marks):
         return
+    tokens, marks = name_pronouns(tokens, marks)
     answers = {answer.start: answer for answer in find_answers(tokens, marks)}
     seen: set[ReportFinding] = set()
     found: list[ReportFinding] = []
     for clause in cut_clauses(tokens, _cut_out(marks, answers.values())):
         answer = answers.get(clause.start)
         if answer and answer.points_back:
-            found += [
-                replace(one, presence=said, laterality=side, location="")
-                for one in found[-1:]
-                for side, said in answer.said
-            ]
+            found = apply_answer(found, answer)
             continue
-        found += _read_clause(clause, answer, sentence, span)
+        read = list(_read_clause(clause, answer, sentence, span))
+        if not read and found and (presence := relative_presence(clause)):
+            found[-1] = replace(found[-1], presence=presence)
+        found += read
     for finding in found:
         if finding not in seen:
             seen.add(finding)

@@ -121,18 +121,22 @@ SENTENCE_END = re.compile(
     r"|\n[ \t\r\v]*+(?=\n|[-*\u2022][ \t])"
     r"|\n(?=[ \t]*+[0-9]{1,2}[.)]\s)"
     r"|(?<=[^:=]\s)(?=[0-9]{1,2}[.)][ \t]{1,8}[A-Z])|(?<=[^:=]\s)(?=[0-9]{1,2}[.)][A-Z][a-z])"
-    r"|(?<=\s)(?=(?:\([0-9]{1,2}\)|#[0-9]{1,2}[ \t])[ \t]{0,8}[A-Z])|(?<=\s)(?=[0-9a-h]\)[ \t]{0,8}[A-Za-z])"
+    r"|(?<=\s)(?=(?:\([0-9]{1,2}\)|#[0-9]{1,2}[ \t])[ \t]{0,8}[A-Z])"
+    r"|(?<=\s)(?=(?:[0-9a-h]|[ivx]{1,4})\)[ \t]{0,8}[A-Za-z])"
     r"|(?<=[a-z]) (?=[A-Z]{4,20}(?: [A-Z]{3,20})?:)|(?<=[a-z]) (?=[A-Z][a-z]{3,20}: )"
+    r"|(?<=[a-z])[ ]{2,40}(?=[A-Z][a-z]{3,20}[ a-z]{0,20}(?:\.{2}|:))"
     r"|(?<=[a-z])[ \t]{1,8}[-*][ \t]{1,8}(?=[A-Z][a-z])(?!(?:No|None|Not|Nil|Yes|Absent|Present)\b)|\n"
 )
 
 _LEAD = re.compile(
-    r"(?:\s|[(#]?[0-9]{1,2}[.)](?=\s|[A-Za-z]|\Z)|#[0-9]{1,2}\s|[a-h]\)(?=\s)|[-*\u2022](?=\s)|[.,;:](?=\s|\Z))*+"
+    r"(?:\s|[(#]?[0-9]{1,2}[.)](?=\s|[A-Za-z]|\Z)|#[0-9]{1,2}\s|(?:[a-h]|[ivx]{1,4})\)(?=\s)|[-*\u2022](?=\s)|[.,;:](?=\s|\Z))*+"
 )
 
 _LAST_WORD = re.compile(r"[A-Za-z.]{1,12}\Z")
 
 _NEXT_WORD = re.compile(r"[ \t]*+([A-Za-z0-9]+)")
+
+_REPLIES = frozenset({"no", "not"})
 
 _WIDTH = 40  # characters; a shorter line was not broken for its length
 
@@ -175,11 +179,19 @@ def _is_wrapped(text: str, begin: int, at: int) -> bool:
     word, end = (following[1] if following else ""), (last.group().lower() if last else "")
     if not line or not word:
         return bool(line) and text[at + 1 : at + 80].strip()[:1] in ("(", "/", "&")
+    if end in _REPLIES and _is_reply(text, begin, at, line):
+        return False
     if line[-1] in ",-/(&" or end in load_words("leading") or word.lower() in load_words("following"):
         return True
     if word[:1].isupper() and not (word.isupper() and len(word) > 1 and (line.isupper() or len(line) > 55)):
         return False
     return len(line) + len(word) >= _WIDTH and end not in load_words("seen")
+
+
+def _is_reply(text: str, begin: int, at: int, line: str) -> bool:
+    """Whether a line ends in an answer: "Pneumothorax: no", or "No" under "Pneumothorax:"."""
+    name = line[: line.rfind(" ") + 1].rstrip() if " " in line else text[max(0, begin - 80) : at - len(line)].rstrip()
+    return name.endswith((":", "?", "="))
 
 
 def _is_inner_stop(text: str, begin: int, stop: int) -> bool:
