@@ -14,7 +14,7 @@ from convert_full_size import full_size_parameters
 from carzero.model import CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text.tokenizers import continuation_pieces, load_tokenizer
-from carzero.weights.released.key_map import translate_released
+from carzero.weights.released.paper import translate_released
 from tests.support.released import FIXTURES, released_state_dict
 
 

@@ -73,6 +73,8 @@ REPEATED = {
     "compare": "the verb, on the command line and as a run",
     "calibrate": "the verb, on the command line and as a run",
     "convert": "the verb, on the command line and as a call",
+    "biovil": "one released model: its network, its folders on disk, its files as released",
+    "models": "the released models that are known: the verb, and the list",
     "boxes": "boxes: how well they fit, and their files",
     "classification": "scores against labels: the metrics, and a public test set by them",
     "comparison": "two sets of scores: of models, and of a model and its export",

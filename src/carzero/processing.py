@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
@@ -20,10 +20,10 @@ from carzero.images import Geometry, PixelTransform, load_image, to_model_input
 from carzero.images.listing import to_sequence
 from carzero.model import CARZeroConfig
 from carzero.records import ImageSource, Levels, Radiograph
-from carzero.text.cleaning import clean_text
-from carzero.text.tokenizers import FixedLengthEncoder
+from carzero.text.cleaning import CLEANINGS
+from carzero.text.tokenizers import Encoder, build_encoder
 
-_ENCODERS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, int], FixedLengthEncoder]] = WeakKeyDictionary()
+_ENCODERS: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, int], Encoder]] = WeakKeyDictionary()
 _ENCODERS_LOCK = threading.Lock()
 
 
@@ -105,13 +105,32 @@ class CARZeroProcessor(ProcessorMixin):
         image_processor: a `CARZeroImageProcessor`.
         tokenizer: the text tower's tokenizer.
         max_text_length: W, tokens per text after padding or truncation; the model's `max_text_length`.
+        cleaning: what is done to a text first, a key of `carzero.text.cleaning.CLEANINGS`.
+        padding: "fixed" pads every text to W tokens; "longest" to the longest of those processed at once, for models
+            whose features do not depend on padding.
     """
 
+    # What is as released is no attribute of the object, because transformers writes those into its files.
+    cleaning: str = "carzero"
+    padding: str = "fixed"
+
     def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, max_text_length: int = 97, **kwargs: Any
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        max_text_length: int = 97,
+        cleaning: str = "carzero",
+        padding: str = "fixed",
+        **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, **kwargs)
         self.max_text_length = max_text_length
+        if cleaning not in CLEANINGS or padding not in ("fixed", "longest"):
+            raise ValueError(f"unknown cleaning {cleaning!r} or padding {padding!r}.")
+        if cleaning != self.cleaning:
+            self.cleaning = cleaning
+        if padding != self.padding:
+            self.padding = padding
 
     def __call__(
         self,
@@ -124,7 +143,7 @@ class CARZeroProcessor(ProcessorMixin):
 
         Args:
             images: an image or a sequence of them: path, array, PIL image or `Radiograph`.
-            text: a text or a sequence of them; cleaned as the released code does. A one-word text becomes empty.
+            text: a text or a sequence of them; cleaned as `cleaning` says. CARZero's makes a one-word text empty.
             return_tensors: "pt" or "np".
 
         Returns:
@@ -138,35 +157,47 @@ class CARZeroProcessor(ProcessorMixin):
         return BatchFeature(features)
 
     def tokenize(self, texts: Sequence[str], return_tensors: str | None = "pt") -> dict[str, Any]:
-        """Cleans and tokenises texts to exactly W tokens: `input_ids` and `attention_mask`, each (T, W).
+        """Cleans and tokenises texts to W tokens, see `padding`: `input_ids` and `attention_mask`, each (T, W).
 
         Safe from any number of threads.
         """
-        ids, mask = self._encoder().encode([clean_text(text) for text in texts])
+        ids, mask = self._encoder().encode([self._clean(text) for text in texts])
+        if self.padding == "longest" and len(ids):
+            longest = int(mask.sum(dim=1).max())
+            ids, mask = ids[:, :longest], mask[:, :longest]
         if return_tensors != "pt":
             return {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
         return {"input_ids": ids, "attention_mask": mask}
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a cleaned text, start and end token included, before truncation. Safe from any thread."""
-        return self._encoder().count(clean_text(text))
+        return self._encoder().count(self._clean(text))
 
-    def _encoder(self) -> FixedLengthEncoder:
+    @property
+    def _clean(self) -> Callable[[str], str]:
+        return CLEANINGS[self.cleaning]
+
+    def _encoder(self) -> Encoder:
         # Not an attribute of the processor: transformers writes those into its files.
         with _ENCODERS_LOCK:
             kept = _ENCODERS.get(self.tokenizer)
             wanted = (self.max_text_length, len(self.tokenizer))
             if kept is None or kept[0] != wanted:
-                kept = _ENCODERS[self.tokenizer] = wanted, FixedLengthEncoder(self.tokenizer, self.max_text_length)
+                kept = _ENCODERS[self.tokenizer] = wanted, build_encoder(self.tokenizer, self.max_text_length)
             return kept[1]
 
 
 def build_processor(
-    tokenizer: PreTrainedTokenizerBase, pixels: PixelTransform | None = None, *, max_text_length: int = 97
+    tokenizer: PreTrainedTokenizerBase,
+    pixels: PixelTransform | None = None,
+    *,
+    max_text_length: int = 97,
+    cleaning: str = "carzero",
+    padding: str = "fixed",
 ) -> CARZeroProcessor:
     """Joins a tokenizer with a pixel transform; None takes the released one."""
     fields = asdict(pixels or PixelTransform())
-    return CARZeroProcessor(CARZeroImageProcessor(**fields), tokenizer, max_text_length)
+    return CARZeroProcessor(CARZeroImageProcessor(**fields), tokenizer, max_text_length, cleaning, padding)
 
 
 AutoImageProcessor.register(CARZeroConfig, slow_image_processor_class=CARZeroImageProcessor, exist_ok=True)

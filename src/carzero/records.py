@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-Pool = Literal["mean", "max"]  # how the logits of a label's prompts become one
+# How the prompts of a label become one: mean or largest of their logits; or "text", one vector, the mean of theirs.
+Pool = Literal["mean", "max", "text"]
 
-POOLS: tuple[Pool, ...] = ("mean", "max")
+POOLS: tuple[Pool, ...] = ("mean", "max", "text")
 
 # What the score of a label is: the logit of its prompts; or that logit less the one of the prompts that deny it, whose
-# sigmoid is the softmax over the pair.
+# sigmoid is the softmax over the pair (of an ensemble: their mean). See carzero.inference.score_kinds.
 ScoreKind = Literal["logit", "logit_difference"]
 
 SCORE_KINDS: tuple[ScoreKind, ...] = ("logit", "logit_difference")
@@ -50,6 +51,20 @@ class MapKind:
 
 
 UNSTATED = MapKind("unstated", "not stated by the weights; they say where, not whether")
+PATCH_COSINE = MapKind(
+    "patch_cosine",
+    "cosine of the finding's text with each patch, an approximation: the model was trained on whole images, never on "
+    "patches, so its patches need not say where a finding is",
+)
+
+
+CELL_COSINE = MapKind(
+    "cell_cosine",
+    "cosine of the finding's text with each cell of the image, which the model was trained to compare; a low map says "
+    "that nothing in the image is like the text",
+)
+
+
 ATTENTION = MapKind(
     "attention",
     "attention of the finding's text on the image's patches, mean over heads and layers; it says where, not whether, "

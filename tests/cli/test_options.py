@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from carzero.cli import benchmark, calibrate, data, export, ground, options
+from carzero.cli import benchmark, calibrate, convert, data, export, ground, options
 from carzero.datasets.folder import PatientFrom
 from carzero.datasets.mimic_cxr import Labeller
 from carzero.evaluation.benchmark.manifest import Task
@@ -14,8 +14,9 @@ from carzero.inference.heatmaps import MAP_FORMATS
 from carzero.metrics.calibration import AbnormalityPool
 from carzero.metrics.calibrators import CalibrationMethod
 from carzero.metrics.labels import UncertainPolicy
+from carzero.model.vision import STRETCHES
 from carzero.prompts.library import VARIANTS
-from carzero.records import Pool
+from carzero.records import Pool, ScoreKind
 from carzero.weights.export_manifest import ExportDtype, ExportEngine
 from carzero.weights.precision import DTYPES
 
@@ -30,6 +31,8 @@ def choices_of(verb: object, parameter: str) -> tuple[str, ...]:
         (get_args(options.DtypeName), DTYPES),
         (get_args(options.UncertainAs), get_args(UncertainPolicy)),
         (get_args(options.PoolName), get_args(Pool)),
+        (get_args(options.ScoreName), get_args(ScoreKind)),
+        (choices_of(convert.convert, "stretch"), tuple(STRETCHES)),
         (choices_of(ground.ground, "map_format"), MAP_FORMATS),
         (choices_of(calibrate.fit, "method"), get_args(CalibrationMethod)),
         (choices_of(calibrate.fit, "pool"), get_args(AbnormalityPool)),

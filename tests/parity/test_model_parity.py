@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carzero.model.text import count_words
-from carzero.weights.released.key_map import Conversion, translate_released
+from carzero.weights.released.paper import Conversion, translate_released
 from tests.support.released import CASES, FIXTURES, load_expected, load_meta, released_state_dict
 
 TOLERANCE = {"text_local": 2e-5}

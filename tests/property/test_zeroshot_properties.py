@@ -186,7 +186,7 @@ def test_a_broken_picture_raises_or_is_listed(
         ({"labels": []}, PromptError, "Nothing is asked"),
         ({"prompts": {}}, PromptError, "Nothing is asked"),
         ({"labels": ["edema " * 40]}, PromptError, rf"more than the model reads.*at most {MAX_TEXT} tokens"),
-        ({"labels": ["edema"], "pool": "median"}, ValueError, 'pool must be "mean" or "max"; got \'median\''),
+        ({"labels": ["edema"], "pool": "median"}, ValueError, "pool must be one of mean, max, text; got 'median'"),
         ({"labels": ["edema"], "batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
         ({"labels": ["edema"], "on_error": "ignore"}, ValueError, 'on_error must be "raise" or "skip"'),
     ],

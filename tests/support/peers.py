@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from tests.support.released import FIXTURES
+
 
 def fill_peer(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
     """One tensor by the formula of the peers' fixtures, by its released name."""
@@ -19,6 +21,10 @@ def fill_peer(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
         x = math.log(0.07) + 0.1 * x
     elif low.endswith("logit_scale"):
         x = math.log(1 / 0.07) + 0.1 * x
+    elif low.endswith("num_batches_tracked"):
+        return torch.zeros(tuple(shape), dtype=torch.int64)
+    elif low.endswith("running_var"):
+        x = 1 + np.abs(0.1 * x)
     elif len(shape) >= 2:
         table = ("embedding" in low and "projection" not in low) or "relative_attention_bias" in low
         root = math.sqrt((2 if len(shape) == 4 else 1) / math.prod(shape[1:]))
@@ -28,6 +34,17 @@ def fill_peer(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
     else:
         x = 0.1 * x
     return torch.from_numpy(np.asarray(x, dtype=np.float32))
+
+
+def peer_cases(model: str) -> list[str]:
+    """The fixtures of a model: folders whose names begin with its own, so that a further case is one more folder."""
+    return sorted(path.parent.name for path in FIXTURES.glob(f"{model}*/meta.json"))
+
+
+def check_weights(tensors: Mapping[str, torch.Tensor], total: float) -> None:
+    """The sum of absolute values that the fixture states, over all tensors."""
+    found = sum(tensor.double().abs().sum().item() for tensor in tensors.values())
+    assert abs(found - total) <= 1e-9 * total
 
 
 def peer_state_dict(parameters: Mapping[str, Sequence[int]], seed: int) -> dict[str, torch.Tensor]:

@@ -28,8 +28,9 @@ from carzero.cli.options import (
     Dtype,
     Overwrite,
     Resume,
+    Score,
     Seed,
-    Weights,
+    WeightsList,
     json_option,
 )
 from carzero.cli.terminal_table import TextTable
@@ -37,10 +38,14 @@ from carzero.cli.terminal_table import TextTable
 if TYPE_CHECKING:
     from carzero.evaluation.benchmark.classification import BenchmarkResult
     from carzero.evaluation.benchmark.manifest import BenchmarkRow
+    from carzero.evaluation.benchmark.several import SeveralResult
 
 
 _SHOWN = {"classification": ("auroc", "AUROC"), "pointing": ("pointing", "hits / trials")}
 _FEW = "* few patients: Newcombe's interval, in --json and --out, holds better"
+
+_LEFT_OUT = "{} images were not scored and are left out"
+_REST = "--json and --out list all of them"
 
 SetName = Literal["chestxray14", "openi", "padchest", "chexpert", "chestxdet10", "all"]
 
@@ -62,7 +67,7 @@ def benchmark(
             help="The set's label files, official or released; found below --images if not given.",
         ),
     ] = None,
-    weights: Weights = "demo",
+    weights: WeightsList = None,
     scores: Annotated[
         Path | None,
         typer.Option(help="Instead of --images: a score table, or released logits; maps.npz for --task pointing."),
@@ -78,6 +83,7 @@ def benchmark(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
     ] = False,
+    score: Score = None,
     among_abnormal: AmongAbnormal = False,
     baseline: Baseline = False,
     resume: Resume = False,
@@ -91,6 +97,8 @@ def benchmark(
     """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
 
     From images (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
+    Several --weights give one table: paired differences, time and memory, with the same prompts
+    and as their authors ask; --out then also holds a page with the maps of one image by each.
 
     Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: wrong use.
     """
@@ -99,13 +107,14 @@ def benchmark(
     from carzero.evaluation.controls import Controls
     from carzero.weights.source import WeightsSource
 
+    sources = [] if scores is not None else [WeightsSource(each) for each in weights or ["demo"]]
     run = BenchmarkRun(
         name=name,
         labels=[*(labels or []), *(label_files or [])],
         images=images,
         scores=scores,
         image_list=image_list,
-        weights=None if scores is not None else WeightsSource(weights),
+        weights=sources[0] if sources else None,
         task=task,
         out=out,
         allow_missing=allow_missing,
@@ -117,7 +126,11 @@ def benchmark(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
+        score_kind=score,
     )
+    if len(sources) > 1:
+        _show_several(run.execute_several(sources, _show_scoring), out, as_json)
+        return
     results = run.execute(_show_scoring)
     if as_json:
         print_json(_join(results) if name == EVERY else results[0].to_dict())
@@ -125,12 +138,33 @@ def benchmark(
         if not as_json:
             print_result(_table(result), *control_tables(to_rows(result.rows)))
         show_notes(result.manifest["notes"])
-        title = f"{len(result.failures)} images were not scored and are left out"
-        print_failures(title, result.failures, rest="--json and --out list all of them")
+        print_failures(_LEFT_OUT.format(len(result.failures)), result.failures, rest=_REST)
     say(*(f"{left_out}: no folder of that name, left out" for left_out in run.left_out()))
     if out is not None:
         say(f"Wrote tables, plots and report.html to {out}.")
     if any(result.failures for result in results):
+        raise typer.Exit(EXIT_FAILURES)
+
+
+def _show_several(result: SeveralResult, out: Path | None, as_json: bool) -> None:
+    """One table of all weights on stdout; what to know and what failed on stderr."""
+    from carzero.evaluation.benchmark.several_report import HEADINGS, table_rows
+
+    first = result.contenders[0].result
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        title = f"{result.dataset.title}, {first.manifest['images']} images"
+        table = TextTable(HEADINGS, range(2, len(HEADINGS)), title=title)
+        for row in table_rows(result):
+            table.add(*row)
+        print_result(table)
+    show_notes(first.manifest["notes"])
+    failures = {failure.image_id: failure for each in result.contenders for failure in each.result.failures}
+    print_failures(_LEFT_OUT.format(len(failures)), list(failures.values()), rest=_REST)
+    if out is not None:
+        say(f"Wrote comparison.html, .csv and .json, and a folder for each, to {out}.")
+    if failures:
         raise typer.Exit(EXIT_FAILURES)
 
 

@@ -24,10 +24,10 @@ from carzero.cli.options import (
     Labels,
     Overwrite,
     Pool,
-    PoolName,
+    Score,
     SentencesOrName,
-    Template,
     Weights,
+    WeightsTemplate,
     json_option,
     read_prompts,
     split_names,
@@ -36,7 +36,6 @@ from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from carzero.clinical.run import ResultFiles
-    from carzero.inference.scoring import ScoringSettings
 
 app = typer.Typer(
     name="dicom",
@@ -78,8 +77,9 @@ def results(
     as_json: Annotated[bool, json_option("Print files, failures and manifest as JSON.")] = False,
     overwrite: Overwrite = False,
     force: Force = False,
-    template: Template = "There is {label}",
-    pool: Pool = "mean",
+    template: WeightsTemplate = None,
+    pool: Pool = None,
+    score: Score = None,
     batch_size: BatchSize = 16,
     device: Device = None,
 ) -> None:
@@ -93,10 +93,13 @@ def results(
     from carzero.clinical.run import ResultMaker, ResultRun
     from carzero.evaluation.calibration_file import load_calibration
     from carzero.images.listing import list_images
+    from carzero.inference.scoring import ScoringSettings
+    from carzero.weights.source import WeightsSource
 
-    items = list_images(images)
+    items, source = list_images(images), WeightsSource(weights)
+    asked = read_prompts(labels, prompts, template, source.style, score)
     maker = ResultMaker(
-        build_scoring(labels, prompts, template, weights, pool, force, batch_size, device),
+        ScoringSettings(source, asked, pool, force, batch_size, device),
         kinds=tuple(split_names([kinds]) or ()),
         box_share=box_share,
         calibration=None if calibration is None else load_calibration(calibration),
@@ -177,8 +180,9 @@ def node(
         int | None, typer.Option(min=1, max=65535, help="Numbers for Prometheus at http://127.0.0.1:PORT/metrics.")
     ] = None,
     force: Force = False,
-    template: Template = "There is {label}",
-    pool: Pool = "mean",
+    template: WeightsTemplate = None,
+    pool: Pool = None,
+    score: Score = None,
     batch_size: BatchSize = 16,
     device: Device = None,
 ) -> None:
@@ -198,6 +202,8 @@ def node(
     from carzero.clinical.node.spool import Spool as OpenSpool
     from carzero.clinical.run import ResultMaker
     from carzero.evaluation.calibration_file import load_calibration
+    from carzero.inference.scoring import ScoringSettings
+    from carzero.weights.source import WeightsSource
 
     destination: Destination
     if forward is not None:
@@ -221,9 +227,10 @@ def node(
             authorities=tls_ca,
         )
         receiver.build_tls()
-    asked = Rules() if rules is None else load_rules(rules)
+    chosen, source = Rules() if rules is None else load_rules(rules), WeightsSource(weights)
+    asked = read_prompts(labels, prompts, template, source.style, score)
     maker = ResultMaker(
-        build_scoring(labels, prompts, template, weights, pool, force, batch_size, device),
+        ScoringSettings(source, asked, pool, force, batch_size, device),
         kinds=tuple(split_names([kinds]) or ()),
         box_share=box_share,
         calibration=None if calibration is None else load_calibration(calibration),
@@ -235,7 +242,7 @@ def node(
         raise typer.BadParameter("or --watch, --orthanc, --dicomweb: where images come from.", param_hint="--port")
     quiet_libraries()
     settings = NodeSettings(every, keep_hours, give_up_hours=give_up_hours, metrics_port=metrics_port)
-    Node(opened, maker, receiver, destination, sources, asked, settings, Events()).run()
+    Node(opened, maker, receiver, destination, sources, chosen, settings, Events()).run()
 
 
 @app.command("status")
@@ -308,30 +315,6 @@ def quiet_headers() -> None:
 
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pydicom")
-
-
-def build_scoring(
-    labels: list[str] | None,
-    prompts: list[str] | None,
-    template: str,
-    weights: str,
-    pool: PoolName,
-    force: bool,
-    batch_size: int,
-    device: str | None,
-) -> ScoringSettings:
-    """The options that decide scores, as the library takes them."""
-    from carzero.inference.scoring import ScoringSettings
-    from carzero.weights.source import WeightsSource
-
-    return ScoringSettings(
-        prompts=read_prompts(labels, prompts, template),
-        weights=WeightsSource(weights),
-        pool=pool,
-        force=force,
-        batch_size=batch_size,
-        device=device,
-    )
 
 
 def _show(made: ResultFiles, out: Path, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,8 +29,8 @@ from carzero.cli.options import (
     Overwrite,
     Resume,
     SentencesOrName,
-    Template,
     Weights,
+    WeightsTemplate,
     json_option,
     read_prompts,
 )
@@ -56,7 +57,7 @@ def ground(
     ] = "npz",
     box_share: BoxShare = 0.5,
     force: Force = False,
-    template: Template = "There is {label}",
+    template: WeightsTemplate = None,
     batch_size: BatchSize = 16,
     device: Device = None,
 ) -> None:
@@ -71,9 +72,9 @@ def ground(
     from carzero.inference.grounding import GroundingRun
     from carzero.weights.source import WeightsSource
 
-    items, prompt_set = list_images(images), read_prompts(labels, prompts, template)
+    items, source = list_images(images), WeightsSource(weights)
+    prompt_set = read_prompts(labels, prompts, template, source.style)
     quiet_libraries()
-    source = WeightsSource(weights)
     show_review(source.review(prompt_set))
     run = GroundingRun(
         items=items,
@@ -108,15 +109,17 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
     print_failures(title, result.failures, rest="--json lists all of them")
 
 
-def _caption(scale: object) -> str:
-    if scale is None:
+def _caption(maps: Mapping[str, object]) -> str:
+    if maps["is_share"]:
         return "pixels of each image; a map says where, not whether"
+    if maps["scale"] is None:
+        return f"pixels of each image; a map is the {maps['description']}"
     return "pixels of each image; maps on one fixed scale: a finding that is not seen has no box"
 
 
 def _table(result: GroundingResult) -> TextTable:
     headings = ("image", "finding", "logit", "peak x, y", "box x1, y1, x2, y2")
-    table = TextTable(headings, range(2, 5), note=_caption(result.manifest["maps"]["scale"]))
+    table = TextTable(headings, range(2, 5), note=_caption(result.manifest["maps"]))
     said = result.manifest["unfamiliar"]
     unfamiliar = said if isinstance(said, list) else []
     for row in result.rows:

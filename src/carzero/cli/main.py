@@ -19,6 +19,7 @@ from carzero.cli import (
     evaluate,
     export,
     ground,
+    models,
     predict,
     prompts,
     reports,
@@ -39,7 +40,7 @@ PANELS = {
     "Measure how good the scores are": ("evaluate", "compare", "benchmark"),
     "Prepare words and data": ("prompts", "reports", "data"),
     "Train a model": ("train", "pretrain"),
-    "Run it elsewhere, and faster": ("convert", "export", "speed"),
+    "Run it elsewhere, and faster": ("convert", "models", "export", "speed"),
 }
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ app.command("speed")(speed.speed)
 app.command("bench", hidden=True)(speed.speed)  # what `speed` was called first
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(models.app, name="models")
 app.add_typer(reports.app, name="reports")
 app.add_typer(data.app, name="data")
 app.add_typer(dicom.app, name="dicom")

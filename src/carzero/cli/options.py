@@ -17,6 +17,7 @@ from carzero.errors import ConfigurationError, describe, refuse_broken
 
 if TYPE_CHECKING:
     from carzero.prompts import PromptSet
+    from carzero.prompts.style import PromptStyle
 
 Number = TypeVar("Number", int, float)
 
@@ -44,6 +45,10 @@ SentencesOrName = Annotated[
     ),
 ]
 Template = Annotated[str, typer.Option(help="Sentence that asks for a label.")]
+WeightsTemplate = Annotated[
+    str | None,
+    typer.Option(help='Sentence that asks for a label; by default as the weights want it: "There is {label}".'),
+]
 PromptName = Annotated[
     str, typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
 ]
@@ -55,8 +60,31 @@ Force = Annotated[bool, typer.Option("--force", help="Also score readable images
 
 WEIGHTS_HELP = '"demo", a folder, or a hub id.'
 Weights = Annotated[str, typer.Option("--weights", "-w", help=WEIGHTS_HELP)]
-PoolName = Literal["mean", "max"]
-Pool = Annotated[PoolName, typer.Option(help="How several prompts of a label become one score.")]
+WeightsList = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        "-w",
+        help=f"{WEIGHTS_HELP[:-1]}; several, by repeating the option, are compared with the first.",
+        show_default="demo",
+    ),
+]
+PoolName = Literal["mean", "max", "text"]
+Pool = Annotated[
+    PoolName | None,
+    typer.Option(
+        help="How several prompts of a label become one: mean or max of their scores; or text, one vector, for weights "
+        "of CLIP's kind. By default as the weights want it: mean for CARZero's."
+    ),
+]
+ScoreName = Literal["logit", "logit_difference"]
+Score = Annotated[
+    ScoreName | None,
+    typer.Option(
+        help="logit: of the sentence that asks for the finding; logit_difference: less that of the one that denies it. "
+        "By default as the weights want it: logit, but for CheXzero's."
+    ),
+]
 BoxShare = Annotated[float, typer.Option(help="The box's threshold as a share of the map's range.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
@@ -157,18 +185,26 @@ def split_numbers(given: str, kind: Callable[[str], Number], *, hint: str) -> li
         raise typer.BadParameter(f"expected numbers separated by commas, got {given}.", param_hint=hint) from error
 
 
-def read_prompts(labels: Sequence[str] | None, prompts: Sequence[str] | None, template: str) -> PromptSet:
+def read_prompts(
+    labels: Sequence[str] | None,
+    prompts: Sequence[str] | None,
+    template: str | None,
+    style: PromptStyle,
+    score: ScoreName | None = None,
+) -> PromptSet:
     """What is asked: labels put into the template; sentences, each its own label; or a file or a set of the library.
 
-    Several prompts are sentences; so is one of several words, unless it is a file or has a prompt file's suffix.
+    Several prompts are sentences; so is one of several words, unless it is a file or has a prompt file's suffix. What
+    is not given is as the weights, whose `style` it is, want it.
     """
-    from carzero.prompts import PromptSet, resolve_prompts
+    from carzero.prompts import resolve_prompts
 
     if prompts is None:
-        return PromptSet.from_request(split_names(labels), None, template)
+        return style.ask(split_names(labels), None, template, score)
     is_sentence = " " in prompts[0].strip() and not _is_file(prompts[0])
-    asked = {each: [each] for each in prompts} if len(prompts) > 1 or is_sentence else resolve_prompts(prompts[0])
-    return PromptSet.from_request(split_names(labels), asked, template)
+    if len(prompts) > 1 or is_sentence:
+        return style.ask(split_names(labels), {each: [each] for each in prompts}, template, score)
+    return style.ask(split_names(labels), resolve_prompts(prompts[0], cleaning=style.cleaning), template, score)
 
 
 def _is_file(prompt: str) -> bool:

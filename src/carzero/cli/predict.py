@@ -30,8 +30,10 @@ from carzero.cli.options import (
     Overwrite,
     Pool,
     Resume,
-    Template,
+    Score,
+    ScoreName,
     Weights,
+    WeightsTemplate,
     json_option,
     read_prompts,
     refuse_given,
@@ -90,8 +92,9 @@ def predict(
     resume: Resume = False,
     overwrite: Overwrite = False,
     force: Force = False,
-    template: Template = "There is {label}",
-    pool: Pool = "mean",
+    template: WeightsTemplate = None,
+    pool: Pool = None,
+    score: Score = None,
     batch_size: BatchSize = 16,
     device: Device = None,
     readers: Annotated[
@@ -117,6 +120,7 @@ def predict(
     """Scores chest radiographs against findings named in words.
 
     Scores are raw logits, not probabilities: compare them between images, never between findings.
+    Sentences, and how they become a score, are as the weights want them (`carzero models list`).
 
     Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
@@ -132,10 +136,14 @@ def predict(
         refuse_given(context, "cannot be used with --engine ray.", "overlay", "readers")
         if out is None:
             raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
-    items, bank = list_images(images), _find_bank(prompts)
+    items, bank, source = list_images(images), _find_bank(prompts), WeightsSource(weights)
+    if bank is None:
+        asked = read_prompts(labels, None if prompts is None else [prompts], template, source.style, score)
+    else:
+        asked = _load_bank_prompts(labels, bank, score)
     settings = ScoringSettings(
-        prompts=_read_prompts(labels, prompts, template, bank),
-        weights=WeightsSource(weights),
+        prompts=asked,
+        weights=source,
         pool=pool,
         force=force,
         batch_size=batch_size,
@@ -166,13 +174,14 @@ def predict(
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _read_prompts(labels: list[str] | None, prompts: str | None, template: str, bank: Path | None) -> PromptSet:
-    if bank is None:
-        return read_prompts(labels, None if prompts is None else [prompts], template)
+def _load_bank_prompts(labels: list[str] | None, bank: Path, score: ScoreName | None) -> PromptSet:
     from carzero.inference.prompt_bank import load_bank_prompts
     from carzero.prompts import PromptSet
 
-    return PromptSet.from_request(labels, load_bank_prompts(bank), template)
+    encoded = load_bank_prompts(bank)
+    if score not in (None, encoded.score_kind):
+        raise typer.BadParameter(f"these prompts were encoded for {encoded.score_kind}.", param_hint="--score")
+    return PromptSet.from_request(labels, encoded, score_kind=encoded.score_kind)
 
 
 def _find_bank(prompts: str | None) -> Path | None:
@@ -191,7 +200,8 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
         sys.stdout.writelines(result.iterate_json())
     elif out is None:
         unfamiliar = result.manifest.get("unfamiliar")
-        print_result(_table(result.table, unfamiliar if isinstance(unfamiliar, list) else []))
+        kind = str(result.manifest["score_kind"])
+        print_result(_table(result.table, unfamiliar if isinstance(unfamiliar, list) else [], kind))
     if out is not None:
         say(f"Wrote {result.scored} rows to {out}.")
     say(*(f"Wrote {path}" for path in result.overlays[:_SHOWN]))
@@ -208,11 +218,17 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
         say(f"note: work on parts was cut short and repeated {result.repeated} times.")
 
 
-def _table(frame: pd.DataFrame, unfamiliar: Sequence[str]) -> TextTable:
+_NOTES = {
+    "logit": "raw logits; not probabilities",
+    "logit_difference": "logits, less those of the sentences that deny the finding; not probabilities",
+}
+
+
+def _table(frame: pd.DataFrame, unfamiliar: Sequence[str], kind: str) -> TextTable:
     names = [name for name in frame.columns if name.startswith("logit:")]
     labels = [name.removeprefix("logit:") for name in names]
     headings = ["image", *(f"{label} (unfamiliar)" if label in unfamiliar else label for label in labels)]
-    table = TextTable(headings, range(1, len(headings)), note="raw logits; not probabilities")
+    table = TextTable(headings, range(1, len(headings)), note=_NOTES[kind])
     for row in frame.to_dict("records"):
         table.add(row["image_id"], *(f"{row[name]:.3f}" for name in names))
     return table

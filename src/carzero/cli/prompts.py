@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, print_json, print_result, quiet_libraries, say
-from carzero.cli.options import Dtype, Overwrite, PromptName, Template, Variant, Weights, json_option, split_names
+from carzero.cli.options import (
+    Dtype,
+    Overwrite,
+    PromptName,
+    Score,
+    Template,
+    Variant,
+    Weights,
+    json_option,
+    split_names,
+)
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ def encode(
         str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
     ] = None,
     dtype: Dtype = None,
+    score: Score = None,
 ) -> None:
     """Encodes a set once for many runs; `carzero predict --prompts FOLDER` then starts without the text tower's work.
 
@@ -55,9 +66,9 @@ def encode(
     from carzero.inference.classifier import ZeroShotClassifier
 
     classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
-    classifier.save_prompts(classifier.encode_prompts(prompt_set), out, overwrite=overwrite)
-    prompts = sum(len(prompts) for _, prompts in prompt_set)
-    say(f"Wrote {prompts} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.")
+    bank = classifier.encode_prompts(classifier.style.ask(None, prompt_set, score_kind=score))
+    classifier.save_prompts(bank, out, overwrite=overwrite)
+    say(f"Wrote {len(bank.owner)} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.")
 
 
 @app.command("list")

@@ -27,6 +27,7 @@ from carzero.weights.export_manifest import (
     MapRecord,
     Source,
 )
+from carzero.weights.families.carzero import require_carzero
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class ExportRun:
         progress("reading weights and images")
         processor = self.weights.load_processor()
         pictures = load_pictures(self.calibration, processor, self.calibration_size if self.dtype == "int8" else 0)
-        source = TorchBackend(self.weights.load_model(), device="cpu")
+        source = TorchBackend(require_carzero(self.weights.load_model()), device="cpu")
         with new.fill() as folder:
             manifest = self._fill(folder, source, processor, pictures, progress)
         return ExportResult(self.out, manifest, pictures.failures)
@@ -127,9 +128,10 @@ class ExportRun:
 
         asked = self.prompt_set or PromptSet.from_request(None, resolve_prompts(_USUAL_PROMPTS))
         engine, dtype = self._check_engine()
-        writer = GraphWriter(source.model, processor, asked, engine, dtype, baked=self.prompt_set is not None)
+        model = require_carzero(source.model)
+        writer = GraphWriter(model, processor, asked, engine, dtype, baked=self.prompt_set is not None)
         writer.write(folder, pictures.calibration, progress)
-        source.model.config.save_pretrained(folder)
+        model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
         if (words := self.weights.training_words) is not None:
             words.save(folder, words.weights_sha256)

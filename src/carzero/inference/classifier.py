@@ -12,28 +12,33 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from carzero.errors import PromptError, UnreadableImageError, WeightsError, describe, refuse_broken
+from carzero.errors import PromptError, WeightsError, describe
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
-from carzero.inference.backends import Backend, TorchBackend, load_backend
+from carzero.inference.backends import Backend, TorchBackend, load_backend, try_weights
 from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
-from carzero.inference.score_table import mark_unfamiliar, score_row, to_frame
+from carzero.inference.score_table import mark_unfamiliar, not_finite, score_row, to_frame
 from carzero.model import CARZeroModel
-from carzero.model.vision import is_convolutional
+from carzero.model.scoring_model import ScoringModel
 from carzero.processing import CARZeroProcessor
-from carzero.prompts import DEFAULT_TEMPLATE, PromptReview, PromptSet
+from carzero.prompts import PromptReview, PromptSet
 from carzero.prompts.review import review_prompts
+from carzero.prompts.style import CARZERO_STYLE, PromptStyle
 from carzero.records import (
+    POOLS,
+    UNSTATED,
     FailedImage,
     Failure,
     Grounding,
     ImageItem,
     ImageSource,
     LoadedImage,
+    MapKind,
     Pool,
     ScoredImage,
     ScoreKind,
 )
+from carzero.weights.families.carzero import check_pair, require_carzero
 from carzero.weights.source import DEMO, WeightsSource, to_source
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ class ZeroShotClassifier:
         processor: the processor that belongs to it.
         device: where to compute; None takes a GPU if there is one. A backend has its own.
         weights_id: name of the weights, as `from_pretrained` takes it; empty for a model made in memory.
+        style: how they want to be asked.
 
     Example:
         >>> classifier = ZeroShotClassifier.from_pretrained("demo")
@@ -61,18 +67,21 @@ class ZeroShotClassifier:
 
     def __init__(
         self,
-        model: CARZeroModel | Backend,
+        model: ScoringModel | Backend,
         processor: CARZeroProcessor,
         *,
         device: str | torch.device | None = None,
         weights_id: str = "",
+        style: PromptStyle = CARZERO_STYLE,
     ) -> None:
-        if isinstance(model, CARZeroModel):
-            _check_pair(model, processor)
+        if isinstance(model, ScoringModel):
             model = TorchBackend(model, device=device)
+        if isinstance(model, TorchBackend) and isinstance(model.model, CARZeroModel):
+            check_pair(model.model, processor)
         self.backend: Backend = model
         self.processor = processor
         self.weights_id = weights_id
+        self.style = style
         self._source: WeightsSource | None = None
 
     @classmethod
@@ -98,47 +107,29 @@ class ZeroShotClassifier:
         """
         source = to_source(name)
         backend = load_backend(source, device=device, dtype=dtype)
-        processor = source.load_processor()
-        if isinstance(backend, TorchBackend):
-            _check_pair(backend.model, processor)
-        classifier = cls(backend, processor, weights_id=source.name)
+        classifier = cls(backend, source.load_processor(), weights_id=source.name, style=source.style)
         classifier._source = source
         if isinstance(backend, TorchBackend):
-            classifier._try()
+            try_weights(backend, classifier.processor, source)
         return classifier
-
-    def _try(self) -> None:
-        """Scores a grey image once: a configuration or a tensor that the loader lets pass may be none of a model's.
-
-        Raises:
-            WeightsError: it cannot be scored, or its score is not a number.
-        """
-        what, then = f"The weights {self.weights_id} give no scores", "take other weights, or compute in float32"
-        with refuse_broken(what, error=WeightsError, expected="a finite logit of any image", then=then):
-            bank = self.encode_prompts(PromptSet.from_labels(["finding"]))
-            side = self.processor.image_processor.pixels.model_px
-            pairs = self.backend.score(torch.zeros(1, 3, side, side), bank, need_maps=True)
-            if not pairs.scores.isfinite().all() or (pairs.maps is not None and not pairs.maps.isfinite().all()):
-                raise ValueError("a score that is not a number")
 
     @property
     def model(self) -> CARZeroModel:
-        """The torch model.
+        """The torch model of CARZero.
 
         Raises:
-            WeightsError: the weights are computed by another backend.
+            WeightsError: the weights are computed by another backend, or are another family's.
         """
-        if isinstance(self.backend, TorchBackend):
-            model: CARZeroModel = self.backend.model
-            return model
-        raise WeightsError(
-            describe(
-                "There is no torch model behind these scores",
-                got=self.backend.name,
-                expected="weights that torch computes",
-                then="load the weights that were exported",
+        if not isinstance(self.backend, TorchBackend):
+            raise WeightsError(
+                describe(
+                    "There is no torch model behind these scores",
+                    got=self.backend.name,
+                    expected="weights that torch computes",
+                    then="load the weights that were exported",
+                )
             )
-        )
+        return require_carzero(self.backend.model)
 
     @property
     def dtype(self) -> str:
@@ -166,13 +157,28 @@ class ZeroShotClassifier:
             return source.review(prompt_set)
         return review_prompts(prompt_set, self.processor.tokenizer, self.processor.max_text_length, None)
 
+    @property
+    def map_kind(self) -> MapKind:
+        """What the maps are; raises WeightsError where the model has none."""
+        found = self.backend.map_kind
+        if found is None:
+            raise WeightsError(
+                describe(
+                    "This model has no maps: it was never made to say where a finding is",
+                    got=self.weights_id or self.backend.name,
+                    expected="weights with a map, such as CARZero's, RadZero's or BioViL's (`carzero models list`)",
+                    then="score with it, and ground with other weights",
+                )
+            )
+        return found
+
     def encode_prompts(self, prompt_set: PromptSet) -> PromptBank[object]:
-        """Encodes prompts, once for all images.
+        """Encodes prompts, once for all images; `style.ask` makes a set as the weights want to be asked.
 
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
-        return self.backend.encode_prompts(self.processor, prompt_set)
+        return self.backend.encode_prompts(self.processor, self.style.check(prompt_set))
 
     def save_prompts(self, bank: PromptBank[object], folder: str | Path, *, overwrite: bool = False) -> None:
         """Keeps encoded prompts in a folder, for runs with the same weights and precision.
@@ -212,9 +218,9 @@ class ZeroShotClassifier:
         labels: Sequence[str] | None = None,
         *,
         prompts: Mapping[str, Any] | PromptSet | None = None,
-        template: str = DEFAULT_TEMPLATE,
-        pool: Pool = "mean",
-        score_kind: ScoreKind = "logit",
+        template: str | None = None,
+        pool: Pool | None = None,
+        score_kind: ScoreKind | None = None,
         batch_size: int = 16,
         force: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
@@ -225,10 +231,11 @@ class ZeroShotClassifier:
             images: an image or a sequence of them: path, array (height, width), PIL image or `Radiograph`.
             labels: findings; each is put into `template`.
             prompts: instead of labels: `{label: [prompt, ...]}` or a `PromptSet`.
-            template: sentence with the field {label}.
-            pool: how the logits of a label's prompts become one: their mean, or the largest.
+            template: sentence with the field {label}; None is the weights' own, "There is {label}" for CARZero's.
+            pool: how the prompts of a label become one: the mean or the largest of their logits, or "text", one text
+                vector; None is the weights' own, the mean for CARZero's.
             score_kind: "logit", or "logit_difference": the logit less that of "There is no {label}", or of the
-                `negative` sentences of prompts.
+                `negative` sentences of prompts; None is the weights' own, or that of a `PromptSet` of differences.
             batch_size: images in one pass; changes speed and memory, not scores.
             force: also score readable images that are not chest radiographs.
             on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
@@ -248,7 +255,7 @@ class ZeroShotClassifier:
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
-        asked = PromptSet.from_request(labels, prompts, template, score_kind=score_kind)
+        asked = self.style.ask(labels, prompts, template, score_kind)
         review = self.review_prompts(asked)
         review.warn()
         bank = self.encode_prompts(asked)
@@ -272,22 +279,22 @@ class ZeroShotClassifier:
         labels: Sequence[str] | None = None,
         *,
         prompts: Mapping[str, Any] | PromptSet | None = None,
-        template: str = DEFAULT_TEMPLATE,
+        template: str | None = None,
         force: bool = False,
     ) -> list[Grounding]:
         """Shows where the model looks for each finding, in the image's own pixels; see `Grounding`.
 
-        What a cell is depends on the weights (`backend.map_kind`): attention says where, not whether, as it sums to the
-        same for a finding that is absent; a similarity map is on one scale, and low where the finding is not seen.
+        What a cell is depends on the weights (`map_kind`): attention says where, not whether, as it sums to the same
+        for a finding that is absent; a similarity map is on one scale, and low where the finding is not seen.
 
         Args:
             image: path, array (height, width), PIL image or `Radiograph`.
             labels: findings, as in `predict`.
             prompts: instead of labels, as in `predict`.
-            template: sentence with the field {label}.
+            template: sentence with the field {label}, as in `predict`.
             force: also take a readable image that is not a chest radiograph.
         """
-        asked = PromptSet.from_request(labels, prompts, template)
+        asked = self.style.ask(labels, prompts, template)
         self.review_prompts(asked).warn()
         bank = self.encode_prompts(asked)
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
@@ -310,7 +317,7 @@ class ZeroShotClassifier:
         items: Iterable[ImageItem],
         bank: PromptBank[object],
         *,
-        pool: Pool = "mean",
+        pool: Pool | None = None,
         batch_size: int = 16,
         force: bool = False,
         need_maps: bool = False,
@@ -322,7 +329,7 @@ class ZeroShotClassifier:
         Args:
             items: the images.
             bank: prompts from `encode_prompts`.
-            pool: how the logits of a label's prompts become one.
+            pool: how the prompts of a label become one, as in `predict`.
             batch_size: images in one pass.
             force: also score readable images that are not chest radiographs.
             need_maps: keep attention maps and grey levels with each result.
@@ -331,8 +338,13 @@ class ZeroShotClassifier:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
-        if pool not in ("mean", "max"):
-            raise ValueError(f'pool must be "mean" or "max"; got {pool!r}.')
+        chosen = pool or self.style.pool
+        if chosen not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}; got {chosen!r}.")
+        if need_maps:
+            _ = self.map_kind  # a model without maps is refused before any image is read
+        if chosen == "text":
+            self.backend.merge_prompts(bank)  # refused before any image is read
         transform = self.processor.image_processor.pixels
         with Readers() if readers is None else nullcontext(readers) as reading:
             loaded = load_ahead(
@@ -346,7 +358,7 @@ class ZeroShotClassifier:
             )
             while batch := list(itertools.islice(loaded, batch_size)):
                 good = [entry for entry in batch if not isinstance(entry, FailedImage)]
-                scores = iter(self.score_loaded(good, bank, pool, need_maps)) if good else iter(())
+                scores = iter(self.score_loaded(good, bank, chosen, need_maps)) if good else iter(())
                 for entry in batch:
                     yield entry if isinstance(entry, FailedImage) else next(scores)
 
@@ -355,13 +367,15 @@ class ZeroShotClassifier:
     ) -> Iterator[ScoredImage | FailedImage]:
         """Scores images that are read already, in one pass; see `stream`."""
         pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
+        if pool == "text":
+            bank = self.backend.merge_prompts(bank)
         pairs = self.backend.score(pixels, bank, need_maps)
         logits = bank.to_scores(pairs.scores, pool).numpy()
         maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()
-        kind = self.backend.map_kind
+        kind = self.backend.map_kind or UNSTATED
         for index, entry in enumerate(batch):
             if not np.isfinite(logits[index]).all():
-                yield _not_finite(entry.item)
+                yield not_finite(entry.item)
                 continue
             yield ScoredImage(
                 entry.item,
@@ -371,39 +385,3 @@ class ZeroShotClassifier:
                 entry.radiograph,
                 kind,
             )
-
-
-def _not_finite(item: ImageItem) -> FailedImage:
-    error = UnreadableImageError(
-        describe(
-            f"{item.path or item.image_id} gets a score that is not a number",
-            expected="finite logits",
-            then="check the weights, or compute in float32",
-        )
-    )
-    return FailedImage(item, error)
-
-
-def _check_pair(model: CARZeroModel, processor: CARZeroProcessor) -> None:
-    """Refuses a processor that is not this model's, because its scores would be others without a word.
-
-    Raises:
-        WeightsError: text length, vocabulary or image size differ.
-    """
-    size = getattr(model.config.vision_config, "image_size", None)
-    tokens_only = not is_convolutional(model.config.vision_config)
-    pairs = {
-        "max_text_length": (processor.max_text_length, model.config.max_text_length),
-        "vocabulary": (len(processor.tokenizer), int(model.config.text_config.vocab_size)),
-        "crop_px": (processor.image_processor.crop_px, size if tokens_only and isinstance(size, int) else None),
-    }
-    wrong = {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}
-    if wrong:
-        raise WeightsError(
-            describe(
-                "Processor and model do not belong together",
-                got={name: {"processor": a, "model": b} for name, (a, b) in wrong.items()},
-                expected="equal values",
-                then="take the processor that was saved with the weights",
-            )
-        )

@@ -15,12 +15,13 @@ from carzero.core.atomic import AGAIN, replace_when_done, room_for
 from carzero.core.documents import load_json_object, parse_json_object
 from carzero.core.outputs import check_folder, make_folder, refuse_existing
 from carzero.errors import PromptError, describe, refuse_broken
-from carzero.model import CARZeroModel, TextFeatures
+from carzero.inference.score_kinds import SCORE_RULES
 from carzero.model.alignment import ALIGNMENTS, ScoringTexts
-from carzero.model.text import count_words
+from carzero.model.scoring_model import ScoringModel, device_of
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
-from carzero.records import Pool, to_score_kind
+from carzero.records import POOLS, Pool, to_score_kind
+from carzero.text.cleaning import CLEANINGS
 
 _TEXTS_AT_ONCE = 64
 
@@ -68,30 +69,50 @@ class PromptBank(Generic[TextsT_co]):
             )
         )
 
-    def to_scores(self, logits: torch.Tensor, how: Pool) -> torch.Tensor:
-        """Joins logits of prompts (I, prompts) to scores of labels (I, labels), as the prompt set's kind of score says.
+    def to_scores(self, scores: torch.Tensor, how: Pool) -> torch.Tensor:
+        """Joins scores of prompts to scores of labels, as the prompt set's kind of score says.
+
+        Args:
+            scores: (I, prompts), or (I, prompts, M) of the M members of an ensemble.
+            how: as in `pool`.
+
+        Returns:
+            (I, labels).
 
         Raises:
-            ValueError: `how` is neither "mean" nor "max".
+            ValueError: `how` is not known.
         """
-        positive = self.pool(logits, how)
-        if self.prompt_set.score_kind == "logit":
-            return positive
-        return positive - self._join(logits, how, self.denies)
+        members = scores if scores.dim() == 3 else scores.unsqueeze(-1)  # (I, prompts, M)
+        rule = SCORE_RULES[self.prompt_set.score_kind]
+        affirmed = self.pool(members, how)  # (I, labels, M)
+        return rule.join(affirmed, self._join(members, how, self.denies) if rule.denies else affirmed)  # (I, labels)
+
+    @property
+    def group(self) -> torch.Tensor:
+        """(prompts,) int64: prompts with equal numbers say the same of one label."""
+        numbers: torch.Tensor = torch.unique(2 * self.owner + self.denies, return_inverse=True)[1]
+        return numbers
+
+    def merged(self, texts: KindT) -> PromptBank[KindT]:
+        """The bank in which each group of prompts is one text."""
+        groups = torch.unique(2 * self.owner + self.denies)
+        return PromptBank(self.prompt_set, texts, groups // 2, groups % 2 == 1)
 
     def pool(self, values: torch.Tensor, how: Pool) -> torch.Tensor:
         """Joins what prompts that affirm one label have: (I, prompts, ...) to (I, labels, ...).
 
+        "text" is a mean of what was merged.
+
         Raises:
-            ValueError: `how` is neither "mean" nor "max".
+            ValueError: `how` is not known.
         """
         return self._join(values, how, ~self.denies)
 
     def _join(self, values: torch.Tensor, how: Pool, chosen: torch.Tensor) -> torch.Tensor:
-        if how not in ("mean", "max"):
-            raise ValueError(f'pool must be "mean" or "max"; got {how!r}.')
+        if how not in POOLS:
+            raise ValueError(f"pool must be one of {', '.join(POOLS)}; got {how!r}.")
         groups = [values[:, (self.owner == index) & chosen] for index in range(len(self.labels))]
-        return torch.stack([g.mean(dim=1) if how == "mean" else g.amax(dim=1) for g in groups], dim=1)
+        return torch.stack([g.amax(dim=1) if how == "max" else g.mean(dim=1) for g in groups], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +129,27 @@ def build_bank(prompt_set: PromptSet, texts: KindT) -> PromptBank[KindT]:
     return PromptBank(prompt_set, texts, owner, denies)
 
 
-def encode_prompts(model: CARZeroModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
-    """Encodes a prompt set on the model's device; `texts` is what its alignment prepares.
+def unmergeable(what: str) -> PromptError:
+    """The error for weights whose prompts cannot become one text."""
+    return PromptError(
+        describe(
+            'The pool "text" needs a model with one vector a text',
+            got=what,
+            expected="a CLIP, a SigLIP, CheXzero or BioViL",
+            then='take "mean" or "max"',
+        )
+    )
+
+
+def encode_prompts(model: ScoringModel, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
+    """Encodes a prompt set on the model's device; `texts` is what the model prepares.
 
     Raises:
         PromptError: a prompt is longer than the model reads.
     """
-    parts = [
-        model.raw_text_features(ids.to(model.device), mask.to(model.device))
-        for ids, mask in token_batches(processor, prompt_set)
-    ]
-    raw = TextFeatures.join(parts)
-    groups = model.alignment.prepare(model.project_texts(raw), count_words(raw.local))
+    device = device_of(model)
+    batches = token_batches(processor, prompt_set)
+    groups = model.prepare_prompts((ids.to(device), mask.to(device)) for ids, mask in batches)
     return build_bank(prompt_set, TorchTexts(groups))
 
 
@@ -193,11 +223,12 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
             describe("A model made in memory has no hash to keep a bank by", then="save the weights, and load them")
         )
     check_bank_folder(folder, overwrite=overwrite)
-    kind = bank.prompt_set.score_kind
+    kind, cleaning = bank.prompt_set.score_kind, bank.prompt_set.cleaning
     record = {
         **asdict(key),
         "prompts_sha256": bank.prompt_set.hash,
         **({} if kind == "logit" else {"score_kind": kind}),
+        **({} if cleaning == "carzero" else {"cleaning": cleaning}),
     }
     tensors = {
         f"{number}.{type(group).__name__}.{name}": tensor.contiguous()
@@ -260,8 +291,10 @@ def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
         prompts = record["prompts"]
         if not isinstance(prompts, dict):
             raise ValueError("prompts that are not an object")
-        kind = to_score_kind(record) or "logit"
-        prompt_set = PromptSet.from_request(None, PromptSet.from_mapping(prompts), score_kind=kind)
+        kind, cleaning = to_score_kind(record) or "logit", str(record.get("cleaning", "carzero"))
+        if cleaning not in CLEANINGS:
+            raise ValueError(f"an unknown cleaning {cleaning!r}")
+        prompt_set = PromptSet.from_request(None, PromptSet.from_mapping(prompts, cleaning=cleaning), score_kind=kind)
     if record.get("prompts_sha256") != prompt_set.hash:
         raise _damaged(folder, "its prompts were changed")
     return record, prompt_set

@@ -15,8 +15,8 @@ from carzero.core.columns import describe_number
 from carzero.core.outputs import check_file
 from carzero.core.run_record import save_manifest
 from carzero.core.tables import load_table, load_table_pieces, write_pieces
-from carzero.errors import TableError, describe
-from carzero.records import FailedImage, ScoredImage
+from carzero.errors import TableError, UnreadableImageError, describe
+from carzero.records import FailedImage, ImageItem, ScoredImage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,3 +209,15 @@ def _pack(logits: NDArray[np.float32]) -> str:
 
 def _unpack(logits: object) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(str(logits), validate=True), _FLOAT)
+
+
+def not_finite(item: ImageItem) -> FailedImage:
+    """The failure of an image whose score is no number."""
+    error = UnreadableImageError(
+        describe(
+            f"{item.path or item.image_id} gets a score that is not a number",
+            expected="finite logits",
+            then="check the weights, or compute in float32",
+        )
+    )
+    return FailedImage(item, error)

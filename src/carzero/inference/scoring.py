@@ -41,7 +41,7 @@ class ScoringSettings:
     Attributes:
         weights: where they are.
         prompts: what is asked.
-        pool: how the logits of a label's prompts become one.
+        pool: how the prompts of a label become one; None is the weights' own.
         force: whether readable images that are not chest radiographs are scored too.
         batch_size: images in one pass; changes speed and memory, not scores.
         device: where to compute; None takes a GPU if there is one.
@@ -51,7 +51,7 @@ class ScoringSettings:
 
     weights: WeightsSource
     prompts: PromptSet
-    pool: Pool = "mean"
+    pool: Pool | None = None
     force: bool = False
     batch_size: int = 16
     device: str | None = None
@@ -79,7 +79,7 @@ class ScoringSettings:
             negative_prompts=self.prompts.negative_prompts,
             score_kind=self.prompts.score_kind,
             dtype=str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
-            pool=self.pool,
+            pool=self.pool or self.weights.style.pool,
             force=self.force,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput
 
-from carzero.model.alignment import Alignment, find_alignment
+from carzero.model.alignment import Alignment, ScoringTexts, find_alignment
 from carzero.model.configuration import CARZeroConfig
 from carzero.model.features import (
     AlignmentOutput,
@@ -23,7 +24,8 @@ from carzero.model.features import (
     build_projection,
 )
 from carzero.model.image_encoder import ChannelScale, ImageEncoder
-from carzero.model.text import text_features
+from carzero.model.scoring_model import ScoringModel
+from carzero.model.text import count_words, text_features
 from carzero.model.vision import (
     build_tower,
     freeze_position_embeddings,
@@ -31,6 +33,7 @@ from carzero.model.vision import (
     split_image_features,
     stack_memory,
 )
+from carzero.records import MapKind
 
 
 @dataclass
@@ -91,7 +94,7 @@ class CARZeroPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.is_continuation)
 
 
-class CARZeroModel(CARZeroPreTrainedModel):
+class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
     """CARZero: scores images against texts through a cross-attention similarity representation.
 
     Args:
@@ -188,6 +191,28 @@ class CARZeroModel(CARZeroPreTrainedModel):
         """Takes raw text features to the width where images and texts meet."""
         pooled, local = self.text_projection(raw.pooled, raw.local)  # (T, D), (T, W, D)
         return TextFeatures(pooled, local, raw.mask)
+
+    @property
+    def map_kind(self) -> MapKind:
+        """That of the alignment."""
+        return self.alignment.map_kind
+
+    def encode_raw_images(self, pixel_values: Tensor) -> ImageFeatures:
+        """See `ScoringModel.encode_raw_images`."""
+        return self.raw_image_features(pixel_values)
+
+    def prepare_prompts(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[ScoringTexts, ...]:
+        """See `ScoringModel.prepare_prompts`."""
+        raw = TextFeatures.join([self.raw_text_features(ids, mask) for ids, mask in batches])
+        prepared: tuple[ScoringTexts, ...] = self.alignment.prepare(self.project_texts(raw), count_words(raw.local))
+        return prepared
+
+    def score_prompts(
+        self, images: ImageFeatures, texts: Sequence[ScoringTexts], need_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `ScoringModel.score_prompts`."""
+        scored: tuple[Tensor, Tensor | None] = self.alignment.score(images, texts, need_maps)
+        return scored
 
     def prepare_texts(self, texts: TextFeatures) -> PreparedTexts:
         """Computes everything that depends on the texts alone, to be kept for all images."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -110,12 +111,26 @@ def interpolate_positions(positions: Tensor, side: int) -> Tensor:
     Raises:
         ValueError: the old grid is not square.
     """
+    grid = split_positions(positions)  # (1, D, n, n)
+    return join_positions(positions, F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False))
+
+
+def split_positions(positions: Tensor) -> Tensor:
+    """The grid (1, D, n, n) of position embeddings (1, 1 + n * n, D), class token first.
+
+    Raises:
+        ValueError: the grid is not square.
+    """
     old = round((positions.shape[1] - 1) ** 0.5)
     if 1 + old * old != positions.shape[1]:
         raise ValueError(f"{positions.shape[1]} position embeddings are not a class token and a square grid.")
-    grid = positions[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, n, n)
-    resized = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)  # (1, D, side, side)
-    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + side * side, D)
+    grid: Tensor = positions[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, D, n, n)
+    return grid
+
+
+def join_positions(positions: Tensor, grid: Tensor) -> Tensor:
+    """Position embeddings (1, 1 + n * n, D) of a grid (1, D, n, n), with the class token's of another table."""
+    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def fit_positions(config: PreTrainedConfig, tower: TowerT, crop_px: int) -> tuple[PreTrainedConfig, TowerT]:
@@ -144,3 +159,38 @@ def fit_positions(config: PreTrainedConfig, tower: TowerT, crop_px: int) -> tupl
         embeddings.position_embeddings = nn.Parameter(interpolate_positions(positions, crop_px // config.patch_size))
     config.image_size = crop_px
     return config, tower
+
+
+_OFFSET = 0.1  # patches
+
+
+def stretch_by_factor(positions: Tensor, side: int) -> Tensor:
+    """As DINOv2 and transformers 4 do: by a factor with a tenth of a patch more, which enters the sampling grid."""
+    grid = split_positions(positions)  # (1, D, n, n)
+    factor = (side + _OFFSET) / grid.shape[-1]
+    stretched = F.interpolate(grid, scale_factor=(factor, factor), mode="bicubic", align_corners=False)
+    return join_positions(positions, stretched)
+
+
+STRETCHES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "factor": stretch_by_factor,
+    "size": interpolate_positions,  # transformers 5
+}
+
+
+def stretch_positions(positions: Tensor, side: int, how: str) -> Tensor:
+    """Position embeddings (1, 1 + n * n, D), class token first, for a grid of `side` x `side` patches.
+
+    Args:
+        positions: the table; where n is `side` it is returned as it is.
+        side: patches on a side.
+        how: a key of `STRETCHES`: "factor" or "size".
+
+    Raises:
+        ValueError: the old grid is not square, or `how` is not known.
+    """
+    if how not in STRETCHES:
+        raise ValueError(f"positions are stretched by one of {', '.join(STRETCHES)}; got {how!r}.")
+    if positions.shape[1] == 1 + side * side:
+        return positions
+    return STRETCHES[how](positions, side)

@@ -95,7 +95,7 @@ def load_prompt_set(name: str, variant: str | None = None) -> PromptSet:
     )
 
 
-def resolve_prompts(name_or_path: str | Path, variant: str | None = None) -> PromptSet:
+def resolve_prompts(name_or_path: str | Path, variant: str | None = None, *, cleaning: str = "carzero") -> PromptSet:
     """Loads what a user names: NAME or NAME:VARIANT of the library, else a file.
 
     A name of the library always means the library; a file of that name is "./NAME".
@@ -103,6 +103,7 @@ def resolve_prompts(name_or_path: str | Path, variant: str | None = None) -> Pro
     Args:
         name_or_path: what the user typed.
         variant: of a set of the library, another way to say NAME:VARIANT.
+        cleaning: of the weights that are to be asked; it decides what is a prompt.
 
     Raises:
         PromptError: neither, the file cannot be asked, or a variant is named twice or of a file.
@@ -117,7 +118,7 @@ def resolve_prompts(name_or_path: str | Path, variant: str | None = None) -> Pro
         raise _unknown_name(name)
     if variant:
         raise PromptError(describe("Only sets of the library have variants", got=str(name_or_path), then="drop it"))
-    return PromptSet.load(name_or_path)
+    return PromptSet.load(name_or_path, cleaning=cleaning)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from pathlib import Path
 from carzero.errors import PromptError, describe
 from carzero.prompts.prompt_file import load_mapping
 from carzero.records import ScoreKind
-from carzero.text.cleaning import clean_text
+from carzero.text.cleaning import CLEANINGS
 
 _RECORD_KEYS = ("positive", "negative", "synonyms", "code")
 
@@ -137,6 +137,7 @@ class PromptSet:
         entries: label to what else is known of it; labels of which nothing is known need not be there.
         version: of the set, as its file states it.
         source: where its words come from.
+        cleaning: of the weights that are to be asked, a key of `carzero.text.cleaning.CLEANINGS`.
     """
 
     prompts: Mapping[str, tuple[str, ...]]
@@ -144,6 +145,7 @@ class PromptSet:
     version: str = ""
     source: str = ""
     score_kind: ScoreKind = "logit"
+    cleaning: str = field(default="carzero", compare=False)
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -157,13 +159,18 @@ class PromptSet:
         for label, prompts in self.prompts.items():
             _check_label(label, prompts)
             for prompt in (*prompts, *self.entry(label).negative):
-                _check_prompt(label, prompt)
+                _check_prompt(label, prompt, self.cleaning)
         if self.score_kind == "logit_difference":
             self._check_pairs()
 
     @classmethod
     def from_labels(
-        cls, labels: Sequence[str], template: str = DEFAULT_TEMPLATE, negative: str | None = None
+        cls,
+        labels: Sequence[str],
+        template: str = DEFAULT_TEMPLATE,
+        negative: str | None = None,
+        *,
+        cleaning: str = "carzero",
     ) -> PromptSet:
         """Makes one prompt a label.
 
@@ -171,6 +178,7 @@ class PromptSet:
             labels: finding names, such as "pleural effusion".
             template: sentence with the field {label}; the paper's is "There is {label}".
             negative: sentence with the field {label} that denies it, kept as the label's `negative`; None keeps none.
+            cleaning: of the weights that are to be asked.
 
         Raises:
             PromptError: a label is empty or repeated, or a template lacks its field.
@@ -182,14 +190,15 @@ class PromptSet:
         if doubled:
             raise PromptError(describe("Labels are repeated", got=doubled, expected="each label once"))
         entries = {} if negative is None else {la: LabelEntry((negative.replace("{label}", la),)) for la in cleaned}
-        return cls({label: (template.replace("{label}", label),) for label in cleaned}, entries)
+        return cls({label: (template.replace("{label}", label),) for label in cleaned}, entries, cleaning=cleaning)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, object]) -> PromptSet:
+    def from_mapping(cls, mapping: Mapping[str, object], *, cleaning: str = "carzero") -> PromptSet:
         """Reads `{label: prompt}`, `{label: [prompt, ...]}` or `{label: {"positive": [prompt, ...], ...}}`.
 
         The keys `version` and `source` may describe the set. The other fields of a label's record (`negative`,
-        `synonyms`, `code`) become its entry and take no part in the score.
+        `synonyms`, `code`) become its entry; `negative` is asked by the score kind "logit_difference" alone. `cleaning`
+        is that of the weights that are to be asked.
 
         Raises:
             PromptError: another form, or a prompt that cannot be asked.
@@ -201,6 +210,7 @@ class PromptSet:
             {label: entry for label, (_, entry) in records.items() if entry != LabelEntry()},
             version=str(header.get("version") or ""),
             source=str(header.get("source") or ""),
+            cleaning=cleaning,
         )
 
     @classmethod
@@ -212,6 +222,7 @@ class PromptSet:
         *,
         score_kind: ScoreKind = "logit",
         negative: str = NEGATIVE_TEMPLATE,
+        cleaning: str = "carzero",
     ) -> PromptSet:
         """Takes either labels, put into `template`, or prompts.
 
@@ -221,6 +232,7 @@ class PromptSet:
             template: sentence with the field {label}.
             score_kind: "logit_difference" scores each label against its negative prompts, too.
             negative: sentence with the field {label} that denies it, for labels scored so.
+            cleaning: of the weights that are to be asked.
 
         Raises:
             PromptError: neither is given, or both are, or the words cannot be asked.
@@ -233,20 +245,21 @@ class PromptSet:
                 )
             )
         if prompts is not None:
-            asked = prompts if isinstance(prompts, PromptSet) else cls.from_mapping(prompts)
+            asked = prompts if isinstance(prompts, PromptSet) else cls.from_mapping(prompts, cleaning=cleaning)
         else:
             named = [labels] if isinstance(labels, str) else list(labels or ())
-            asked = cls.from_labels(named, template, negative if score_kind == "logit_difference" else None)
+            denial = negative if score_kind == "logit_difference" else None
+            asked = cls.from_labels(named, template, denial, cleaning=cleaning)
         return asked.as_pairs() if score_kind == "logit_difference" else asked
 
     @classmethod
-    def load(cls, path: str | Path) -> PromptSet:
+    def load(cls, path: str | Path, *, cleaning: str = "carzero") -> PromptSet:
         """Reads a prompt file, JSON or YAML, in one of the forms of `from_mapping`.
 
         Raises:
             PromptError: the file cannot be read or has another form.
         """
-        return cls.from_mapping(load_mapping(path))
+        return cls.from_mapping(load_mapping(path), cleaning=cleaning)
 
     def as_pairs(self) -> PromptSet:
         """The same labels, each scored by how much its prompts beat those that deny it.
@@ -263,7 +276,7 @@ class PromptSet:
                     f"{len(lacking)} of {len(self.prompts)} labels have no prompt that denies them",
                     got=lacking[:5],
                     expected='a record such as {positive: ["There is edema"], negative: ["There is no edema"]}',
-                    then="add them, or take a set's variant with pairs, such as chestxray14:pairs",
+                    then='add them, take a variant with pairs, such as chestxray14:pairs, or score by "logit"',
                 )
             )
 
@@ -351,8 +364,11 @@ def _check_label(label: str, prompts: Sequence[str]) -> None:
         raise PromptError(describe(f'"{label}" has no prompt', got=list(prompts), expected="at least one"))
 
 
-def _check_prompt(label: str, prompt: str) -> None:
-    if not clean_text(prompt):
+def _check_prompt(label: str, prompt: str, cleaning: str) -> None:
+    if cleaning != "carzero":
+        if not CLEANINGS[cleaning](prompt).strip():
+            raise PromptError(describe(f'A prompt of "{label}" is empty', got=prompt, expected="a sentence or a word"))
+    elif not CLEANINGS[cleaning](prompt):
         raise PromptError(
             describe(
                 f'The prompt of "{label}" is empty once cleaned: the released cleaning drops one-word sentences',

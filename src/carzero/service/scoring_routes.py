@@ -97,7 +97,7 @@ def build_scoring_routes(engine: Engine) -> APIRouter:
                 return to_grounded(name, image, case.prompts, pixels, asked)
 
             images = await run_in_threadpool(_to_answers, case.sent, results, answer)
-            kind = case.weights.classifier.backend.map_kind
+            kind = case.weights.classifier.map_kind
             about = {**describe_maps(asked.box_share, kind)}
             manifest = await run_in_threadpool(_build_manifest, case, results, about)
             return GroundAnswer(

@@ -64,7 +64,9 @@ class ServedWeights:
         from carzero.inference.classifier import ZeroShotClassifier
 
         classifier = ZeroShotClassifier.from_pretrained(self.source, device=self.device, dtype=self.dtype)
-        calibration, kind = self.calibration, classifier.backend.map_kind
+        if self.source.kind == "torch":
+            _ = classifier.model  # other families are refused: the service asks as CARZero wants to be asked
+        calibration, kind = self.calibration, classifier.map_kind
         if calibration is not None:
             own = ScoreProvenance.of(calibration.provenance)
             provenance = replace(self._provenance(_SOME_PROMPTS, "mean", force=False), prompts=None, pool=own.pool)

@@ -21,6 +21,7 @@ from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.prompt_bank import PromptBank
 from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.scoring_model import dtype_of
 from carzero.processing import build_processor
 from carzero.prompts import PromptSet, load_prompt_set
 from carzero.records import ImageItem
@@ -86,17 +87,19 @@ def _tower_task(classifier: ZeroShotClassifier, pixels: torch.Tensor) -> Task | 
     if not isinstance(backend, TorchBackend):
         return None
     model = backend.model
-    ready = pixels.to(backend.device, model.dtype)
+    ready = pixels.to(backend.device, dtype_of(model))
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
-        return model.raw_image_features(ready).pooled.cpu()  # the copy waits for a GPU
+        return model.encode_raw_images(ready).pooled.cpu()  # the copy waits for a GPU
 
     return Task("image tower", classifier.dtype, len(pixels), run)
 
 
 def _score(classifier: ZeroShotClassifier, pixels: torch.Tensor, bank: PromptBank[object]) -> Callable[[], object]:
-    return lambda: bank.to_scores(classifier.backend.score(pixels, bank).scores, "mean")
+    pool = classifier.style.pool
+    asked = classifier.backend.merge_prompts(bank) if pool == "text" else bank
+    return lambda: asked.to_scores(classifier.backend.score(pixels, asked).scores, pool)
 
 
 def _predict(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, WeightsError, describe
 
 
@@ -28,8 +30,28 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         # transformers 5 ignores a bare vocab.txt and turns every word into [UNK], without an error.
         if not (path / "tokenizer.json").is_file() and (path / "vocab.txt").is_file():
             return build_wordpiece_tokenizer(path / "vocab.txt")
+        if (path / _SENTENCEPIECE).is_file():
+            return _load_sentencepiece(path)
         return _load_pretrained(str(path), local_files_only=True)
     return _load_pretrained(str(source))
+
+
+_SENTENCEPIECE = "spiece.model"
+
+
+def _load_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer of SentencePiece (SigLIP): from its tokenizer.json where there is one, which needs no package.
+
+    Raises:
+        WeightsError: nothing that is a tokenizer.
+        MissingExtraError: there is no tokenizer.json, and the package sentencepiece is not installed.
+    """
+    if (folder / "tokenizer.json").is_file():
+        fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        return fast
+    with require_extra("This tokenizer needs the package sentencepiece", "siglip", "get the weights' tokenizer.json"):
+        import sentencepiece  # noqa: F401 (transformers imports it)
+    return _load_pretrained(str(folder), local_files_only=True)
 
 
 def _load_pretrained(source: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -94,6 +116,48 @@ def wrap_wordpiece(backend: Any) -> PreTrainedTokenizerFast:
         mask_token="[MASK]",  # noqa: S106
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+class Encoder(Protocol):
+    """Encodes texts to W tokens; one object serves any number of threads."""
+
+    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask of texts, (T, W) int64 each; the mask is 1 for tokens, 0 for padding."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, start and end token included, before truncation."""
+
+
+def build_encoder(tokenizer: PreTrainedTokenizerBase, length: int) -> Encoder:
+    """The encoder of a tokenizer to W = `length` tokens."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        return FixedLengthEncoder(tokenizer, length)
+    return LockedEncoder(tokenizer, length)
+
+
+class LockedEncoder:
+    """Encodes texts to exactly W tokens by a tokenizer that is not one of the `tokenizers` library, a thread at a time.
+
+    Args:
+        tokenizer: the tokenizer.
+        length: W, tokens of a text after padding or truncation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+        self._tokenizer, self._length, self._lock = tokenizer, length, threading.Lock()
+
+    def encode(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Encoder.encode`."""
+        with self._lock:
+            encoded = self._tokenizer(list(texts), padding="max_length", truncation=True, max_length=self._length)
+            counts = [min(len(self._tokenizer(text)["input_ids"]), self._length) for text in texts]
+        ids = torch.tensor(encoded["input_ids"], dtype=torch.int64).reshape(len(texts), self._length)
+        return ids, (torch.arange(self._length) < torch.tensor(counts).unsqueeze(1)).long()
+
+    def count(self, text: str) -> int:
+        """See `Encoder.count`."""
+        with self._lock:
+            return len(self._tokenizer(text)["input_ids"])
 
 
 class FixedLengthEncoder:

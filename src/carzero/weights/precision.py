@@ -57,7 +57,7 @@ def resolve_dtype(
 
 def gains_by_bfloat16(weights: WeightsSource, device: str | torch.device | None = None) -> bool:
     """Whether weights are scored faster in bfloat16 on a device: what "auto" asks."""
-    return weights.own_dtype is None and has_fast_bfloat16(device) and has_transformer_tower(weights)
+    return weights.own_dtype is None and has_fast_bfloat16(device) and weights.is_transformer
 
 
 def _exported_dtype(asked: str, own: str) -> str:
@@ -83,13 +83,6 @@ def has_fast_bfloat16(device: str | torch.device | None = None) -> bool:
     if kind != "cpu":
         return False
     return any(_asks_cpu(name) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-
-
-def has_transformer_tower(weights: WeightsSource) -> bool:
-    """Whether the image tower of the weights works on tokens and not on feature maps."""
-    from carzero.model.vision import is_convolutional
-
-    return not is_convolutional(weights.config.vision_config)
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

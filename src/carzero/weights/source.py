@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carzero.core.documents import load_json_object, parse_json_object
-from carzero.errors import WeightsError, describe, first_line, refuse_broken
+from carzero.core.documents import load_json_object
+from carzero.errors import CARZeroError, WeightsError, describe, first_line, refuse_broken
 from carzero.images import PixelTransform
 from carzero.prompts import PromptSet
 from carzero.prompts.lint_wording import WordPieces
 from carzero.prompts.review import PromptReview, review_prompts
+from carzero.prompts.style import PromptStyle
 from carzero.prompts.training_words import FILE_NAME, TrainingWords, load_training_words
 from carzero.weights.export_manifest import ExportManifest, hash_graphs, is_exported, load_manifest
+from carzero.weights.families import CARZERO, FAMILIES, Family
+from carzero.weights.families.base import read_config
+from carzero.weights.weight_files import download, hash_files, list_weight_files, not_found
 
 if TYPE_CHECKING:
     import torch
 
-    from carzero.model import CARZeroConfig, CARZeroModel
+    from carzero.model import CARZeroConfig
+    from carzero.model.scoring_model import ScoringModel
     from carzero.processing import CARZeroProcessor
 
 
 DEMO = "demo"
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-
-# What is downloaded of a hub id: pickled weights are never read.
-_HUB_FILES = ("*.safetensors", "*.json", "*.txt")
 
 
 class WeightsSource:
@@ -71,7 +72,7 @@ class WeightsSource:
         Raises:
             WeightsError: a hub id that cannot be downloaded.
         """
-        return self._found or _download(self.name)
+        return self._found or download(self.name)
 
     @property
     def kind(self) -> Literal["torch", "graphs"]:
@@ -129,6 +130,8 @@ class WeightsSource:
         Raises:
             WeightsError: the folder holds no tokenizer.
         """
+        if self.style.cleaning != "carzero":  # the linter knows what CARZero's cleaning makes of a prompt
+            return PromptReview((), None)
         strange = self._stated_words is not None and self.training_words is None
         doubt = (
             f"{FILE_NAME} was written for other weights: which words are unfamiliar is not known." if strange else ""
@@ -151,7 +154,7 @@ class WeightsSource:
 
     @cached_property
     def config(self) -> CARZeroConfig:
-        """The model's configuration.
+        """The configuration of a CARZero model.
 
         Raises:
             WeightsError: it is not a CARZero's.
@@ -163,7 +166,39 @@ class WeightsSource:
         except WeightsError:
             raise
         except Exception as error:  # the loader raises many kinds; all mean the same to the user
-            raise _not_found(self.name, f"the loader says: {first_line(error)}") from error
+            raise not_found(self.name, f"the loader says: {first_line(error)}") from error
+
+    @cached_property
+    def is_transformer(self) -> bool:
+        """Whether the image tower works on tokens and not on feature maps; raises as `family`."""
+        return self.family.is_transformer(self.folder)
+
+    @cached_property
+    def family(self) -> Family:
+        """What kind of model they are: chosen by the `model_type` of config.json, never by their name.
+
+        Raises:
+            WeightsError: config.json cannot be read, or is another kind's.
+        """
+        try:
+            kind = read_config(self.folder).get("model_type", CARZERO)
+        except (OSError, ValueError) as error:
+            raise not_found(self.name, f"config.json cannot be read: {first_line(error)}") from error
+        if str(kind) in FAMILIES:
+            return FAMILIES[str(kind)]
+        raise WeightsError(
+            describe(
+                "These weights are of a kind that is not known",
+                got=f'{self.name}: model_type "{kind}"'[:200],
+                expected=f"one of {', '.join(FAMILIES)}",
+                then="convert them with `carzero convert` if `carzero models list` has them",
+            )
+        )
+
+    @cached_property
+    def style(self) -> PromptStyle:
+        """How they want to be asked; raises as `family`."""
+        return self.family.read_style(self.folder)
 
     @property
     def pixels(self) -> PixelTransform:
@@ -187,22 +222,20 @@ class WeightsSource:
     @cached_property
     def _preprocessing(self) -> tuple[PixelTransform, int]:
         """Read from the saved processor's file alone: torch is not needed for it."""
+        family = self.family
         with self._usable_processor():
-            content: Any = parse_json_object((self.folder / "processor_config.json").read_bytes())
-            return PixelTransform.from_mapping(content["image_processor"]), int(content["max_text_length"])
+            return family.read_preprocessing(self.folder)
 
-    def load_model(self, *, dtype: torch.dtype | None = None) -> CARZeroModel:
+    def load_model(self, *, dtype: torch.dtype | None = None) -> ScoringModel:
         """Loads the model in eval mode.
 
         Args:
             dtype: precision to compute in; None is float32, whatever the file holds.
 
         Raises:
-            WeightsError: not a CARZero, or tensors missing, left over or of other shapes than configured.
+            WeightsError: of an unknown kind, or tensors missing, left over or of other shapes than configured.
         """
         import torch
-
-        from carzero.model import CARZeroModel
 
         if self.kind == "graphs":
             raise WeightsError(
@@ -213,18 +246,11 @@ class WeightsSource:
                     then="name the weights that were exported",
                 )
             )
+        family = self.family
         list_weight_files(self.folder)
         try:
-            # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
-            # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
-            model, info = CARZeroModel.from_pretrained(
-                self.folder,
-                dtype=dtype or torch.float32,
-                output_loading_info=True,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        except WeightsError:
+            return family.load_model(self.folder, dtype or torch.float32).eval()
+        except CARZeroError:
             raise
         except Exception as error:  # the loader raises many kinds; all mean the same to the user
             raise WeightsError(
@@ -235,17 +261,6 @@ class WeightsSource:
                     then=f"check the files (the loader said: {first_line(error)})",
                 )
             ) from error
-        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-        if any(wrong.values()):
-            raise WeightsError(
-                describe(
-                    f"The weights in {self.name} do not fit their configuration",
-                    got={kind: keys[:4] for kind, keys in wrong.items() if keys},
-                    expected="every tensor of the model, and no other",
-                    then="take the config.json that was saved with these weights",
-                )
-            )
-        return model.eval()  # type: ignore[no-any-return]
 
     def load_processor(self) -> CARZeroProcessor:
         """Loads the processor that belongs to the weights.
@@ -253,12 +268,11 @@ class WeightsSource:
         Raises:
             WeightsError: the folder holds no processor.
         """
-        from carzero.processing import CARZeroProcessor
-
+        family = self.family
         with self._usable_processor():
             _check_added_tokens(self.folder / "tokenizer.json")
-            processor: CARZeroProcessor = CARZeroProcessor.from_pretrained(self.folder, local_files_only=True)
-            PixelTransform.of(processor.image_processor)  # refuses sizes and levels that no image can have
+            processor = family.load_processor(self.folder)
+            _ = processor.image_processor.pixels  # refuses sizes and levels that no image can have
             return processor
 
     def _usable_processor(self) -> AbstractContextManager[None]:
@@ -302,20 +316,11 @@ def _find_folder(name: str | Path) -> Path | None:
         return _ASSETS / DEMO
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise _not_found(name, "this folder holds no config.json")
+            raise not_found(name, "this folder holds no config.json")
         return path
     if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
-        raise _not_found(name, "a file was given" if path.exists() else "there is no such folder")
+        raise not_found(name, "a file was given" if path.exists() else "there is no such folder")
     return None
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
-    except Exception as error:  # the hub raises many kinds; all mean the same to the user
-        raise _not_found(name, f"the hub says: {first_line(error)}") from error
 
 
 @cache
@@ -326,70 +331,4 @@ def _hash_demo() -> str:
 def _hash_folder(folder: Path) -> str:
     if is_exported(folder):
         return hash_graphs(folder)
-    files = list_weight_files(folder)
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def list_weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that a torch model is loaded from, sorted by name; all that `sha256` is of.
-
-    Raises:
-        WeightsError: there is none; or the folder holds what the loader might take besides or instead: an index beside
-            a whole file, shards outside of the folder, files that no index names, adapters.
-    """
-    found = sorted(folder.glob("*.safetensors"))
-    index = folder / _INDEX
-    if not index.exists():
-        named = [folder / _WHOLE]
-    elif (folder / _WHOLE).exists():
-        raise _unclear(folder, f"both {_WHOLE} and {_INDEX}")
-    else:
-        content = load_json_object(index, error=WeightsError, expected="an index as save_pretrained writes it")
-        shards = content.get("weight_map")
-        names = set(shards.values()) if isinstance(shards, dict) and all(map(_is_text, shards.values())) else set()
-        if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
-            raise _unclear(folder, f"an index of {sorted(names) or 'no files'}")
-        named = sorted(folder / name for name in names)
-    if not found:
-        raise _not_found(folder, "there is no .safetensors file")
-    if found != named:
-        raise _unclear(folder, f"{[path.name for path in found]} where {[path.name for path in named]} are loaded")
-    if (folder / _ADAPTERS).exists():
-        raise _unclear(folder, _ADAPTERS)
-    if strange := [path.name for path in found if not path.is_file()]:  # a link is followed, and hashed as it is loaded
-        raise _unclear(folder, f"{strange}, which are not files")
-    return found
-
-
-_WHOLE, _INDEX, _ADAPTERS = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _unclear(folder: Path, got: str) -> WeightsError:
-    return WeightsError(
-        describe(
-            f"The folder {folder} does not say clearly which weights are in it",
-            got=got,
-            expected=f"{_WHOLE} alone, or {_INDEX} and the files in this folder that it names",
-            then="take away what does not belong to the weights",
-        )
-    )
-
-
-def _not_found(name: str | Path, why: str) -> WeightsError:
-    return WeightsError(
-        describe(
-            f"No weights are found under this name: {why}",
-            got=str(name),
-            expected='"demo", a folder written by `carzero convert` or save_pretrained, or a hub id like "user/model"',
-            then="check the path",
-        )
-    )
+    return hash_files(list_weight_files(folder))

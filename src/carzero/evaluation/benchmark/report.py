@@ -19,7 +19,7 @@ from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
 from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
 from carzero.records import Failure
 
-_CSS = """
+CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
 p.sub, figcaption, td.faint { color: #616e7c; }
@@ -85,7 +85,7 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
     body = "\n".join(part for part in parts if part)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f"<style>\n{_CSS}\n</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<style>\n{CSS}\n</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
 

@@ -23,10 +23,11 @@ from carzero.evaluation.benchmark.classification import (
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import RESULT_FILES, save_result
+from carzero.evaluation.benchmark.several import SeveralResult, SeveralRun, common_prompts
+from carzero.evaluation.benchmark.several_report import SEVERAL_FILES, save_several
 from carzero.evaluation.controls import Controls
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.resampling import Statistics
-from carzero.prompts import PromptSet, load_prompt_set
 from carzero.records import ScoreKind
 from carzero.weights.source import WeightsSource
 
@@ -55,7 +56,7 @@ class BenchmarkRun:
     batch_size: int = 16
     device: str | None = None
     dtype: str | None = None
-    score_kind: ScoreKind = "logit"
+    score_kind: ScoreKind | None = None
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
         """Evaluates, and writes what is asked for: one result a set.
@@ -78,6 +79,56 @@ class BenchmarkRun:
             self._run(each, folder / each.name, None if self.out is None else self.out / each.name, progress)
             for each in there
         ]
+
+    def execute_several(self, weights: Sequence[WeightsSource], progress: Progress = no_progress) -> SeveralResult:
+        """Evaluates several weights on one set, and compares them with the first; `weights` of the run are not read.
+
+        Args:
+            weights: two or more.
+            progress: as in `execute`.
+
+        Raises:
+            CARZeroError: settings that cannot work, or files that do not fit.
+        """
+        if self.name == EVERY or self.task != "classification" or self.images is None:
+            raise ConfigurationError(
+                describe(
+                    "Several weights are compared on one set, by classification, from images",
+                    got=f"{self.name}, --task {self.task}",
+                    expected="one set and --images",
+                    then="compare score tables with `carzero compare`",
+                )
+            )
+        self._check()
+        if self.out is not None:
+            make_folder(self.out)
+            refuse_existing(
+                (self.out / name for name in SEVERAL_FILES), overwrite=self.overwrite or self.resume, resumable=True
+            )
+        dataset = DATASETS[self.name]
+        run = SeveralRun(
+            dataset,
+            self.labels or find_label_files(self.images, dataset),
+            self.images,
+            weights,
+            self._settings(dataset, weights[0]),
+            self.score_kind,
+            output=Output(self.out, self.resume, self.overwrite),
+            terms=Terms(self.allow_missing, Statistics(self.rounds, self.seed), self.controls),
+        )
+        result = run.execute(progress)
+        if self.out is not None:
+            save_several(result, self.images, self.out)
+        return result
+
+    def _settings(self, dataset: PublicDataset, weights: WeightsSource) -> ScoringSettings:
+        return ScoringSettings(
+            weights,
+            common_prompts(dataset, weights, self.score_kind),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
 
     def left_out(self) -> list[str]:
         """Sets that "all" does not run because they have no folder."""
@@ -152,13 +203,7 @@ class BenchmarkRun:
     ) -> BenchmarkResult:
         if self.weights is None:
             raise ConfigurationError(describe("A benchmark from images needs weights"))
-        settings = ScoringSettings(
-            self.weights,
-            self._prompts(dataset),
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        settings = self._settings(dataset, self.weights)
         found = self.labels or find_label_files(images, dataset)
         output = Output(out, self.resume, self.overwrite)
         if self.task == "pointing":
@@ -188,9 +233,3 @@ class BenchmarkRun:
         result.manifest["unfamiliar"] = said["unfamiliar"]
         result.manifest["prompt_warnings"] = said["prompt_warnings"]
         return result
-
-    def _prompts(self, dataset: PublicDataset) -> PromptSet:
-        """The paper's prompts; for differences, which need sentences that deny, the pairs of the library."""
-        if self.score_kind == "logit":
-            return load_prompt_set(dataset.prompts, "paper")
-        return load_prompt_set(dataset.prompts, "pairs").as_pairs()

@@ -16,7 +16,7 @@ class PairScores(NamedTuple):
     """Scores of a batch of images.
 
     Attributes:
-        scores: (I, prompts) float32 on the CPU, raw logits.
+        scores: (I, prompts) float32 on the CPU, raw logits; (I, prompts, M) of the M members of an ensemble.
         maps: (I, prompts, h, w) float32 on the CPU, where each prompt looks; None unless asked for.
     """
 
@@ -31,14 +31,14 @@ class Backend(Protocol):
     Attributes:
         name: of the engine, such as "torch".
         dtype: precision it computes in: "float32", "bfloat16", "float16" or "int8".
-        map_kind: what the cells of its maps are.
+        map_kind: what the cells of its maps are; None where the weights have no maps.
     """
 
     name: str
     dtype: str
 
     @property
-    def map_kind(self) -> MapKind:
+    def map_kind(self) -> MapKind | None:
         """See the class."""
 
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[object]:
@@ -46,6 +46,13 @@ class Backend(Protocol):
 
         Raises:
             PromptError: a prompt is longer than the model reads.
+        """
+
+    def merge_prompts(self, bank: PromptBank[object]) -> PromptBank[object]:
+        """Makes one text of all prompts of a label: the pool "text".
+
+        Raises:
+            PromptError: texts of this model cannot be merged.
         """
 
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:

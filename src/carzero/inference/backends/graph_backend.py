@@ -15,7 +15,7 @@ from torch import Tensor
 from carzero.errors import PromptError, describe
 from carzero.inference.backends.base import PairScores
 from carzero.inference.backends.graphs import Arrays, Graph, load_onnx_graph, load_openvino_graph
-from carzero.inference.prompt_bank import PromptBank, build_bank, token_batches
+from carzero.inference.prompt_bank import PromptBank, build_bank, token_batches, unmergeable
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.records import UNSTATED, MapKind
@@ -72,6 +72,10 @@ class ExportedBackend(ABC):
     @cached_property
     def _prompts(self) -> Graph:
         return self._load(PROMPTS_GRAPH)
+
+    def merge_prompts(self, bank: PromptBank[object]) -> PromptBank[GraphTexts | BakedTexts]:
+        """Refuses to; see `Backend.merge_prompts`."""
+        raise unmergeable(f"exported weights ({self.name})")
 
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[GraphTexts | BakedTexts]:
         """Encodes prompts, or finds those that are baked in; see `Backend.encode_prompts`.

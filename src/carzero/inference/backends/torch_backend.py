@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from carzero.inference.backends.base import PairScores
-from carzero.inference.prompt_bank import PromptBank, TorchTexts, encode_prompts
-from carzero.model import CARZeroModel
+from carzero.inference.prompt_bank import PromptBank, TorchTexts, encode_prompts, unmergeable
+from carzero.model.scoring_model import ScoringModel, dtype_of
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
 from carzero.records import MapKind
@@ -27,19 +27,19 @@ class TorchBackend:
 
     def __init__(
         self,
-        model: CARZeroModel,
+        model: ScoringModel,
         *,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.model: CARZeroModel = model.eval().to(self.device, dtype or model.dtype)
-        self.dtype = dtype_name(self.model.dtype)
+        self.model: ScoringModel = model.eval().to(self.device, dtype or dtype_of(model))
+        self.dtype = dtype_name(dtype_of(self.model))
 
     @property
-    def map_kind(self) -> MapKind:
-        """What the cells of the maps are, by the alignment."""
-        return self.model.alignment.map_kind
+    def map_kind(self) -> MapKind | None:
+        """What the maps are; see `Backend.map_kind`."""
+        return self.model.map_kind
 
     @torch.inference_mode()
     def encode_prompts(self, processor: CARZeroProcessor, prompt_set: PromptSet) -> PromptBank[TorchTexts]:
@@ -47,16 +47,24 @@ class TorchBackend:
         return encode_prompts(self.model, processor, prompt_set)
 
     @torch.inference_mode()
+    def merge_prompts(self, bank: PromptBank[object]) -> PromptBank[TorchTexts]:
+        """Makes one text of a label's prompts; see `Backend.merge_prompts`."""
+        merged = self.model.merge_prompts(bank.texts_as(TorchTexts).groups, bank.group)
+        if merged is None:
+            raise unmergeable(self.model.__class__.__name__)
+        return bank.merged(TorchTexts(merged))
+
+    @torch.inference_mode()
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores images; see `Backend.score`."""
         images = self.model.encode_images(self._to_device(pixel_values))
-        scores, maps = self.model.alignment.score(images, bank.texts_as(TorchTexts).groups, need_maps)
+        scores, maps = self.model.score_prompts(images, bank.texts_as(TorchTexts).groups, need_maps)
         return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
 
     def _to_device(self, pixel_values: Tensor) -> Tensor:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
             pixel_values = pixel_values.pin_memory()
-        return pixel_values.to(self.device, non_blocking=True).to(self.model.dtype)
+        return pixel_values.to(self.device, non_blocking=True).to(dtype_of(self.model))
 
 
 def _to_host(values: Tensor) -> Tensor:

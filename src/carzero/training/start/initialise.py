@@ -18,6 +18,7 @@ from carzero.text.tokenizers import continuation_pieces
 from carzero.training.batches.sampler import seed_torch
 from carzero.training.recipe_sections import LoraSection, MemorySection, ModelSection, PixelSection
 from carzero.training.start.towers import copy_weights, spare_memory, start_text, start_vision
+from carzero.weights.families.carzero import require_carzero
 from carzero.weights.source import WeightsSource
 
 
@@ -88,7 +89,7 @@ def build_start(
     seed_torch(seed)
     if options.start is not None:
         source = WeightsSource(options.start)
-        model, processor = source.load_model(), source.load_processor()
+        model, processor = require_carzero(source.load_model()), source.load_processor()
         _check_pixels(pixels, options.start, processor)
     else:
         model, processor = _build_from_towers(options, pixels, sentences)

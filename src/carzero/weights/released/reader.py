@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from carzero.weights.released.pickle_reader import (
 )
 
 _PREFIX = "CARZero."
+
+# Where files that hold more than tensors hold them, and what wrappers put before every name.
+_ENTRIES = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in ITEM_BYTES}
 _MAX_DEPTH = 32
 _MAX_SETTINGS = 100_000
@@ -66,6 +70,10 @@ def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
         content = read_pickle(archive.read_pickle_bytes(MAX_BYTES))
         named = _find_state_dict(content)
         state_dict = _Loader(archive).load(named)
+    return _with_settings(state_dict, content)
+
+
+def _with_settings(state_dict: dict[str, Tensor], content: Mapping[str, Any]) -> ReleasedCheckpoint:
     settings = _to_plain(content.get("hyper_parameters"))
     return ReleasedCheckpoint(
         state_dict=state_dict,
@@ -74,6 +82,61 @@ def read_released_checkpoint(path: str | Path) -> ReleasedCheckpoint:
         global_step=_typed(content.get("global_step"), int),
         lightning_version=_typed(content.get("pytorch-lightning_version"), str),
     )
+
+
+def read_tensors(path: str | Path) -> ReleasedCheckpoint:
+    """Reads the tensors of any model's file, without executing anything in it.
+
+    Args:
+        path: a .safetensors file; or one that torch.save wrote: a dict of tensors, or one with such a dict as its
+            `state_dict`, `model_state_dict` or `model`. What DataParallel, torch.compile or a trainer has put before
+            every name is left out.
+
+    Raises:
+        UnsafeCheckpointError: the file's pickle asks for anything but tensors, containers and settings.
+        CheckpointError: no such file, another kind of file, or damaged.
+    """
+    file = Path(path)
+    if file.suffix == ".safetensors":
+        return ReleasedCheckpoint(_read_safetensors(file))
+    with TorchArchive(file) as archive:
+        content = read_pickle(archive.read_pickle_bytes(MAX_BYTES))
+        outer = content if type(content) is dict else {}
+        entry = next((name for name in _ENTRIES if type(outer.get(name)) is dict), None)
+        named = outer if entry is None else outer[entry]
+        tensors = {key: value for key, value in named.items() if type(value) is not int}  # sizes, in OpenAI's files
+        if not tensors:
+            raise CheckpointError(describe(f"{file.name} holds no tensors", expected="the state dict of a model"))
+        state_dict = _Loader(archive).load(_strip_prefix(tensors))
+    return _with_settings(_unwrap(state_dict), {} if entry is None else outer)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        loaded = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(describe(f"{path.name} cannot be read as safetensors", got=str(error))) from error
+    for name in loaded:
+        _check_name(name)
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            _check_finite(name, tensor)
+    return _unwrap(tensors)
+
+
+def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes away what wrappers have put before every name, one after the other."""
+    while wrapper := next((each for each in _WRAPPERS if _all_start(tensors, each)), None):
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _all_start(names: Collection[str], prefix: str) -> bool:
+    return bool(names) and all(name.startswith(prefix) for name in names)
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -96,9 +159,7 @@ def _find_state_dict(content: Any) -> dict[str, TensorRef]:
 def _strip_prefix(tensors: Mapping[Any, Any]) -> dict[str, TensorRef]:
     named: dict[str, TensorRef] = {}
     for key, value in tensors.items():
-        # Names reach terminals and reports, so they may not carry control characters.
-        if not (type(key) is str and len(key) < 300 and key.isascii() and key.isprintable()):
-            raise damaged("a tensor's name is not plain text")
+        _check_name(key)
         if type(value) is not TensorRef:
             raise damaged(f"{key} is a {type(value).__name__}, not a tensor")
         name = key.removeprefix(_PREFIX)
@@ -106,6 +167,12 @@ def _strip_prefix(tensors: Mapping[Any, Any]) -> dict[str, TensorRef]:
             raise damaged(f'{name} is there twice, with and without "{_PREFIX}"')
         named[name] = value
     return named
+
+
+def _check_name(name: object) -> None:
+    """Refuses names that may not reach terminals and reports: with control characters, or without end."""
+    if not (isinstance(name, str) and len(name) < 300 and name.isascii() and name.isprintable()):
+        raise damaged("a tensor's name is not plain text")
 
 
 def _listed(entries: Mapping[Any, Any]) -> list[str]:

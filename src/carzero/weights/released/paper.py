@@ -1,4 +1,4 @@
-"""Translation of the authors' tensor names into this family's: a state dict in, a configuration and a state dict out.
+"""CARZero's own checkpoint (Lai et al. 2024): a state dict in, a configuration and a state dict of ours out.
 
 The names given to the towers are those of the files on disk (`vision_model.encoder.layer.N...`), which every
 transformers version reads, and not those of the modules, which change between versions.
@@ -7,17 +7,30 @@ transformers version reads, and not those of the modules, which change between v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, ViTConfig
+from transformers import BertConfig, PreTrainedTokenizerBase, ViTConfig
 
 from carzero.errors import CheckpointError, describe
-from carzero.model.configuration import CARZeroConfig
-from carzero.model.modeling import CARZeroModel
+from carzero.images import PixelTransform
+from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.processing import CARZeroProcessor, build_processor
+from carzero.text.tokenizers import continuation_pieces, load_tokenizer
+from carzero.weights.released.release import (
+    ConversionOptions,
+    Converted,
+    KeyRecord,
+    Release,
+    ReleasedFile,
+    count_layers,
+    keys_error,
+    require_one,
+)
 
+_RESIZE_PER_CROP = 256 / 224  # the released transform: longer side to 256, centre crop of 224
 _VIT_HEAD_WIDTH = 64  # ViT and BERT of every size use heads of 64
 _HEADS_IN_DECODER = 4  # not derivable from a tensor; fixed in the released code
 
@@ -71,14 +84,49 @@ _DROPPED = (
 _SHARED_NORM = re.compile(r"fusion_module\.decoder_norm\.(weight|bias)")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What became of one released tensor: `action` is "kept", "renamed", "split", "dropped" or "unknown"."""
+class PaperRelease(Release):
+    """The released .ckpt of PyTorch Lightning."""
 
-    source: str
-    action: str
-    target: str = ""
-    reason: str = ""
+    title = "CARZero"
+    needs = "--tokenizer: the text tower's, a folder or hub id (the authors' is Laihaoran/BioClinicalMPBERT)"
+
+    def recognises(self, names: Sequence[str]) -> bool:
+        """By the prefixes of its parts."""
+        return any(name.startswith(("img_encoder.", "fusion_module.", "CARZero.")) for name in names)
+
+    def convert(self, files: Sequence[ReleasedFile], options: ConversionOptions) -> Converted:
+        """See `Release.convert`."""
+        file = require_one(files, self.title)
+        given = self.require(options.tokenizer)
+        tokenizer = load_tokenizer(given)
+        conversion = translate_released(file.tensors, lenient=options.lenient)
+        _fill_continuations(conversion.model, tokenizer, given)
+        processor = _build_processor(conversion.model, tokenizer)
+        return Converted(conversion.model, processor, conversion.records, conversion.missing)
+
+
+def _fill_continuations(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    pieces = continuation_pieces(tokenizer)
+    rows = int(model.config.text_config.vocab_size)
+    if len(pieces) != rows:
+        raise CheckpointError(
+            describe(
+                f"The tokenizer {source} does not belong to this checkpoint",
+                got=f"a vocabulary of {len(pieces):,} pieces for a table of {rows:,} rows",
+                expected="as many pieces as the checkpoint's word embeddings have rows",
+                then="give the tokenizer the model was trained with (the authors': Laihaoran/BioClinicalMPBERT)",
+            )
+        )
+    model.set_continuations(pieces)
+
+
+def _build_processor(model: CARZeroModel, tokenizer: PreTrainedTokenizerBase) -> CARZeroProcessor:
+    crop_px = int(model.config.vision_config.image_size)
+    return build_processor(
+        tokenizer,
+        PixelTransform(round(crop_px * _RESIZE_PER_CROP), crop_px),
+        max_text_length=model.config.max_text_length,
+    )
 
 
 @dataclass(slots=True)
@@ -116,13 +164,13 @@ def translate_released(released: Mapping[str, Tensor], *, lenient: bool = False)
         records.append(record)
     unknown = [record.source for record in records if record.action == "unknown"]
     if unknown and not lenient:
-        raise _keys_error("holds tensors that CARZero does not know", unknown)
+        raise keys_error("holds tensors that CARZero does not know", unknown)
     config = _derive_config(state_dict)
     model, missing, misshapen = _load(config, state_dict)
     if misshapen:
-        raise _keys_error("holds tensors whose shapes contradict the rest", misshapen)
+        raise keys_error("holds tensors whose shapes contradict the rest", misshapen)
     if missing and not lenient:
-        raise _keys_error("lacks tensors that CARZero needs", missing)
+        raise keys_error("lacks tensors that CARZero needs", missing)
     return Conversion(model, records, missing)
 
 
@@ -163,7 +211,7 @@ def _renamed(name: str, released: Mapping[str, Tensor]) -> str | None:
 
 def _split(name: str, tensor: Tensor, targets: list[str]) -> tuple[dict[str, Tensor], KeyRecord]:
     if tensor.dim() == 0 or tensor.shape[0] % 3:
-        raise _keys_error("holds a joint query-key-value tensor that has no three equal parts", [name])
+        raise keys_error("holds a joint query-key-value tensor that has no three equal parts", [name])
     parts = dict(zip(targets, tensor.chunk(3), strict=True))
     return parts, KeyRecord(name, "split", ", ".join(targets), "query, key and value, in this order")
 
@@ -180,22 +228,11 @@ def _drop_shared_norm(name: str, tensor: Tensor, twin: Tensor | None) -> KeyReco
     return KeyRecord(name, "dropped", reason="second name of fusion_module.decoder.norm; values are equal")
 
 
-def _keys_error(what: str, keys: list[str]) -> CheckpointError:
-    shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-    return CheckpointError(
-        describe(
-            f"The checkpoint {what}: {shown}",
-            expected="the tensors of a released CARZero model",
-            then="check the file; to go on all the same use --lenient",
-        )
-    )
-
-
 def _derive_config(tensors: Mapping[str, Tensor]) -> CARZeroConfig:
     try:
         return _config_from_shapes(tensors)
     except KeyError as error:
-        raise _keys_error("lacks tensors that CARZero needs", [str(error.args[0])]) from error
+        raise keys_error("lacks tensors that CARZero needs", [str(error.args[0])]) from error
 
 
 def _config_from_shapes(tensors: Mapping[str, Tensor]) -> CARZeroConfig:
@@ -205,13 +242,13 @@ def _config_from_shapes(tensors: Mapping[str, Tensor]) -> CARZeroConfig:
     width = int(patch.shape[0])
     head = [
         int(tensors[f"alignment.head.layers.{n}.weight"].shape[0])
-        for n in range(_count(tensors, "alignment.head.layers.") - 1)
+        for n in range(count_layers(tensors, "alignment.head.layers.") - 1)
     ]
-    text_layers = _count(tensors, "text_model.encoder.layer.")
+    text_layers = count_layers(tensors, "text_model.encoder.layer.")
     return CARZeroConfig(
         vision_config=ViTConfig(
             hidden_size=width,
-            num_hidden_layers=_count(tensors, "vision_model.encoder.layer."),
+            num_hidden_layers=count_layers(tensors, "vision_model.encoder.layer."),
             num_attention_heads=width // _VIT_HEAD_WIDTH,
             intermediate_size=int(tensors["vision_model.encoder.layer.0.intermediate.dense.weight"].shape[0]),
             patch_size=int(patch.shape[-1]),
@@ -230,17 +267,13 @@ def _config_from_shapes(tensors: Mapping[str, Tensor]) -> CARZeroConfig:
             type_vocab_size=int(tensors["text_model.embeddings.token_type_embeddings.weight"].shape[0]),
         ),
         summed_text_layers=min(4, text_layers + 1),
-        decoder_layers=_count(tensors, "alignment.decoder.layers."),
+        decoder_layers=count_layers(tensors, "alignment.decoder.layers."),
         decoder_heads=_HEADS_IN_DECODER,
         decoder_ffn_dim=int(tensors["alignment.decoder.layers.0.fc1.weight"].shape[0]),
         score_head="mlp" if head else "linear",
         score_head_dims=head or [1024, 512, 256],
         freeze_position_embeddings=True,
     )
-
-
-def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
 
 
 def _load(config: CARZeroConfig, tensors: dict[str, Tensor]) -> tuple[CARZeroModel, list[str], list[str]]:

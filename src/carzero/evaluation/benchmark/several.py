@@ -1,0 +1,284 @@
+"""Several weights on one public test set: the same images, truth and protocol, paired differences to the first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from carzero.core.outputs import make_folder, to_file_name
+from carzero.datasets.base import PublicDataset
+from carzero.errors import ConfigurationError, describe
+from carzero.evaluation.benchmark.classification import (
+    BenchmarkResult,
+    Output,
+    Progress,
+    Terms,
+    benchmark_images,
+    no_progress,
+)
+from carzero.images import load_image
+from carzero.inference.scoring import ScoringSettings
+from carzero.metrics.comparison import compare
+from carzero.metrics.resampling import Statistics
+from carzero.metrics.rows import MetricRow
+from carzero.metrics.table import Cohort, Measures
+from carzero.prompts import PromptSet, load_prompt_set
+from carzero.records import ScoreKind
+from carzero.weights.families import CARZERO, FAMILIES
+from carzero.weights.source import WeightsSource
+
+if TYPE_CHECKING:
+    from carzero.inference.classifier import ZeroShotClassifier
+
+WORDINGS = {
+    "common": "the set's common prompts, the same sentences for every model (for differences: those that deny, too)",
+    "authors": "as the model's authors ask, its own template for each label",
+}
+
+_TIMED_IMAGES = 8
+_TIMED_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What scoring takes, on the machine at hand.
+
+    Attributes:
+        seconds_an_image: median time of a pass over a batch, from pixel values to scores, for each image of it.
+        weights_mb: memory of the parameters, in 10^6 bytes.
+        peak_mb: largest memory of the GPU during the pass, in 10^6 bytes; None on a CPU.
+    """
+
+    seconds_an_image: float
+    weights_mb: float
+    peak_mb: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contender:
+    """One model, asked in one way.
+
+    Attributes:
+        name: of the weights and the wording.
+        weights: where they are.
+        wording: a key of `WORDINGS`, or "both" where both are the same sentences.
+        settings: how it was scored.
+        result: on the set.
+        cost: what scoring takes.
+        map_kind: what its maps are, in words; empty where it has none.
+    """
+
+    name: str
+    weights: WeightsSource
+    wording: str
+    settings: ScoringSettings
+    result: BenchmarkResult
+    cost: Cost
+    map_kind: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeveralResult:
+    """What a benchmark of several weights found.
+
+    Attributes:
+        dataset: the public data set.
+        contenders: in the order of the weights.
+        differences: rows of paired differences, "a - b" in `group`, a being each contender and b the first.
+        statistics: of the intervals.
+    """
+
+    dataset: PublicDataset
+    contenders: Sequence[Contender]
+    differences: Sequence[MetricRow]
+    statistics: Statistics
+
+    def find(self, contender: Contender, label: str = "macro") -> MetricRow | None:
+        """The difference of a contender's AUROC to the first's."""
+        wanted = f"{contender.name} - {self.contenders[0].name}"
+        rows = (row for row in self.differences if row.group == wanted and row.label == label)
+        return next((row for row in rows if row.metric == "auroc_difference" and "bootstrap" in row.method), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        return {
+            "contenders": [
+                {
+                    "name": each.name,
+                    "weights": each.weights.name,
+                    "weights_sha256": each.weights.sha256,
+                    "family": each.weights.family.title,
+                    "wording": each.wording,
+                    "score_kind": each.settings.prompts.score_kind,
+                    "pool": each.settings.pool or each.weights.style.pool,
+                    "seconds_an_image": each.cost.seconds_an_image,
+                    "weights_mb": each.cost.weights_mb,
+                    "peak_mb": each.cost.peak_mb,
+                    "maps": each.map_kind,
+                    **each.result.to_dict(),
+                }
+                for each in self.contenders
+            ],
+            "differences": [row.to_record() for row in self.differences],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SeveralRun:
+    """A benchmark of several weights; see `carzero benchmark --help`.
+
+    Attributes:
+        dataset: the public data set.
+        labels: its label files.
+        images: folder that holds its images, at any depth.
+        weights: two or more, or one in both wordings.
+        settings: of the scoring; `weights` and `prompts` of it are replaced.
+        score_kind: None is each weights' own.
+        wordings: keys of `WORDINGS`.
+        output: a folder for each contender below it.
+        terms: of the evaluation.
+    """
+
+    dataset: PublicDataset
+    labels: Sequence[Path]
+    images: Path
+    weights: Sequence[WeightsSource]
+    settings: ScoringSettings
+    score_kind: ScoreKind | None = None
+    wordings: Sequence[str] = tuple(WORDINGS)
+    output: Output = field(default_factory=Output)
+    terms: Terms = field(default_factory=Terms)
+
+    def execute(self, progress: Progress = no_progress) -> SeveralResult:
+        """Scores with each of the weights, and compares.
+
+        Raises:
+            CARZeroError: settings that cannot work, or images that are missing.
+        """
+        if len({source.sha256 for source in self.weights}) < len(self.weights):
+            raise ConfigurationError(
+                describe(
+                    "The same weights are named twice",
+                    got=[source.name for source in self.weights],
+                    expected="different ones",
+                )
+            )
+        contenders = [
+            self._contend(source, wording, prompts, progress)
+            for source in self.weights
+            for wording, prompts in self._wordings(source).items()
+        ]
+        return SeveralResult(self.dataset, contenders, self._compare(contenders), self.terms.statistics)
+
+    def _wordings(self, source: WeightsSource) -> Mapping[str, PromptSet]:
+        """The prompt sets that weights are asked; one where both wordings are the same, or no author states any."""
+        common = common_prompts(self.dataset, source, self.score_kind)
+        if not source.style.stated:
+            return {"common": common}
+        known = {"common": common, "authors": authors_prompts(self.dataset, source, self.score_kind)}
+        if known["common"].hash == known["authors"].hash:
+            return {"both": common}
+        return {wording: known[wording] for wording in self.wordings}
+
+    def _contend(self, source: WeightsSource, wording: str, prompts: PromptSet, progress: Progress) -> Contender:
+        settings = replace(self.settings, weights=source, prompts=prompts)
+        name = f"{source.short_name}, {wording}"
+        folder = None
+        if self.output.folder is not None:
+            folder = self.output.folder / to_file_name(f"{source.short_name}-{wording}")
+            make_folder(folder)
+        result = benchmark_images(
+            self.dataset,
+            self.labels,
+            self.images,
+            settings,
+            output=replace(self.output, folder=folder),
+            terms=self.terms,
+            progress=progress,
+        )
+        classifier = load_classifier(settings)
+        kind = classifier.backend.map_kind
+        cost = measure_cost(classifier, settings)
+        return Contender(name, source, wording, settings, result, cost, "" if kind is None else kind.description)
+
+    def _compare(self, contenders: Sequence[Contender]) -> list[MetricRow]:
+        first = contenders[0].result.joined
+        rows: list[MetricRow] = []
+        for other in contenders[1:]:
+            joined = other.result.joined
+            if first is None or joined is None:
+                continue
+            here = {name: row for row, name in enumerate(joined.ids)}
+            shared = [row for row, name in enumerate(first.ids) if name in here]  # an image may fail in one alone
+            theirs = [here[first.ids[row]] for row in shared]
+            groups = None if first.groups is None else [first.groups[row] for row in shared]
+            rows += compare(
+                (joined.scores[theirs], first.scores[shared]),
+                first.truth[shared],
+                first.labels,
+                names=(other.name, contenders[0].name),
+                cohort=Cohort(self.dataset.name, groups),
+                measures=Measures(metrics=("auroc",), averages=("macro",)),
+                statistics=self.terms.statistics,
+            )
+        return [row for row in rows if " - " in row.group and row.metric.startswith("auroc_difference")]
+
+
+def common_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: ScoreKind | None = None) -> PromptSet:
+    """The set's prompts of the library: those of CARZero's paper, and for differences the pairs, which deny too.
+
+    Args:
+        dataset: the public data set.
+        source: the weights.
+        score_kind: None is the weights' own.
+    """
+    variant = "paper" if (score_kind or source.style.score_kind) == "logit" else "pairs"
+    return source.style.ask(None, load_prompt_set(dataset.prompts, variant), score_kind=score_kind)
+
+
+def authors_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: ScoreKind | None = None) -> PromptSet:
+    """The set's labels as the authors of the weights ask; for CARZero's these are the common prompts."""
+    if source.family is FAMILIES[CARZERO]:
+        return common_prompts(dataset, source, score_kind)
+    return source.style.ask(list(dataset.labels), score_kind=score_kind)
+
+
+def load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
+    """The classifier of a contender."""
+    from carzero.inference.classifier import ZeroShotClassifier
+
+    return ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
+
+
+def measure_cost(classifier: ZeroShotClassifier, settings: ScoringSettings) -> Cost:
+    """Times a pass over a batch of the bundled radiograph, after one that is not counted."""
+    import torch
+
+    from carzero.inference.backends import TorchBackend
+    from carzero.weights.source import example_film
+
+    backend = classifier.backend
+    one = classifier.processor.image_processor.to_pixel_values(load_image(str(example_film())))
+    pixels = one.expand(_TIMED_IMAGES, *one.shape).contiguous()
+    bank = classifier.encode_prompts(settings.prompts)
+    if (settings.pool or classifier.style.pool) == "text":
+        bank = backend.merge_prompts(bank)
+    on_gpu = isinstance(backend, TorchBackend) and backend.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    spent = []
+    for _ in range(1 + _TIMED_ROUNDS):
+        begun = time.perf_counter()
+        backend.score(pixels, bank)
+        spent.append(time.perf_counter() - begun)
+    parameters = list(backend.model.parameters()) if isinstance(backend, TorchBackend) else []
+    return Cost(
+        seconds_an_image=float(np.median(spent[1:])) / _TIMED_IMAGES,
+        weights_mb=sum(each.numel() * each.element_size() for each in parameters) / 1e6,
+        peak_mb=torch.cuda.max_memory_allocated() / 1e6 if on_gpu else None,
+    )

@@ -1,0 +1,116 @@
+"""Several weights on one set: one table, paired differences, and a page with the maps of one image by each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from carzero.datasets.chestxray14 import LABELS
+from carzero.errors import ConfigurationError
+from carzero.evaluation.benchmark.run import BenchmarkRun
+from carzero.evaluation.benchmark.several import SeveralResult, common_prompts
+from carzero.evaluation.benchmark.several_report import table_rows
+from carzero.weights.source import WeightsSource
+from tests.support.dual import save_siglip
+from tests.support.tiny import save_images, save_tiny_weights
+
+FILMS = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    # The name of an image begins with its patient.
+    films = [
+        path.rename(path.with_name(f"{number:08d}_000.png"))
+        for number, path in enumerate(save_images(folder / "images", FILMS, side_px=64))
+    ]
+    lines = [
+        " ".join([film.name, *(str(int((number + column) % 3 == 0)) for column in range(len(LABELS)))])
+        for number, film in enumerate(films)
+    ]
+    (folder / "test_list.txt").write_text("\n".join(lines) + "\n")
+    save_tiny_weights(folder / "simr")
+    save_siglip(folder / "siglip")
+    return folder
+
+
+def run_of(folder: Path, **changes: object) -> BenchmarkRun:
+    fields = {
+        "name": "chestxray14",
+        "labels": [folder / "test_list.txt"],
+        "images": folder / "images",
+        "out": folder / "out",
+        "rounds": 20,
+        "device": "cpu",
+        **changes,
+    }
+    return BenchmarkRun(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> SeveralResult:
+    sources = [WeightsSource(folder / "simr"), WeightsSource(folder / "siglip")]
+    return run_of(folder).execute_several(sources)
+
+
+def test_one_line_for_each_way_of_asking(result: SeveralResult) -> None:
+    rows = table_rows(result)
+    # Both wordings of CARZero are the same; the authors of SigLIP state none.
+    assert [row[0] for row in rows] == ["simr, both", "siglip, common"]
+    assert [row[-1] for row in rows] == ["yes", "yes"]
+    assert rows[0][3] == ""
+    assert all(float(row[5].replace(",", "")) > 0 for row in rows)
+
+
+def test_differences_are_paired(result: SeveralResult) -> None:
+    values = {
+        each.name: {row["label"]: row["value"] for row in each.result.rows if row["metric"] == "auroc"}
+        for each in result.contenders
+    }
+    for label in (*LABELS, "macro"):
+        difference = result.find(result.contenders[1], label)
+        assert difference is not None
+        expected = values["siglip, common"][label] - values["simr, both"][label]
+        assert difference.value == pytest.approx(expected, abs=1e-9)
+        assert difference.ci_low <= difference.value <= difference.ci_high
+
+
+def test_the_files_say_the_same(result: SeveralResult, folder: Path) -> None:
+    saved = json.loads((folder / "out" / "comparison.json").read_text())
+    assert saved == json.loads(json.dumps(result.to_dict()))
+    assert [each["family"] for each in saved["contenders"]] == ["CARZero", "SigLIP"]
+    with (folder / "out" / "comparison.csv").open(newline="") as file:
+        groups = {row["group"] for row in csv.DictReader(file)}
+    assert groups == {"simr, both", "siglip, common", "siglip, common - simr, both"}
+    page = (folder / "out" / "comparison.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "approximation" in page
+    assert (folder / "out" / "siglip-common" / "scores.parquet").is_file()
+
+
+def test_denials_of_the_common_prompts(folder: Path) -> None:
+    from carzero.datasets.catalogue import DATASETS
+
+    source = WeightsSource(folder / "simr")
+    assert common_prompts(DATASETS["chestxray14"], source).negative_prompts is None
+    prompts = common_prompts(DATASETS["chestxray14"], source, "logit_difference")
+    for label, affirming in prompts:
+        denying = prompts.entry(label).negative
+        assert len(denying) == len(affirming)
+        assert all(text.startswith("There is no ") for text in denying)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"name": "all"}, "on one set"), ({"task": "pointing"}, "on one set"), ({"images": None}, "on one set")],
+)
+def test_what_cannot_be_compared_is_refused(folder: Path, changes: dict[str, object], said: str) -> None:
+    sources = [WeightsSource(folder / "simr"), WeightsSource(folder / "siglip")]
+    with pytest.raises(ConfigurationError, match=said):
+        run_of(folder, **changes).execute_several(sources)
+    with pytest.raises(ConfigurationError, match="named twice"):
+        run_of(folder, out=None).execute_several([sources[0], WeightsSource(folder / "simr")])
