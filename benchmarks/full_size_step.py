@@ -1,6 +1,7 @@
-"""One complete training step at full size in bounded memory: ViT-B/16, BERT-base, 4 alignment layers.
+"""One complete training step at full size in bounded memory: ViT-B/16, BERT-base, `simr` or another kind.
 
     python benchmarks/full_size_step.py [--pairs 256] [--block 8] [--tile-pairs 256] [--precision float32|bfloat16]
+        [--kind simr]
 
 Random weights and random inputs; forward, backward, clipping and Adam update of all parameters as `carzero train` does
 them. Prints the seconds and the highest resident size of the process, everything included.
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.alignment import ALIGNMENTS
 from carzero.training.batches.inputs import StepBatch, Tokens
 from carzero.training.distributed import DistributedContext
 from carzero.training.optimiser import build_optimiser
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=8)
     parser.add_argument("--tile-pairs", type=int, default=256)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--kind", choices=list(ALIGNMENTS), default="simr")
     options = parser.parse_args()
     torch.manual_seed(0)
     pairs = options.pairs
@@ -37,7 +40,7 @@ def main() -> None:
         precision=options.precision,
     )  # fmt: skip
     memory = MemorySection(image_block=options.block, text_block=options.block, tile_pairs=options.tile_pairs)
-    model = CARZeroModel(CARZeroConfig(freeze_position_embeddings=True)).train()
+    model = CARZeroModel(CARZeroConfig(freeze_position_embeddings=True, alignment=options.kind)).train()
     objective = ContrastiveObjective(model, LossSection(), optimising, memory)
     context = DistributedContext(optimising, device="cpu")
     module = context.prepare(objective)
@@ -51,9 +54,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
-    print(
-        f"{pairs} pairs, {options.precision}, towers in blocks of {options.block}, tiles of {options.tile_pairs} pairs"
-    )
+    sizes = f"towers in blocks of {options.block}, tiles of {options.tile_pairs} pairs"
+    print(f"{options.kind}, {pairs} pairs, {options.precision}, {sizes}")
     print(f"loss {float(loss.detach()):.4f}, gradient norm {norm:.3f}")
     print(f"{seconds:.0f} s (forward {forward:.0f} s), highest resident size {peak:.2f} GiB")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -55,10 +55,15 @@ def hold_out_test(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(split=np.where((pairs["split"] == "train") & drawn, "val", pairs["split"]))
 
 
+def fold_of(patient: str, folds: int) -> int:
+    """The fold in which a patient is held out."""
+    return draw(f"f{patient}", folds)
+
+
 def hold_out_fold(pairs: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Training patients alone, one fold of them as validation."""
     pairs = pairs[pairs["split"] == "train"]
-    drawn = np.array([draw(f"f{patient}", folds) == fold for patient in pairs["patient_id"]])
+    drawn = np.array([fold_of(patient, folds) == fold for patient in pairs["patient_id"]])
     return pairs.assign(split=np.where(drawn, "val", "train"))
 
 
@@ -114,6 +119,16 @@ class Retrieval:
         arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in ("hits", "chance", "patients")]
         return cls(*arrays, reports=" ".join(part.reports for part in parts))
 
+    def save(self, file: Path) -> None:
+        """Writes it."""
+        np.savez(file, hits=self.hits, chance=self.chance, patients=self.patients.astype(str), reports=self.reports)
+
+    @classmethod
+    def load(cls, file: Path) -> Retrieval:
+        """Reads what `save` wrote."""
+        with np.load(file) as held:
+            return cls(held["hits"], held["chance"], held["patients"], str(held["reports"]))
+
     def describe(self) -> dict[str, object]:
         """The figures."""
         low, high = bootstrap(self.hits, self.patients)
@@ -127,15 +142,20 @@ class Retrieval:
         }
 
 
-def run(
-    pairs: pd.DataFrame, held_out: str, recipe: Recipe, out: Path, cache: Path
-) -> tuple[Retrieval, dict[str, object]]:
-    """Trains, and measures the rows of a split; a run that an earlier call of this script finished is not repeated."""
+def train_once(pairs: pd.DataFrame, recipe: Recipe, out: Path, cache: Path) -> dict[str, object]:
+    """Trains on a table's training rows; a run that an earlier call of this script finished is not repeated."""
     table = out.with_suffix(".csv")
     table.parent.mkdir(parents=True, exist_ok=True)
     pairs[["image", "patient_id", "text", "split", "view"]].to_csv(table, index=False)
+    return train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file()).to_dict()
+
+
+def run(
+    pairs: pd.DataFrame, held_out: str, recipe: Recipe, out: Path, cache: Path
+) -> tuple[Retrieval, dict[str, object]]:
+    """Trains, and measures the rows of a split."""
     started = time.monotonic()
-    kept = train(recipe, table, out, cache=cache, resume=(out / "run.yaml").is_file()).to_dict()
+    kept = train_once(pairs, recipe, out, cache)
     minutes = round((time.monotonic() - started) / 60, 1)
     found = Retrieval.measure(out / "weights", pairs[pairs["split"] == held_out])
     return found, {"step": kept["step"], "minutes": minutes, "validation": kept.get("validation")}

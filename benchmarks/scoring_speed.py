@@ -1,6 +1,7 @@
 """Measures scoring beside the bare image tower and beside the released way, at full size, tensors already in memory.
 
     python benchmarks/scoring_speed.py [--dtype float32] [--rounds 5] [--images 16] [--crossover] [--profile]
+    python benchmarks/scoring_speed.py --kinds simr similarity_map cosine [--rounds 7] [--images 8]
 
 ViT-B/16, BERT-base and 4 alignment layers with the test suite's formula weights; the prompts of ChestX-ray14 (14) and
 PadChest (192). Everything is timed in turn within every round, and medians over rounds are printed, so that the
@@ -9,6 +10,9 @@ aligns every image alike, so it is timed on `--baseline-images` of the batch and
 once per 1,024 images. Runs where nothing else computes, or not at all.
 
 `--crossover` times both ways of reading an image over numbers of prompts; `--profile` prints where the time goes.
+`--kinds` times kinds of alignment on one and the same tower, the bare tower beside them, in an order that is drawn anew
+in each round. Printed are medians of the rounds' own ratios, with the lowest and the highest: these hold also where the
+machine does other work. Alignments other than the released one start as everywhere; times do not depend on weights.
 """
 
 from __future__ import annotations
@@ -17,13 +21,16 @@ import argparse
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from full_size import build_full_size, describe_machine
 from released_scoring import IMAGES_PER_ENCODING, align_one_by_one, encode_texts
 
 from carzero.inference.backends import TorchBackend
+from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.alignment import ALIGNMENTS
 from carzero.model.alignment.simr_scoring import SimilarityScorer
 from carzero.prompts import PromptSet, load_prompt_set
 
@@ -108,6 +115,65 @@ def measure_crossover(dtype: torch.dtype, options: argparse.Namespace) -> None:
         print(f"  {count:>3} prompts: projected {spent['projected']:.2f} ms an image, moved {spent['moved']:.2f}")
 
 
+def with_kind(model: CARZeroModel, kind: str) -> CARZeroModel:
+    """The same towers, not copied, with another kind of alignment behind them."""
+    other = CARZeroModel(CARZeroConfig(**{**model.config.to_dict(), "alignment": kind}))
+    other.vision_model, other.text_model = model.vision_model, model.text_model
+    other.set_continuations(model.is_continuation)
+    return other.eval()
+
+
+def in_drawn_orders(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round, after a round that is not counted."""
+    orders = np.random.default_rng(0)
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name in orders.permutation(list(works)):
+            spent = seconds(works[name])
+            if number:
+                taken[name].append(spent)
+    return taken
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Median, lowest and highest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+@torch.inference_mode()
+def measure_kinds(dtype: torch.dtype, options: argparse.Namespace) -> None:
+    """Times kinds of alignment, with and without the tower, and maps beside scores alone."""
+    model, processor = build_full_size()
+    pixels = torch.randn(options.images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    ready = pixels.to(dtype)
+    features = None
+    works: dict[str, Callable[[], object]] = {}
+    for kind in options.kinds:
+        backend = TorchBackend(with_kind(model, kind), device="cpu", dtype=dtype)
+        works.setdefault("tower", functools.partial(backend.model.vision_model, pixel_values=ready))
+        features = backend.model.encode_images(ready) if features is None else features
+        for name in SETS:
+            bank = backend.encode_prompts(processor, load_prompt_set(name, "paper"))
+            groups, align = bank.texts.groups, backend.model.alignment.score
+            works[f"{kind} {name}"] = functools.partial(backend.score, pixels, bank)
+            works[f"{kind} {name} alone"] = functools.partial(align, features, groups)
+            works[f"{kind} {name} maps"] = functools.partial(align, features, groups, need_maps=True)
+    taken = in_drawn_orders(works, options.rounds)
+    tower = taken["tower"]
+    rate = options.images / statistics.median(tower)
+    print(f"{dtype}, batches of {options.images}, {options.rounds} rounds: the tower alone {rate:.2f} images/s")
+    print("median of the rounds (lowest-highest):")
+    for name, kind in ((name, kind) for name in SETS for kind in options.kinds):
+        whole, alone, maps = (taken[f"{kind} {name}{what}"] for what in ("", " alone", " maps"))
+        share = [bare / spent for bare, spent in zip(tower, whole, strict=True)]
+        cost = [100 * spent / bare for bare, spent in zip(tower, alone, strict=True)]
+        drawn = [100 * spent / bare for bare, spent in zip(tower, maps, strict=True)]
+        print(
+            f"  {len(load_prompt_set(name, 'paper')):>3} prompts, {kind}: {spread(share)} of the tower's images/s; "
+            f"the alignment alone {spread(cost, 2)} % of the tower's time, with maps {spread(drawn, 2)} %"
+        )
+
+
 def profile(work: Callable[[], object]) -> None:
     """Prints where one call spends its time."""
     from torch.profiler import profile as record
@@ -127,10 +193,14 @@ def main() -> None:
     parser.add_argument("--baseline-images", type=int, default=4)
     parser.add_argument("--crossover", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--kinds", nargs="+", choices=list(ALIGNMENTS))
     options = parser.parse_args()
     print(describe_machine())
     dtype = getattr(torch, options.dtype)
-    (measure_crossover if options.crossover else measure)(dtype, options)
+    if options.kinds:
+        measure_kinds(dtype, options)
+    else:
+        (measure_crossover if options.crossover else measure)(dtype, options)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ GEOMETRY = Geometry.fit(400, 300)
 CELLS = np.zeros((14, 14))
 CELLS[9, 4] = 1
 SCORES = GEOMETRY.map_to_original(CELLS)
+PEAK = GEOMETRY.peak_to_original(CELLS)
 LEFT, TOP = 16, 16  # margins without a caption
 ZOOM = 2
 
@@ -68,6 +69,17 @@ def test_peak_outside_the_picture_is_left_out() -> None:
 
 def test_stated_range_sets_the_heat() -> None:
     assert colourfulness(drawn(value_range=(0, 10))).max() == 0
+
+
+@pytest.mark.parametrize(("high", "marked"), [(10, False), (2.1, False), (1.5, True)])
+def test_a_map_that_stays_low_on_its_scale_marks_no_place_and_says_so(high: float, marked: bool) -> None:
+    plain, crossed = (draw_overlay(FILM, SCORES, value_range=(0, high), peak=peak) for peak in (None, PEAK))
+    assert (np.asarray(plain) != np.asarray(crossed)).any() == marked
+    assert crossed.height == draw_overlay(FILM, SCORES, peak=PEAK).height + (
+        0 if marked else 20
+    )  # a line of the legend
+    boxed = draw_overlay(FILM, SCORES, value_range=(0, 10), peak=PEAK, boxes=[(10, 10, 200, 200)])
+    assert boxed.height == draw_overlay(FILM, SCORES, peak=PEAK).height
 
 
 def test_captions_are_drawn_and_long_ones_cut() -> None:

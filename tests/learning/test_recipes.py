@@ -28,10 +28,18 @@ TINY: dict[str, Any] = {
     "pixels.crop_px": 32,
 }
 FROZEN_FEATURES = {"model.fields.vision_feature_layer": None, "model.fields.vision_feature_width": None}
+_DINOV2 = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
 BATCHES = {"optimiser.epochs": 3, "optimiser.batch_size": {0: 2, 1: 4, 2: 8}}
 CHANGES: dict[str, dict[str, Any]] = {
     "paper.yaml": {**BATCHES, "memory.image_block": 3, "memory.tile_pairs": 6},
     "gpu-24gb.yaml": {**BATCHES, "optimiser.batch_size": 4, "memory.text_block": 2},
+    "similarity_map.yaml": {
+        **BATCHES,
+        "model.vision": {"config": {**_DINOV2, "patch_size": 8}},
+        "model.fields.image_encoder_heads": 2,
+        "pixels.versions": 1,
+        "memory.tile_pairs": 6,
+    },
     "two-cores.yaml": {**FROZEN_FEATURES, "optimiser.steps": 3, "optimiser.batch_size": 4, "pixels.versions": 1},
     "demo/recipe.yaml": {**FROZEN_FEATURES, "optimiser.steps": 3, "optimiser.batch_size": 6, "pixels.versions": 1},
 }

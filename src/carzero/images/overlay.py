@@ -1,7 +1,8 @@
 """Score maps drawn over radiographs, for eyes.
 
 The image stays readable: heat is transparent where the map is low, a thin line follows half of the map's range, a
-cross marks the peak, and whatever the model has not seen is darkened and hatched, never coloured.
+cross marks the peak, and whatever the model has not seen is darkened and hatched, never coloured. A map on a stated
+range that stays below its middle has no cross: a finding that is not seen is nowhere.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def draw_overlay(
         scores: (H, W) map in the same frame, as `Geometry.map_to_original` returns it; NaN where the model saw nothing.
         title: first caption line, usually the finding.
         subtitle: second caption line, usually the score.
-        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out.
+        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out, and where a map on a stated
+            range stays below its middle and has no box: it is the highest place of a finding that is not seen.
         boxes: xyxy in original pixels, drawn as outlines.
         value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
         range_text: what that range is, written below the image.
@@ -86,9 +88,11 @@ def draw_overlay(
     draw = ImageDraw.Draw(picture)
     for box in boxes:
         _draw_box(draw, [float(edge) * zoom for edge in box])
-    if peak is not None and 0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0]:
+    is_low = value_range is not None and not boxes and float(np.nanmax(scores)) < (low + high) / 2
+    if peak is not None and not is_low and 0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0]:
         _draw_cross(draw, peak[0] * zoom, peak[1] * zoom)
-    legend = [text for text in (range_text, _UNSEEN_LABEL if unseen.any() else "") if text]
+    low_text = f"nothing reaches {(low + high) / 2:.3g}, the middle of the scale: no place is marked" if is_low else ""
+    legend = [text for text in (range_text, low_text, _UNSEEN_LABEL if unseen.any() else "") if text]
     return _frame(picture, title, subtitle, (low, high), legend)
 
 

@@ -127,7 +127,8 @@ class AveragedModel(Generic[Module]):
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for kept, new in zip(self.model.parameters(), model.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
+            if new.requires_grad:  # frozen towers are most of the weights, and are what they were
+                kept.lerp_(new, 1 - decay)
         for held, current in zip(self.model.buffers(), model.buffers(), strict=True):
             held.copy_(current)
 
