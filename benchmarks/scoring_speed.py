@@ -11,8 +11,9 @@ once per 1,024 images. Runs where nothing else computes, or not at all.
 
 `--crossover` times both ways of reading an image over numbers of prompts; `--profile` prints where the time goes.
 `--kinds` times kinds of alignment on one and the same tower, the bare tower beside them, in an order that is drawn anew
-in each round. Printed are medians of the rounds' own ratios, with the lowest and the highest: these hold also where the
-machine does other work. Alignments other than the released one start as everywhere; times do not depend on weights.
+in each round. Weights are random, and so are the features of the prompts, which have as many words as theirs. It takes
+processor time of all threads, and prints medians of the rounds' own ratios, with the lowest and highest: these hold
+also where the machine does other work.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import numpy as np
 import torch
 from full_size import build_full_size, describe_machine
 from released_scoring import IMAGES_PER_ENCODING, align_one_by_one, encode_texts
+from torch import Tensor
 
 from carzero.inference.backends import TorchBackend
-from carzero.model import CARZeroConfig, CARZeroModel
-from carzero.model.alignment import ALIGNMENTS
+from carzero.model import CARZeroConfig, CARZeroModel, TextFeatures
+from carzero.model.alignment import ALIGNMENTS, Alignment, ScoringTexts, find_alignment
 from carzero.model.alignment.simr_scoring import SimilarityScorer
 from carzero.prompts import PromptSet, load_prompt_set
 
@@ -115,23 +117,25 @@ def measure_crossover(dtype: torch.dtype, options: argparse.Namespace) -> None:
         print(f"  {count:>3} prompts: projected {spent['projected']:.2f} ms an image, moved {spent['moved']:.2f}")
 
 
-def with_kind(model: CARZeroModel, kind: str) -> CARZeroModel:
-    """The same towers, not copied, with another kind of alignment behind them."""
-    other = CARZeroModel(CARZeroConfig(**{**model.config.to_dict(), "alignment": kind}))
-    other.vision_model, other.text_model = model.vision_model, model.text_model
-    other.set_continuations(model.is_continuation)
-    return other.eval()
+def random_texts(name: str) -> tuple[TextFeatures, Tensor]:
+    """Features of a set's prompts, random where there are words and zero behind, and how many words each has."""
+    texts = texts_of(load_prompt_set(name, "paper"))
+    words = torch.tensor([len(text.split()) + 2 for text in texts])  # with start and end
+    random = torch.Generator().manual_seed(1)
+    local = torch.randn(len(texts), 97, 768, generator=random) * (torch.arange(97) < words.unsqueeze(1)).unsqueeze(-1)
+    return TextFeatures(local.mean(dim=1), local), words
 
 
 def in_drawn_orders(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each piece of work in each round, after a round that is not counted."""
+    """Processor seconds of each piece of work in each round, after a round that is not counted."""
     orders = np.random.default_rng(0)
     taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name in orders.permutation(list(works)):
-            spent = seconds(works[name])
+            started = time.process_time()
+            works[name]()
             if number:
-                taken[name].append(spent)
+                taken[name].append(time.process_time() - started)
     return taken
 
 
@@ -142,27 +146,27 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 @torch.inference_mode()
 def measure_kinds(dtype: torch.dtype, options: argparse.Namespace) -> None:
-    """Times kinds of alignment, with and without the tower, and maps beside scores alone."""
-    model, processor = build_full_size()
-    pixels = torch.randn(options.images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    ready = pixels.to(dtype)
-    features = None
-    works: dict[str, Callable[[], object]] = {}
+    """Times kinds of alignment beside the bare tower; the whole is the tower and the alignment, one after the other."""
+    model = CARZeroModel(CARZeroConfig()).eval().to(dtype)
+    ready = torch.randn(options.images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
+    works: dict[str, Callable[[], object]] = {"tower": lambda: model.vision_model(pixel_values=ready)}
+    features = model.encode_images(ready)
+
+    def score(alignment: Alignment, groups: Sequence[ScoringTexts]) -> object:
+        return alignment.score(model.encode_images(ready), groups)
+
     for kind in options.kinds:
-        backend = TorchBackend(with_kind(model, kind), device="cpu", dtype=dtype)
-        works.setdefault("tower", functools.partial(backend.model.vision_model, pixel_values=ready))
-        features = backend.model.encode_images(ready) if features is None else features
+        alignment = find_alignment(kind)(CARZeroConfig(alignment=kind)).eval().to(dtype)
+        alignment.reset_parameters()
         for name in SETS:
-            bank = backend.encode_prompts(processor, load_prompt_set(name, "paper"))
-            groups, align = bank.texts.groups, backend.model.alignment.score
-            works[f"{kind} {name}"] = functools.partial(backend.score, pixels, bank)
-            works[f"{kind} {name} alone"] = functools.partial(align, features, groups)
-            works[f"{kind} {name} maps"] = functools.partial(align, features, groups, need_maps=True)
+            groups = alignment.prepare(*random_texts(name))
+            works[f"{kind} {name}"] = functools.partial(score, alignment, groups)
+            works[f"{kind} {name} alone"] = functools.partial(alignment.score, features, groups)
+            works[f"{kind} {name} maps"] = functools.partial(alignment.score, features, groups, need_maps=True)
     taken = in_drawn_orders(works, options.rounds)
     tower = taken["tower"]
-    rate = options.images / statistics.median(tower)
-    print(f"{dtype}, batches of {options.images}, {options.rounds} rounds: the tower alone {rate:.2f} images/s")
-    print("median of the rounds (lowest-highest):")
+    print(f"{dtype}, batches of {options.images}, {options.rounds} rounds, processor time")
+    print(f"the tower alone {spread(tower, 2)} s; median of the rounds (lowest-highest):")
     for name, kind in ((name, kind) for name in SETS for kind in options.kinds):
         whole, alone, maps = (taken[f"{kind} {name}{what}"] for what in ("", " alone", " maps"))
         share = [bare / spent for bare, spent in zip(tower, whole, strict=True)]
