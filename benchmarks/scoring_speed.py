@@ -32,7 +32,7 @@ from torch import Tensor
 
 from carzero.inference.backends import TorchBackend
 from carzero.model import CARZeroConfig, CARZeroModel, TextFeatures
-from carzero.model.alignment import ALIGNMENTS, Alignment, ScoringTexts, find_alignment
+from carzero.model.alignment import ALIGNMENTS, find_alignment
 from carzero.model.alignment.simr_scoring import SimilarityScorer
 from carzero.prompts import PromptSet, load_prompt_set
 
@@ -146,30 +146,25 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 @torch.inference_mode()
 def measure_kinds(dtype: torch.dtype, options: argparse.Namespace) -> None:
-    """Times kinds of alignment beside the bare tower; the whole is the tower and the alignment, one after the other."""
+    """Times kinds of alignment and the bare tower, one after the other; scoring is both."""
     model = CARZeroModel(CARZeroConfig()).eval().to(dtype)
     ready = torch.randn(options.images, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
     works: dict[str, Callable[[], object]] = {"tower": lambda: model.vision_model(pixel_values=ready)}
     features = model.encode_images(ready)
-
-    def score(alignment: Alignment, groups: Sequence[ScoringTexts]) -> object:
-        return alignment.score(model.encode_images(ready), groups)
-
     for kind in options.kinds:
         alignment = find_alignment(kind)(CARZeroConfig(alignment=kind)).eval().to(dtype)
         alignment.reset_parameters()
         for name in SETS:
             groups = alignment.prepare(*random_texts(name))
-            works[f"{kind} {name}"] = functools.partial(score, alignment, groups)
-            works[f"{kind} {name} alone"] = functools.partial(alignment.score, features, groups)
+            works[f"{kind} {name}"] = functools.partial(alignment.score, features, groups)
             works[f"{kind} {name} maps"] = functools.partial(alignment.score, features, groups, need_maps=True)
     taken = in_drawn_orders(works, options.rounds)
     tower = taken["tower"]
     print(f"{dtype}, batches of {options.images}, {options.rounds} rounds, processor time")
     print(f"the tower alone {spread(tower, 2)} s; median of the rounds (lowest-highest):")
     for name, kind in ((name, kind) for name in SETS for kind in options.kinds):
-        whole, alone, maps = (taken[f"{kind} {name}{what}"] for what in ("", " alone", " maps"))
-        share = [bare / spent for bare, spent in zip(tower, whole, strict=True)]
+        alone, maps = taken[f"{kind} {name}"], taken[f"{kind} {name} maps"]
+        share = [bare / (bare + spent) for bare, spent in zip(tower, alone, strict=True)]
         cost = [100 * spent / bare for bare, spent in zip(tower, alone, strict=True)]
         drawn = [100 * spent / bare for bare, spent in zip(tower, maps, strict=True)]
         print(
