@@ -20,7 +20,7 @@ from carzero.model.alignment import ALIGNMENTS, ExportableAlignment
 from carzero.weights.export_manifest import load_manifest
 from carzero.weights.source import WeightsSource
 from tests.support.exports import BAKED, export, remember_graphs
-from tests.support.tiny import VIT, save_tiny_weights
+from tests.support.tiny import KINDS, VIT, save_tiny_weights
 
 for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(package, reason=f"needs the package {package} (extra test)")
@@ -119,7 +119,7 @@ def test_baked_prompts_score_as_asked_ones(
     "changes",
     [
         {"mask_padding": True, "decoder_layers": 1},
-        *({"alignment": name} for name, kind in ALIGNMENTS.items() if issubclass(kind, ExportableAlignment)),
+        *(kind for kind in KINDS.values() if issubclass(ALIGNMENTS[kind["alignment"]], ExportableAlignment)),
     ],
     ids=str,
 )

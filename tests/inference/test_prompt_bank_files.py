@@ -14,11 +14,10 @@ from carzero.errors import OutputError, PromptError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.prompt_bank import PromptBank, is_bank, load_bank_prompts
 from carzero.inference.score_table import load_scores
-from carzero.model.alignment import ALIGNMENTS
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem, ScoredImage
 from tests.support.commands import in_process
-from tests.support.tiny import save_tiny_weights, tiny_pair
+from tests.support.tiny import KINDS, save_tiny_weights, tiny_pair
 
 ASKED = PromptSet.from_mapping(
     {"edema": ["There is edema", "The lungs are congested"], "mass": {"positive": ["There is mass"], "negative": []}}
@@ -45,9 +44,9 @@ def logits(classifier: ZeroShotClassifier, bank: PromptBank, film: Path) -> np.n
     return result.logits
 
 
-@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
-def test_a_bank_gives_the_same_scores_bit_for_bit(alignment: str, films: list[Path], tmp_path: Path) -> None:
-    weights = save_tiny_weights(tmp_path / "weights", alignment=alignment)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_bank_gives_the_same_scores_bit_for_bit(kind: str, films: list[Path], tmp_path: Path) -> None:
+    weights = save_tiny_weights(tmp_path / "weights", **KINDS[kind])
     classifier = ZeroShotClassifier.from_pretrained(weights, device="cpu", dtype="float32")
     many = PromptSet.from_labels([f"finding number {n}" for n in range(40)])  # more than one group of texts
     bank = classifier.encode_prompts(many)

@@ -10,24 +10,23 @@ import torch
 from torch import distributed as dist
 
 from carzero.model import CARZeroConfig
-from carzero.model.alignment import ALIGNMENTS
 from carzero.training.batches.inputs import StepBatch, Tokens
 from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.contrastive import uses_every_parameter
 from carzero.training.tasks.objective import ContrastiveObjective
-from tests.support.tiny import BERT, build_model, random_inputs, tiny_config
+from tests.support.tiny import BERT, KINDS, build_model, random_inputs, tiny_config
 
 IMAGES, TEXTS = 7, 5  # neither divides by two
 
 
-def take(sharding: str, alignment: str) -> dict[str, Any]:
+def take(sharding: str, kind: str) -> dict[str, Any]:
     """Loss, gradient norm, gradients and updated weights of a step of SGD."""
     options = OptimiserSection(steps=1, batch_size=IMAGES, lr=0.1, clip=1e9)
     memory = MemorySection(image_block=2, text_block=2, tile_pairs=6, sharding=sharding)  # type: ignore[arg-type]
     context = DistributedContext(options, sharding, "cpu")
     text = {"model_type": "bert", **BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    config: CARZeroConfig = tiny_config(dropout=0.0, alignment=alignment, text_config=text)
+    config: CARZeroConfig = tiny_config(dropout=0.0, text_config=text, **KINDS[kind])
     model = build_model(config).double().train()
     objective = ContrastiveObjective(model, LossSection(sigmoid=0.5), options, memory)
     module = context.prepare(objective, all_used=uses_every_parameter(config))
@@ -53,12 +52,12 @@ def take(sharding: str, alignment: str) -> dict[str, Any]:
 
 
 def main(out: str) -> None:
-    """Takes a step of each alignment with each sharding, and writes what came of it."""
+    """Takes a step of each kind of alignment with each sharding, and writes what came of it."""
     for sharding in ("ddp", "fsdp2"):
-        for alignment in ALIGNMENTS:
-            found = take(sharding, alignment)
+        for kind in KINDS:
+            found = take(sharding, kind)
             if dist.get_rank() == 0:
-                torch.save(found, Path(out) / f"{sharding}-{alignment}.pt")
+                torch.save(found, Path(out) / f"{sharding}-{kind}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
+from carzero.model.alignment import ALIGNMENTS
 from carzero.processing import CARZeroProcessor, build_processor
 from carzero.text.tokenizers import continuation_pieces, load_tokenizer
 from tests.support.released import FIXTURES, fill
@@ -42,6 +43,18 @@ ALIGNMENT: dict[str, Any] = {
     "decoder_heads": 2,
     "decoder_ffn_dim": 32,
     "score_head_dims": [16, 8],
+}
+# Every kind of alignment as it is by default, and similarity maps with all that they can have: what is tried of one is
+# tried of all.
+KINDS: dict[str, dict[str, Any]] = {
+    **{kind: {"alignment": kind} for kind in ALIGNMENTS},
+    "similarity_map both ways": {
+        "alignment": "similarity_map",
+        "alignment_options": {"directions": "both", "attention_temperature": 0.2},
+        "mask_padding": True,
+        "image_encoder_layers": 1,
+        "image_encoder_heads": 2,
+    },
 }
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from carzero.model.alignment import ALIGNMENTS
 from carzero.training.recipes import load_recipe
 from carzero.training.run import train
 from tests.support.distributed_step import take
@@ -22,6 +21,7 @@ from tests.support.runs import (
     torchrun,
     train_command,
 )
+from tests.support.tiny import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("alignment", list(ALIGNMENTS))
+@pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
-def test_two_processes_are_one(sharding: str, alignment: str, files: Path) -> None:
-    alone = take("ddp", alignment)
-    together: dict[str, Any] = torch.load(files / f"{sharding}-{alignment}.pt", weights_only=True)
+def test_two_processes_are_one(sharding: str, kind: str, files: Path) -> None:
+    alone = take("ddp", kind)
+    together: dict[str, Any] = torch.load(files / f"{sharding}-{kind}.pt", weights_only=True)
     assert float((together["loss"] - alone["loss"]).abs()) <= TOLERANCE
     assert abs(together["norm"] - alone["norm"]) <= TOLERANCE
     used = {name: grad for name, grad in alone["gradients"].items() if name in together["gradients"]}
