@@ -1,11 +1,12 @@
 """Measures the demo weights on images kept out of their training, by the package's own commands.
 
-    python benchmarks/demo_benchmark.py DATA [--out docs] [--weights demo]
+    python benchmarks/demo_benchmark.py DATA [--out docs] [--weights demo] [--boxes BBox_List_2017.csv] [--page-only]
 
 DATA holds nih/, pneumonia/ and hannover/ as in recipes/demo/build_table.py, whose splits are used: thresholds and
 probabilities come from validation images, figures from test images. Written are `demo-benchmark.md` and, in
-`demo-benchmark/`, for each set the table with its manifest (`carzero evaluate --json`) and the calibration. Run it
-again after the weights change. Two runs differ in dates alone.
+`demo-benchmark/`, for each set the table with its manifest (`carzero evaluate --json`) and the calibration, and what
+`demo_apart.py` finds, which takes `--boxes`. Run it again after the weights change. Two runs differ in dates alone.
+`--page-only` writes the page anew of the files that are there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demo_apart
 import torch
 import yaml
 
@@ -238,8 +240,8 @@ def show_group(found: Results, group: str) -> list[str]:
     return [group, str(row["n"]), str(row["n_pos"]), figure(row)]
 
 
-def show_page(results: dict[str, Results], weights: str) -> Iterator[str]:
-    """The page."""
+def show_page(results: dict[str, Results], weights: str, apart: Row | None) -> Iterator[str]:
+    """The page; without its section on findings apart where that was not measured of these weights."""
     manifest = results[PARTS[0].name].manifest
     (scores,) = manifest["scores"]
     torch_version, gpu = torch.__version__.partition("+")[0], "a GPU" if torch.cuda.is_available() else "no GPU"
@@ -250,32 +252,45 @@ def show_page(results: dict[str, Results], weights: str) -> Iterator[str]:
         version=manifest["carzero_version"],
         machine=f"torch {torch_version}, {os.cpu_count()} {platform.machine()} cores, {gpu}",
     )
+    if apart is not None and apart["weights_sha256"] != scores["weights_sha256"]:
+        sys.exit(f"{demo_apart.FILE} was measured with other weights: run demo_apart.py again.")
     if "val" in yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["train_splits"]:
         yield TRAINED_ON_VALIDATION
     for part in PARTS:
         yield from show_part(part, results[part.name], weights)
+        if part.name == "nih" and apart is not None:
+            yield from demo_apart.show(apart)
     yield UNKNOWN_PATIENTS
 
 
+def measure(data: Path, weights: str, target: Path) -> None:
+    """Runs all commands in a folder of its own, and takes their files from it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_tables(data, folder)
+        for part in PARTS:
+            for command in list_commands(part, weights):
+                run(command, folder)
+            for name in (f"{part.name}.json", f"{part.name}-calibration.json"):
+                (target / name).write_bytes((folder / name).read_bytes())
+
+
 def main() -> None:
-    """Runs all commands in a folder of its own, then writes the page and its files."""
+    """Writes the files and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--weights", default="demo", help="as in carzero predict; a folder as an absolute path")
+    parser.add_argument("--boxes", type=Path, help="as in demo_apart.py")
+    parser.add_argument("--page-only", action="store_true")
     options = parser.parse_args()
     target = options.out / "demo-benchmark"
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_tables(options.data, folder)
-        for part in PARTS:
-            for command in list_commands(part, options.weights):
-                run(command, folder)
-            for name in (f"{part.name}.json", f"{part.name}-calibration.json"):
-                (target / name).write_bytes((folder / name).read_bytes())
+    if not options.page_only:
+        measure(options.data, options.weights, target)
+        demo_apart.save(options.data, options.weights, options.boxes, target)
     results = {part.name: Results(target / f"{part.name}.json") for part in PARTS}
-    page = "\n".join(show_page(results, options.weights)).rstrip() + "\n"
+    page = "\n".join(show_page(results, options.weights, demo_apart.load(target))).rstrip() + "\n"
     (options.out / "demo-benchmark.md").write_text(page, encoding="utf-8")
 
 
