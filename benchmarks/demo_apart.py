@@ -130,7 +130,9 @@ def auroc(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray, labels: S
         measures=Measures(("auroc",), ("macro",)),
         statistics=Statistics(delong=False),
     )
-    return {row.label: [round(float(v), 3) for v in (row.value, row.ci_low, row.ci_high)] for row in rows}
+    # JSON has no NaN, which is what an interval of too few positives is.
+    ends = {row.label: (row.value, row.ci_low, row.ci_high) for row in rows}
+    return {label: [round(float(v), 3) for v in values if not np.isnan(v)] for label, values in ends.items()}
 
 
 def effective_rank(values: np.ndarray) -> float:
@@ -256,10 +258,9 @@ def show(found: dict[str, Any]) -> Iterator[str]:
     """The section of the page."""
 
     def cell(values: dict[str, list[float]], label: str) -> str:
-        if label not in values:
-            return "-"
-        value, low, high = values[label]
-        return f"{value:.3f} ({low:.3f} to {high:.3f})"
+        value, *ends = values.get(label, [None])
+        span = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+        return "-" if value is None else f"{value:.3f}{span}"
 
     def line(*cells: object) -> str:
         return f"| {' | '.join(map(str, cells))} |"
