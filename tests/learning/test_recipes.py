@@ -37,7 +37,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         **BATCHES,
         "model.vision": {"config": {**_DINOV2, "patch_size": 8}},
         "model.fields.image_encoder_heads": 2,
-        "pixels.versions": 1,
         "memory.tile_pairs": 6,
     },
     "two-cores.yaml": {**FROZEN_FEATURES, "optimiser.steps": 3, "optimiser.batch_size": 4, "pixels.versions": 1},
