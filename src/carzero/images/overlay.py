@@ -59,8 +59,8 @@ def draw_overlay(
         scores: (H, W) map in the same frame, as `Geometry.map_to_original` returns it; NaN where the model saw nothing.
         title: first caption line, usually the finding.
         subtitle: second caption line, usually the score.
-        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out, and where a map on a stated
-            range stays below its middle and has no box: it is the highest place of a finding that is not seen.
+        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out. It is left out too where
+            a map on a stated range stays below its middle and has no box, as the finding is then seen nowhere.
         boxes: xyxy in original pixels, drawn as outlines.
         value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
         range_text: what that range is, written below the image.
