@@ -32,14 +32,14 @@ FINDINGS = ("pneumonia", "infiltration", "atelectasis", "edema", "effusion")
 NORMAL = {"normal": "There is no acute cardiopulmonary abnormality", "no normal": "There is an abnormality"}
 
 
-def load_rows(data: Path) -> pd.DataFrame:
-    """Development rows with a column for each finding and one for "normal"."""
+def load_rows(data: Path, *, test: bool = False) -> pd.DataFrame:
+    """Rows of development patients, or of the test patients, with a column for each finding and one for "normal"."""
     rows = pd.read_csv(data / "nih" / "labels.csv", dtype=str)
     split = [
         "test" if own == "valid" else split_of(who) for own, who in zip(rows["split"], rows["patient_id"], strict=True)
     ]
     rows = rows.assign(split=split, image=[f"nih/{name}" for name in rows["image"]])
-    rows = rows[rows["split"] != "test"].reset_index(drop=True)
+    rows = rows[(rows["split"] == "test") == test].reset_index(drop=True)
     named = [set(text.lower().split("|")) for text in rows["labels"]]
     truth = {finding: [float(finding in row) for row in named] for finding in FINDINGS}
     return rows.assign(**truth, normal=[float("no finding" in row) for row in named])
