@@ -116,6 +116,24 @@ def test_decimal_commas_are_read_where_they_can_be_nothing_else(
     assert load_table(tmp_path / "t.csv", as_text=True)["v"].dropna().tolist() == [cell for cell in cells if cell]
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["id,a,a", "id;a;a", "id\ta\ta", 'id,"a","a"', "\n\nid,a,a", "\ufeffid,id,a", "sep=;\nid;a;a", 'id,"a\nb","a\nb"'],
+)
+def test_two_columns_of_one_name_are_refused(header: str, tmp_path: Path) -> None:
+    cells = header.splitlines()[-1].replace("id", "x")
+    (tmp_path / "t.csv").write_text(f"{header}\n{cells}\n")
+    for read in (load_table, lambda path: list(load_table_pieces(path, 1))):
+        with pytest.raises(TableError, match="2 columns named"):
+            read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("header", ["id,,", "id,a,A", "id,a,a.1", "id,a, a"])
+def test_names_that_differ_are_read(header: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"{header}\n1,2,3\n")
+    assert load_table(tmp_path / "t.csv").shape == (1, 3)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lists_are_read(encoding: str, end: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from carzero.core.columns import read_decimal_commas
 from carzero.core.documents import load_json_object, parse_json, parse_json_object
-from carzero.core.text_files import Layout, find_encoding, find_layout, from_cell, named_encoding, to_cell
+from carzero.core.text_files import Layout, check_names, find_encoding, find_layout, from_cell, named_encoding, to_cell
 from carzero.errors import TableError, describe, refuse_broken
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def _open_delimited(file: IO[bytes], layout: Layout, types: Any, rows: int | Non
     options: Any = {} if _is_exact(pd.__version__) else {"float_precision": "round_trip"}
     if rows is not None:
         options["chunksize"] = rows
+    check_names(file, layout)
     text = io.TextIOWrapper(file, encoding=layout.encoding, newline="")
     try:
         read = pd.read_csv(

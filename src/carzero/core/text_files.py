@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,27 @@ def decode_text(content: bytes) -> str:
     """
     with named_encoding():
         return content.decode(find_encoding(content))
+
+
+def check_names(file: IO[bytes], layout: Layout) -> None:
+    """Refuses two columns of one name: which of them is meant would be a guess, and pandas takes the first.
+
+    Raises:
+        ValueError: two columns have one name. The file is left at its beginning.
+    """
+    text = io.TextIOWrapper(file, encoding=layout.encoding, newline="")
+    try:
+        for _ in range(layout.skipped):
+            text.readline()
+        names = next(filter(None, csv.reader(text, delimiter=layout.separator)), [])
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    finally:
+        text.detach()
+        file.seek(0)
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise ValueError(f"{Counter(names)[twice[0]]} columns named {twice[0]!r}")
 
 
 def load_lines(path: Path, *, expected: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.processing import apply_color_lut
@@ -38,6 +38,7 @@ from carzero.images.checks import (
 from carzero.images.codecs import has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
 from carzero.images.containers import to_plain_jpeg
 from carzero.images.damage import find_jpeg_damage
+from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, doubts_about_words
 from carzero.images.dicom_luts import to_grey
 from carzero.images.grey_levels import align, grey_from_array
 from carzero.records import Radiograph
@@ -137,6 +138,7 @@ def read_frame(data: bytes, *, source: str, force: bool) -> DicomFrame:
     doubts += _frame_doubts(header, source=source, force=force)
     more += _settle_pixel_module(header, source)
     _check_decoded_size(header, source)
+    more += doubts_about_words(header)
     samples, odd = _decode_pixels(header, source)
     encoding = _encoding(header)
     del header.PixelData  # as large as the samples
@@ -165,7 +167,7 @@ def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
         raise unreadable(
             source,
             "the DICOM file holds no pixels",
-            got=header.SOPClassUID.name if header.get("SOPClassUID") else "no SOP class",
+            got=_what_holds_no_pixels(header),
             expected="Pixel Data (7FE0,0010)",
             then="pass the image objects of the study; reports, plans and directories have no image",
         )
@@ -173,6 +175,11 @@ def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
     if "TransferSyntaxUID" not in header.file_meta:
         header.file_meta.TransferSyntaxUID = _guess_syntax(header)
     return header, doubts
+
+
+def _what_holds_no_pixels(header: Dataset) -> str:
+    floats = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in header]
+    return floats[0] if floats else header.SOPClassUID.name if header.get("SOPClassUID") else "no SOP class"
 
 
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?\xff\xff\xff\xff(?=\xfe\xff\x00\xe0)")
@@ -312,6 +319,8 @@ def _decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list
         header.PixelData = encapsulate([plain], has_bot=False)
         header.NumberOfFrames = 1
         del frame, plain
+    else:
+        doubts += doubts_about_amount(header)
     allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
     whole_words = not syntax.is_encapsulated or str(syntax) in _WHOLE_WORDS
     if int(header.SamplesPerPixel) == 1 and whole_words and stored < allocated and allocated in (8, 16, 32):
@@ -324,6 +333,7 @@ def _decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list
         doubts += more
     else:
         samples, _ = to_decoder(str(syntax)).as_array(header, index=0)
+    doubts += doubts_about_sign(samples, bits=stored, signed=bool(header.PixelRepresentation))
     if header.PhotometricInterpretation == "PALETTE COLOR":
         samples = apply_color_lut(samples, header)
     return np.asarray(samples), doubts

@@ -251,7 +251,10 @@ def _find_range(units: _Values, counts: NDArray[np.int64], doubts: list[str]) ->
 def _read_table(header: Dataset, name: str, values: _Values | _Stored, doubts: list[str]) -> _Table | None:
     """Returns a sequence's first complete LUT for the values that it will map, or None."""
     items = header.get(name) or []
-    if not items or items[0].get("LUTDescriptor") is None or items[0].get("LUTData") is None:
+    if not items:
+        return None
+    if items[0].get("LUTDescriptor") is None or items[0].get("LUTData") is None:
+        doubts.append(f"The {name.removesuffix('Sequence')} is incomplete and is not applied.")
         return None
     count, first, bits = (int(number) for number in items[0].LUTDescriptor)
     count = count or 2**16

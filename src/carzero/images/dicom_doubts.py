@@ -1,0 +1,97 @@
+"""Doubts about a DICOM file's samples and the words that say how to show them: what is read all the same, and said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from carzero.errors import printable
+
+_SQUARE = 1.05  # larger ratios of a pixel's sides are said
+_FEW_JUMPS = 20
+_SAMPLED_ROWS = 256
+_FUNCTIONS = {"", "LINEAR", "LINEAR_EXACT", "SIGMOID"}
+_SPACINGS = ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing")
+_PAIRS = (("RescaleSlope", "RescaleIntercept"), ("WindowCenter", "WindowWidth"))
+
+
+def doubts_about_amount(header: Dataset) -> list[str]:
+    """Returns a sentence where plain pixel data hold more than the header's size covers; fewer are refused elsewhere.
+
+    A size that is too small cuts the image without a trace; a depth that is too small takes bytes for pixels.
+
+    Args:
+        header: the data set with its pixel data, not compressed.
+    """
+    rows, columns, allocated = int(header.Rows), int(header.Columns), int(header.BitsAllocated)
+    row = columns * int(header.SamplesPerPixel) * allocated // 8
+    covered = rows * row * int(header.get("NumberOfFrames") or 1)
+    held = len(header.PixelData)
+    if held < covered + max(row, 16):
+        return []
+    return [
+        f"The pixel data hold {held} bytes, and {rows} x {columns} pixels of {allocated} bits are {covered}; "
+        "a part of the image may be missing."
+    ]
+
+
+def doubts_about_sign(samples: NDArray[Any], *, bits: int, signed: bool) -> list[str]:
+    """Returns a sentence where samples look as if Pixel Representation had the wrong sign.
+
+    Values beyond the middle then wrap round: neighbours jump by the whole range where the image is smooth, and do not
+    once the sign is read the other way.
+
+    Args:
+        samples: (H, W) whole stored values.
+        bits: of a stored value.
+        signed: whether the header says that they have a sign.
+    """
+    if samples.ndim != 2 or samples.dtype.kind not in "iu" or not 2 <= bits <= 32:
+        return []
+    part = samples[:: max(1, len(samples) // _SAMPLED_ROWS)].astype(np.int64)
+    half, mask = 1 << (bits - 1), (1 << bits) - 1
+    other = part & mask if signed else ((part + half) & mask) - half
+    jumps, other_jumps = (int(np.count_nonzero(np.abs(np.diff(one)) > half)) for one in (part, other))
+    if jumps <= _FEW_JUMPS or jumps <= 10 * other_jumps:
+        return []
+    stated = "have a sign" if signed else "have no sign"
+    return [f"The header says that samples {stated} (Pixel Representation), and they jump as if that were wrong."]
+
+
+def doubts_about_words(header: Dataset) -> list[str]:
+    """Returns sentences about words of the header that are not applied, or cannot be believed."""
+    doubts = []
+    function = str(header.get("VOILUTFunction") or "").strip()
+    if function.upper() not in _FUNCTIONS:
+        doubts.append(f"The VOI LUT Function {printable(function)[:40]!r} is not known; LINEAR is taken.")
+    for pair in _PAIRS:
+        given = [name for name in pair if _is_given(header, name)]
+        if len(given) == 1:
+            missing = next(name for name in pair if name not in given)
+            doubts.append(f"The header has {given[0]} without {missing}; it is not applied.")
+    if str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        doubts.append("The header says that text is burnt into the image (Burned In Annotation).")
+    for name in _SPACINGS:
+        sides = _read_sides(header, name)
+        if sides and max(sides) > _SQUARE * min(sides):
+            doubts.append(f"The pixels are not square ({name} {sides[0]:g} x {sides[1]:g}); they are taken as square.")
+            break
+    return doubts
+
+
+def _is_given(header: Dataset, name: str) -> bool:
+    """Whether an element has a value, readable or not: pydicom raises for numbers that are none."""
+    element = header.get_item(name) if name in header else None
+    return element is not None and element.value not in (None, "", b"")
+
+
+def _read_sides(header: Dataset, name: str) -> tuple[float, float] | None:
+    """Returns the two positive sides of a pixel, down and across; None where there are none."""
+    try:
+        down, across = (float(side) for side in header.get(name) or ())
+    except (TypeError, ValueError):
+        return None
+    return (down, across) if np.isfinite([down, across]).all() and min(down, across) > 0 else None
