@@ -81,6 +81,7 @@ REPEATED = {
     "dicom": "DICOM files read, and the verbs about DICOM",
     "graphs": "graphs of other engines: written, and run",
     "readers": "radiologists: the metrics, and the study",
+    "recipes": "of training runs: their fields, and the verb that shows those of the package",
     "validation": "of a training table, and of weights in training",
 }
 HEAVY = {"torch", "transformers", "pandas", "numpy", "pydicom", "PIL", "scipy", "sklearn", "pyarrow"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 
@@ -13,8 +14,10 @@ def main() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end_at_once)
+    from carzero.cli.lean_transformers import spare_imports
     from carzero.cli.main import run
 
+    spare_imports(sys.argv[1:])
     signal.signal(signal.SIGINT, handler)
     try:
         run()

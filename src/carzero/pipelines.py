@@ -1,5 +1,10 @@
 """The transformers pipeline `zero-shot-cxr-classification`. Importing this module registers it.
 
+from carzero.pipelines import pipeline
+pipeline(model="demo")("chest.dcm", candidate_labels=["pneumonia"])
+
+or, with transformers' own function, whose names of models are folders and hub ids alone:
+
 import carzero.pipelines
 from transformers import pipeline
 pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_labels=["pneumonia"])
@@ -13,6 +18,7 @@ from typing import Any, TypedDict
 
 import torch
 from transformers import Pipeline
+from transformers import pipeline as transformers_pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from carzero.images import load_image
@@ -23,7 +29,7 @@ from carzero.prompts import DEFAULT_TEMPLATE, PromptReview, PromptSet
 from carzero.prompts.review import review_prompts
 from carzero.records import ImageSource
 from carzero.weights.precision import to_torch_dtype
-from carzero.weights.source import WeightsSource
+from carzero.weights.source import DEMO, WeightsSource
 
 TASK = "zero-shot-cxr-classification"
 
@@ -41,7 +47,9 @@ class _Scores(TypedDict):
 
 
 class ZeroShotCXRPipeline(Pipeline):
-    """Scores radiographs against labels: a list of `{"label", "score"}` an image, best first; scores are raw logits.
+    """Scores radiographs against labels: a list of `{"label", "score"}` an image, in the order asked.
+
+    Scores are raw logits, the numbers of `carzero predict`. They are not sorted: between findings they mean nothing.
 
     Unlike the general zero-shot image pipeline it reads clinical files with CARZero's own pixel handling, asks the
     paper's "There is ..." and takes no softmax over labels, which are not exclusive. It computes in float32, as
@@ -72,7 +80,7 @@ class ZeroShotCXRPipeline(Pipeline):
         return {"force": force}, forward, {}
 
     def preprocess(self, input_: ImageSource, force: bool = False, **_: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
-        """Reads one image: path, array, PIL image or `Radiograph`."""
+        """Reads one image, in any form that `carzero.images.load_image` takes."""
         radiograph = load_image(input_, force=force)
         return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
 
@@ -89,10 +97,9 @@ class ZeroShotCXRPipeline(Pipeline):
         }
 
     def postprocess(self, model_outputs: _Scores, **_: object) -> list[LabelScore]:  # type: ignore[override]
-        """Sorts labels by score."""
+        """Pairs labels with their scores, in the order asked."""
         pairs = zip(model_outputs["labels"], model_outputs["scores"].tolist(), strict=True)
-        scored: list[LabelScore] = [{"label": label, "score": score} for label, score in pairs]
-        return sorted(scored, key=lambda entry: -entry["score"])
+        return [{"label": label, "score": score} for label, score in pairs]
 
     def _bank(self, backend: TorchBackend, prompt_set: PromptSet) -> PromptBank[object]:
         """The encoded prompts; kept until other labels are asked, so that a loop over images encodes them once."""
@@ -112,3 +119,18 @@ class ZeroShotCXRPipeline(Pipeline):
 
 
 PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=ZeroShotCXRPipeline, pt_model=CARZeroModel, type="multimodal")
+
+
+def pipeline(model: str | Path = DEMO, **options: Any) -> ZeroShotCXRPipeline:
+    """Makes the pipeline for weights as the whole package names them.
+
+    Args:
+        model: "demo", a folder or a hub id.
+        options: of `transformers.pipeline`, such as `device`.
+
+    Raises:
+        WeightsError: not found.
+    """
+    make: Any = transformers_pipeline  # whose annotations know the tasks of transformers alone
+    made: ZeroShotCXRPipeline = make(TASK, model=str(WeightsSource(model).folder), **options)
+    return made

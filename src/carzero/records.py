@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
+    from pydicom.dataset import Dataset
 
 # How the prompts of a label become one: mean or largest of their logits; or "text", one vector, the mean of theirs.
 Pool = Literal["mean", "max", "text"]
@@ -185,7 +186,7 @@ def _text(value: object) -> str | None:
 Levels: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 
 # An image in any form that a user may hold it in; a string is a path.
-ImageSource: TypeAlias = "str | Path | NDArray[np.generic] | Image.Image | Radiograph"
+ImageSource: TypeAlias = "str | Path | bytes | BinaryIO | Dataset | NDArray[np.generic] | Image.Image | Radiograph"
 
 
 def to_info(radiograph: Radiograph) -> RadiographInfo:
@@ -264,21 +265,3 @@ class FailedImage:
     def failure(self) -> Failure:
         """What a record keeps of it."""
         return Failure(self.item.image_id, self.item.path, str(self.error))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Grounding:
-    """Where the model looks for one finding.
-
-    Attributes:
-        label: the finding.
-        logit: its raw score; the map says where, this says whether.
-        heatmap: (height, width) float32 in the image's own pixels, the cells of the model's grid interpolated (what
-            they are: `MapKind`); NaN where the model does not look (outside its crop).
-        peak: (x, y) of the map's highest cell centre in the image's pixels, pixel centres at +0.5.
-    """
-
-    label: str
-    logit: float
-    heatmap: NDArray[np.float32]
-    peak: tuple[float, float]

@@ -82,6 +82,9 @@ def test_the_pipeline(half_weights: Path, films: list[Path], expected: bytes) ->
     made = pipeline(carzero.pipelines.TASK, model=str(half_weights), device="cpu")
     found = {row["label"]: row["score"] for row in made(str(films[0]), candidate_labels=list(LABELS))}
     assert bits([found[label] for label in LABELS]) == expected
+    again = carzero.pipelines.pipeline(half_weights, device="cpu")(str(films[0]), candidate_labels=list(LABELS))
+    assert [row["label"] for row in again] == list(LABELS), "the order asked: between findings scores mean nothing"
+    assert bits([row["score"] for row in again]) == expected
     faster = pipeline(carzero.pipelines.TASK, model=str(half_weights), device="cpu", compute_dtype="bfloat16")
     assert str(faster.model.dtype) == "torch.bfloat16"
 

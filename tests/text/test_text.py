@@ -220,6 +220,25 @@ def test_files_that_are_no_vocabulary(content: bytes, message: str, tmp_path: Pa
         load_tokenizer(tmp_path)
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_the_way_without_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    asked: list[str] = []
+
+    class Session:
+        def head(self, url: str, **options: object) -> None:
+            asked.append(url)
+            raise ConnectionError("no route")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    with pytest.raises(WeightsError, match=r"cannot be reached: no route.*huggingface\.co/nobody/no-such/tree/main"):
+        load_tokenizer("nobody/no-such")
+    assert asked == [constants.ENDPOINT]
+
+
 def test_folders_and_names_without_a_tokenizer(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

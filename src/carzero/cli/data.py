@@ -135,7 +135,10 @@ def folder(
 @app.command("validate")
 def validate(
     table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="Training table: CSV, TSV, JSONL or Parquet; see docs/data.md.")
+        Path,
+        typer.Argument(
+            metavar="TABLE", help="Training table: CSV, TSV, JSONL or Parquet; `carzero docs data` has its columns."
+        ),
     ],
     columns: Columns = None,
     jobs: Jobs = None,

@@ -151,7 +151,8 @@ def node(
         Path | None, typer.Option("--watch", metavar="DIR", help="Take images from this folder; they stay there.")
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option("--rules", help="Which images are scored, a YAML or JSON file (docs/clinical.md).")
+        Path | None,
+        typer.Option("--rules", help="Which images are scored, a YAML or JSON file (`carzero docs clinical`)."),
     ] = None,
     caller: Annotated[
         list[str] | None,

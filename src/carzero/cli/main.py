@@ -22,6 +22,8 @@ from carzero.cli import (
     models,
     predict,
     prompts,
+    publish,
+    recipes,
     reports,
     serve,
     speed,
@@ -39,8 +41,9 @@ PANELS = {
     "Look at an image": ("ground", "serve", "dicom"),
     "Measure how good the scores are": ("evaluate", "compare", "benchmark"),
     "Prepare words and data": ("prompts", "reports", "data"),
-    "Train a model": ("train", "pretrain"),
+    "Train a model": ("recipes", "train", "pretrain", "publish"),
     "Run it elsewhere, and faster": ("convert", "models", "export", "speed"),
+    "Read more": ("docs",),
 }
 
 app = typer.Typer(
@@ -59,8 +62,10 @@ app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
+app.command("publish")(publish.publish)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
+app.command("docs")(recipes.docs)
 app.command("speed")(speed.speed)
 app.command("bench", hidden=True)(speed.speed)  # what `speed` was called first
 app.add_typer(calibrate.app, name="calibrate")
@@ -69,6 +74,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(reports.app, name="reports")
 app.add_typer(data.app, name="data")
 app.add_typer(dicom.app, name="dicom")
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(train.pretrain_app, name="pretrain")
 
 

@@ -52,7 +52,7 @@ _SHOWN = 50
 
 FASTER_PRECISION = (
     "Computed in float32. This machine multiplies bfloat16 in hardware: --dtype auto is about three times as fast, "
-    "with other last digits (docs/speed.md)."
+    "with other last digits (`carzero docs speed`)."
 )
 
 
@@ -105,7 +105,8 @@ def predict(
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
-            help="local: in this process; ray: by workers on this machine or many, into a folder (docs/clusters.md)."
+            help="local: in this process; ray: by workers on this machine or many, into a folder "
+            "(`carzero docs clusters`)."
         ),
     ] = "local",
     workers: Annotated[

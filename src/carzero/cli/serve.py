@@ -36,7 +36,7 @@ def serve(
     ] = "127.0.0.1",
     api_keys: Annotated[
         Path | None,
-        typer.Option("--api-keys", help="File of names and hashes of the keys that may ask (docs/service.md)."),
+        typer.Option("--api-keys", help="File of names and hashes of the keys that may ask."),
     ] = None,
     without_keys: Annotated[bool, typer.Option("--without-keys", help="Let other machines ask without keys.")] = False,
     allowed_host: Annotated[

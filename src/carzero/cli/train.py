@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from carzero.training.progress import RunObserver, StepRecord
 
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What is trained, and how; see recipes/.")]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE.yaml", help="What is trained, and how: a file, or a name that `carzero recipes list` shows."
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for log, checkpoints and weights.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field of the recipe: --set optimiser.lr=1e-4.")
@@ -52,7 +57,7 @@ def train(
     from carzero.training.recipes import load_recipe
     from carzero.training.run import train as run_training
 
-    checked, named = load_recipe(recipe, parse_changes(changes or [])), parse_columns(columns)
+    checked, named = load_recipe(_find_recipe(recipe), parse_changes(changes or [])), parse_columns(columns)
     run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
     _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
@@ -66,7 +71,7 @@ pretrain_app = typer.Typer(
 @pretrain_app.command("image")
 def image(
     recipe: RecipeFile,
-    table: Annotated[Path, typer.Option(help="Table of images; it needs no words. See docs/data.md.")],
+    table: Annotated[Path, typer.Option(help="Table of images; it needs no words (`carzero docs data`).")],
     out: Out,
     changes: Changes = None,
     columns: Columns = None,
@@ -83,7 +88,10 @@ def image(
     from carzero.training.recipes import ImagePretrainRecipe, load_schema
     from carzero.training.tasks.masked_image import pretrain_image
 
-    checked, named = load_schema(ImagePretrainRecipe, recipe, parse_changes(changes or [])), parse_columns(columns)
+    checked, named = (
+        load_schema(ImagePretrainRecipe, _find_recipe(recipe), parse_changes(changes or [])),
+        parse_columns(columns),
+    )
     run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
     _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
@@ -109,7 +117,10 @@ def text(
     from carzero.training.recipes import TextPretrainRecipe, load_schema
     from carzero.training.tasks.masked_text import pretrain_text
 
-    checked, named = load_schema(TextPretrainRecipe, recipe, parse_changes(changes or [])), parse_columns(columns)
+    checked, named = (
+        load_schema(TextPretrainRecipe, _find_recipe(recipe), parse_changes(changes or [])),
+        parse_columns(columns),
+    )
     run = partial(pretrain_text, checked, table, out, columns=named, device=device)
     _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
@@ -172,3 +183,10 @@ def _to_text(value: float | dict[str, float]) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "(" + ", ".join(f"{name} {figure:.4f}" for name, figure in value.items()) + ")"
+
+
+def _find_recipe(given: Path) -> Path:
+    """The user's file; or, where there is none of that name, the recipe that comes with the package."""
+    from carzero.cli.recipes import list_shipped
+
+    return given if given.exists() else list_shipped("recipes", ".yaml").get(str(given), given)

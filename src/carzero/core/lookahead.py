@@ -1,8 +1,9 @@
-"""Work begun ahead of its use, in bounded number and memory."""
+"""Work begun ahead of its use, in bounded number and memory; and a look at how far it is, in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import TypeVar
@@ -47,3 +48,27 @@ def _wait_for_one(futures: list[Future[R]], patience: int | None) -> Future[R]:
         awaited = futures[:1] if patience is None else [future for future in futures if not future.done()]
         wait(awaited, return_when=FIRST_COMPLETED)
     return futures[0]
+
+
+_FEW = 4  # images are done before a bar could be read
+
+
+def watch(results: Iterable[T], total: int, progress: bool | None) -> Iterator[T]:
+    """Passes results on, and shows how many have passed: one line that goes away, and nothing where nobody looks.
+
+    Args:
+        results: what is waited for.
+        total: how many there are.
+        progress: whether it is shown; None shows it in a notebook and on a terminal, for more than a few.
+    """
+    if not (_is_watched() and total > _FEW if progress is None else progress):
+        yield from results
+        return
+    # The plain bar: the one for notebooks prints a warning where ipywidgets is not installed.
+    from tqdm import tqdm
+
+    yield from tqdm(results, desc="scoring", total=total, unit="image", leave=False, file=sys.stderr)
+
+
+def _is_watched() -> bool:
+    return "ipykernel" in sys.modules or sys.stderr.isatty()

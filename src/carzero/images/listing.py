@@ -55,20 +55,37 @@ def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
 
 def to_sequence(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
     """The images given, where one may be given by itself."""
-    return images if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+    return images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
 
 
 def list_arrays(images: ImageSource | Sequence[ImageSource]) -> list[ImageItem]:
-    """Lists images that a caller holds: one or a sequence of paths, arrays, PIL images or radiographs.
+    """Lists images that a caller holds: one or a sequence of what `load_image` takes, of folders and of tables.
+
+    A folder or a table stands for its images, as for `list_images`. Without a path the id is the name that the image
+    brings along (an open file, a DICOM data set that was read from one), else its number in the list.
 
     Raises:
-        TableError: a path is given twice.
+        TableError: a path is given twice, or a folder or a table names no image.
     """
-    items = []
+    items: list[ImageItem] = []
     for index, image in enumerate(to_sequence(images)):
-        source = str(image) if isinstance(image, str | Path) else str(getattr(image, "source", "") or "")
-        items.append(ImageItem(Path(source).name if source else f"image_{index}", source, image))
+        if isinstance(image, str | Path) and _stands_for_several(Path(image)):
+            items += list_images([image])
+        else:
+            source = _name_of(image)
+            items.append(ImageItem(Path(source).name if source else f"image_{index}", source, image))
     return _make_unique(items)
+
+
+def _stands_for_several(path: Path) -> bool:
+    return path.is_dir() or (path.suffix.lower() in _TABLES and path.is_file())
+
+
+def _name_of(image: ImageSource) -> str:
+    if isinstance(image, str | Path):
+        return str(image)
+    named = (getattr(image, attribute, "") for attribute in ("source", "name", "filename"))
+    return next((name for name in named if isinstance(name, str) and name), "")
 
 
 def _list_folder(folder: Path) -> list[ImageItem]:

@@ -7,17 +7,20 @@ about it stands in its `warnings`.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
-from carzero.errors import UnreadableImageError, printable
+from carzero.errors import UnreadableImageError, first_line, printable
 from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_picture, unreadable
 from carzero.images.dicom import decode_dicom, is_dicom, read_header
 from carzero.images.geometry import PixelTransform
@@ -29,13 +32,14 @@ _LARGEST_FILE = 2**28
 
 
 def load_image(
-    image: ImageSource | bytes, *, source: str = "", view: str = "", bits: int | None = None, force: bool = False
+    image: ImageSource, *, source: str = "", view: str = "", bits: int | None = None, force: bool = False
 ) -> Radiograph:
     """Returns an image as a radiograph, whatever form it came in.
 
     Args:
-        image: a path, whose suffix does not matter; the bytes of a file; an open Pillow image of any mode; a
-            `Radiograph`, which is returned as it is; or an array (H, W), or (H, W, C) with 1 to 4 channels, larger is
+        image: a path, whose suffix does not matter; the bytes of a file; a file that is open for reading bytes; a
+            pydicom data set with its pixels; an open Pillow image of any mode; a `Radiograph`, which is returned as it
+            is; or an array (H, W), or (H, W, C) with 1 to 4 channels, larger is
             brighter. Arrays of uint8 are taken as they are; of deeper whole numbers full scale is `2**bits - 1`; of
             floats it is 1 if nothing exceeds 1, else 255.
         source: a name for messages and results; None but a path has one of its own.
@@ -58,8 +62,17 @@ def load_image(
 
 
 def _to_radiograph(
-    image: bytes | NDArray[np.generic] | Image.Image, *, source: str, view: str, bits: int | None, force: bool
+    image: bytes | BinaryIO | Dataset | NDArray[np.generic] | Image.Image,
+    *,
+    source: str,
+    view: str,
+    bits: int | None,
+    force: bool,
 ) -> Radiograph:
+    if isinstance(image, Dataset):
+        image = _write_dataset(image, source)
+    elif not isinstance(image, bytes | np.ndarray | Image.Image) and hasattr(image, "read"):
+        image = _read_stream(image, source)
     if isinstance(image, bytes):
         return _decode(image, source=source, force=force)
     if isinstance(image, np.ndarray):
@@ -73,10 +86,41 @@ def _to_radiograph(
             source,
             "this is not an image",
             got=type(image).__name__,
-            expected="a NumPy array or a Pillow image; or a path, a file's bytes, a Radiograph",
+            expected="a NumPy array or a Pillow image; or a path, a file's bytes, an open file, a pydicom Dataset, a "
+            "Radiograph",
             then="pass one of these",
         )
     return Radiograph(grey, source=source, encoding=encoding, view=view, warnings=tuple(doubts))
+
+
+def _read_stream(stream: BinaryIO, source: str) -> bytes:
+    """The rest of an open file; not closed, as the caller has opened it."""
+    content: object = stream.read(_LARGEST_FILE + 1)
+    if isinstance(content, bytes):
+        return content
+    raise unreadable(
+        source,
+        "this file is open for reading text",
+        got=type(content).__name__,
+        expected="bytes",
+        then='open it with mode "rb"',
+    )
+
+
+def _write_dataset(dataset: Dataset, source: str) -> bytes:
+    """The file that a data set was read from or would be written to, so that it passes every check of a file."""
+    buffer = io.BytesIO()
+    try:
+        dcmwrite(buffer, dataset, enforce_file_format=True)
+    except Exception as error:  # pydicom raises many kinds for data sets that are no images
+        raise unreadable(
+            source,
+            "this data set is not a whole DICOM image",
+            got=first_line(error),
+            expected="a data set with SOP class, transfer syntax and pixels, as pydicom.dcmread returns it",
+            then="set file_meta.TransferSyntaxUID, SOPClassUID and the pixels, or give the file",
+        ) from error
+    return buffer.getvalue()
 
 
 def load_radiograph(path: str | os.PathLike[str], *, force: bool = False) -> Radiograph:

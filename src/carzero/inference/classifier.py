@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from carzero.core.lookahead import watch
 from carzero.errors import PromptError, WeightsError, describe
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, load_backend, try_weights
+from carzero.inference.groundings import Grounding, to_groundings
+from carzero.inference.places import DEMO_DOUBT
 from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
 from carzero.inference.score_table import mark_unfamiliar, not_finite, score_row, to_frame
 from carzero.model import CARZeroModel
@@ -29,7 +32,6 @@ from carzero.records import (
     UNSTATED,
     FailedImage,
     Failure,
-    Grounding,
     ImageItem,
     ImageSource,
     LoadedImage,
@@ -224,11 +226,13 @@ class ZeroShotClassifier:
         batch_size: int = 16,
         force: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
+        progress: bool | None = None,
     ) -> pd.DataFrame:
         """Scores images against words.
 
         Args:
-            images: an image or a sequence of them: path, array (height, width), PIL image or `Radiograph`.
+            images: an image or a sequence of them: path, folder, bytes, open file, pydicom data set, array (height,
+                width), PIL image or `Radiograph`.
             labels: findings; each is put into `template`.
             prompts: instead of labels: `{label: [prompt, ...]}` or a `PromptSet`.
             template: sentence with the field {label}; None is the weights' own, "There is {label}" for CARZero's.
@@ -239,6 +243,7 @@ class ZeroShotClassifier:
             batch_size: images in one pass; changes speed and memory, not scores.
             force: also score readable images that are not chest radiographs.
             on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
+            progress: show a bar; None: in a notebook and on a terminal.
 
         Returns:
             one row an image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
@@ -261,7 +266,9 @@ class ZeroShotClassifier:
         bank = self.encode_prompts(asked)
         scored: list[ScoredImage] = []
         failures: list[Failure] = []
-        for result in self.stream(list_arrays(images), bank, pool=pool, batch_size=batch_size, force=force):
+        items = list_arrays(images)
+        results = self.stream(items, bank, pool=pool, batch_size=batch_size, force=force)
+        for result in watch(results, len(items), progress):
             if isinstance(result, ScoredImage):
                 scored.append(result)
             elif on_error == "raise":
@@ -288,7 +295,7 @@ class ZeroShotClassifier:
         for a finding that is absent; a similarity map is on one scale, and low where the finding is not seen.
 
         Args:
-            image: path, array (height, width), PIL image or `Radiograph`.
+            image: one, as in `predict`.
             labels: findings, as in `predict`.
             prompts: instead of labels, as in `predict`.
             template: sentence with the field {label}, as in `predict`.
@@ -304,13 +311,8 @@ class ZeroShotClassifier:
 
     def to_groundings(self, image: ScoredImage, labels: Sequence[str]) -> list[Grounding]:
         """Carries the maps of an image scored with `need_maps=True` to its own pixels."""
-        if image.maps is None or image.radiograph is None:
-            raise ValueError("The image was scored without maps; score it with need_maps=True.")
-        geometry = self.processor.image_processor.geometry(image.radiograph)
-        return [
-            Grounding(label, float(logit), geometry.map_to_original(cells), geometry.peak_to_original(cells))
-            for label, logit, cells in zip(labels, image.logits, image.maps, strict=True)
-        ]
+        doubt = DEMO_DOUBT if (source := self._find_source()) is not None and source.is_demo else ""
+        return list(to_groundings(image, labels, self.processor.image_processor.pixels, doubt))
 
     def stream(
         self,

@@ -22,7 +22,7 @@ FIXED_BOX_RULE = (
     "fixed scale from {low:.4g} to {high:.4g}; the box is the smallest one around it; a map that stays below has none"
 )
 
-DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see docs/demo-weights.md."
+DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
 
 
 class Peak(TypedDict):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModel, PreTrainedConfig
+from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from carzero.errors import ConfigurationError, describe
@@ -23,7 +25,10 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
     tower_class: Any = MODEL_MAPPING[type(config)]  # annotated by transformers as a tuple, which it is for no config
     accepted = inspect.signature(tower_class).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
-    tower: nn.Module = AutoModel.from_config(config, **options)
+    # A model that is loaded is built on the meta device first, where there is nothing to initialise; torch would load
+    # its compiler for that, which takes seconds.
+    with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
+        tower: nn.Module = AutoModel.from_config(config, **options)
     return tower
 
 

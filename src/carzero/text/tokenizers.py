@@ -10,8 +10,12 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from carzero.core.hub import HubError, fetch_repository
 from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, WeightsError, describe
+
+# What a tokenizer consists of, and the model's type, by which transformers chooses its class.
+_HUB_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "config.json")
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -33,7 +37,36 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         if (path / _SENTENCEPIECE).is_file():
             return _load_sentencepiece(path)
         return _load_pretrained(str(path), local_files_only=True)
-    return _load_pretrained(str(source))
+    return _load_pretrained(str(_fetch(str(source))), local_files_only=True)
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a hub id's tokenizer on this machine.
+
+    Raises:
+        WeightsError: neither here nor to be had.
+    """
+    try:
+        if name.count("/") != 1:
+            raise _no_tokenizer(name, "check the path or the network (there is no such folder or file)")
+        return fetch_repository(name, _HUB_FILES)
+    except HubError as error:
+        raise _no_tokenizer(
+            name,
+            f"check the path or the network ({error.reason}); without network, download tokenizer.json or vocab.txt "
+            f"from {error.address}/tree/main on another machine and give the folder that holds it",
+        ) from error
+
+
+def _no_tokenizer(source: str, then: str) -> WeightsError:
+    return WeightsError(
+        describe(
+            "No tokenizer could be loaded",
+            got=source,
+            expected="a folder with tokenizer.json or vocab.txt, a vocab.txt, or a hub id that can be reached",
+            then=then,
+        )
+    )
 
 
 _SENTENCEPIECE = "spiece.model"
@@ -58,13 +91,8 @@ def _load_pretrained(source: str, **options: Any) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(
-            describe(
-                "No tokenizer could be loaded",
-                got=source,
-                expected="a folder with tokenizer.json or vocab.txt, a vocab.txt, or a hub id that can be reached",
-                then=f"check the path or the network (the loader said: {str(error).splitlines()[0]})",
-            )
+        raise _no_tokenizer(
+            source, f"check the path or the network (the loader said: {str(error).splitlines()[0]})"
         ) from error
 
 

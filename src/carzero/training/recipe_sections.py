@@ -85,7 +85,7 @@ def refuse_fields(tower: Literal["vision", "text"], start: str, **fields: object
                 f"model.{tower} starts from {start}, which comes as it is",
                 got=", ".join(f"model.{tower}.{name}" for name in given),
                 expected="no such field beside it",
-                then="remove the field, or choose another start; docs/training.md says which fields go with which",
+                then="remove the field, or choose another start; `carzero docs training` says which go together",
             )
         )
 

@@ -148,7 +148,7 @@ def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any
             describe(
                 f"The recipe {path} is wrong{f' at {place}' if place else ''}: {first['msg']}",
                 got=first.get("input") if place else None,
-                then="correct the field; docs/training.md lists all of them",
+                then="correct the field; `carzero docs training` lists all of them",
             )
         ) from error
 

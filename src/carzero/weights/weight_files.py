@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from carzero.core.documents import load_json_object
-from carzero.errors import WeightsError, describe, first_line
+from carzero.core.hub import HubError, fetch_repository
+from carzero.errors import WeightsError, describe
 
 # What is downloaded of a hub id. Weights of other formats and of other libraries, which lie beside them, are not.
 _HUB_FILES = ("model*.safetensors", "*.json", "*.txt", "*.model")
@@ -25,12 +26,10 @@ def download(name: str, also: Sequence[str] = ()) -> Path:
     Raises:
         WeightsError: the hub has no such model, or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=[*_HUB_FILES, *also]))
-    except Exception as error:  # the hub raises many kinds; all mean the same to the user
-        raise not_found(name, f"the hub says: {first_line(error)}") from error
+        return fetch_repository(name, [*_HUB_FILES, *also])
+    except HubError as error:
+        raise not_found(name, f"the hub says: {error.reason}") from error
 
 
 def hash_files(files: Sequence[Path]) -> str:

@@ -70,7 +70,7 @@ def read_options(options_type: type[OptionsT], config: AlignmentConfig) -> Optio
                 f'An option of the alignment "{config.alignment}" is wrong at {place}: {first["msg"]}',
                 got=first["input"],
                 expected=f"options of this kind: {known}",
-                then="correct alignment_options in the configuration; docs/alignments.md lists them",
+                then="correct alignment_options in the configuration",
             )
         ) from error
 

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from carzero.core.hub import find_hub_problem
 from carzero.errors import ConfigurationError, WeightsError, describe
 from carzero.model.vision import fit_positions
 from carzero.text.tokenizers import load_tokenizer
@@ -79,10 +80,9 @@ def load_tower(source: str, head: type[AutoModel] | type[AutoModelForMaskedLM] =
         WeightsError: nothing there, or no tower.
     """
     try:
-        # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
-        model: PreTrainedModel = head.from_pretrained(
-            source, dtype=torch.float32, local_files_only=Path(source).is_dir()
-        )
+        # Without network every look-up at the hub retries for half a minute.
+        local = Path(source).is_dir() or find_hub_problem() is not None
+        model: PreTrainedModel = head.from_pretrained(source, dtype=torch.float32, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(
             describe(

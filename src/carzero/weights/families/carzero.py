@@ -13,6 +13,7 @@ from carzero.weights.families.base import Family, refuse_wrong_tensors
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from carzero.model import CARZeroConfig, CARZeroModel
     from carzero.model.scoring_model import ScoringModel
@@ -72,8 +73,12 @@ class CARZeroFamily(Family):
 
     def load_model(self, folder: Path, dtype: torch.dtype) -> CARZeroModel:
         """See `Family.load_model`."""
+        import torch
+
         from carzero.model import CARZeroModel
 
+        if dtype == torch.float32 and (whole := load_whole(folder)) is not None:
+            return whole
         # Pickled weights are never read: they could run code, and have no hash that the manifest could state.
         # Without network every look-up at the hub retries for half a minute, so a folder is never looked up.
         model, info = CARZeroModel.from_pretrained(
@@ -118,3 +123,63 @@ class CARZeroFamily(Family):
         from carzero.model.vision import is_convolutional
 
         return not is_convolutional(self.load_config(folder).vision_config)
+
+
+# Towers that are whole once they are built: they compute no buffer while they are initialised.
+_WHOLE_TOWERS = frozenset({"bert", "efficientnet", "vit"})
+
+
+def load_whole(folder: Path) -> CARZeroModel | None:
+    """Loads the model of a folder in float32, if its file holds exactly the model's tensors under the model's names.
+
+    transformers' own loading first prepares for files that name tensors otherwise, are spread over machines or
+    quantised, which takes longer than the loading. Where nothing of it is needed the result is the same, bit for bit.
+
+    Args:
+        folder: with config.json and model.safetensors.
+
+    Returns:
+        the model, in eval mode; None where it takes transformers to load it, or to say what is wrong.
+    """
+    from safetensors.torch import load_file
+
+    from carzero.model import CARZeroConfig
+
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        return None
+    config = CARZeroConfig.from_pretrained(folder, local_files_only=True)
+    towers = {config.vision_config.model_type, config.text_config.model_type}
+    if not towers <= _WHOLE_TOWERS:
+        return None
+    _state_precision(config, folder)
+    model = _build_empty(config)
+    own, found = model.state_dict(), load_file(path)
+    if own.keys() != found.keys() or not all(_fits(own[name], tensor) for name, tensor in found.items()):
+        return None
+    # A parameter that is kept out of training stays so.
+    model.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in found.items()}, assign=True)
+    model.eval()
+    return model
+
+
+def _state_precision(config: CARZeroConfig, folder: Path) -> None:
+    """Writes into a configuration what transformers' loading does."""
+    import torch
+
+    config._name_or_path = str(folder)
+    for part in (config, config.vision_config, config.text_config):
+        part.dtype = torch.float32
+
+
+def _build_empty(config: CARZeroConfig) -> CARZeroModel:
+    from transformers.initialization import no_init_weights
+
+    from carzero.model import CARZeroModel
+
+    with no_init_weights():
+        return CARZeroModel(config)
+
+
+def _fits(own: Tensor, found: Tensor) -> bool:
+    return own.shape == found.shape and own.is_floating_point() == found.is_floating_point()

@@ -24,6 +24,8 @@ _RESAVE = (
 
 _GET_CHECKPOINT = "give the authors' .ckpt file"
 
+AUTHORS_PAGE = "https://github.com/laihaoran/CARZero"  # code, and the link to the checkpoint
+
 
 class _BoundedFile(io.FileIO):
     """A file that refuses to be read in large pieces; zipfile would otherwise trust the sizes the file declares."""
@@ -156,7 +158,13 @@ def _check_is_archive(path: Path) -> None:
     if path.is_dir():
         raise _not_released(path, "a folder (with Hugging Face weights there is nothing to convert)", _GET_CHECKPOINT)
     if not path.is_file():
-        raise CheckpointError(describe("There is no such checkpoint file", got=str(path), then="check the path"))
+        raise CheckpointError(
+            describe(
+                "There is no such checkpoint file",
+                got=str(path),
+                then=f"check the path; the authors' CARZero_best_model.ckpt is linked from {AUTHORS_PAGE}",
+            )
+        )
     try:
         with path.open("rb") as file:
             head = file.read(512)

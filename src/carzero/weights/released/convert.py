@@ -18,6 +18,8 @@ from carzero.core.outputs import NewFolder
 from carzero.core.run_record import RunRecord
 from carzero.errors import CheckpointError, describe
 from carzero.model import CARZeroModel
+from carzero.weights.model_card import write_hub_card
+from carzero.weights.publishing import CARD
 from carzero.weights.released.biovil import BiovilRelease
 from carzero.weights.released.openai_clip import ChexzeroRelease
 from carzero.weights.released.paper import PaperRelease
@@ -111,8 +113,8 @@ REPORT_NAME = "conversion.json"
 
 # What a conversion (of this or a later version) writes; a folder with anything else in it is never replaced.
 _OURS = re.compile(
-    r"conversion\.json|(generation_|processor_|preprocessor_|tokenizer_)?config\.json|special_tokens_map\.json"
-    r"|added_tokens\.json|tokenizer\.json|vocab\.txt|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"conversion\.json|README\.md|(generation_|processor_|preprocessor_|tokenizer_)?config\.json"
+    r"|special_tokens_map\.json|added_tokens\.json|tokenizer\.json|vocab\.txt|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 )
 
 
@@ -265,6 +267,13 @@ def _save(folder: Path, converted: Converted, report: ConversionReport) -> None:
     converted.processor.save_pretrained(folder)
     saved = {name: value for name, value in report.to_dict().items() if name != "out"}  # folders get moved
     (folder / REPORT_NAME).write_text(json.dumps(saved, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    card = write_hub_card(
+        WeightsSource(folder),
+        report.out.rpartition("/")[2],
+        licence=None,
+        origin=f"{report.source}, SHA-256 `{report.source_sha256}`, tokenizer {report.tokenizer}",
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
     for file in folder.iterdir():
         # safetensors lets its files be read by their owner only.
         file.chmod((folder / REPORT_NAME).stat().st_mode)

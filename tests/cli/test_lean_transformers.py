@@ -1,0 +1,74 @@
+"""What a command that only scores spares while transformers is loaded, and that its scores are the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+import carzero
+from carzero.cli.lean_transformers import spare_imports
+from tests.support.commands import in_process, run_program
+
+PROGRAM = """
+import json, sys
+from carzero.__main__ import main
+try:
+    main()
+finally:
+    sys.stderr.write(json.dumps(sorted(sys.modules)) + "\\n")
+"""
+SPARED = {
+    "accelerate",
+    "scipy.optimize",
+    "sympy",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+}
+
+
+def test_a_command_that_scores_loads_no_compiler_and_gives_the_same_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["predict", carzero.example_film(), "--labels", "pneumonia,edema", "--json"]
+    alone = run_program([sys.executable, "-c", PROGRAM, *asked])
+    assert alone.returncode == 0, alone.stderr
+    loaded = set(json.loads(alone.stderr.splitlines()[-1]))
+    assert {"torch", "transformers.modeling_utils", "transformers.masking_utils"} <= loaded
+    assert not loaded & SPARED
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as children have it: the last digit depends on their number
+    try:
+        code, here, _ = in_process(capsys, *asked)
+    finally:
+        torch.set_num_threads(threads)
+    assert code == 0
+    assert json.loads(alone.stdout)["scores"] == json.loads(here)["scores"]
+
+
+@pytest.mark.parametrize("verb", ["train", "pretrain", "export", "convert", "evaluate", "--help"])
+def test_other_commands_load_all_of_it(monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setattr(sys, "meta_path", before := list(sys.meta_path))
+    spare_imports([verb, "--help"])
+    spare_imports([])
+    assert sys.meta_path == before
+
+
+def test_what_is_taken_away_while_a_module_loads_is_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers.masking_utils as real
+    from transformers.utils import import_utils
+
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    asked = [import_utils.is_scipy_available, torch.compiler.disable, vars(torch).get("_dynamo")]
+    spare_imports(["predict"])
+    monkeypatch.delitem(sys.modules, "transformers.masking_utils")
+    import transformers.masking_utils as again
+
+    assert again is not real
+    assert again.__spec__ is not None
+    assert type(again.__spec__.loader) is type(real.__loader__)
+    assert asked == [import_utils.is_scipy_available, torch.compiler.disable, vars(torch).get("_dynamo")]
+    assert again.TransformGetItemToIndex().__class__.__name__ == "TransformGetItemToIndex"
