@@ -27,7 +27,7 @@ import yaml
 
 from carzero.reports.agreement import compare_truth, macro_f1, report_presence
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport
+from carzero.reports.schema import StructuredReport
 
 HALVES = ("development", "held-out", "all")
 SIDES = frozenset({"left", "right", "bilateral"})
@@ -90,7 +90,7 @@ def names_of(name: str, entry: Mapping[str, Any]) -> frozenset[str]:
 
 
 def side_agreement(
-    reports: Iterable[CodedReport], aligned: Iterable[AlignedReport], classes: Mapping[str, Any]
+    reports: Iterable[CodedReport], aligned: Iterable[StructuredReport], classes: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Of the findings that both give and whose headings give a side: how many have the same side, and how many."""
     same = total = 0
@@ -105,7 +105,7 @@ def side_agreement(
 
 
 def wrongly_denied(
-    reports: Iterable[CodedReport], aligned: Iterable[AlignedReport], classes: Mapping[str, Any]
+    reports: Iterable[CodedReport], aligned: Iterable[StructuredReport], classes: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Of the findings that readers coded and the rules speak of: how many are read as absent alone, and how many."""
     denied = total = 0
@@ -124,7 +124,7 @@ def one_side(sides: set[str]) -> str:
     return "bilateral" if len(sides) > 1 else next(iter(sides), "")
 
 
-def measure(reports: list[CodedReport], aligned: list[AlignedReport], classes: Mapping[str, Any]) -> dict[str, Any]:
+def measure(reports: list[CodedReport], aligned: list[StructuredReport], classes: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of one half."""
     truth = {report.uid: {name: bool(coded(report, entry)) for name, entry in classes.items()} for report in reports}
     names = {name: names_of(name, entry) for name, entry in classes.items()}
@@ -151,7 +151,7 @@ def measure(reports: list[CodedReport], aligned: list[AlignedReport], classes: M
 
 
 def show(
-    reports: list[CodedReport], aligned: list[AlignedReport], name: str, entry: Mapping[str, Any]
+    reports: list[CodedReport], aligned: list[StructuredReport], name: str, entry: Mapping[str, Any]
 ) -> Iterator[str]:
     """Lines on every disagreement about one class."""
     for report, reading in zip(reports, aligned, strict=True):

@@ -7,11 +7,12 @@ import pytest
 from tests.support.figures import measure, source_files
 
 CEILINGS = {
-    "share of files under 100 lines, %": 24.5,
-    "lines of the longest file": 410,  # inference/classifier.py, to be parted: 400 again
-    "Any per 1,000 lines": 5.7,
-    "dict[str, Any]": 30,
-    "functions with more than 8 parameters": 15,  # an option of a verb is one; draw_overlay and predict to be mended
+    "share of files under 100 lines, %": 24.5,  # a third of these only mark a package, and 4 are verbs
+    "lines of the longest file": 400,
+    "Any per 1,000 lines": 4.3,
+    "dict[str, Any]": 29,
+    "functions with more than 8 parameters": 14,  # verbs: a parameter is an option, as typer reads signatures
+    "of these not in cli": 1,  # ZeroShotClassifier.predict, whose signature users rely on
     "files that name Recipe": 3,
 }
 

@@ -1,4 +1,4 @@
-"""The values that cross the borders between layers.
+"""The values that packages pass to each other.
 
 Nothing here computes: these are records with names, shapes and units, so that a layer reads without the one below.
 """

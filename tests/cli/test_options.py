@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
 from carzero.cli import benchmark, calibrate, convert, data, export, ground, options
+from carzero.cli.main import build_command
 from carzero.datasets.folder import PatientFrom
 from carzero.datasets.mimic_cxr import Labeller
 from carzero.evaluation.benchmark.manifest import Task
@@ -46,3 +48,37 @@ def choices_of(verb: object, parameter: str) -> tuple[str, ...]:
 )
 def test_choices_are_those_of_the_library(shown: tuple[str, ...], known: tuple[str, ...]) -> None:
     assert set(shown) == set(known)
+
+
+def test_values_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("mine/weights", "run/weights", "other"):
+        (tmp_path / place).mkdir(parents=True)
+    for file in ("mine/config.json", "run/weights/config.json"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    assert options.complete_weights("") == ["demo", "mine", "run"]
+    assert options.complete_weights(f"{tmp_path}/m") == [f"{tmp_path}/mine"]
+    assert options.complete_weights("[") == []
+    assert options.complete_prompts("chestx") == ["chestxray14", "chestxdet10"]
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("carzero pre", ["predict", "pretrain"]),
+        ("carzero predict --pool m", ["mean", "max"]),
+        ("carzero predict --dtype f", ["float32", "float16"]),
+        ("carzero predict --weights de", ["demo"]),
+        ("carzero prompts show vin", ["vindr28"]),
+    ],
+)
+def test_the_shell_asks_for_them(
+    line: str, values: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_CARZERO_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    with pytest.raises(SystemExit) as ended:
+        build_command()([], prog_name="carzero")
+    assert not ended.value.code
+    assert capsys.readouterr().out.split() == values

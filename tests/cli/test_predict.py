@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from carzero.core.run_record import manifest_path
+from carzero.evaluation.calibration_file import load_calibration
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
+from carzero.weights.source import DEMO, WeightsSource, example_film
 from tests.support.commands import Stalled, carzero_command, in_process, run_program
 from tests.support.tiny import save_images
 
@@ -244,3 +247,34 @@ def test_an_interrupt_keeps_the_journal(start: Start, tmp_path: Path) -> None:
     assert "Traceback" not in stderr
     assert not out.exists()
     assert STEP <= rows_in(journal) <= STEP + 1, "a row may be finished while the signal is on its way"
+
+
+def test_probabilities(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = WeightsSource(DEMO).folder / "calibration.json"
+    out = tmp_path / "scores.parquet"
+    asked = ("predict", example_film(), "-l", "edema,hernia,effusion", "--device", "cpu")
+    code, _, stderr = in_process(capsys, *asked, "--probabilities", "--out", out)
+    assert code == 0, stderr
+    scores = load_scores(out)
+    names = [name for name in scores if name.startswith(("logit:", "prob:"))]
+    assert names == ["logit:edema", "logit:hernia", "logit:effusion", "prob:edema", "prob:effusion"]
+    for label, fitted in load_calibration(own).labels.items():
+        if f"prob:{label}" in names:
+            np.testing.assert_allclose(scores[f"prob:{label}"], fitted.apply(scores[f"logit:{label}"].astype(float)))
+    assert json.loads(manifest_path(out).read_text())["calibration"]["labels"] == ["edema", "effusion"]
+    assert "these weights were trained on too" in stderr
+    assert "No probability for hernia" in stderr
+    assert "atelectasis" not in stderr.split("note:", 1)[1], "nobody has asked for it"
+
+    code, stdout, stderr = in_process(capsys, *asked, "--calibration", own, "--json")
+    (row,) = json.loads(stdout)["scores"]
+    assert row["prob:edema"] == pytest.approx(scores["prob:edema"][0])
+
+    film, tiny = (example_film(), "-l", "edema"), ("--weights", tiny_weights)
+    for told, options in {
+        "weights come without a calibration": (*film, *tiny, "--probabilities"),
+        "fitted on other scores": (*film, *tiny, "--calibration", own),
+        "None of the calibration's labels is scored": (example_film(), "-l", "mass", "--probabilities"),
+        "--calibration names another": (*film, "--calibration", own, "--probabilities"),
+    }.items():
+        assert told in " ".join(refused(*options, capsys=capsys).replace("│", " ").split())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carzero.data.image_checks import PictureCheck, check_pictures
+from carzero.data.image_checks import ImageCheck, check_images
 from carzero.data.pair_files import save_pairs
 from carzero.data.pairs import load_pairs
 from carzero.data.validation import validate_pairs
@@ -111,28 +111,28 @@ def test_counts_of_what_is_kept(table: Path) -> None:
 
 
 def test_pictures_left_unread(table: Path) -> None:
-    found = validate_pairs(table, pictures=False)
+    found = validate_pairs(table, read_images=False)
     assert [row.kind for row in found.pairs.dropped] == ["text-cleaned-away", "no-text", "no-image"]
-    assert not found.pictures
+    assert not found.images_read
 
 
 def test_findings_are_counted_and_keep_a_row_without_text(tmp_path: Path) -> None:
     lines = ["image,text,present,absent,view,study_id", "a,Pneumonia,edema|mass,,PA,1", "b,,edema,mass,pa,1", "c,x,,,,"]
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    counts = validate_pairs(tmp_path / "pairs.csv", pictures=False).to_dict()["counts"]
+    counts = validate_pairs(tmp_path / "pairs.csv", read_images=False).to_dict()["counts"]
     assert counts["findings"] == {"edema": {"present": 2, "absent": 0}, "mass": {"present": 1, "absent": 1}}
     assert counts["views"] == {"PA": 2}
     assert counts["splits"]["train"] == {"rows": 2, "patients": 0, "rows_without_patient": 2, "studies": 1}
     only_labels = tmp_path / "labels.csv"
     only_labels.write_text("image,present\na,edema\n")
-    assert validate_pairs(only_labels, pictures=False).to_dict()["counts"]["sentences"]["per_report"] is None
+    assert validate_pairs(only_labels, read_images=False).to_dict()["counts"]["sentences"]["per_report"] is None
 
 
 def test_problems_stop_before_pictures_are_read(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(f"{COLUMNS}\nx.png,No effusion,train,1,\ny.png,No effusion,test,1,\n")
     found = validate_pairs(path)
-    assert not found.pictures
+    assert not found.images_read
     everything = found.to_dict()
     assert everything["kept"] == 0
     assert everything["counts"] is None
@@ -144,7 +144,7 @@ def test_problems_stop_before_pictures_are_read(tmp_path: Path) -> None:
 def test_one_id_in_several_sources_and_splits_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(f"{COLUMNS}\nx.png,No effusion,train,1,here\ny.png,No effusion,test,1,there\n")
-    (warning,) = validate_pairs(path, pictures=False).warnings
+    (warning,) = validate_pairs(path, read_images=False).warnings
     assert warning.startswith("Patient ids that stand in several splits under different sources: 1 (1).")
 
 
@@ -177,7 +177,7 @@ def test_other_columns_and_lists_are_kept(suffix: str, tmp_path: Path) -> None:
         {"image": "/elsewhere/c.png", "sentences": ["Ödem ist zu sehen"], "age": 7.0, "license": None},
     ]
     save_pairs(rows, tmp_path / f"in{suffix}")
-    found = validate_pairs(tmp_path / f"in{suffix}", pictures=False)
+    found = validate_pairs(tmp_path / f"in{suffix}", read_images=False)
     assert found.pairs.records() == [{**row, "split": "train"} for row in (rows[0], rows[2])]
     save_pairs(found.pairs.records(), tmp_path / "out.csv")
     assert load_pairs(tmp_path / "out.csv").sentences == [["There is edema", "No mass"], ["Ödem ist zu sehen"]]
@@ -188,7 +188,7 @@ def test_long_ids_beside_a_missing_one_are_written_digit_by_digit(suffix: str, t
     ids = [None, 12345678901234568, 12345678901234569]
     rows = [{"image": f"{n}.png", "text": "No edema.", "patient_id": each} for n, each in enumerate(ids)]
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    found = validate_pairs(tmp_path / "in.jsonl", pictures=False)
+    found = validate_pairs(tmp_path / "in.jsonl", read_images=False)
     assert found.to_dict()["counts"]["splits"]["train"]["patients"] == 2
     save_pairs(found.pairs.records(), tmp_path / f"out{suffix}")
     assert load_pairs(tmp_path / f"out{suffix}").patients == ["", "12345678901234568", "12345678901234569"]
@@ -215,16 +215,16 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         save_pairs([], tmp_path / "out.xlsx")
 
 
-def crash_on_bad(path: str) -> PictureCheck:
+def crash_on_bad(path: str) -> ImageCheck:
     """Stands for a decoder that a hostile file brings down, with its process."""
     if "bad" in path:
         os._exit(11)
-    return PictureCheck("", digest=path)
+    return ImageCheck("", digest=path)
 
 
 def test_a_file_that_crashes_its_reader_costs_that_file_alone() -> None:
     paths = [f"good_{n}" for n in range(4)] + ["bad_1"] + [f"late_{n}" for n in range(6)]
-    checks = check_pictures(paths, jobs=2, check=crash_on_bad)
+    checks = check_images(paths, jobs=2, check=crash_on_bad)
     assert [check.digest for check in checks if not check.kind] == [path for path in paths if "bad" not in path]
     assert [check.reason for check in checks if check.kind] == ["its reader crashed: the file is broken, or too large"]
     assert checks[4].kind == "unreadable-picture"

@@ -402,7 +402,7 @@ class TestFolder:
             "top.png": ("", "top.png", "No effusion."),
         }
         assert len({row["split"] for name, row in rows.items() if name.startswith("p1")}) == 1
-        assert dict(result.found) == {"pictures": 8, "reports": 8}
+        assert dict(result.found) == {"images": 8, "reports": 8}
         assert result.missing == {
             "images without a report": ["p1/b/no_text.png"],
             "reports that cannot be read": [f"p2/broken.txt: {NOT_UTF8.format('0xe9')}"],

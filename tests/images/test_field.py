@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.data.image_checks import check_picture
+from carzero.data.image_checks import check_image
 from carzero.errors import TableError, UnreadableImageError
 from carzero.images import load_radiograph
 from carzero.training.batches.image_cache import save_images
@@ -23,7 +23,7 @@ def odd(name: str) -> list[str]:
 def test_damaged_jpeg_is_refused_everywhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="Corrupt JPEG data: premature end of data segment"):
         load_radiograph(FIELD / name, force=True)
-    assert check_picture(str(FIELD / name)).kind == "unreadable-picture"
+    assert check_image(str(FIELD / name)).kind == "unreadable-picture"
     with pytest.raises(TableError, match="premature end of data segment"):
         save_images([str(FIELD / name)], 64, tmp_path)
 

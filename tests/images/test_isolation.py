@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carzero.data.image_checks import check_pictures
+from carzero.data.image_checks import check_images
 from carzero.data.pairs import load_pairs
 from carzero.errors import TableError
 from carzero.training.batches.image_cache import save_images as save_squares
@@ -98,8 +98,8 @@ def test_data_validation(
     rows = [f"{path},No edema is seen.,train,{path.stem}," for path in sorted(folder.iterdir())]
     table = tmp_path / "pairs.csv"
     table.write_text("\n".join(["image,text,split,patient_id,source", *rows]) + "\n")
-    hooked = functools.partial(check_pictures, check=crashing.check_or_crash)
-    monkeypatch.setattr("carzero.data.validation.check_pictures", hooked)
+    hooked = functools.partial(check_images, check=crashing.check_or_crash)
+    monkeypatch.setattr("carzero.data.validation.check_images", hooked)
     out = tmp_path / "kept.csv"
     code, _, err = in_process(capsys, "data", "validate", table, "--jobs", jobs, "--out", out)
     assert code == 1, err

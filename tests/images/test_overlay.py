@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from carzero.images.geometry import Geometry
-from carzero.images.overlay import draw_overlay, save_overlay
+from carzero.images.overlay import OverlayMarks, draw_overlay, save_overlay
+from carzero.records import UNSTATED, MapKind
 from tests.support.image_files import film
 
 FILM = film(400, 300).astype(np.float32)
@@ -18,11 +19,12 @@ SCORES = GEOMETRY.map_to_original(CELLS)
 PEAK = GEOMETRY.peak_to_original(CELLS)
 LEFT, TOP = 16, 16  # margins without a caption
 ZOOM = 2
+UNMARKED = OverlayMarks()
 
 
-def drawn(**options: object) -> np.ndarray:
+def drawn(marks: OverlayMarks = UNMARKED, kind: MapKind = UNSTATED) -> np.ndarray:
     """Returns the image's area of an overlay, at twice the image's size."""
-    image = draw_overlay(FILM, SCORES, long_side_px=800, **options)
+    image = draw_overlay(FILM, SCORES, marks, kind=kind, long_side_px=800)
     return np.asarray(image)[TOP : TOP + 800, LEFT : LEFT + 600].astype(int)
 
 
@@ -56,43 +58,45 @@ def test_low_heat_leaves_the_film_as_it_is() -> None:
 def test_peak_and_boxes_are_marked() -> None:
     plain = drawn()
     x, y = GEOMETRY.peak_to_original(CELLS)
-    assert (drawn(peak=(x, y)) != plain).any(axis=-1)[int(2 * y) - 18 : int(2 * y) + 18].any()
-    boxed = (drawn(boxes=[(50, 100, 120, 180)]) != plain).any(axis=-1)
+    assert (drawn(OverlayMarks(peak=(x, y))) != plain).any(axis=-1)[int(2 * y) - 18 : int(2 * y) + 18].any()
+    boxed = (drawn(OverlayMarks(boxes=[(50, 100, 120, 180)])) != plain).any(axis=-1)
     rows, columns = np.flatnonzero(boxed.any(axis=1)), np.flatnonzero(boxed.any(axis=0))
     assert (rows.min(), rows.max()) == pytest.approx((200, 360), abs=4)
     assert (columns.min(), columns.max()) == pytest.approx((100, 240), abs=4)
 
 
 def test_peak_outside_the_picture_is_left_out() -> None:
-    np.testing.assert_array_equal(drawn(peak=(-3.0, 10.0)), drawn())
+    np.testing.assert_array_equal(drawn(OverlayMarks(peak=(-3.0, 10.0))), drawn())
 
 
 def test_stated_range_sets_the_heat() -> None:
-    assert colourfulness(drawn(value_range=(0, 10))).max() == 0
+    assert colourfulness(drawn(kind=MapKind("similarity", "", (0, 10)))).max() == 0
 
 
 @pytest.mark.parametrize(("high", "marked"), [(10, False), (2.1, False), (1.5, True)])
 def test_a_map_that_stays_low_on_its_scale_marks_no_place_and_says_so(high: float, marked: bool) -> None:
-    plain, crossed = (draw_overlay(FILM, SCORES, value_range=(0, high), peak=peak) for peak in (None, PEAK))
+    kind, peak = MapKind("similarity", "", (0, high)), OverlayMarks(peak=PEAK)
+    plain, crossed = (draw_overlay(FILM, SCORES, marks, kind=kind) for marks in (UNMARKED, peak))
     assert (np.asarray(plain) != np.asarray(crossed)).any() == marked
-    assert crossed.height == draw_overlay(FILM, SCORES, peak=PEAK).height + (
-        0 if marked else 20
-    )  # a line of the legend
-    boxed = draw_overlay(FILM, SCORES, value_range=(0, 10), peak=PEAK, boxes=[(10, 10, 200, 200)])
-    assert boxed.height == draw_overlay(FILM, SCORES, peak=PEAK).height
+    own_range = draw_overlay(FILM, SCORES, peak).height
+    assert crossed.height == own_range + (0 if marked else 20)  # a line of the legend
+    boxed = OverlayMarks(peak=PEAK, boxes=[(10, 10, 200, 200)])
+    assert draw_overlay(FILM, SCORES, boxed, kind=MapKind("similarity", "", (0, 10))).height == own_range
 
 
 def test_captions_are_drawn_and_long_ones_cut() -> None:
-    bare, titled = draw_overlay(FILM, SCORES), draw_overlay(FILM, SCORES, title="Pneumonia", subtitle="score 1.2")
+    bare, titled = draw_overlay(FILM, SCORES), draw_overlay(FILM, SCORES, OverlayMarks("Pneumonia", "score 1.2"))
     assert titled.height == bare.height + 54
     assert titled.width == bare.width
-    long = np.asarray(draw_overlay(FILM, SCORES, title="finding " * 60))
+    long = np.asarray(draw_overlay(FILM, SCORES, OverlayMarks("finding " * 60)))
     assert long[:40, -16:].max() <= 30
 
 
 def test_saved_overlay_is_the_drawn_one(tmp_path: Path) -> None:
-    file = save_overlay(tmp_path / "o.png", FILM, SCORES, title="Nodule")
-    np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(draw_overlay(FILM, SCORES, title="Nodule")))
+    file = save_overlay(tmp_path / "o.png", FILM, SCORES, OverlayMarks("Nodule"))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(file)), np.asarray(draw_overlay(FILM, SCORES, OverlayMarks("Nodule")))
+    )
 
 
 def test_wrong_use_is_named() -> None:

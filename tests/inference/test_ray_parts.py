@@ -136,9 +136,9 @@ def test_a_finished_part_is_scored_again_where_it_lacks_pictures(
 def test_torn_notes_are_passed_over(tmp_path: Path) -> None:
     notes = PartNotes(tmp_path / "notes" / "part.jsonl")
     notes.begin_part()
-    notes.begin_picture("a")
-    notes.finish_picture({"image_id": "a", "logit:edema": 1.5})
-    notes.begin_picture("b")
+    notes.begin_image("a")
+    notes.finish_image({"image_id": "a", "logit:edema": 1.5})
+    notes.begin_image("b")
     with notes.path.open("a") as file:
         file.write('{"row": {"image_id": "b", "lo')
     again = PartNotes(notes.path)

@@ -18,7 +18,7 @@ import pytest
 from carzero._version import __version__
 from carzero.core.run_record import manifest_path
 from carzero.core.tables import load_table
-from carzero.errors import ConfigurationError, MissingExtraError, RunError, TableError
+from carzero.errors import ConfigurationError, MissingExtraError, OutputError, RunError, TableError
 from carzero.images.listing import list_images
 from carzero.inference.ray.cluster import Placement, divide_cpus, import_ray, place_workers, score_parts
 from carzero.inference.ray.parts import PartJob
@@ -120,7 +120,7 @@ def test_a_finished_run_is_resumed_without_a_cluster(
     out = killed[0].folder
     whole = [item for item in items if item.image_id != "film_005b.png"]
     settings = {"settings": asked_of(tiny_weights), "out": out, "part_size": 3}
-    with pytest.raises(TableError, match=r"holds the scores of a finished run\. Continue with --resume"):
+    with pytest.raises(OutputError, match=r"exists already.*complete it with --resume"):
         ParallelRun(items, **settings).execute()
     with pytest.raises(TableError, match="belongs to a run with other settings"):
         ParallelRun(whole, **settings, resume=True).execute()
@@ -139,7 +139,7 @@ def test_nothing_to_do_needs_no_cluster(
     manifest = json.loads(manifest_path(run.out).read_bytes())
     folder = ScoreFolder(run.out, manifest["carzero_run"], tuple(ASKED.labels))
     folder.save_part(0, alone.table.to_dict("records"), [])
-    with pytest.raises(TableError, match="holds an unfinished run"):
+    with pytest.raises(OutputError, match="An interrupted run of"):
         load_table(run.out)
     run.resume = True
     result = run.execute()

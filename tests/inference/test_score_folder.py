@@ -87,12 +87,12 @@ def test_a_folder_without_parts_is_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("complete", "message"), [(True, "the scores of a finished run"), (False, "an unfinished run")]
+    ("complete", "message"), [(True, "The output exists already"), (False, "An interrupted run of")]
 )
 def test_a_run_is_not_touched_unasked(complete: bool, message: str, folder: ScoreFolder) -> None:
     folder.save_manifest(RECORD, complete=complete)
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    with pytest.raises(TableError, match=f"holds {message}.*--resume.*--overwrite"):
+    with pytest.raises(OutputError, match=f"{message}.*--resume.*--overwrite"):
         open_folder(folder.path)
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
 
@@ -102,7 +102,7 @@ def test_a_run_that_could_not_begin_is_replaced(tmp_path: Path) -> None:
     again = open_folder(tmp_path / "scores", {**RECORD, "weights_sha256": "cd"})
     assert again.run != first.run
     again.attempts_path(0).parent.mkdir()
-    with pytest.raises(TableError, match="holds an unfinished run"):
+    with pytest.raises(OutputError, match="An interrupted run of"):
         open_folder(tmp_path / "scores")
 
 
@@ -141,7 +141,7 @@ def test_files_of_no_run_are_not_written_among(tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "film.png").write_bytes(b"")
     for options in ({}, {"resume": True}, {"overwrite": True}):
-        with pytest.raises(TableError, match=r"holds files that are of no run; got \['film.png'\]"):
+        with pytest.raises(OutputError, match=r"holds files that no run wrote; got \['film.png'\]"):
             open_folder(tmp_path / "scores", **options)
 
 

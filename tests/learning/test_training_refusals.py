@@ -199,3 +199,18 @@ def test_findings_of_one_value_do_not_hide_the_others_mean(findings: Path, tmp_p
     kept = train(load_recipe(recipe, SHORT), table, tmp_path / "run").to_dict()
     assert kept["validation"]["auroc_mean"] == kept["validation"]["films"]["macro"]
     assert json.loads(json.dumps(kept["validation"], allow_nan=False))
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("optimizer.lr", "has no field optimizer;.*Did you mean optimiser[?]"),
+        ("optimiser.batchsize", "has no field optimiser.batchsize;.*Did you mean optimiser.batch_size[?]"),
+        ("model.vision.strat", "Did you mean model.vision.start[?]"),
+        ("colour", "expected one of name, seed, optimiser, .*Correct the field"),
+    ],
+)
+def test_a_misspelt_field_names_the_right_one(field: str, told: str, tmp_path: Path) -> None:
+    path = save_recipe(tmp_path / "recipe.yaml", tiny_recipe())
+    with pytest.raises(ConfigurationError, match=told):
+        load_recipe(path, {field: 1})

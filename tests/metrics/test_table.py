@@ -13,7 +13,6 @@ import pytest
 from carzero.errors import OutputError
 from carzero.evaluation.results import check_result_path, save_results, to_frame, to_markdown, to_payload
 from carzero.metrics import classification as metrics
-from carzero.metrics.comparison import compare
 from carzero.metrics.delong import delong_interval, delong_test
 from carzero.metrics.groups import find_reference, split_groups, split_long_tail, to_bands
 from carzero.metrics.intervals import bootstrap
@@ -22,7 +21,7 @@ from carzero.metrics.newcombe import newcombe_interval
 from carzero.metrics.readers import AT_SENSITIVITY, AT_SPECIFICITY, compare_with_readers, take_majority
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import COLUMNS, MetricRow
-from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
+from carzero.metrics.table import Cohort, Measures, Probabilities, compare, evaluate
 from carzero.metrics.thresholds import Thresholds
 
 LABELS = ["edema", "mass", "hernia"]

@@ -57,6 +57,13 @@ WITHOUT_TOKENIZER: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("negated-label", "warning", {"No Finding": "There is No Finding"}, {"No Finding": "The heart and lungs are well"}),
     ("negated-label", "warning", {"Normal": "There is no finding"}, {"Nodule": "There is nodule"}),
     ("negated-label", "warning", {"without edema": "There is without edema"}, {"Nonunion": "There is nonunion"}),
+    ("sentence-within", "warning", {"a": "There is There is edema"}, {"a": "There is edema"}),
+    (
+        "sentence-within",
+        "warning",
+        {"a": "There is the heart is enlarged"},
+        {"a": "There is a tube that is too deep. It is new."},
+    ),
     ("denied-prompt", "error", {"edema": "There is no edema"}, {"No edema": "There is no edema"}),
     (
         "denied-prompt",

@@ -9,7 +9,7 @@ import pytest
 
 from carzero.reports.agreement import compare_findings, compare_reports, compare_truth, macro_f1, report_presence
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.schema import ReportFinding, StructuredReport
 from carzero.reports.vocabulary import Laterality, Presence
 
 
@@ -17,8 +17,8 @@ def finding(name: str, presence: Presence = "present", side: Laterality = "", se
     return ReportFinding(name, presence, "", side, "", sentence, (0, 1))
 
 
-def report(key: str, *findings: ReportFinding) -> AlignedReport:
-    return AlignedReport(key, "text", findings, (), "test")
+def report(key: str, *findings: ReportFinding) -> StructuredReport:
+    return StructuredReport(key, "text", findings, (), "test")
 
 
 @pytest.mark.parametrize(

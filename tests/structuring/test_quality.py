@@ -13,7 +13,7 @@ import pytest
 
 from carzero.errors import TableError
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.schema import ReportFinding, StructuredReport
 from carzero.reports.vocabulary import load_vocabulary
 from carzero.structuring.quality import check_against_reference, check_against_rules, check_against_truth, load_truth
 from carzero.structuring.report_table import ReportRow, load_aligned
@@ -26,12 +26,12 @@ TEXTS = {
 }
 
 
-def aligned(backend: str = "rules") -> list[AlignedReport]:
+def aligned(backend: str = "rules") -> list[StructuredReport]:
     rules = RuleAligner()
     return [replace(rules.align(key, text), backend=backend) for key, text in TEXTS.items()]
 
 
-def changed(report: AlignedReport, number: int, **values: Any) -> AlignedReport:
+def changed(report: StructuredReport, number: int, **values: Any) -> StructuredReport:
     findings = list(report.findings)
     findings[number] = replace(findings[number], **values)
     return replace(report, findings=tuple(findings))
@@ -180,10 +180,10 @@ class TestTruth:
     def test_a_case_counts_as_the_wider_finding(self) -> None:
         vocabulary = load_vocabulary()
         case = next(name for name in vocabulary.findings if vocabulary.ancestors(name))
-        held = [AlignedReport("r0", "x", (finding(case, "x"),), (), "rules")]
+        held = [StructuredReport("r0", "x", (finding(case, "x"),), (), "rules")]
         for wider in vocabulary.ancestors(case):
             assert check_against_truth(held, {"r0": {wider: True}})["all"].scores[0].recall == 1.0
-        held = [AlignedReport("r0", "x", (finding(vocabulary.ancestors(case)[0], "x"),), (), "rules")]
+        held = [StructuredReport("r0", "x", (finding(vocabulary.ancestors(case)[0], "x"),), (), "rules")]
         assert check_against_truth(held, {"r0": {case: True}})["all"].scores[0].recall == 0.0
 
     def test_doubt_counts_as_asked(self) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from carzero.data.image_checks import PictureCheck, check_picture
+from carzero.data.image_checks import ImageCheck, check_image
 from carzero.images import PixelTransform
 from carzero.images.loading import load_item
 from carzero.records import ImageItem, LoadedImage
@@ -20,10 +20,10 @@ def load_or_crash(item: ImageItem, transform: PixelTransform, force: bool, keep_
     return load_item(item, transform, force, keep_pixels)
 
 
-def check_or_crash(path: str) -> PictureCheck:
-    """Stands for `check_picture`."""
+def check_or_crash(path: str) -> ImageCheck:
+    """Stands for `check_image`."""
     _crash_on(path)
-    return check_picture(path)
+    return check_image(path)
 
 
 def _crash_on(path: str) -> None:

@@ -22,6 +22,8 @@ from tests.support.commands import in_process
 from tests.support.official_boxes import write_chestxdet10
 from tests.support.tiny import IMAGE_PX, MAX_TEXT, RESIZE_PX
 
+DOCS = Path(__file__).parents[2] / "docs"
+
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -182,3 +184,31 @@ def test_weights_that_give_no_numbers_are_refused_when_they_are_loaded(copy: Pat
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=r"give no scores.*not a number"):
         ZeroShotClassifier.from_pretrained(copy, device="cpu")
+
+
+def test_the_weights_of_a_training_run_are_taken(tiny_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").touch()
+    with pytest.raises(WeightsError, match="this training run has not saved any weights yet"):
+        WeightsSource(tmp_path)
+    shutil.copytree(tiny_weights, tmp_path / "weights")
+    assert WeightsSource(tmp_path).folder == tmp_path / "weights"
+    assert WeightsSource(tmp_path).sha256 == WeightsSource(tiny_weights).sha256
+
+
+@pytest.mark.parametrize("name", ["released.ckpt", "model.PT"])
+def test_a_checkpoint_is_to_be_converted(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=rf"Convert it once: carzero convert .*{name} FOLDER"):
+        WeightsSource(tmp_path / name)
+
+
+def test_the_demos_calibration_is_that_of_its_page() -> None:
+    """Where they differ, copy docs/demo-benchmark/nih-calibration.json anew; what it was fitted on is said in full."""
+    page, bundled = (
+        json.loads(path.read_text())
+        for path in (DOCS / "demo-benchmark" / "nih-calibration.json", WeightsSource(DEMO).folder / "calibration.json")
+    )
+    assert bundled["provenance"].pop("fitted_on").startswith(f"{page['provenance']['images']} validation images of NIH")
+    page["provenance"].pop("fitted_on")
+    assert bundled == page
+    assert bundled["provenance"]["weights_sha256"] == WeightsSource(DEMO).sha256

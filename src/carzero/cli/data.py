@@ -171,7 +171,7 @@ def validate(
         found = validate_pairs(
             table,
             columns=parse_columns(columns),
-            pictures=images,
+            read_images=images,
             jobs=jobs or count_cores(),
             advance=task.advance,
         )

@@ -19,6 +19,7 @@ from carzero.cli.console import (
 from carzero.cli.options import (
     BatchSize,
     BoxShare,
+    CalibrationFile,
     Device,
     Force,
     Labels,
@@ -53,10 +54,6 @@ Kinds = Annotated[
         "selection; the same. seg: regions as a segmentation; OHIF 3.13 goes blank on it.",
     ),
 ]
-Calibration = Annotated[
-    Path | None,
-    typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
-]
 
 
 @app.command("results")
@@ -72,7 +69,7 @@ def results(
     prompts: SentencesOrName = None,
     weights: Weights = "demo",
     kinds: Kinds = "sr,sc",
-    calibration: Calibration = None,
+    calibration: CalibrationFile = None,
     box_share: BoxShare = 0.5,
     as_json: Annotated[bool, json_option("Print files, failures and manifest as JSON.")] = False,
     overwrite: Overwrite = False,
@@ -160,7 +157,7 @@ def node(
     ] = None,
     weights: Weights = "demo",
     kinds: Kinds = "sr,sc",
-    calibration: Calibration = None,
+    calibration: CalibrationFile = None,
     box_share: BoxShare = 0.5,
     max_associations: Annotated[int, typer.Option(min=1, help="Connections at the same time.")] = 10,
     max_image_mb: Annotated[int, typer.Option(min=1, max=256, help="Largest image taken.")] = 256,

@@ -1,4 +1,4 @@
-"""`carzero ground`: images and words in, places out."""
+"""`carzero ground`: images and words in, peaks, boxes and maps out."""
 
 from __future__ import annotations
 

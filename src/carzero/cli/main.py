@@ -22,6 +22,7 @@ from carzero.cli import (
     models,
     predict,
     prompts,
+    publish,
     recipes,
     reports,
     serve,
@@ -61,7 +62,7 @@ app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
-app.command("publish")(export.publish)
+app.command("publish")(publish.publish)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("docs")(recipes.docs)
@@ -95,7 +96,7 @@ def _root(
 
 
 def build_command() -> TyperGroup:
-    """The command with its verbs in panels, and no type behind flags in their help."""
+    """The command with its verbs in panels, and a help that is tidy."""
     command = typer.main.get_command(app)
     if not isinstance(command, TyperGroup):
         raise TypeError("a command with verbs is a group")
@@ -105,19 +106,21 @@ def build_command() -> TyperGroup:
         known = command.commands[verb]
         if isinstance(known, TyperCommand | TyperGroup):
             known.rich_help_panel = panel
-    _hide_types_of_flags(command)
+    _tidy_help(command)
     return command
 
 
-def _hide_types_of_flags(command: object) -> None:
+def _tidy_help(command: object) -> None:
+    """Paragraphs flow into the terminal's width, and flags show no type."""
     if not isinstance(command, TyperCommand | TyperGroup):
         return
+    command.help = "\n\n".join(" ".join(each.split()) for each in (command.help or "").split("\n\n")) or None
     for parameter in command.get_params(typer.Context(command, help_option_names=_HELP_NAMES)):
         if isinstance(parameter, TyperOption) and parameter.is_flag:
             parameter.metavar = ""
     if isinstance(command, TyperGroup):
         for verb in command.commands.values():
-            _hide_types_of_flags(verb)
+            _tidy_help(verb)
 
 
 def run() -> None:

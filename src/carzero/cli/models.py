@@ -20,6 +20,12 @@ app = typer.Typer(
 )
 
 
+def _complete_names(incomplete: str) -> list[str]:
+    from carzero.weights.models import list_models
+
+    return [model.name for model in list_models() if model.name.startswith(incomplete)]
+
+
 @app.command("list")
 def list_known(
     as_json: Annotated[bool, json_option("Print everything about each as JSON.")] = False,
@@ -40,7 +46,9 @@ def list_known(
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `carzero models list` has it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="As `carzero models list` has it.", autocompletion=_complete_names)
+    ],
     as_json: Annotated[bool, json_option("Print it as JSON.")] = False,
 ) -> None:
     """Shows one model: licence, source, published figures, how to get it, and what this package has verified."""

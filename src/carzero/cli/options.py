@@ -7,6 +7,7 @@ tests/cli/test_options.py compares them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
     from carzero.prompts.style import PromptStyle
 
 Number = TypeVar("Number", int, float)
+
+
+def complete_weights(incomplete: str) -> list[str]:
+    """The demo, and folders of weights or training runs; where there are none the shell completes files by itself."""
+    folders = [name for name in sorted(glob(f"{escape(incomplete)}*")) if _holds_weights(Path(name))]  # noqa: PTH207
+    return [*(["demo"] if "demo".startswith(incomplete) else []), *folders]
+
+
+def complete_prompts(incomplete: str) -> list[str]:
+    """Sets of the library; where there are none the shell completes files by itself."""
+    from carzero.prompts import list_prompt_sets
+
+    return [record.name for record in list_prompt_sets() if record.name.startswith(incomplete)]
+
+
+def _holds_weights(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("config.json", "weights/config.json"))
 
 
 # Images and what is asked of them
@@ -40,6 +58,7 @@ SentencesOrName = Annotated[
     typer.Option(
         "--prompts",
         "-p",
+        autocompletion=complete_prompts,
         help='A sentence ("There is pleural effusion"), several by repeating the option; or a prompt file or a set of '
         "the library, as in predict.",
     ),
@@ -50,7 +69,12 @@ WeightsTemplate = Annotated[
     typer.Option(help='Sentence that asks for a label; by default as the weights want it: "There is {label}".'),
 ]
 PromptName = Annotated[
-    str, typer.Argument(metavar="NAME_OR_FILE", help="A set of the library, NAME or NAME:VARIANT, or a file.")
+    str,
+    typer.Argument(
+        metavar="NAME_OR_FILE",
+        help="A set of the library, NAME or NAME:VARIANT, or a file.",
+        autocompletion=complete_prompts,
+    ),
 ]
 VariantName = Literal["paper", "pairs", "synonyms"]
 Variant = Annotated[VariantName | None, typer.Option(help="Wording of a library set.", show_default=False)]
@@ -59,12 +83,13 @@ Force = Annotated[bool, typer.Option("--force", help="Also score readable images
 # Weights, and how they are computed
 
 WEIGHTS_HELP = '"demo", a folder, or a hub id.'
-Weights = Annotated[str, typer.Option("--weights", "-w", help=WEIGHTS_HELP)]
+Weights = Annotated[str, typer.Option("--weights", "-w", help=WEIGHTS_HELP, autocompletion=complete_weights)]
 WeightsList = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
         "-w",
+        autocompletion=complete_weights,
         help=f"{WEIGHTS_HELP[:-1]}; several, by repeating the option, are compared with the first.",
         show_default="demo",
     ),
@@ -97,6 +122,11 @@ Dtype = Annotated[
         "has it in hardware and the image tower is a transformer, else float32. By default float32, the same scores on "
         "every machine; exported weights have their own.",
     ),
+]
+
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
 ]
 
 # Runs and their output

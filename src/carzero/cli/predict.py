@@ -16,12 +16,14 @@ from carzero.cli.console import (
     print_result,
     quiet_libraries,
     say,
+    show_notes,
     show_progress,
     show_review,
     show_warnings,
 )
 from carzero.cli.options import (
     BatchSize,
+    CalibrationFile,
     Device,
     Dtype,
     Force,
@@ -34,6 +36,7 @@ from carzero.cli.options import (
     ScoreName,
     Weights,
     WeightsTemplate,
+    complete_prompts,
     json_option,
     read_prompts,
     refuse_given,
@@ -43,7 +46,9 @@ from carzero.cli.terminal_table import TextTable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from carzero.evaluation.calibrate import CalibratedScoring
     from carzero.inference.ray.run import ParallelResult, ParallelRun
+    from carzero.inference.scoring import ScoringSettings
     from carzero.inference.scoring_result import RunResult
     from carzero.prompts import PromptSet
 
@@ -64,6 +69,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="FILE_OR_NAME",
+            autocompletion=complete_prompts,
             help="Labels and the sentences that ask for each, instead of --labels: a JSON or YAML file, a set of the "
             'library, such as chestxray14 (`carzero prompts list`; a file of that name is "./chestxray14"), or a '
             "folder that `carzero prompts encode` wrote.",
@@ -89,6 +95,11 @@ def predict(
             "images that are still to be scored."
         ),
     ] = None,
+    calibration: CalibrationFile = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with."),
+    ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     force: Force = False,
@@ -120,8 +131,9 @@ def predict(
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
-    Scores are raw logits, not probabilities: compare them between images, never between findings.
-    Sentences, and how they become a score, are as the weights want them (`carzero models list`).
+    Scores are raw logits, not probabilities: compare them between images, never between findings. A calibration turns
+    them into probabilities, which hold for images like those it was fitted on. Sentences, and how they become a score,
+    are as the weights want them (`carzero models list`).
 
     Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
@@ -133,8 +145,10 @@ def predict(
 
     if engine == "local":
         refuse_given(context, "belongs to --engine ray.", "workers", "address")
+        if calibration is not None:
+            refuse_given(context, "takes the weights' own calibration; --calibration names another.", "probabilities")
     else:
-        refuse_given(context, "cannot be used with --engine ray.", "overlay", "readers")
+        refuse_given(context, "cannot be used with --engine ray.", "overlay", "readers", "calibration", "probabilities")
         if out is None:
             raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
     items, bank, source = list_images(images), _find_bank(prompts), WeightsSource(weights)
@@ -152,6 +166,7 @@ def predict(
         dtype=dtype,
         bank=bank,
     )
+    calibrated = _find_calibration(settings, calibration) if calibration is not None or probabilities else None
     quiet_libraries()
     show_review(settings.weights.review(settings.prompts))
     run: ScoringRun | ParallelRun
@@ -163,16 +178,25 @@ def predict(
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
+    notes = calibrated.apply(result) if calibrated is not None and isinstance(result, RunResult) else []
     if dtype is None and gains_by_bfloat16(settings.weights, device):
         say(FASTER_PRECISION)
     if isinstance(result, RunResult):
         show_result(result, out=out, as_json=as_json)
+        show_notes(notes)
     else:
         _show_folder(result, as_json=as_json)
     title = f"{len(result.failures)} of {len(result.failures) + result.scored} images were not scored"
     print_failures(title, result.failures, rest="--out and --json list all of them")
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _find_calibration(settings: ScoringSettings, given: Path | None) -> CalibratedScoring:
+    """The calibration that is named, or that of the weights; wrong ones are refused before any image is scored."""
+    from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
+
+    return CalibratedScoring.check(given or find_calibration(settings.weights), settings)
 
 
 def _load_bank_prompts(labels: list[str] | None, bank: Path, score: ScoreName | None) -> PromptSet:
@@ -220,16 +244,24 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
 
 
 _NOTES = {
-    "logit": "raw logits; not probabilities",
-    "logit_difference": "logits, less those of the sentences that deny the finding; not probabilities",
+    "logit": "raw logits",
+    "logit_difference": "logits, less those of the sentences that deny the finding",
 }
 
 
 def _table(frame: pd.DataFrame, unfamiliar: Sequence[str], kind: str) -> TextTable:
-    names = [name for name in frame.columns if name.startswith("logit:")]
-    labels = [name.removeprefix("logit:") for name in names]
-    headings = ["image", *(f"{label} (unfamiliar)" if label in unfamiliar else label for label in labels)]
-    table = TextTable(headings, range(1, len(headings)), note=_NOTES[kind])
+    names = [name for name in frame.columns if name.startswith(("logit:", "prob:"))]
+    headings = ["image", *(_head(name, unfamiliar) for name in names)]
+    calibrated = any(name.startswith("prob:") for name in names)
+    rest = ", and probabilities where calibrated" if calibrated else "; not probabilities"
+    table = TextTable(headings, range(1, len(headings)), note=_NOTES[kind] + rest)
     for row in frame.to_dict("records"):
         table.add(row["image_id"], *(f"{row[name]:.3f}" for name in names))
     return table
+
+
+def _head(name: str, unfamiliar: Sequence[str]) -> str:
+    kind, _, label = name.partition(":")
+    if kind == "prob":
+        return f"{label}, probability"
+    return f"{label} (unfamiliar)" if label in unfamiliar else label

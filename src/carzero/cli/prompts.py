@@ -18,6 +18,7 @@ from carzero.cli.options import (
     Template,
     Variant,
     Weights,
+    complete_weights,
     json_option,
     split_names,
 )
@@ -34,7 +35,12 @@ app = typer.Typer(
 
 _CheckedBy = Annotated[
     str | None,
-    typer.Option("--weights", "-w", help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.'),
+    typer.Option(
+        "--weights",
+        "-w",
+        autocompletion=complete_weights,
+        help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.',
+    ),
 ]
 
 

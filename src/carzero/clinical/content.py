@@ -19,7 +19,15 @@ from carzero.evaluation.calibrate import check_origin
 from carzero.evaluation.calibration_file import hash_calibration
 from carzero.images import PixelTransform, draw_overlay
 from carzero.inference.heatmaps import ScoreMap
-from carzero.inference.places import DEMO_DOUBT, GroundingRow, check_box_share, describe_box_rule, ground_image
+from carzero.inference.places import (
+    DEMO_DOUBT,
+    GroundingRow,
+    check_box_share,
+    describe_box_rule,
+    ground_image,
+    mark_place,
+    to_corners,
+)
 from carzero.metrics.boxes import region_of_peak
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptSet
@@ -183,7 +191,7 @@ def collect_content(
                 settings.prompts.prompts[label],
                 row["logit"],
                 probabilities.get(label),
-                None if box is None else (box["xmin"], box["ymin"], box["xmax"], box["ymax"]),
+                None if box is None else to_corners(box),
                 _draw(image, row, score_map, len(findings) + 1) if overlays else None,
                 region_of_peak(score_map.heatmap, settings.box_share, image.map_kind.scale) if regions else None,
             )
@@ -216,17 +224,9 @@ def _to_probabilities(settings: ResultSettings, image: ScoredImage) -> dict[str,
 def _draw(image: ScoredImage, row: GroundingRow, score_map: ScoreMap, number: int) -> Image.Image:
     if image.radiograph is None:
         raise ValueError("The image was scored without maps; score it with need_maps=True.")
-    box = row["box"]
+    marks = mark_place(row, f"{number}. {row['label']}", f"logit {row['logit']:.3f}")
     return draw_overlay(
-        image.radiograph.pixels,
-        score_map.heatmap,
-        title=f"{number}. {row['label']}",
-        subtitle=f"logit {row['logit']:.3f}",
-        peak=(row["peak"]["x"], row["peak"]["y"]),
-        boxes=[] if box is None else [(box["xmin"], box["ymin"], box["xmax"], box["ymax"])],
-        value_range=image.map_kind.scale,
-        range_text=image.map_kind.scale_text,
-        long_side_px=_OVERLAY_PX,
+        image.radiograph.pixels, score_map.heatmap, marks, kind=image.map_kind, long_side_px=_OVERLAY_PX
     )
 
 

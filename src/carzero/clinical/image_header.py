@@ -1,4 +1,4 @@
-"""The image that results belong to: its patient, study and place, read with distrust and copied as it is.
+"""The image that results belong to: its patient, study and position, checked when read and copied unchanged.
 
 Results carry the identity of their image unchanged, odd values too, so that a PACS files them beside it. What a library
 would choke on is kept apart and put back when the result is built.

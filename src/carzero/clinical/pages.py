@@ -1,4 +1,4 @@
-"""Results as pages for eyes: the image as it is, the map of each finding over it, and a table of scores.
+"""Results as pages for people: the image as it is, the map of each finding over it, and a table of scores.
 
 Pages carry no name and no date: what identifies the patient stands in the attributes of the object alone.
 """

@@ -1,4 +1,4 @@
-"""Results of many images, as files: scored by the library's one door, each image's objects written as they are made."""
+"""Results of many images, as files: each image is scored, and its objects are written as they are made."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class ResultRun:
 
         Raises:
             OutputError: other files have the names of the results, or the folder cannot be written.
-            CARZeroError: settings that cannot work. Images without results are no error here: they are listed.
+            CARZeroError: settings that cannot work. Images without results are listed, and not an error.
         """
         make_folder(self.out)
         remove_leftovers(self.out)

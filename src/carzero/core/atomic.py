@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,24 +61,44 @@ def cut_name(name: str, size: int) -> str:
 
 
 @contextmanager
-def folder_beside(path: Path) -> Iterator[Path]:
-    """Yields a new folder beside `path` for what is to become it; it vanishes when the block ends.
+def replace_folder_when_done(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Yields a new folder beside `path`; it takes the name `path` when the block ends, and vanishes if it fails.
 
     What killed processes left there of the same output is removed first.
 
+    Args:
+        path: of the folder; one that is there is replaced, whatever is in it.
+        check: called once the new folder is complete; an error of it leaves the old one.
+
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made or renamed; what had this name before is unchanged.
     """
-    temporary = _name_temporary(path)
+    remove_leftover_folders(path)
+    beside = _name_temporary(path)
+    new, old = beside / "new", beside / "old"
+    beside.mkdir()
+    try:
+        new.mkdir()
+        yield new
+        check()
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_leftover_folders(path: Path) -> None:
+    """Removes what `replace_folder_when_done` of this path left where its process was killed."""
     with contextlib.suppress(OSError):
         for other in path.parent.glob(f".{glob.escape(cut_name(path.name, _KEPT_BYTES))}.*.tmp"):
             if _is_leftover(other.name) and other.is_dir() and not other.is_symlink():
                 shutil.rmtree(other, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Columns of a user's table under our names, their cells as text or lists of texts."""
+"""Columns of a user's table under the package's own names, their cells as text or lists of texts."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _to_number(cell: Any) -> float:
 
 
 def describe_number(value: object, expected: str) -> str:
-    """What was expected instead of a cell that is no number; a decimal comma is named as such."""
+    """What was expected instead of a cell that is not a number; a decimal comma is named as such."""
     if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
         return "a number with a decimal point instead of a comma"
     return expected

@@ -18,9 +18,9 @@ from typing import IO, Any
 
 from carzero.core.atomic import AGAIN, RESUME, remove_leftovers, replace_when_done, room_for
 from carzero.core.documents import parse_json_object
-from carzero.core.outputs import existing_output
+from carzero.core.outputs import existing_output, waiting_run
 from carzero.core.run_record import RunLock, RunRecord, check_same, journal_path
-from carzero.errors import OutputError, TableError, describe, refuse_broken
+from carzero.errors import TableError, describe, refuse_broken
 
 _FIRST_BYTES = b'{"run": '
 
@@ -80,12 +80,7 @@ def open_run(
     if journal.begin_if_empty():
         return journal
     journal.close()
-    raise OutputError(
-        describe(
-            f"An interrupted run of {out} is waiting in {path.name}",
-            then="continue it with --resume, or start anew with --overwrite",
-        )
-    )
+    raise waiting_run(out, path.name)
 
 
 def _restored(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.core.atomic import AGAIN, NAME_BYTES, cut_name, folder_beside, room_for
+from carzero.core.atomic import AGAIN, NAME_BYTES, cut_name, replace_folder_when_done, room_for
 from carzero.errors import OutputError, describe
 
 _BESIDE_BYTES = 24  # of the longest ending that a name gets beside an output: ".answers.sqlite-journal"
@@ -96,6 +96,18 @@ def existing_output(path: Path, *, resumable: bool = False) -> OutputError:
     return OutputError(
         describe("The output exists already", got=str(path), expected="a new one", then=f"name another, or {ways}")
     )
+
+
+def waiting_run(path: Path, where: str) -> OutputError:
+    """The error for an interrupted run that is neither continued nor thrown away; `where` its rows are."""
+    then = "continue it with --resume, or start anew with --overwrite"
+    return OutputError(describe(f"An interrupted run of {path} is waiting in {where}", then=then))
+
+
+def foreign_files(names: Sequence[str]) -> OutputError:
+    """The error for an output folder with files in it that no run wrote."""
+    what, expected = "The output folder holds files that no run wrote", "a new folder, or that of an earlier run"
+    return OutputError(describe(what, got=list(names[:3]), expected=expected, then="name another folder"))
 
 
 def refuse_existing_in(folder: Path, names: Iterable[str], *, overwrite: bool, resumable: bool = False) -> None:
@@ -210,19 +222,8 @@ class NewFolder:
         out = self.path
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            with folder_beside(out) as beside:
-                folder, old = beside / "new", beside / "old"
-                folder.mkdir()
+            with replace_folder_when_done(out, self.check) as folder:  # checked again: minutes may have passed
                 yield folder
-                self.check()  # minutes may have passed
-                if out.exists():
-                    out.rename(old)
-                try:
-                    folder.rename(out)
-                except OSError:
-                    if old.exists():
-                        old.rename(out)
-                    raise
         except OSError as error:
             raise OutputError(
                 describe(

@@ -111,7 +111,7 @@ class Layout:
     Attributes:
         encoding: of its text.
         separator: between its cells.
-        skipped: lines before the header, which are no part of the table.
+        skipped: lines before the header, which are not part of the table.
     """
 
     encoding: str

@@ -1,4 +1,4 @@
-"""Reading many images for no other end than to know that they can be read, in several processes."""
+"""Checks that images of a table can be read, in several processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT_S = 300.0  # for one image
 
 
 @dataclass(frozen=True, slots=True)
-class PictureCheck:
+class ImageCheck:
     """What became of one image.
 
     Attributes:
@@ -34,10 +34,10 @@ class PictureCheck:
     doubts: tuple[str, ...] = ()
 
 
-Check = Callable[[str], PictureCheck]
+Check = Callable[[str], ImageCheck]
 
 
-def check_picture(path: str) -> PictureCheck:
+def check_image(path: str) -> ImageCheck:
     """Reads one image as the trainer would."""
     import numpy as np
 
@@ -46,27 +46,27 @@ def check_picture(path: str) -> PictureCheck:
 
     try:
         if not Path(path).exists():
-            return PictureCheck("missing-file", "there is no such file")
+            return ImageCheck("missing-file", "there is no such file")
         radiograph = load_radiograph(path)
     except ImageError as error:
         kind = "unsuitable-picture" if isinstance(error, UnsuitableImageError) else "unreadable-picture"
-        return PictureCheck(kind, str(error).removeprefix(f"{path}: "))
+        return ImageCheck(kind, str(error).removeprefix(f"{path}: "))
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        return PictureCheck("unreadable-picture", f"the file cannot be reached: {error.strerror}")
+        return ImageCheck("unreadable-picture", f"the file cannot be reached: {error.strerror}")
     except MemoryError:
-        return PictureCheck("unreadable-picture", "there is not enough memory to read it")
+        return ImageCheck("unreadable-picture", "there is not enough memory to read it")
     levels = np.rint(radiograph.pixels).astype(np.uint8)  # as the model sees them
     digest = hashlib.blake2b(repr(levels.shape).encode() + levels.tobytes(), digest_size=16).hexdigest()
-    return PictureCheck("", digest=digest, doubts=radiograph.warnings)
+    return ImageCheck("", digest=digest, doubts=radiograph.warnings)
 
 
-def check_pictures(
+def check_images(
     paths: Sequence[str],
     *,
     jobs: int = 1,
     advance: Advance = lambda done, failed, total: None,
-    check: Check = check_picture,
-) -> list[PictureCheck]:
+    check: Check = check_image,
+) -> list[ImageCheck]:
     """Reads images; the results are in the order of `paths`, whatever the number of processes.
 
     A file that brings its reader down (a crash inside a decoder, no memory left) or keeps it busy for five minutes is
@@ -78,7 +78,7 @@ def check_pictures(
         advance: called with the numbers of images done, failed and in all, after each.
         check: what reads one image; importable by name, as processes find it so.
     """
-    checks: dict[int, PictureCheck] = {}
+    checks: dict[int, ImageCheck] = {}
     failed = 0
     read = (
         _read_in_processes(paths, min(jobs, len(paths)), check) if CAN_ISOLATE and paths else _read_here(paths, check)
@@ -90,12 +90,12 @@ def check_pictures(
     return [checks[number] for number in range(len(paths))]
 
 
-def _read_here(paths: Sequence[str], check: Check) -> Iterator[tuple[int, PictureCheck]]:
+def _read_here(paths: Sequence[str], check: Check) -> Iterator[tuple[int, ImageCheck]]:
     for number, path in enumerate(paths):
         yield number, check(path)
 
 
-def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterator[tuple[int, PictureCheck]]:
+def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterator[tuple[int, ImageCheck]]:
     with WorkerPool(check, jobs, limit_s=_LIMIT_S) as pool:
         reading = ahead(range(len(paths)), lambda number: pool.submit(paths[number]), _AHEAD * jobs, patience=1)
         with closing(reading):
@@ -103,10 +103,10 @@ def _read_in_processes(paths: Sequence[str], jobs: int, check: Check) -> Iterato
                 yield number, _to_check(future)
 
 
-def _to_check(future: Future[PictureCheck]) -> PictureCheck:
+def _to_check(future: Future[ImageCheck]) -> ImageCheck:
     try:
         return future.result()
     except WorkerCrashedError:
-        return PictureCheck("unreadable-picture", "its reader crashed: the file is broken, or too large")
+        return ImageCheck("unreadable-picture", "its reader crashed: the file is broken, or too large")
     except WorkerHungError as error:
-        return PictureCheck("unreadable-picture", f"its reader hung: {error}")
+        return ImageCheck("unreadable-picture", f"its reader hung: {error}")

@@ -1,4 +1,4 @@
-"""A training table seen through before a run: what is kept, what is dropped and why, and what would spoil the run."""
+"""A training table checked before a run: what is kept, what is dropped and why, and what would spoil the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from carzero.data.image_checks import Advance, PictureCheck, check_pictures
+from carzero.data.image_checks import Advance, ImageCheck, check_images
 from carzero.data.pairs import DroppedRow, PairReport, PairTable, inspect_pairs
 from carzero.text.cleaning import clean_text
 
@@ -87,13 +87,13 @@ class PairValidation:
         pairs: the rows that are kept, those that are dropped with reasons, and the problems that stop a run. Where
             there are problems, neither texts nor images have been looked at.
         doubts: (row, doubt) of rows that are kept although something is odd about them; rows count from 1.
-        pictures: True if the images were read.
+        images_read: True if the images were read.
         warnings: what is odd about the table as a whole, each a full sentence.
     """
 
     pairs: PairReport
     doubts: list[tuple[int, str]]
-    pictures: bool
+    images_read: bool
     warnings: list[str]
 
     @property
@@ -108,7 +108,7 @@ class PairValidation:
             "rows": self.rows,
             "kept": 0 if problems else len(self.pairs.rows),
             "dropped": dict(Counter(row.kind for row in self.pairs.dropped)),
-            "pictures_read": self.pictures,
+            "pictures_read": self.images_read,
             "counts": None if problems else count_pairs(self.pairs.table),
             "dropped_rows": [asdict(row) for row in self.pairs.dropped],
             "warnings": self.warnings,
@@ -128,7 +128,7 @@ def validate_pairs(
     path: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
-    pictures: bool = True,
+    read_images: bool = True,
     jobs: int = 1,
     advance: Advance = lambda done, failed, total: None,
 ) -> PairValidation:
@@ -142,8 +142,8 @@ def validate_pairs(
     Args:
         path: the table; see `load_pairs`.
         columns: name in our schema to name in the file.
-        pictures: False leaves the images unread; missing ones are then not found either.
-        jobs: processes that read images; see `check_pictures`.
+        read_images: False leaves the images unread; missing ones are then not found either.
+        jobs: processes that read images; see `check_images`.
         advance: called with the numbers of images done, failed and in all, after each.
 
     Raises:
@@ -152,12 +152,12 @@ def validate_pairs(
     """
     report = inspect_pairs(path, columns=columns)
     if report.problems:
-        return PairValidation(report, [], pictures=False, warnings=[])
+        return PairValidation(report, [], images_read=False, warnings=[])
     report = _drop(report, _emptied_rows(report.table))
     warnings = _warn_of_sources(report.table)
-    if not pictures:
-        return PairValidation(report, [], pictures=False, warnings=warnings)
-    checks = check_pictures(report.table.images, jobs=jobs, advance=advance)
+    if not read_images:
+        return PairValidation(report, [], images_read=False, warnings=warnings)
+    checks = check_images(report.table.images, jobs=jobs, advance=advance)
     broken = {number: (check.kind, check.reason) for number, check in enumerate(checks) if check.kind}
     leaking, repeated = _compare(report, checks)
     doubts = [(row, doubt) for row, check in zip(report.rows, checks, strict=True) for doubt in check.doubts]
@@ -165,7 +165,7 @@ def validate_pairs(
     doubts = [(row, doubt) for row, doubt in [*doubts, *repeated] if row not in gone]
     if leaking:
         warnings.append(f"Images that stand in another split too, and are left out: {len(leaking)}.")
-    return PairValidation(_drop(report, {**broken, **leaking}), sorted(doubts), pictures=True, warnings=warnings)
+    return PairValidation(_drop(report, {**broken, **leaking}), sorted(doubts), images_read=True, warnings=warnings)
 
 
 def _warn_of_sources(table: PairTable) -> list[str]:
@@ -209,7 +209,7 @@ def _emptied_rows(table: PairTable) -> dict[int, tuple[str, str]]:
 
 
 def _compare(
-    report: PairReport, checks: Sequence[PictureCheck]
+    report: PairReport, checks: Sequence[ImageCheck]
 ) -> tuple[dict[int, tuple[str, str]], list[tuple[int, str]]]:
     """Equal images: reasons to drop those that leak between splits, by number; doubts about others, by row."""
     groups: dict[str, list[int]] = defaultdict(list)

@@ -15,7 +15,7 @@ from carzero.reports.sections import select_sentences
 PatientFrom = Literal["folder", "stem", "none"]
 _SHARED = "report.txt"
 NO_REPORT, BAD_REPORT = "images without a report", "reports that cannot be read"
-NO_WORDS, NO_PICTURE = "reports that say nothing of the image", "reports without an image"
+NO_WORDS, NO_IMAGE = "reports that say nothing of the image", "reports without an image"
 BAD_NAME = "images whose names are not UTF-8"
 
 
@@ -50,15 +50,15 @@ def import_folder(
     """
     check_shares(shares)
     root = root.resolve()
-    pictures, reports = _list_files(root)
+    images, reports = _list_files(root)
     result = ImportReport()
-    result.found["pictures"] = len(pictures)
+    result.found["images"] = len(images)
     used: set[Path] = set()
     read: set[Path] = set()  # not that of an image left out for its name
-    serving = Counter(picture.with_suffix(".txt") for picture in pictures)
-    for number, picture in enumerate(pictures, start=1):
-        beside, name = picture.with_suffix(".txt"), picture.relative_to(root)
-        report = next((path for path in (beside, picture.with_name(_SHARED)) if path in reports), None)
+    serving = Counter(image.with_suffix(".txt") for image in images)
+    for number, image in enumerate(images, start=1):
+        beside, name = image.with_suffix(".txt"), image.relative_to(root)
+        report = next((path for path in (beside, image.with_name(_SHARED)) if path in reports), None)
         if not _is_utf8(name):
             result.miss(BAD_NAME, str(name))
         elif report is None:
@@ -70,9 +70,9 @@ def import_folder(
                 result.rows.append(_build(name, root, text, study.as_posix(), patient_from, shares))
             read.add(report)
         used.update([report] if report else [])
-        advance(number, len(pictures))
+        advance(number, len(images))
     for path in sorted(reports - used):
-        result.miss(NO_PICTURE, str(path.relative_to(root)))
+        result.miss(NO_IMAGE, str(path.relative_to(root)))
     result.found["reports"] = len(reports)
     return result
 
@@ -81,12 +81,12 @@ def _list_files(root: Path) -> tuple[list[Path], set[Path]]:
     if not root.is_dir():
         raise TableError(describe("There is no such folder", got=str(root)))
     files = [path for path in sorted(root.rglob("*")) if not _is_hidden(path, root) and path.is_file()]
-    pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not pictures:
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise TableError(describe("No images are found", got=str(root), expected=f"files ending in {suffixes}"))
-    return pictures, {path for path in files if path.suffix == ".txt"}
+    return images, {path for path in files if path.suffix == ".txt"}
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
@@ -119,13 +119,13 @@ def _read(report: Path, root: Path, result: ImportReport, *, known: bool) -> str
 
 
 def _build(
-    picture: Path, root: Path, text: str, study: str, patient_from: PatientFrom, shares: Sequence[float]
+    name: Path, root: Path, text: str, study: str, patient_from: PatientFrom, shares: Sequence[float]
 ) -> dict[str, str]:
     patient = ""
-    if patient_from == "folder" and len(picture.parts) > 1:
-        patient = picture.parts[0]
+    if patient_from == "folder" and len(name.parts) > 1:
+        patient = name.parts[0]
     elif patient_from == "stem":
-        patient = picture.stem.partition("_")[0]
+        patient = name.stem.partition("_")[0]
     key = patient or study
-    image = str(root / picture)
+    image = str(root / name)
     return build_row(image, text=text, split=assign_split(key, shares), patient=patient, study_id=study, source="")

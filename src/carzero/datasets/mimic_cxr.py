@@ -37,7 +37,7 @@ _SUFFIXES = (".jpg", ".png", ".dcm")
 _STEP = 1000
 
 
-NO_PICTURE, NO_REPORT = "images that are not there", "reports that are not there"
+MISSING_IMAGE, NO_REPORT = "images that are not there", "reports that are not there"
 BAD_REPORT, NO_SPLIT = "reports that cannot be read", "images without a split"
 NO_WORDS = "images without text and labels"
 
@@ -109,7 +109,7 @@ def _add_row(report: ImportReport, root: Path, row: dict[str, str], place: str, 
     stem = root / "files" / place / row["dicom_id"]
     image = next((path for suffix in _SUFFIXES if (path := stem.with_name(stem.name + suffix)).exists()), None)
     if image is None:
-        report.miss(NO_PICTURE, f"files/{place}/{row['dicom_id']}.jpg")
+        report.miss(MISSING_IMAGE, f"files/{place}/{row['dicom_id']}.jpg")
     elif words == _Words():
         report.miss(NO_WORDS, f"files/{place}/{row['dicom_id']}.jpg")
     else:
@@ -194,12 +194,12 @@ def _open_reports(root: Path, reports: Path | None) -> ReportFiles | None:
 
 def _check_ids(root: Path, row: dict[str, str], number: int) -> str:
     """Returns the study's place, "p10/p10000032/s50414267"; ids become paths, so anything else is refused."""
-    subject, study, picture = row["subject_id"], row["study_id"], row["dicom_id"]
-    if not (_NUMBER.fullmatch(subject) and _NUMBER.fullmatch(study) and _DICOM_ID.fullmatch(picture)):
+    subject, study, image = row["subject_id"], row["study_id"], row["dicom_id"]
+    if not (_NUMBER.fullmatch(subject) and _NUMBER.fullmatch(study) and _DICOM_ID.fullmatch(image)):
         raise TableError(
             describe(
                 f"Row {number} of the metadata in {root} has no ids of MIMIC-CXR",
-                got=[subject, study, picture],
+                got=[subject, study, image],
                 expected="two numbers of 8 digits and a hexadecimal name",
             )
         )

@@ -227,7 +227,7 @@ DATASET = PublicDataset(
 )
 
 
-NO_PICTURE, NO_IMAGES, NO_WORDS = "images that are not there", "reports without an image", "reports without text"
+MISSING_IMAGE, NO_IMAGES, NO_WORDS = "images that are not there", "reports without an image", "reports without text"
 
 BAD_REPORT, NO_VIEW = "reports that cannot be read", "images that the projections do not name"
 
@@ -297,7 +297,7 @@ def import_openi(
         )
     reports, broken = load_reports(root)
     named = {_key(name) for report in reports for name in report.images}
-    files = _index_pictures(images or (root if root.is_dir() else root.parent), named)
+    files = _index_images(images or (root if root.is_dir() else root.parent), named)
     projected = None if projections is None else _read_projections(projections)
     result = ImportReport()
     result.found.update({"reports": len(reports), "reports with an impression": 0, "reports with findings": 0})
@@ -336,7 +336,7 @@ def _add_rows(
         if wanted and view not in wanted:
             result.left_out[f"view {view or '(none stated)'}"] += 1
         elif (path := files.get(key)) is None:
-            result.miss(NO_PICTURE, f"{name}.png")
+            result.miss(MISSING_IMAGE, f"{name}.png")
         else:
             result.rows.append(
                 build_row(
@@ -367,7 +367,7 @@ def _key(name: str) -> tuple[str, str]:
     return (match.group(1), match.group(2).upper()) if match else ("", stem)
 
 
-def _index_pictures(folder: Path, named: set[tuple[str, str]]) -> dict[tuple[str, str], Path]:
+def _index_images(folder: Path, named: set[tuple[str, str]]) -> dict[tuple[str, str], Path]:
     if not folder.is_dir():
         raise TableError(describe("There is no such folder of images", got=str(folder)))
     files: dict[tuple[str, str], Path] = {}

@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 from carzero.core.run_record import RunRecord
 from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, TableError, describe, refuse_settings
-from carzero.evaluation.calibration_file import hash_calibration
+from carzero.evaluation.calibration_file import hash_calibration, load_calibration
 from carzero.evaluation.joined import Joined, join_truth
-from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
+from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, to_score_matrix
 from carzero.evaluation.truth import TruthSource, to_truth
 from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
 from carzero.metrics.calibrators import CalibrationMethod
 from carzero.metrics.labels import UncertainPolicy
 from carzero.records import ScoreProvenance
+from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from carzero.inference.scoring import ScoringSettings
+    from carzero.inference.scoring_result import RunResult
+
+CALIBRATION_FILE = "calibration.json"  # in a folder of weights
 
 # What scores depend on, as a scoring run's manifest states it; prompts are compared label by label.
 _ORIGIN = ("weights_sha256", "preprocessing", "pool")
@@ -120,13 +125,7 @@ def apply_calibration(
     scores = matrix.to_pairs() if pairs and matrix.score_kind == "logit" else matrix.to_logits()
     labels = [label for label in scores.labels if label in calibration.labels]
     if not labels:
-        raise TableError(
-            describe(
-                "None of the calibration's labels is scored",
-                got=list(scores.labels),
-                expected=str([*calibration.labels]),
-            )
-        )
+        raise _nothing_scored(calibration, scores.labels)
     notes = _check(calibration, scores, labels, force)
     columns = [scores.labels.index(label) for label in labels]
     probabilities = dict(zip(labels, calibration.apply(scores.values[:, columns], labels).T, strict=True))
@@ -142,6 +141,64 @@ def apply_calibration(
         frame.insert(place + shift, f"prob:{label}", values)
     manifest = {**matrix.manifest, "calibration": _describe(calibration, source, list(probabilities), forced=force)}
     return frame, manifest, notes
+
+
+def find_calibration(weights: WeightsSource) -> Path:
+    """The calibration that comes with weights.
+
+    Raises:
+        ConfigurationError: they come without one.
+    """
+    path = weights.folder / CALIBRATION_FILE
+    if not path.is_file():
+        raise ConfigurationError(
+            describe(
+                "These weights come without a calibration",
+                got=weights.name,
+                expected=f"{CALIBRATION_FILE} beside them",
+                then="fit one on labelled images (`carzero calibrate fit`), and name it with --calibration",
+            )
+        )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedScoring:
+    """A calibration that a scoring run is to be followed by, checked before any image is scored.
+
+    Attributes:
+        source: the calibration's file.
+        calibration: what is in it.
+
+    Raises:
+        ConfigurationError: it is not a calibration, or was fitted on scores of other weights or prompts.
+        TableError: none of its labels is asked.
+    """
+
+    source: Path
+    calibration: Calibration
+
+    @classmethod
+    def check(cls, source: Path, settings: ScoringSettings) -> CalibratedScoring:
+        """Reads it and compares it with what is asked of which weights; the class says what is raised."""
+        calibration = load_calibration(source)
+        labels = [label for label in settings.prompts.labels if label in calibration.labels]
+        if not labels:
+            raise _nothing_scored(calibration, settings.prompts.labels)
+        check_origin(calibration, settings.provenance(None), settings.prompts.score_kind, labels)
+        return cls(source, calibration)
+
+    def apply(self, result: RunResult) -> list[str]:
+        """Adds probabilities to a finished run, and to the table it has written; returns what to know of them."""
+        matrix = to_score_matrix(result.table, manifest=result.manifest)
+        table, manifest, notes = apply_calibration(self.calibration, matrix, source=self.source)
+        result.add_probabilities(table, manifest)
+        return [f"{self.calibration.describe()}.", *notes, *self.calibration.doubts(matrix.labels)]
+
+
+def _nothing_scored(calibration: Calibration, labels: Sequence[str]) -> TableError:
+    what, expected = "None of the calibration's labels is scored", str([*calibration.labels])
+    return TableError(describe(what, got=list(labels), expected=expected))
 
 
 def _check(calibration: Calibration, scores: ScoreMatrix, labels: Sequence[str], force: bool) -> list[str]:
@@ -200,7 +257,7 @@ def check_calibration(calibration: Calibration, matrix: ScoreMatrix, labels: Seq
 
 
 def check_origin(calibration: Calibration, other: ScoreProvenance, score_kind: str, labels: Sequence[str]) -> list[str]:
-    """Refuses a calibration of other scores; as `check_calibration`, for scores that are no table.
+    """Refuses a calibration of other scores; as `check_calibration`, for scores that are not a table.
 
     Args:
         calibration: with its provenance.
@@ -233,7 +290,7 @@ def check_origin(calibration: Calibration, other: ScoreProvenance, score_kind: s
 def _asks_otherwise(own: ScoreProvenance, other: ScoreProvenance, label: str) -> bool:
     """Whether both state what they asked for a label, for it or against it, and it was not the same."""
     for first, second in ((own.prompts, other.prompts), (own.negative_prompts, other.negative_prompts)):
-        asked = (first or {}).get(label), (second or {}).get(label)
-        if None not in asked and asked[0] != asked[1]:
+        asked, also = (first or {}).get(label), (second or {}).get(label)
+        if asked is not None and also is not None and list(asked) != list(also):
             return True
     return False

@@ -11,10 +11,9 @@ from carzero.evaluation.evaluate import EvaluationResult, describe_sources, find
 from carzero.evaluation.joined import Joined, join_truth
 from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix
 from carzero.evaluation.truth import TruthSource, to_truth
-from carzero.metrics.comparison import compare
 from carzero.metrics.labels import UncertainPolicy
 from carzero.metrics.resampling import Statistics
-from carzero.metrics.table import Cohort
+from carzero.metrics.table import Cohort, compare
 
 Advance = Callable[[int, int], None]
 
@@ -55,7 +54,7 @@ class ComparisonRun:
             join_truth(each, truth, labels=labels, uncertain=self.uncertain, allow_missing=self.allow_missing)
             for each in (a, b)
         )
-        _check_same_pictures(first, second)
+        _check_same_images(first, second)
         patient, patient_notes = find_patients(first, self.patient)
         names = self.names or _name(a, b)
         with refuse_settings("The scores cannot be compared"):
@@ -92,7 +91,7 @@ class ComparisonRun:
         return shared, [f"Only one table scores {', '.join(alone)}: not compared."] if alone else []
 
 
-def _check_same_pictures(first: Joined, second: Joined) -> None:
+def _check_same_images(first: Joined, second: Joined) -> None:
     if first.ids != second.ids:
         raise TableError(
             describe(

@@ -28,10 +28,9 @@ from carzero.evaluation.score_matrix import ScoreMatrix
 from carzero.evaluation.truth import match_labels
 from carzero.images import load_radiograph
 from carzero.metrics.calibration import ABNORMAL, NO_FINDING, to_abnormal
-from carzero.metrics.comparison import compare
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
-from carzero.metrics.table import Cohort, Measures
+from carzero.metrics.table import Cohort, Measures, compare
 
 Floats = NDArray[np.float64]
 Advance = Callable[[int, int, int], None]

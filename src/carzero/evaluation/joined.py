@@ -1,4 +1,4 @@
-"""Scores and truth brought together by key: never by row number, and never with a gap filled by zero."""
+"""Scores and truth joined by key: never by row number, and never with a gap filled by zero."""
 
 from __future__ import annotations
 

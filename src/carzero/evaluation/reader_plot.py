@@ -1,4 +1,4 @@
-"""The image of a reader study: models' ROC curves, readers' points on them."""
+"""The plot of a reader study: models' ROC curves, readers' points on them."""
 
 from __future__ import annotations
 

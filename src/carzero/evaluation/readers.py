@@ -1,4 +1,4 @@
-"""Models against radiologists, from the files of a reader study to a table and an image."""
+"""Models against radiologists, from the files of a reader study to a table and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported folder beside the torch model in float32, on images that served no calibration."""
+"""An exported folder compared with the torch model in float32, on images not used for calibration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LARGEST_CHECK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class ExportPictures:
+class ExportImages:
     """Pixel values for an export.
 
     Attributes:
@@ -42,7 +42,7 @@ class ExportPictures:
     failures: list[Failure]
 
 
-def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, largest: int) -> ExportPictures:
+def load_images(items: Sequence[ImageItem], processor: CARZeroProcessor, largest: int) -> ExportImages:
     """Reads images, spread over the items.
 
     Args:
@@ -56,7 +56,7 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
     """
     if not items:
         image = processor.image_processor.preprocess(str(example_film()))["pixel_values"]
-        return ExportPictures(image[:0], "", image, "the bundled image", [])
+        return ExportImages(image[:0], "", image, "the bundled image", [])
     wanted = min(len(items), largest + min(_LARGEST_CHECK, -(-largest // 3) or _LARGEST_CHECK))
     good: list[Tensor] = []
     failures: list[Failure] = []
@@ -77,11 +77,11 @@ def load_pictures(items: Sequence[ImageItem], processor: CARZeroProcessor, large
             )
         )
     checked = set(list(range(0, len(good), 4 if largest else 1))[:_LARGEST_CHECK])
-    kept = [picture for number, picture in enumerate(good) if number not in checked]
+    kept = [image for number, image in enumerate(good) if number not in checked]
     check = torch.stack([good[number] for number in sorted(checked)])
     calibration = torch.stack(kept) if kept else check[:0]
     digest = hashlib.sha256(calibration.contiguous().numpy().tobytes()).hexdigest() if kept else ""
-    return ExportPictures(calibration, digest, check, "calibration images" + " set aside" * bool(kept), failures)
+    return ExportImages(calibration, digest, check, "calibration images" + " set aside" * bool(kept), failures)
 
 
 def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[LoadedImage | FailedImage]:
@@ -89,7 +89,7 @@ def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[L
         yield from load_ahead(items, readers, batch_size=8, transform=processor.image_processor.pixels)
 
 
-_PICTURES_AT_ONCE = 8
+_IMAGES_AT_ONCE = 8
 
 # A right graph in float32 stays below a tenth of it.
 _LARGEST_FLOAT32_DIFFERENCE = 1e-3
@@ -101,15 +101,15 @@ def compare(
     source: TorchBackend,
     processor: CARZeroProcessor,
     prompt_set: PromptSet,
-    pictures: ExportPictures,
+    images: ExportImages,
 ) -> Accuracy:
     """Scores the check images by both.
 
     Raises:
         WeightsError: a float32 export does not give the torch model's scores.
     """
-    ours = _score(open_exported(folder, manifest), processor, prompt_set, pictures.check)
-    theirs = _score(source, processor, prompt_set, pictures.check)
+    ours = _score(open_exported(folder, manifest), processor, prompt_set, images.check)
+    theirs = _score(source, processor, prompt_set, images.check)
     difference = (ours - theirs).abs()
     largest = float(difference.max())
     if not torch.isfinite(ours).all() or (manifest.dtype == "float32" and largest > _LARGEST_FLOAT32_DIFFERENCE):
@@ -122,8 +122,8 @@ def compare(
             )
         )
     return Accuracy(
-        pictures=len(pictures.check),
-        of=pictures.of,
+        pictures=len(images.check),
+        of=images.of,
         prompts=theirs.shape[1],
         largest_logit_difference=largest,
         mean_logit_difference=float(difference.mean()),
@@ -131,7 +131,7 @@ def compare(
     )
 
 
-def _score(backend: Backend, processor: CARZeroProcessor, prompt_set: PromptSet, pictures: Tensor) -> Tensor:
+def _score(backend: Backend, processor: CARZeroProcessor, prompt_set: PromptSet, images: Tensor) -> Tensor:
     """Raw logits (I, prompts)."""
     bank = backend.encode_prompts(processor, prompt_set)
-    return torch.cat([backend.score(some, bank).scores for some in pictures.split(_PICTURES_AT_ONCE)])
+    return torch.cat([backend.score(some, bank).scores for some in images.split(_IMAGES_AT_ONCE)])

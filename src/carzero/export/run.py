@@ -31,7 +31,7 @@ from carzero.weights.families.carzero import require_carzero
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
-    from carzero.export.comparison import ExportPictures
+    from carzero.export.comparison import ExportImages
     from carzero.export.writer import GraphWriter
     from carzero.inference.backends import TorchBackend
     from carzero.processing import CARZeroProcessor
@@ -103,24 +103,24 @@ class ExportRun:
         """
         new = self.check()
         # torch is loaded here and not above, so that wrong use is refused at once.
-        from carzero.export.comparison import load_pictures
+        from carzero.export.comparison import load_images
         from carzero.inference.backends import TorchBackend
 
         self._require_packages()
         progress("reading weights and images")
         processor = self.weights.load_processor()
-        pictures = load_pictures(self.calibration, processor, self.calibration_size if self.dtype == "int8" else 0)
+        images = load_images(self.calibration, processor, self.calibration_size if self.dtype == "int8" else 0)
         source = TorchBackend(require_carzero(self.weights.load_model()), device="cpu")
         with new.fill() as folder:
-            manifest = self._fill(folder, source, processor, pictures, progress)
-        return ExportResult(self.out, manifest, pictures.failures)
+            manifest = self._fill(folder, source, processor, images, progress)
+        return ExportResult(self.out, manifest, images.failures)
 
     def _fill(
         self,
         folder: Path,
         source: TorchBackend,
         processor: CARZeroProcessor,
-        pictures: ExportPictures,
+        images: ExportImages,
         progress: Progress,
     ) -> ExportManifest:
         from carzero.export.comparison import compare
@@ -130,14 +130,14 @@ class ExportRun:
         engine, dtype = self._check_engine()
         model = require_carzero(source.model)
         writer = GraphWriter(model, processor, asked, engine, dtype, baked=self.prompt_set is not None)
-        writer.write(folder, pictures.calibration, progress)
+        writer.write(folder, images.calibration, progress)
         model.config.save_pretrained(folder)
         processor.save_pretrained(folder)
         if (words := self.weights.training_words) is not None:
             words.save(folder, words.weights_sha256)
-        manifest = self._manifest(folder, writer, pictures, asked)
+        manifest = self._manifest(folder, writer, images, asked)
         progress("comparing with the torch model")
-        accuracy = compare(folder, manifest, source, processor, asked, pictures)
+        accuracy = compare(folder, manifest, source, processor, asked, images)
         manifest = manifest.model_copy(update={"accuracy": accuracy})
         manifest.save(folder)
         for file in folder.iterdir():  # some libraries let their files be read by their owner only
@@ -199,9 +199,7 @@ class ExportRun:
         if self.dtype == "int8":
             require_nncf()
 
-    def _manifest(
-        self, folder: Path, writer: GraphWriter, pictures: ExportPictures, asked: PromptSet
-    ) -> ExportManifest:
+    def _manifest(self, folder: Path, writer: GraphWriter, images: ExportImages, asked: PromptSet) -> ExportManifest:
         baked = self.prompt_set
         return ExportManifest(
             engine=writer.engine,
@@ -215,8 +213,8 @@ class ExportRun:
             versions=_versions(),
             date=RunRecord().date,
             calibration=Calibration(
-                pictures=len(pictures.calibration),
-                pictures_sha256=pictures.calibration_sha256,
+                pictures=len(images.calibration),
+                pictures_sha256=images.calibration_sha256,
                 prompts_sha256=asked.hash,
             )
             if self.dtype == "int8"

@@ -1,4 +1,4 @@
-"""The graphs of an export: made of the torch model, baked, carried to the engine, quantised."""
+"""The graphs of an export: made from the torch model, baked, converted for the engine, quantised."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from carzero.images.area_resize import resize_area
 from carzero.images.geometry import Geometry, PixelTransform
-from carzero.images.overlay import draw_overlay, save_overlay
+from carzero.images.overlay import OverlayMarks, draw_overlay, save_overlay
 from carzero.images.reading import load_image, load_radiograph, to_model_input
 
 __all__ = [
     "Geometry",
+    "OverlayMarks",
     "PixelTransform",
     "draw_overlay",
     "load_image",

@@ -163,7 +163,7 @@ def check_grey_levels(pixels: NDArray[np.float32], source: str) -> None:
         )
 
 
-def doubts_about_picture(pixels: NDArray[np.float32]) -> list[str]:
+def doubts_about_image(pixels: NDArray[np.float32]) -> list[str]:
     """Returns a sentence for each oddity of the grey levels or the format; empty for a plain chest radiograph.
 
     Args:

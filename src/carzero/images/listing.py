@@ -12,7 +12,7 @@ from carzero.errors import TableError, describe, printable
 from carzero.records import ImageItem, ImageSource
 
 _TABLES = frozenset({".csv", ".tsv", ".parquet"})
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".dcm", ".dicom", ".dic", ".ima", ""})
 _PATH_COLUMNS = ("path", "image", "image_path", "file")
 
 
@@ -46,7 +46,7 @@ def list_images(sources: Iterable[str | Path]) -> list[ImageItem]:
             describe(
                 "No images are found",
                 got=[str(source) for source in sources],
-                expected=f"files ending in {' '.join(sorted(_PICTURES - {''}))}, or without suffix",
+                expected=f"files ending in {' '.join(sorted(_SUFFIXES - {''}))}, or without suffix",
                 then="name the files themselves to have them read whatever their suffix",
             )
         )
@@ -123,7 +123,7 @@ def _walk(folder: str) -> Iterator[str]:
             waiting.pop()
         elif entry.is_dir(follow_symlinks=False):
             waiting.append(iter(_scan(entry.path)))
-        elif os.path.splitext(entry.name)[1].lower() in _PICTURES and not _is_folder(entry):  # noqa: PTH122
+        elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and not _is_folder(entry):  # noqa: PTH122
             yield entry.path
 
 

@@ -1,4 +1,4 @@
-"""Score maps drawn over radiographs, for eyes.
+"""Score maps drawn over radiographs, for people to look at.
 
 The image stays readable: heat is transparent where the map is low, a thin line follows half of the map's range, a
 cross marks the peak, and whatever the model has not seen is darkened and hatched, never coloured. A map on a stated
@@ -8,6 +8,7 @@ range that stays below its middle has no cross: a finding that is not seen is no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from carzero.core.atomic import replace_when_done
+from carzero.records import UNSTATED, MapKind
 
 if TYPE_CHECKING:
     import os
 
 
-_Picture = NDArray[np.float32]
+_Levels = NDArray[np.float32]
 _Box = Sequence[float]
 
 
@@ -40,16 +42,33 @@ _MARGIN_PX, _BAR_PX, _BAR_COLUMN_PX = 16, 14, 84
 _UNSEEN_LABEL = "hatched: not seen by the model"
 
 
+@dataclass(frozen=True, slots=True)
+class OverlayMarks:
+    """What is written above an overlay and marked on it.
+
+    Attributes:
+        title: first caption line, usually the finding.
+        subtitle: second caption line, usually the score.
+        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out. It is left out too where
+            a map on a stated range stays below its middle and has no box, as the finding is then seen nowhere.
+        boxes: xyxy in original pixels, drawn as outlines.
+    """
+
+    title: str = ""
+    subtitle: str = ""
+    peak: tuple[float, float] | None = None
+    boxes: Sequence[_Box] = ()
+
+
+_UNMARKED = OverlayMarks()
+
+
 def draw_overlay(
     pixels: NDArray[Any],
     scores: NDArray[Any],
+    marks: OverlayMarks = _UNMARKED,
     *,
-    title: str = "",
-    subtitle: str = "",
-    peak: tuple[float, float] | None = None,
-    boxes: Sequence[_Box] = (),
-    value_range: tuple[float, float] | None = None,
-    range_text: str = "",
+    kind: MapKind = UNSTATED,
     long_side_px: int = 900,
 ) -> Image.Image:
     """Returns a radiograph with its score map over it, a caption and a colour bar.
@@ -57,13 +76,9 @@ def draw_overlay(
     Args:
         pixels: (H, W) grey levels in [0, 255].
         scores: (H, W) map in the same frame, as `Geometry.map_to_original` returns it; NaN where the model saw nothing.
-        title: first caption line, usually the finding.
-        subtitle: second caption line, usually the score.
-        peak: (x, y) in original pixels, marked with a cross; outside the image it is left out. It is left out too where
-            a map on a stated range stays below its middle and has no box, as the finding is then seen nowhere.
-        boxes: xyxy in original pixels, drawn as outlines.
-        value_range: (low, high) of the colours; None takes the map's own range. A constant map shows no heat.
-        range_text: what that range is, written below the image.
+        marks: captions, peak and boxes.
+        kind: of the map; colours span its scale, or the map's own range where it has none. A constant map shows no
+            heat.
         long_side_px: length of the image's longer side in the result.
 
     Returns:
@@ -76,7 +91,7 @@ def draw_overlay(
         raise ValueError(f"image and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
     if not np.isfinite(scores).any():
         raise ValueError("the map has no finite value; nothing can be drawn.")
-    low, high = value_range or (float(np.nanmin(scores)), float(np.nanmax(scores)))
+    low, high = kind.scale or (float(np.nanmin(scores)), float(np.nanmax(scores)))
     zoom = long_side_px / max(pixels.shape)
     size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
     radiograph, unseen, heat = (
@@ -84,42 +99,54 @@ def draw_overlay(
         _scale(np.isnan(scores), size) > 0.5,
         _heat(scores, low, high, size),
     )
-    picture = Image.fromarray(_blend(radiograph, heat, unseen))
-    draw = ImageDraw.Draw(picture)
-    for box in boxes:
+    drawn = Image.fromarray(_blend(radiograph, heat, unseen))
+    draw = ImageDraw.Draw(drawn)
+    for box in marks.boxes:
         _draw_box(draw, [float(edge) * zoom for edge in box])
-    is_low = value_range is not None and not boxes and float(np.nanmax(scores)) < (low + high) / 2
-    if peak is not None and not is_low and 0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0]:
-        _draw_cross(draw, peak[0] * zoom, peak[1] * zoom)
+    is_low = kind.scale is not None and not marks.boxes and float(np.nanmax(scores)) < (low + high) / 2
+    if marks.peak is not None and not is_low and _is_inside(marks.peak, pixels):
+        _draw_cross(draw, marks.peak[0] * zoom, marks.peak[1] * zoom)
     low_text = f"nothing reaches {(low + high) / 2:.3g}, the middle of the scale: no place is marked" if is_low else ""
-    legend = [text for text in (range_text, low_text, _UNSEEN_LABEL if unseen.any() else "") if text]
-    return _frame(picture, title, subtitle, (low, high), legend)
+    legend = [text for text in (kind.scale_text, low_text, _UNSEEN_LABEL if unseen.any() else "") if text]
+    return _frame(drawn, marks.title, marks.subtitle, (low, high), legend)
 
 
-def save_overlay(path: str | os.PathLike[str], pixels: NDArray[Any], scores: NDArray[Any], **options: Any) -> Path:
+def _is_inside(peak: tuple[float, float], pixels: NDArray[Any]) -> bool:
+    return bool(0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0])
+
+
+def save_overlay(
+    path: str | os.PathLike[str],
+    pixels: NDArray[Any],
+    scores: NDArray[Any],
+    marks: OverlayMarks = _UNMARKED,
+    *,
+    kind: MapKind = UNSTATED,
+) -> Path:
     """Writes the overlay as an image file, whole or not at all, and returns its path.
 
     Args:
         path: the file; its ending names the format, as in Pillow.
         pixels: as of `draw_overlay`.
         scores: likewise.
-        options: those of `draw_overlay`.
+        marks: likewise.
+        kind: likewise.
 
     Raises:
         OutputError: the file cannot be written.
         ValueError: an ending without a format.
     """
     file = Path(path)
-    picture = draw_overlay(pixels, scores, **options)
+    drawn = draw_overlay(pixels, scores, marks, kind=kind)
     image_format = Image.registered_extensions().get(file.suffix.lower())
     if image_format is None:
         raise ValueError(f"the ending of an overlay names its format, such as .png; got {file.name!r}.")
     with replace_when_done(file) as target:
-        picture.save(target, format=image_format)
+        drawn.save(target, format=image_format)
     return file
 
 
-def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Picture:
+def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Levels:
     """Returns values at (width, height), averaged when smaller and smooth when larger."""
     shrinks = size[0] < values.shape[1]
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
@@ -127,14 +154,14 @@ def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Picture:
     return np.asarray(scaled, dtype=np.float32)
 
 
-def _heat(scores: NDArray[Any], low: float, high: float, size: tuple[int, int]) -> _Picture:
+def _heat(scores: NDArray[Any], low: float, high: float, size: tuple[int, int]) -> _Levels:
     """Returns the map's place in its range, 0 to 1, at (width, height); 0 where the model saw nothing."""
     if high <= low:
         return np.zeros(size[::-1], dtype=np.float32)
     return np.clip(_scale((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
 
 
-def _blend(radiograph: _Picture, heat: _Picture, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Returns (H, W, 3) uint8: image under heat, hatched where unseen, with a line at half of the range."""
     opacity = np.clip((heat - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
     opacity = _STRENGTH * opacity * opacity * (3 - 2 * opacity)
@@ -157,7 +184,7 @@ def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(mask | wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:])
 
 
-def _colours(heat: _Picture) -> _Picture:
+def _colours(heat: _Levels) -> _Levels:
     """Returns RGB in [0, 255] along the colour map for values in [0, 1]."""
     steps = np.linspace(0, 1, len(_ANCHORS))
     return np.stack([np.interp(heat, steps, _ANCHORS[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
@@ -178,14 +205,14 @@ def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
 
 
 def _frame(
-    picture: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], legend: Sequence[str]
+    image: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], legend: Sequence[str]
 ) -> Image.Image:
     """Returns the image with caption above, colour bar at the right and legend below."""
     caption_px = _MARGIN_PX + 30 * bool(title) + 24 * bool(subtitle)
     legend_px = 14 + 20 * len(legend) if legend else _MARGIN_PX
-    width = picture.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
-    canvas = Image.new("RGB", (width, caption_px + picture.height + legend_px), _GROUND)
-    canvas.paste(picture, (_MARGIN_PX, caption_px))
+    width = image.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
+    canvas = Image.new("RGB", (width, caption_px + image.height + legend_px), _GROUND)
+    canvas.paste(image, (_MARGIN_PX, caption_px))
     draw = ImageDraw.Draw(canvas)
     room = width - 2 * _MARGIN_PX
     if title:
@@ -193,9 +220,9 @@ def _frame(
     if subtitle:
         _write(draw, (_MARGIN_PX, 10 + 30 * bool(title)), subtitle, size=16, ink=_FAINT, room_px=room)
     for number, line in enumerate(legend):
-        top = caption_px + picture.height + 9 + 20 * number
+        top = caption_px + image.height + 9 + 20 * number
         _write(draw, (_MARGIN_PX, top), line, size=14, ink=_FAINT, room_px=room)
-    _draw_bar(canvas, _MARGIN_PX * 2 + picture.width, caption_px, min(picture.height, 320), value_range)
+    _draw_bar(canvas, _MARGIN_PX * 2 + image.width, caption_px, min(image.height, 320), value_range)
     return canvas
 
 

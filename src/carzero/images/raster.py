@@ -99,7 +99,7 @@ def grey_from_image(image: Image.Image, *, source: str, force: bool) -> tuple[_G
         UnsuitableImageError: a colour photograph, not forced.
     """
     check_size(image.height, image.width, source)
-    with as_unreadable(image.format or "picture", source):
+    with as_unreadable(image.format or "image", source):
         samples = _image_samples(ImageOps.exif_transpose(image))
     return grey_from_array(samples, bits=None, source=source, force=force)
 

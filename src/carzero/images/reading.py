@@ -21,7 +21,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from carzero.errors import UnreadableImageError, first_line, printable
-from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_picture, unreadable
+from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_image, unreadable
 from carzero.images.dicom import decode_dicom, is_dicom, read_header
 from carzero.images.geometry import PixelTransform
 from carzero.images.grey_levels import grey_from_array
@@ -193,7 +193,7 @@ def unknown_format(data: bytes, source: str) -> UnreadableImageError:
 def _checked(radiograph: Radiograph) -> Radiograph:
     """Returns the radiograph with the doubts that its grey levels raise, refusing one that shows nothing."""
     check_grey_levels(radiograph.pixels, radiograph.source)
-    doubts = doubts_about_picture(radiograph.pixels)
+    doubts = doubts_about_image(radiograph.pixels)
     pixels = np.ascontiguousarray(radiograph.pixels)
     return replace(radiograph, pixels=pixels, warnings=(*radiograph.warnings, *doubts))
 

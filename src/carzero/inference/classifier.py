@@ -1,4 +1,4 @@
-"""The one door to prediction: images and words in, named scores and maps out."""
+"""Prediction: images and words in, named scores and maps out."""
 
 from __future__ import annotations
 

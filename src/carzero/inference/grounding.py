@@ -30,6 +30,8 @@ from carzero.inference.places import (
     check_box_share,
     describe_maps,
     ground_image,
+    mark_place,
+    to_corners,
 )
 from carzero.prompts import PromptSet
 from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage
@@ -256,12 +258,8 @@ class GroundingRun:
             stem.with_name(files["overlay"]),
             image.radiograph.pixels,
             score_map.heatmap,
-            title=row["label"],
-            subtitle=_subtitle(row, manifest),
-            peak=(row["peak"]["x"], row["peak"]["y"]),
-            boxes=[] if row["box"] is None else [_to_corners(row["box"])],
-            value_range=image.map_kind.scale,
-            range_text=image.map_kind.scale_text,
+            mark_place(row, row["label"], _subtitle(row, manifest)),
+            kind=image.map_kind,
         )
         return files
 
@@ -338,12 +336,8 @@ def _clear(out: Path) -> None:
 
 def _to_boxes(rows: Sequence[GroundingRow], images: Sequence[str]) -> BoxTable:
     boxes = tuple(
-        LabelledBox(row["image_id"], row["label"], _to_corners(row["box"]), score=row["logit"])
+        LabelledBox(row["image_id"], row["label"], to_corners(row["box"]), score=row["logit"])
         for row in rows
         if row["box"] is not None
     )
     return BoxTable(tuple(images), boxes, {row["image_id"]: (row["height"], row["width"]) for row in rows})
-
-
-def _to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:
-    return box["xmin"], box["ymin"], box["xmax"], box["ymax"]

@@ -1,4 +1,4 @@
-"""What `ground` returns in Python: where the model looks for a finding, as numbers and as a picture."""
+"""What `ground` returns in Python: where the model looks for a finding, as numbers and as an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
-from carzero.inference.places import ground_image
+from carzero.inference.places import ground_image, to_corners
 from carzero.records import MapKind, ScoredImage
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grounding:
-    """Where the model looks for one finding. In a notebook it shows itself as the picture of `to_image`.
+    """Where the model looks for one finding. In a notebook it shows itself as the image of `to_image`.
 
     Attributes:
         label: the finding.
@@ -53,18 +53,12 @@ class Grounding:
 
     def to_image(self) -> Image.Image:
         """The image with the map over it, the peak marked, the box drawn, and a scale: a Pillow image, RGB."""
-        from carzero.images.overlay import draw_overlay
+        from carzero.images.overlay import OverlayMarks, draw_overlay
 
-        return draw_overlay(
-            self.pixels,
-            self.heatmap,
-            title=f"{self.image_id}: {self.label}",
-            subtitle=" ".join(part for part in (f"logit {self.logit:.2f}", self.doubt) if part),
-            peak=self.peak,
-            boxes=[] if self.box is None else [self.box],
-            value_range=self.kind.scale,
-            range_text=self.kind.scale_text,
-        )
+        subtitle = " ".join(part for part in (f"logit {self.logit:.2f}", self.doubt) if part)
+        boxes = [] if self.box is None else [self.box]
+        marks = OverlayMarks(f"{self.image_id}: {self.label}", subtitle, self.peak, boxes)
+        return draw_overlay(self.pixels, self.heatmap, marks, kind=self.kind)
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Draws `to_image` into a figure of matplotlib.
@@ -109,7 +103,7 @@ def to_groundings(
             logit=row["logit"],
             heatmap=score_map.heatmap,
             peak=(row["peak"]["x"], row["peak"]["y"]),
-            box=None if box is None else (box["xmin"], box["ymin"], box["xmax"], box["ymax"]),
+            box=None if box is None else to_corners(box),
             image_id=image.item.image_id,
             kind=image.map_kind,
             pixels=image.radiograph.pixels,

@@ -98,8 +98,8 @@ def load_map(path: Path) -> ScoreMap:
             with np.load(path, allow_pickle=False) as arrays:
                 return ScoreMap(arrays["heatmap"], arrays["grid"], arrays["affine"])
         about: Any = load_json_object(path.with_suffix(".json"))
-        with Image.open(path) as picture:
-            levels = np.asarray(picture)
+        with Image.open(path) as image:
+            levels = np.asarray(image)
         values = about["low"] + (levels.astype(np.float64) - 1) / _LEVELS * (about["high"] - about["low"])
         heatmap = np.where(levels > 0, values, np.nan).astype(np.float32)
         return ScoreMap(heatmap, np.array(about["grid"], dtype=np.float32), np.array(about["affine"]))
@@ -166,7 +166,7 @@ def to_map_kind(stated: object) -> MapKind:
     """The kind of maps that plain values state; attention, which all maps once were, where they state none.
 
     Raises:
-        ValueError: they are no kind.
+        ValueError: they are not a kind of map.
     """
     if stated is None:
         return ATTENTION

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TypedDict
 
 from carzero.errors import ConfigurationError, describe
-from carzero.images import PixelTransform
+from carzero.images import OverlayMarks, PixelTransform
 from carzero.inference.heatmaps import ScoreMap
 from carzero.metrics.boxes import box_of_region, region_of_peak
 from carzero.records import MapKind, ScoredImage
@@ -44,7 +44,7 @@ class GroundingRow(TypedDict):
         box: xmin, ymin, xmax and ymax around the peak's region, or None for a map without one (constant within the
             image, or low on a fixed scale).
         highest: value of the highest cell.
-        contrast: highest cell over the mean cell, 1 for an even map; None where cells are no shares of a whole.
+        contrast: highest cell over the mean cell, 1 for an even map; None where cells are not shares of a whole.
         path: where the image came from.
         width: of the image, in px.
         height: of the image, in px.
@@ -113,6 +113,17 @@ def ground_image(
         yield row, score_map
 
 
+def mark_place(row: GroundingRow, title: str, subtitle: str) -> OverlayMarks:
+    """What an overlay of a finding's map shows: its captions, its peak and its box."""
+    boxes = [] if row["box"] is None else [to_corners(row["box"])]
+    return OverlayMarks(title, subtitle, (row["peak"]["x"], row["peak"]["y"]), boxes)
+
+
+def to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:
+    """A row's box as xmin, ymin, xmax, ymax."""
+    return box["xmin"], box["ymin"], box["xmax"], box["ymax"]
+
+
 def describe_box_rule(share: float, kind: MapKind) -> str:
     """How boxes are cut out of maps of a kind, for a manifest."""
     if kind.scale is None:
@@ -127,7 +138,7 @@ def describe_maps(share: float, kind: MapKind) -> MapsRecord:
 
 
 def check_box_share(share: float) -> None:
-    """Refuses a threshold that is no share of a map's range.
+    """Refuses a threshold that is not a share of a map's range.
 
     Raises:
         ConfigurationError: not above 0 and at most 1.

@@ -1,4 +1,4 @@
-"""The prompt bank: everything that depends on the prompts alone, encoded once and asked by every image."""
+"""The prompt bank: everything that depends on the prompts alone, encoded once and used for every image."""
 
 from __future__ import annotations
 

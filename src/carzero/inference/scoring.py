@@ -1,4 +1,4 @@
-"""A scoring run over many images: journalled as it goes, so that it can be killed and resumed, then saved whole."""
+"""A scoring run over many images: with a journal, so that it can be killed and resumed, then saved whole."""
 
 from __future__ import annotations
 
@@ -119,21 +119,13 @@ class _Overlays:
         remove_leftovers(self.folder)
 
     def draw(self, classifier: ZeroShotClassifier, image: ScoredImage) -> None:
-        from carzero.images.overlay import save_overlay
+        from carzero.images.overlay import OverlayMarks, save_overlay
 
-        kind = image.map_kind
         for grounding in classifier.to_groundings(image, self._labels):
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
-            save_overlay(
-                path,
-                image.radiograph.pixels,  # type: ignore[union-attr]
-                grounding.heatmap,
-                title=grounding.label,
-                subtitle=f"logit {grounding.logit:.2f}",
-                peak=grounding.peak,
-                value_range=kind.scale,
-                range_text=kind.scale_text,
-            )
+            marks = OverlayMarks(grounding.label, f"logit {grounding.logit:.2f}", grounding.peak)
+            pixels = image.radiograph.pixels  # type: ignore[union-attr]
+            save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind)
             self.drawn.append(path)
 
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
 from carzero.core.text_files import to_cells
-from carzero.inference.score_table import load_score_pieces, mark_unfamiliar, rows_in_piece, to_rows, unpack_rows
+from carzero.inference.score_table import (
+    load_score_pieces,
+    mark_unfamiliar,
+    rows_in_piece,
+    save_scores,
+    to_rows,
+    unpack_rows,
+)
 from carzero.records import Failure, ImageItem
 
 if TYPE_CHECKING:
@@ -102,9 +109,21 @@ class RunResult:
         self.manifest = manifest
         self.overlays = overlays
 
+    def add_probabilities(self, table: pd.DataFrame, manifest: dict[str, object]) -> None:
+        """Takes a table of the same rows with probabilities, and its manifest, in place of its own.
+
+        Raises:
+            OutputError: the run's output cannot be written anew.
+        """
+        if self._out is not None:
+            save_scores(table, self._out, manifest)
+        self.table, self.manifest = table, manifest
+
     def pieces(self) -> Iterator[pd.DataFrame]:
         """The table as tables of bounded size below each other; at least one, which may have no rows."""
-        if self._out is None:
+        if "table" in self.__dict__:  # read or replaced already
+            yield self.table
+        elif self._out is None:
             yield from self._rows.pieces()
         else:
             yield from load_score_pieces(self._out, self._rows.label_count)

@@ -3,10 +3,10 @@
     from carzero.metrics import auroc, bootstrap
     auroc(y_true, y_score), bootstrap(y_true, y_score, "auroc", groups=patients)
 
-From the ground: `labels` (what a label may be), `weighted_sums` (metrics as sums over images), `classification`;
+From the bottom up: `labels` (what a label may be), `weighted_sums` (metrics as sums over images), `classification`;
 `resampling` and `sampling` (bootstrap), `delong`, `newcombe` (other intervals), `intervals` (of any metric);
-`panel`, `rows`, `table` (everything of a set at once), `groups`, `comparison`, `readers`; `thresholds`, `calibration`;
-`boxes`, `localisation`. The names below load what they need on first use.
+`panel`, `rows`, `table` (everything of a set, or of two scores of it, at once), `groups`, `readers`; `thresholds`,
+`calibration`; `boxes`, `localisation`. The names below load what they need on first use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         sensitivity,
         specificity,
     )
-    from carzero.metrics.comparison import compare
     from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
     from carzero.metrics.delong import DeLongInterval, DeLongTest, delong_interval, delong_test
     from carzero.metrics.groups import split_long_tail, to_bands
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from carzero.metrics.resampling import Statistics
     from carzero.metrics.retrieval import chance_at_k, exclusive_accuracy, exclusive_hits, hits_at_k, precision_at_k
     from carzero.metrics.rows import MetricRow
-    from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
+    from carzero.metrics.table import Cohort, Measures, Probabilities, compare, evaluate
     from carzero.metrics.thresholds import Thresholds, choose_thresholds
 
 _HOMES = {
@@ -72,7 +71,6 @@ _HOMES = {
         "sensitivity",
         "specificity",
     ),
-    "comparison": ("compare",),
     "curves": (
         "precision_recall_curve",
         "reliability_curve",
@@ -120,6 +118,7 @@ _HOMES = {
         "Cohort",
         "Measures",
         "Probabilities",
+        "compare",
         "evaluate",
     ),
     "thresholds": (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from carzero.metrics.localisation import average_known, draw_pictures, plan_draws
+from carzero.metrics.localisation import average_known, draw_counts, plan_draws
 from carzero.metrics.sampling import effective_units, spread_of, to_interval
 
 Floats = NDArray[np.float64]
@@ -239,7 +239,7 @@ def mean_average_precision(
         seed: of the bootstrap.
     """
     resampling = plan_draws(images, groups, rounds=rounds, seed=seed)
-    weights = draw_pictures(resampling)
+    weights = draw_counts(resampling)
     values, samples, units = np.full(classes, np.nan), np.full((classes, rounds), np.nan), np.zeros(classes)
     for column in range(classes):
         ours, theirs = drawn.of(column), truths.of(column)

@@ -6,7 +6,7 @@ of the same kind, as there. So a `Calibration` carries that set's numbers with i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -152,10 +152,13 @@ class Calibration:
         methods = "/".join(sorted({each.method for each in self.labels.values()}))
         return f"probability calibrated by {methods} on {self.provenance.get('fitted_on', 'an unnamed set')}"
 
-    def doubts(self) -> list[str]:
-        """What speaks against single labels, each a sentence."""
-        found = [f"{label} is left out: {reason}." for label, reason in self.left_out.items()]
+    def doubts(self, asked: Collection[str] | None = None) -> list[str]:
+        """What speaks against single labels, each a sentence; None for all labels, or those that are asked."""
+        wanted = {*self.labels, *self.left_out} if asked is None else {*asked}
+        found = [f"{label} is left out: {reason}." for label, reason in self.left_out.items() if label in wanted]
         for label, each in self.labels.items():
+            if label not in wanted:
+                continue
             fewest = min(each.n_pos, each.n - each.n_pos)
             if fewest < FEW:
                 found.append(f"{label} rests on {fewest} {'positives' if fewest == each.n_pos else 'negatives'} only.")

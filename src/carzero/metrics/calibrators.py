@@ -1,4 +1,4 @@
-"""Maps from a score to a probability, each fitted to one label: Platt's sigmoid, isotonic steps, a temperature."""
+"""Functions from a score to a probability, each fitted to one label: Platt's sigmoid, isotonic steps, a temperature."""
 
 from __future__ import annotations
 

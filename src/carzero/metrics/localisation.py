@@ -50,7 +50,7 @@ def plan_draws(images: int, groups: ArrayLike | None, *, rounds: int = 1000, see
     return Resampling.plan(np.zeros((images, 0)), groups, Statistics(rounds, seed, rare=0))
 
 
-def draw_pictures(resampling: Resampling) -> Floats:
+def draw_counts(resampling: Resampling) -> Floats:
     """(rounds, I) how often each image is in each round."""
     drawn = [weights[resampling.units.index].T for weights in resampling.draw()]
     return np.concatenate([np.empty((0, len(resampling.units.index))), *drawn])
@@ -71,7 +71,7 @@ def average_trials(
     known = np.isfinite(table)
     filled = np.where(known, table, 0.0)
     resampling = plan_draws(len(table), groups, rounds=rounds, seed=seed)
-    weights = draw_pictures(resampling)
+    weights = draw_counts(resampling)
     drawn_sums, drawn_counts = weights @ filled, weights @ known.astype(np.float64)
     mean, drawn = divide(filled.sum(axis=0), known.sum(axis=0)), divide(drawn_sums, drawn_counts).T
     micro = float(divide(filled.sum(), np.asarray(known.sum())))

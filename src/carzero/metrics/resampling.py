@@ -1,4 +1,4 @@
-"""Which patients a bootstrap round draws: whole patients, and no label value lost where that can be helped."""
+"""Which patients a bootstrap round draws: whole patients, and no label value lost where this can be avoided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small encoder behind the image tower: image tokens meet each other once more, trained together with the alignment.
+"""A small encoder behind the image tower: self-attention among image tokens, trained together with the alignment.
 
 A tower may then stay frozen while its tokens learn to be compared with words (RadZero's "align transformer"). A layer
 has DINOv2's form (Oquab et al. 2023): LayerNorm before each part, exact GELU, and a learned scale for every channel of

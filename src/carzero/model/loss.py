@@ -67,7 +67,7 @@ def multi_positive_loss(
     """Half the sum of two contrasts in which an image has several sentences (RadZero's MP-NCE).
 
     A sentence that holds for an image is contrasted over the images ("rows": one for each sentence) and over the
-    sentences ("columns"), and other right pairs of the same row or column are no rivals. The loss of a contrast is
+    sentences ("columns"), and other right pairs of the same row or column are not negatives. The loss of a contrast is
     `-log(share + eps)`, the share being `z / (all z + eps)` with `z` the exponential of a logit, computed by logarithms
     so that no logit overflows. Unlike `contrastive_loss` it is a mean over pairs, so an image counts by its sentences.
 

@@ -18,6 +18,7 @@ RULES = {
     "sides": "sides contradict each other",
     "not-a-finding": "the label is a normal state, a remark, a catch-all, a device, a procedure or not of the chest",
     "question": "a question is asked where the model knows statements",
+    "sentence-within": "a sentence was given where a finding belongs, and the template is put before it",
     "form": "the sentence does not begin as those of training do",
     "dropped-sentence": "the released cleaning drops a sentence of one word",
     "lost-number": "the released cleaning takes a number before a full stop for a list number",

@@ -65,6 +65,23 @@ def _form(prompt: str) -> str:
     return describe("The sentence has another form than those the model was trained on", expected='"There is ..."')
 
 
+_VERBS = frozenset({"is", "are", "was", "were", "shows", "show"})
+_RELATIVES = frozenset({"that", "which", "who", "whose", "where"})
+
+
+def _sentence_within(prompt: str) -> str:
+    words = next(iter(split_words(prompt)), [])
+    is_sentence = words[2:3] == ["there"] or (_VERBS.intersection(words[3:]) and _RELATIVES.isdisjoint(words))
+    if not _FORM.match(clean_text(prompt)) or not is_sentence:
+        return ""
+    return describe(
+        "A sentence stands where a finding belongs",
+        got=prompt,
+        expected='the name of a finding, such as "pleural effusion"',
+        then="name the finding alone, or give sentences with --prompts",
+    )
+
+
 def _reads(prompt: str, what: str, then: str) -> str:
     return describe(f'{what}; the model reads "{clean_text(prompt)}"', then=then)
 
@@ -75,6 +92,7 @@ _CHECKS: tuple[tuple[str, Severity, Callable[[str], str]], ...] = (
     ("lost-character", "warning", _lost_character),
     ("underscore", "warning", _underscore),
     ("question", "warning", _question),
+    ("sentence-within", "warning", _sentence_within),
     ("form", "note", _form),
 )
 

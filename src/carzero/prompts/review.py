@@ -1,4 +1,4 @@
-"""What is to be known of prompts before their scores are trusted: said by every door that asks them."""
+"""What is to be known of prompts before their scores are trusted: shown wherever they are asked."""
 
 from __future__ import annotations
 

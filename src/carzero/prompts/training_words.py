@@ -145,7 +145,7 @@ def _decode(content: dict[str, object]) -> TrainingWords:
 
 def _decode_hashes(value: object, name: str) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) and len(each) == _DIGITS for each in value):
-        raise ValueError(f"{name} that are no hashes")
+        raise ValueError(f"{name} that are not hashes")
     return frozenset(value)
 
 

@@ -1,4 +1,4 @@
-"""How good an alignment is: what it lost, turned round, moved to the other side or made up."""
+"""How good structured reports are: what was lost, reversed, moved to the other side or made up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.schema import ReportFinding, StructuredReport
 from carzero.reports.vocabulary import Laterality, Presence
 
 DifferenceKind = Literal["lost", "flipped", "side", "doubt", "invented"]
@@ -108,7 +108,7 @@ def compare_findings(
     return rows
 
 
-def compare_reports(reference: Iterable[AlignedReport], other: Iterable[AlignedReport]) -> QualityReport:
+def compare_reports(reference: Iterable[StructuredReport], other: Iterable[StructuredReport]) -> QualityReport:
     """Compares two alignments of the same reports, say a language model's with the rules'.
 
     Args:
@@ -178,7 +178,7 @@ class FindingScore:
 
 
 def compare_truth(
-    reports: Iterable[AlignedReport],
+    reports: Iterable[StructuredReport],
     truth: Mapping[str, Mapping[str, bool]],
     classes: Mapping[str, Iterable[str]] | None = None,
     *,

@@ -103,7 +103,7 @@ def _continues(clause: Clause, start: int, end: int) -> bool:
 def _severity(clause: Clause, regions: Sequence[Span], own: int) -> str:
     """The grade before the finding, or else right behind it or its verb ("the effusion is small").
 
-    A word without which the finding has no name grades nothing: "the heart is large" is no large cardiomegaly.
+    A word without which the finding has no name grades nothing: "the heart is large" is not a large cardiomegaly.
     """
     start = regions[own - 1][1] if own else clause.start
     first, end = regions[own]

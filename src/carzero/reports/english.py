@@ -1,4 +1,4 @@
-"""Which sentences are English: the rules read no other language, and what they do not read they must not turn round.
+"""Which sentences are English: the rules read no other language, and must not reverse what they cannot read.
 
 A test by function words: no library that tells languages apart is sure of two or three words.
 """

@@ -22,7 +22,7 @@ from carzero.reports.pointing_back import (
     read_reply,
     relative_presence,
 )
-from carzero.reports.schema import AlignedReport, ReportFinding, aligned_sentences
+from carzero.reports.schema import ReportFinding, StructuredReport, aligned_sentences
 from carzero.reports.sections import described_spans
 from carzero.reports.vocabulary import Laterality, Presence, load_vocabulary, load_words
 
@@ -40,7 +40,7 @@ class RuleAligner:
 
     backend = "rules"
 
-    def align(self, report_id: str, text: str) -> AlignedReport:
+    def align(self, report_id: str, text: str) -> StructuredReport:
         """Reads one report.
 
         Args:
@@ -49,8 +49,8 @@ class RuleAligner:
         """
         findings = _read(text)
         if findings is None:
-            return AlignedReport(report_id, text, (), (), self.backend, NOT_ENGLISH)
-        return AlignedReport(report_id, text, tuple(findings), aligned_sentences(findings), self.backend)
+            return StructuredReport(report_id, text, (), (), self.backend, NOT_ENGLISH)
+        return StructuredReport(report_id, text, tuple(findings), aligned_sentences(findings), self.backend)
 
 
 def find_findings(text: str) -> list[ReportFinding]:
@@ -125,8 +125,7 @@ def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) 
     for clause in cut_clauses(tokens, _cut_out(marks, answers.values())):
         answer = answers.get(clause.start)
         if answer and answer.points_back:
-            named = [mark.value for mark in marks if mark.kind == "finding" and mark.end <= answer.start]
-            found = apply_answer(found, answer, "".join(named[-1:]))
+            found = apply_answer(found, answer)
             continue
         read = list(_read_clause(clause, answer, sentence, span))
         if not read and found and (presence := relative_presence(clause)):

@@ -33,7 +33,7 @@ class ReportFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class AlignedReport:
+class StructuredReport:
     """A report beside what was read from it.
 
     Attributes:

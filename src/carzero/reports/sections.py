@@ -1,4 +1,4 @@
-"""Reports taken apart: sections by their headings, sections into sentences, all as places in the original text."""
+"""Reports split: into sections by their headings, and sections into sentences, all as places in the original text."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Finding:
 
     Attributes:
         name: what aligned sentences call it, lower case.
-        kind: "finding"; "device", put into the patient or lying on it; "summary", a verdict on a whole film or system.
+        kind: "finding"; "device", put into the patient or lying on it; "summary", a verdict on a whole image or system.
         parents: wider findings that it is a case of.
         sited: False where the name says its place, so that none is kept.
         sided: False where a left and a right make no sense, so that no side is kept.

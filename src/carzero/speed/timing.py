@@ -1,4 +1,4 @@
-"""Timing of several things against each other: in turns, so that what slows the machine down slows all of them."""
+"""Timing of several things against each other: in turns, so that whatever slows the machine slows all of them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Prompt alignment as a run: tables of reports in, aligned reports out, by rules or by a language model."""
+"""Prompt alignment as a run: tables of reports in, structured reports out, by rules or by a language model."""

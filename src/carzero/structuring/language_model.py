@@ -1,4 +1,4 @@
-"""Reports aligned by a language model: asked, checked, asked again, and made by the rules where that does not help."""
+"""Reports structured by a language model: asked, checked, asked again, and by the rules where that does not help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from carzero.errors import LanguageModelError, describe
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport, aligned_sentences
+from carzero.reports.schema import StructuredReport, aligned_sentences
 from carzero.reports.sections import described_spans
 from carzero.structuring.answer_cache import AnswerCache, KeptAnswer, request_key
 from carzero.structuring.answers import REFUSALS, InvalidAnswerError, read_claims
@@ -23,7 +23,7 @@ _MAX_FAILED_IN_A_ROW = 5
 class Outcome:
     """An aligned report, and why the language model did not make it: "" where it did."""
 
-    aligned: AlignedReport
+    aligned: StructuredReport
     fallback: str = ""
 
     def relabelled(self, report_id: str) -> Outcome:
@@ -103,12 +103,12 @@ class LanguageModelAligner:
         self._cache.save(key, model, answer)
         return answer
 
-    def _to_report(self, report_id: str, text: str, checked: CheckedAnswer) -> AlignedReport:
+    def _to_report(self, report_id: str, text: str, checked: CheckedAnswer) -> StructuredReport:
         self._tally.dropped += checked.dropped
         self._tally.blanked += checked.blanked
         self._tally.unlike_rules += checked.unlike_rules
         sentences = aligned_sentences(checked.findings)
-        return AlignedReport(report_id, text, checked.findings, sentences, self._client.server.model)
+        return StructuredReport(report_id, text, checked.findings, sentences, self._client.server.model)
 
     def _count_failure(self, error: RequestFailedError) -> None:
         """One report may be too much for a server; many in a row, or no connection from the start, are an outage."""

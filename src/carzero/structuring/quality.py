@@ -1,4 +1,4 @@
-"""Alignments judged, back end by back end: against another reading of the same reports, or against structured truth."""
+"""How good each method structures reports: against another reading of the same reports, or against structured truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from carzero.errors import TableError, describe
 from carzero.reports.agreement import FindingScore, QualityReport, compare_reports, compare_truth, macro_f1
 from carzero.reports.rules import RuleAligner
-from carzero.reports.schema import AlignedReport
+from carzero.reports.schema import StructuredReport
 from carzero.reports.vocabulary import canonical_finding, load_vocabulary
 from carzero.structuring.report_table import load_labels
 
@@ -44,14 +44,14 @@ class TruthReport:
         }
 
 
-def check_against_rules(reports: Sequence[AlignedReport]) -> dict[str, QualityReport]:
+def check_against_rules(reports: Sequence[StructuredReport]) -> dict[str, QualityReport]:
     """Compares an alignment with what the rules make of the same texts; see `check_against_reference`."""
     rules = RuleAligner()
     return check_against_reference(reports, [rules.align(report.report_id, report.text) for report in reports])
 
 
 def check_against_reference(
-    reports: Sequence[AlignedReport], reference: Sequence[AlignedReport]
+    reports: Sequence[StructuredReport], reference: Sequence[StructuredReport]
 ) -> dict[str, QualityReport]:
     """Compares two alignments of the same reports.
 
@@ -86,7 +86,7 @@ def check_against_reference(
 
 
 def check_against_truth(
-    reports: Sequence[AlignedReport],
+    reports: Sequence[StructuredReport],
     truth: Mapping[str, Mapping[str, bool]],
     *,
     uncertain_as: bool = False,
@@ -160,9 +160,9 @@ def _with_cases(names: Collection[str]) -> dict[str, set[str]]:
     return classes
 
 
-def _by_backend(reports: Sequence[AlignedReport]) -> dict[str, list[AlignedReport]]:
+def _by_backend(reports: Sequence[StructuredReport]) -> dict[str, list[StructuredReport]]:
     """Groups by back end; none where there is only one."""
-    groups: dict[str, list[AlignedReport]] = {}
+    groups: dict[str, list[StructuredReport]] = {}
     for report in reports:
         groups.setdefault(report.backend, []).append(report)
     return groups if len(groups) > 1 else {}

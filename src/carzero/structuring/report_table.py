@@ -1,4 +1,4 @@
-"""Rows of reports: what a user's table or release holds, ready to be aligned and carried on into a training table."""
+"""Rows of reports: what a user's table or release holds, ready to be structured and passed on to a training table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from carzero.core.tables import load_table
 from carzero.data.pairs import PAIR_COLUMNS
 from carzero.datasets.openi import load_reports
 from carzero.errors import TableError, describe, refuse_broken
-from carzero.reports.schema import AlignedReport, ReportFinding
+from carzero.reports.schema import ReportFinding, StructuredReport
 from carzero.reports.vocabulary import Laterality, Presence
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ALIGNED_COLUMNS = ("report_id", "text", "structured", "sentences", "backend", "fallback")
 ROW_COLUMNS = ("report_id", *PAIR_COLUMNS)
 _KEYS = ("report_id", "study_id", "image", "path")
-_PICTURES = ("image", "path")
+_IMAGE_COLUMNS = ("image", "path")
 _ARCHIVES = (".tgz", ".gz", ".tar")
 _MOST_CHARS = 2**20  # of a report; a longer text is a broken table (a quotation mark that is not closed) and no report
 _SHOWN = 5
@@ -94,7 +94,7 @@ def load_table_rows(path: Path, out_folder: Path, columns: Mapping[str, str] | N
     taken = {renamed.get("text", "text"), *ALIGNED_COLUMNS}
     kept = [str(name) for name in frame.columns if name not in taken and names.get(name) not in ALIGNED_COLUMNS]
     values = {names.get(name, name): [_plain(value) for value in _cells(frame[name])] for name in kept}
-    for name in set(_PICTURES) & set(values):
+    for name in set(_IMAGE_COLUMNS) & set(values):
         values[name] = [_seen_from(out_folder, path.parent, value) for value in values[name]]
     carried = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)] or [{} for _ in keys]
     return [ReportRow(*row) for row in zip(keys, texts, carried, strict=True)]
@@ -215,13 +215,13 @@ def _plain(value: object) -> object:
 _TEXTS = ("finding", "presence", "location", "laterality", "severity", "sentence")
 
 
-def load_aligned(path: Path) -> list[AlignedReport]:
+def load_aligned(path: Path) -> list[StructuredReport]:
     """Reads the output of `carzero reports align`; a report that stands in several rows (several images) once.
 
     Raises:
         TableError: the file cannot be read, a line is not an aligned row, one report has two texts, or there is none.
     """
-    reports: dict[str, AlignedReport] = {}
+    reports: dict[str, StructuredReport] = {}
     with refuse_broken(f"{path} cannot be read", error=TableError, expected="aligned reports"), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             with refuse_broken(
@@ -245,7 +245,7 @@ def load_aligned(path: Path) -> list[AlignedReport]:
     return list(reports.values())
 
 
-def to_aligned(row: Mapping[str, object]) -> AlignedReport:
+def to_aligned(row: Mapping[str, object]) -> StructuredReport:
     """Reads a row of the output of `carzero reports align`.
 
     Raises:
@@ -255,7 +255,9 @@ def to_aligned(row: Mapping[str, object]) -> AlignedReport:
     findings, sentences = row["structured"], row["sentences"]
     if not isinstance(findings, list) or not isinstance(sentences, list):
         raise ValueError("structured or sentences is not a list")
-    return AlignedReport(texts[0], texts[1], tuple(map(_read_finding, findings)), tuple(map(str, sentences)), texts[2])
+    return StructuredReport(
+        texts[0], texts[1], tuple(map(_read_finding, findings)), tuple(map(str, sentences)), texts[2]
+    )
 
 
 def _read_finding(entry: object) -> ReportFinding:

@@ -1,4 +1,4 @@
-"""A run over reports: aligned by rules or a language model, written as it goes, resumable, whole at the end."""
+"""A run over reports: structured by rules or a language model, written as it goes, resumable, whole at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from carzero.core.tables import iterate_json_lines
 from carzero.errors import CARZeroError, TableError, describe
 from carzero.reports.lexicon import lexicon_sha256
 from carzero.reports.rules import NOT_ENGLISH, RuleAligner
-from carzero.reports.schema import AlignedReport
+from carzero.reports.schema import StructuredReport
 from carzero.structuring.answer_cache import AnswerCache
 from carzero.structuring.chat_client import ChatClient
 from carzero.structuring.concurrency import align_in_order
@@ -94,7 +94,7 @@ class AlignmentResult:
         }
 
 
-def to_output_row(carried: dict[str, object], aligned: AlignedReport, fallback: str) -> dict[str, object]:
+def to_output_row(carried: dict[str, object], aligned: StructuredReport, fallback: str) -> dict[str, object]:
     """A row of the output: the report's key, the input's other columns, and what was made of the text."""
     return {
         "report_id": aligned.report_id,
@@ -114,7 +114,7 @@ _WAITING_CHUNKS_EACH = 4
 Report = tuple[str, str]
 
 
-def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[AlignedReport]]:
+def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[StructuredReport]]:
     """Aligns reports in chunks, in their order; memory holds a few chunks a process, however many there are.
 
     Args:
@@ -142,7 +142,7 @@ def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[Al
             ) from error
 
 
-def _align(chunk: list[Report]) -> list[AlignedReport]:
+def _align(chunk: list[Report]) -> list[StructuredReport]:
     aligner = RuleAligner()
     return [aligner.align(*report) for report in chunk]
 

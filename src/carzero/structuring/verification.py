@@ -1,4 +1,4 @@
-"""A language model's claims held against the report: what the report does not say is left out, and counted."""
+"""A language model's claims checked against the report: what the report does not say is left out, and counted."""
 
 from __future__ import annotations
 

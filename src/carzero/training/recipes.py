@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -142,15 +143,55 @@ def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(
+        raise _describe_wrong(schema, path, error) from error
+
+
+def _describe_wrong(schema: type[Section], path: str | Path, wrong: ValidationError) -> ConfigurationError:
+    """The first error; one of a field that there is not comes before one of a field that is missing in its place."""
+    errors = wrong.errors()
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        *parents, leaf = map(str, first["loc"])
+        known = _list_fields(schema, parents)
+        near = get_close_matches(leaf, known, n=1, cutoff=_ALIKE)
+        return ConfigurationError(
             describe(
-                f"The recipe {path} is wrong{f' at {place}' if place else ''}: {first['msg']}",
-                got=first.get("input") if place else None,
-                then="correct the field; `carzero docs training` lists all of them",
+                f"The recipe {path} has no field {place}",
+                got=first.get("input"),
+                expected=f"one of {', '.join(known)}" if known else "",
+                then=f"did you mean {'.'.join([*parents, *near])}? `carzero docs training` lists all fields"
+                if near
+                else "correct the field; `carzero docs training` lists all of them",
             )
-        ) from error
+        )
+    return ConfigurationError(
+        describe(
+            f"The recipe {path} is wrong{f' at {place}' if place else ''}: {first['msg']}",
+            got=first.get("input") if place else None,
+            then="correct the field; `carzero docs training` lists all of them",
+        )
+    )
+
+
+_ALIKE = 0.7  # of 1: "optimizer" and "optimiser" are 0.89
+
+
+def _list_fields(schema: type[Section], parents: Sequence[str]) -> list[str]:
+    """Names of the fields of the section at a place; none where a place holds anything."""
+    found: type[Section] | None = schema
+    for name in parents:
+        field = None if found is None else found.model_fields.get(name)
+        found = None if field is None else _find_section(field.annotation)
+    return [] if found is None else list(found.model_fields)
+
+
+def _find_section(annotation: object) -> type[Section] | None:
+    """The section that a field holds, also one that may be None."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def _set(content: dict[str, Any], name: str, value: Any) -> None:

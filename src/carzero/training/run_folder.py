@@ -14,9 +14,9 @@ from typing import NotRequired
 import torch
 import yaml
 
-from carzero.core.atomic import AGAIN, remove_leftovers, replace_when_done, room_for
+from carzero.core.atomic import AGAIN, remove_leftover_folders, remove_leftovers, replace_when_done, room_for
 from carzero.core.documents import load_yaml, parse_json_object
-from carzero.core.outputs import check_folder, make_folder
+from carzero.core.outputs import check_folder, foreign_files, make_folder
 from carzero.core.run_record import RunLock, check_same
 from carzero.errors import OutputError, RunError, describe
 from carzero.training.distributed import TrainedState
@@ -30,7 +30,8 @@ _FREE = ("recipe.log", "recipe.keep_checkpoints", "recipe.checkpoint_every", "ta
 # What a run leaves that failed before its first step, for example by a wrong table: it may begin anew.
 _BEFORE_STEPS = {".lock", "run.yaml", "cache"}
 
-# What else a run leaves. `overwrite` removes it, but keeps the cache, whose files say what they hold.
+# What else a run leaves (.weights.new and .weights.old: of earlier versions). `overwrite` removes it, but keeps the
+# cache, whose files say what they hold.
 _FROM_STEPS = {"log.jsonl", "checkpoints", "weights", ".weights.new", ".weights.old", "tensorboard", "wandb"}
 
 
@@ -60,8 +61,7 @@ class RunFolder:
         make_folder(path)
         with room_for("The run's folder", path, AGAIN):
             self._lock = _take_lock(path)
-            for folder in (path, self.checkpoints):
-                remove_leftovers(folder)
+            _remove_leftovers(path)
             if not (resume and (path / "run.yaml").is_file()):
                 with replace_when_done(path / "run.yaml") as file:
                     file.write_text(yaml.safe_dump(self._description, sort_keys=False), encoding="utf-8")
@@ -139,12 +139,11 @@ def clear_run(path: Path) -> None:
         OutputError: the folder holds files that no run wrote, or cannot be written; nothing is deleted.
     """
     check_folder(path)
-    remove_leftovers(path)
+    _remove_leftovers(path)
     begun = _list_begun(path)
     is_run = (path / "run.yaml").is_file()
     if foreign := sorted(file.name for file in begun if not is_run or file.name not in _FROM_STEPS):
-        what, expected = "The output folder holds files that no run wrote", "the folder of an earlier run"
-        raise OutputError(describe(what, got=foreign[:3], expected=expected, then="name another folder"))
+        raise foreign_files(foreign)
     if not is_run:
         return
     with room_for("The run's folder", path, AGAIN), closing(_take_lock(path)):
@@ -160,6 +159,12 @@ def _take_lock(path: Path) -> RunLock:
     what, then = "Another process trains in this folder", "wait until it has ended, or name another folder"
     refusal = RunError(describe(what, got=str(path), expected="one run at a time", then=then))
     return RunLock((path / ".lock").open("wb"), refusal)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for folder in (path, path / "checkpoints"):
+        remove_leftovers(folder)
+    remove_leftover_folders(path / "weights")
 
 
 def _list_begun(path: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from carzero._version import __version__
-from carzero.core.atomic import room_for
+from carzero.core.atomic import replace_folder_when_done, room_for
 from carzero.prompts import TrainingWords
 from carzero.training.progress import StepRecord
 from carzero.training.recipes import RunSection
@@ -49,20 +48,8 @@ def save_folder(
     Raises:
         OutputError: the disk is full or the folder cannot be written; an older folder stays.
     """
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        with room_for("The weights", folder.parent, also=(SafetensorError,)):
-            _write(new, model, beside, card, dtype, words)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    with room_for("The weights", folder.parent):
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with room_for("The weights", folder.parent, also=(SafetensorError,)), replace_folder_when_done(folder) as new:
+        _write(new, model, beside, card, dtype, words)
 
 
 def write_card(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 
+_CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin", ".tar")  # pickled weights, by the usual suffixes
+
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -40,7 +42,7 @@ class WeightsSource:
 
     Args:
         name: "demo" (the bundled ones), a folder written by `save_pretrained`, `carzero convert` or `carzero export`,
-            or a hub id such as "user/model".
+            the folder of a training run, whose weights are taken, or a hub id such as "user/model".
 
     Attributes:
         name: as given.
@@ -315,9 +317,22 @@ def _find_folder(name: str | Path) -> Path | None:
     if str(name) == DEMO:  # always the bundled ones; a folder of that name is "./demo"
         return _ASSETS / DEMO
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise not_found(name, "this folder holds no config.json")
-        return path
+        if (path / "config.json").is_file():
+            return path
+        if (path / "run.yaml").is_file():  # the folder of a training run
+            if (path / "weights" / "config.json").is_file():
+                return path / "weights"
+            raise not_found(name, "this training run has not saved any weights yet")
+        raise not_found(name, "this folder holds no config.json")
+    if path.is_file() and path.suffix.lower() in _CHECKPOINTS:
+        raise WeightsError(
+            describe(
+                "A checkpoint is not read as it is",
+                got=str(name),
+                expected="a folder of weights",
+                then=f"convert it once: carzero convert {path} FOLDER, then name the FOLDER",
+            )
+        )
     if path.exists() or path.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") != 1:
         raise not_found(name, "a file was given" if path.exists() else "there is no such folder")
     return None

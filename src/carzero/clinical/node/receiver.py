@@ -1,4 +1,4 @@
-"""The node's ear: a C-STORE receiver for CR and DX images that answers success only for what is on the disk.
+"""A C-STORE receiver for CR and DX images: it answers success only once an image is on the disk.
 
 Its peers are not trusted: who may call, how many at once, how long they may be silent and how much they may send are
 bounded. It takes no other object, so that results that are routed back to it end here.
@@ -120,7 +120,7 @@ class Receiver:
         """Begins to listen.
 
         Raises:
-            ConfigurationError: the port cannot be had, or the files for TLS are no good.
+            ConfigurationError: the port is taken, or the files for TLS cannot be used.
         """
         with require_extra("The node needs pynetdicom", "clinical"):
             from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt

@@ -1,4 +1,4 @@
-"""The node as a whole: what it is made of, how it starts and how it ends."""
+"""The node as a whole: its parts, its start and its shutdown."""
 
 from __future__ import annotations
 

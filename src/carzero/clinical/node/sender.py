@@ -1,4 +1,4 @@
-"""The way back: results to the PACS by C-STORE or STOW-RS, all of an image or none counted as sent."""
+"""Results sent to the PACS by C-STORE or STOW-RS: all results of an image, or none counts as sent."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def choose_sources(
 class WatchedFolder:
     """Looks through a folder again and again; a file that has not changed between two looks is complete.
 
-    Files stay as they are. What is not a CR or DX image is passed over: results are put elsewhere, or are no images.
+    Files stay as they are. What is not a CR or DX image is passed over: results are put elsewhere, or are not images.
 
     Attributes:
         folder: with all below it; hidden files and links are left out.

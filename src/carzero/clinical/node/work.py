@@ -1,4 +1,4 @@
-"""The node's hands: images are scored in rounds, their results are sent, and sources are read, each in its own loop."""
+"""The node's work: images are scored in rounds, results are sent and sources are read, each in its own loop."""
 
 from __future__ import annotations
 

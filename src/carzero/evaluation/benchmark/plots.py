@@ -1,4 +1,4 @@
-"""Images of a benchmark, drawn without a display and without touching matplotlib's global state."""
+"""Plots of a benchmark, drawn without a display and without touching matplotlib's global state."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def measure_maps(table: MapTable, truths: Boxes, *, share: float = BOX_SHARE) ->
     overlap = {name: np.full(shape, np.nan) for name in ("iou", "dice", "cnr")}
     found: list[tuple[tuple[float, ...], int, int]] = []
     for row in range(shape[0]):
-        seen = _SeenPicture.of(table.geometry(row))
+        seen = _SeenImage.of(table.geometry(row))
         for column in range(shape[1]):
             heatmap = seen.heatmap(table.grids[row, column])
             region = region_of_peak(heatmap, share, table.kind.scale)
@@ -132,14 +132,14 @@ def build_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class _SeenPicture:
+class _SeenImage:
     """An image at the size at which the model saw it, and the way back."""
 
     original: Geometry
     scale: tuple[float, float]
 
     @classmethod
-    def of(cls, original: Geometry) -> _SeenPicture:
+    def of(cls, original: Geometry) -> _SeenImage:
         height, width = original.seen
         return cls(original, (original.width / width, original.height / height))
 

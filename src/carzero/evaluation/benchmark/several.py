@@ -23,10 +23,9 @@ from carzero.evaluation.benchmark.classification import (
 )
 from carzero.images import load_image
 from carzero.inference.scoring import ScoringSettings
-from carzero.metrics.comparison import compare
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
-from carzero.metrics.table import Cohort, Measures
+from carzero.metrics.table import Cohort, Measures, compare
 from carzero.prompts import PromptSet, load_prompt_set
 from carzero.records import ScoreKind
 from carzero.weights.families import CARZERO, FAMILIES

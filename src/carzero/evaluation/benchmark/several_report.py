@@ -18,7 +18,7 @@ from carzero.errors import CARZeroError
 from carzero.evaluation.benchmark.manifest import BenchmarkRow
 from carzero.evaluation.benchmark.report import CSS
 from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, load_classifier
-from carzero.images.overlay import draw_overlay
+from carzero.images.overlay import OverlayMarks, draw_overlay
 from carzero.metrics.rows import MetricRow
 
 _MAP_PX = 420
@@ -179,8 +179,8 @@ def draw_maps(result: SeveralResult, images: Path) -> str:
             continue  # asked in another wording
         drawn.add(each.weights.sha256)
         caption = f"<b>{escape(each.weights.short_name)}</b>: {escape(each.map_kind or 'has no maps')}"
-        picture = _draw(each, found.items[0].path, label) if each.map_kind else ""
-        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+        image = _draw(each, found.items[0].path, label) if each.map_kind else ""
+        figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     heading = f"<h2>One image by each: {escape(label)} in {escape(image_id)}</h2>"
     return heading + '<div class="maps">' + "".join(figures) + "</div>"
 
@@ -194,16 +194,9 @@ def _draw(contender: Contender, path: str, label: str) -> str:
         return f"<p>{escape(str(error))}</p>"
     from carzero.images import load_image
 
-    kind = classifier.map_kind
-    image = draw_overlay(
-        load_image(path, force=True).pixels,
-        grounding.heatmap,
-        title=label,
-        subtitle=f"score {grounding.logit:.2f}",
-        peak=grounding.peak,
-        value_range=kind.scale,
-        long_side_px=_MAP_PX,
-    )
+    marks = OverlayMarks(label, f"score {grounding.logit:.2f}", grounding.peak)
+    pixels = load_image(path, force=True).pixels
+    image = draw_overlay(pixels, grounding.heatmap, marks, kind=classifier.map_kind, long_side_px=_MAP_PX)
     data = io.BytesIO()
     image.save(data, format="PNG")
     coded = base64.b64encode(data.getvalue()).decode("ascii")

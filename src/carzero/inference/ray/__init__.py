@@ -1,1 +1,1 @@
-"""One scoring job on many workers: images in parts, each part scored by whoever is free, whatever dies on the way."""
+"""One scoring job on many workers: images in parts, each scored by a free worker, whatever dies on the way."""

@@ -90,11 +90,11 @@ class PartNotes:
             file.write("\n")  # closes a line that was torn, or nothing
         self._write({"host": platform.node(), "pid": os.getpid()})
 
-    def begin_picture(self, image_id: str) -> None:
+    def begin_image(self, image_id: str) -> None:
         """Says which image is on; whoever finds this without a row after it knows that it was the last."""
         self._write({"begun": image_id})
 
-    def finish_picture(self, row: Mapping[str, object]) -> None:
+    def finish_image(self, row: Mapping[str, object]) -> None:
         """Keeps a finished row."""
         self._write({"row": dict(row)})
         self.rows[str(row["image_id"])] = dict(row)
@@ -188,11 +188,11 @@ class PartScorer:
         for item in items:
             deaths = notes.deaths[item.image_id]
             if deaths < _DEATHS:
-                notes.begin_picture(item.image_id)
+                notes.begin_image(item.image_id)
                 row = next(self._score_together([item]))
             else:
                 row = _give_up(item, deaths)
-            notes.finish_picture(row)
+            notes.finish_image(row)
             yield row
 
     def _to_row(self, result: ScoredImage | FailedImage) -> dict[str, object]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import hash_texts
-from carzero.core.outputs import check_parent, make_folder
+from carzero.core.outputs import check_parent, existing_output, foreign_files, make_folder, waiting_run
 from carzero.core.run_record import check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
 from carzero.errors import TableError, describe
@@ -159,7 +159,8 @@ def open_score_folder(
         overwrite: delete what a run has left there and start anew.
 
     Raises:
-        TableError: no folder can be made there; it holds a run and neither is asked for, another run, or other files.
+        OutputError: no folder can be made there; it holds a run and neither is asked for, or other files.
+        TableError: it holds another run.
     """
     record = json.loads(json.dumps(record))
     folder = ScoreFolder(path, hash_texts([json.dumps(record, sort_keys=True)]), tuple(labels))
@@ -167,13 +168,14 @@ def open_score_folder(
     make_folder(path)
     found = _load_manifest(path)
     if found is None:
-        _check_empty(path)
+        if others := sorted(entry.name for entry in path.iterdir()):
+            raise foreign_files(others)
     elif overwrite or [entry.name for entry in path.iterdir()] == [FOLDER_MANIFEST]:
         folder.clear()  # a run that could not even begin has nothing to lose
     elif resume:
         check_same({key: found.get(key) for key in record}, record, path)
     else:
-        raise _occupied(path, complete=bool(found.get("complete")))
+        raise existing_output(path, resumable=True) if found.get("complete") else waiting_run(path, "its parts")
     folder.save_manifest(record, complete=False)
     return folder
 
@@ -198,24 +200,3 @@ def find_score_folder(path: Path, run: str, labels: Sequence[str], mark: str = "
 
 def _load_manifest(path: Path) -> dict[str, object] | None:
     return load_manifest(path) if (path / FOLDER_MANIFEST).exists() else None
-
-
-def _check_empty(path: Path) -> None:
-    if others := sorted(entry.name for entry in path.iterdir()):
-        raise TableError(
-            describe(
-                f"{path} holds files that are of no run",
-                got=others[:5],
-                expected="a new or empty folder",
-                then="name another",
-            )
-        )
-
-
-def _occupied(path: Path, *, complete: bool) -> TableError:
-    return TableError(
-        describe(
-            f"{path} holds {'the scores of a finished run' if complete else 'an unfinished run'}",
-            then="continue with --resume, start anew with --overwrite, or name another folder",
-        )
-    )

@@ -1,4 +1,4 @@
-"""What a step is fed with: images and sentences, as pixels and tokens or as features of frozen towers."""
+"""The inputs of a step: images and sentences, as pixels and tokens or as features of frozen towers."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class ContrastiveTask:
     def _training_words(self) -> TrainingWords | None:
         """What the run's sentences speak of; None where it starts from weights of which that is not known."""
         statements = self._loader.statements
-        # What a report says once may be a name; a recipe's own phrases are no report.
+        # What a report says once may be a name; a recipe's own phrases are not a report.
         least = _LEAST_IMAGES if isinstance(statements, ReportStatements) else 1
         words = TrainingWords.of(statements.count_sentences(self._trained), least=least)
         if self._recipe.model.start is None:

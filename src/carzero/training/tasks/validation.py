@@ -1,4 +1,4 @@
-"""What the validation rows say of the weights in training."""
+"""Validation: what the validation rows say of the weights during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outer shell of a checkpoint: a zip archive of raw storages and one pickle, as torch writes it since 1.6."""
+"""The container of a checkpoint: a zip archive of raw storages and one pickle, as torch writes it since 1.6."""
 
 from __future__ import annotations
 

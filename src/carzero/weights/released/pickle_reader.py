@@ -1,4 +1,4 @@
-"""Pickles without their power: a checkpoint's `data.pkl` is read, and nothing in it is ever run, imported or called.
+"""A safe reader of pickles: a checkpoint's `data.pkl` is read, and nothing in it is ever run, imported or called.
 
 `pickletools.genops` (the standard library's own decoder) splits the pickle into instructions; a stack machine of ours
 carries out the few that a checkpoint needs. A name in the pickle never becomes the Python object of that name: it is
@@ -267,7 +267,7 @@ class _Machine:
 
     def _top(self, kind: type) -> Any:
         if type(self._stack[-1]) is not kind:
-            raise unsafe(f"a change to something that is no {kind.__name__}")
+            raise unsafe(f"a change to something that is not a {kind.__name__}")
         return self._stack[-1]
 
     def store(self, slot: int) -> None:

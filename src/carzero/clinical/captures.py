@@ -50,7 +50,7 @@ def build_captures(content: ResultContent, place: int) -> Iterator[Dataset]:
         capture.BurnedInAnnotation = _burned_in(content.source)
         capture.DerivationDescription = f"Maps and scores over the image. {RESEARCH_USE}"
         capture.SourceImageSequence = [_refer(content.source)]
-        capture.PatientOrientation = []  # a page of several pictures has no direction of its own
+        capture.PatientOrientation = []  # a page of several images has no direction of its own
         place_body_part(capture, content)
         yield complete(capture, content, _DESCRIPTION)
 
@@ -108,5 +108,5 @@ def _refer(source: SourceImage) -> Dataset:
 
 
 def _burned_in(source: SourceImage) -> str:
-    """Pages add nothing that identifies anybody; what is burned into the image stays in its picture."""
+    """Pages add nothing that identifies anybody; what is burned into the image stays in the capture."""
     return "YES" if str(source.header.get("BurnedInAnnotation") or "").strip().upper() == "YES" else "NO"
