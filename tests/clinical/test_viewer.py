@@ -17,9 +17,10 @@ import pydicom
 import pytest
 from PIL import Image
 
+from tests.support.browser import open_browser
 from tests.support.commands import PATIENCE_S, in_process
 from tests.support.pacs import Orthanc, free_ports, running
-from tests.support.viewer import find_chromium, ohif
+from tests.support.viewer import ohif
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -31,14 +32,10 @@ WITHOUT_PIXELS = "[data-cy='study-browser-thumbnail-no-image']"
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
+    with open_browser("--use-angle=swiftshader", "--enable-unsafe-swiftshader") as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(PATIENCE_MS)
         yield page
-        browser.close()
 
 
 def look(page: Page, name: str) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import mimetypes
 import os
-import shutil
 import threading
 import urllib.error
 import urllib.parse
@@ -44,14 +43,6 @@ def find_ohif() -> Path:
     if not (folder / "index.html").is_file():
         pytest.skip("needs OHIF: `make viewer` fetches it (npm, 50 MB), or CARZERO_OHIF names its folder dist")
     return folder
-
-
-def find_chromium() -> str:
-    """Debian's browser; the test is skipped where it is absent."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("needs the Debian package chromium")
-    return program
 
 
 @contextmanager

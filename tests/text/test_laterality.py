@@ -43,6 +43,8 @@ NO_SIDE = (
     "compression of L1 and L 2",
     "L spine and l-spine",
     "r/o pneumonia",
+    "b/l effusions, B/L opacities",
+    "5 mmol/L, 2 mg/L",
     "r o pneumonia",
     "oxygen at 3 L/min, 2 L and 1.5 l",
     "litres, L per min",
@@ -51,6 +53,7 @@ NO_SIDE = (
     "the patient's chest, e.g. ribs",
 )
 WITHOUT_MIRROR = (
+    "fractures of ribs R5-R7",
     "right middle lobe opacity",
     "RML atelectasis",
     "middle lobe collapse",

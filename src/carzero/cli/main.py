@@ -22,7 +22,6 @@ from carzero.cli import (
     models,
     predict,
     prompts,
-    publish,
     recipes,
     reports,
     serve,
@@ -62,7 +61,7 @@ app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
-app.command("publish")(publish.publish)
+app.command("publish")(export.publish)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("docs")(recipes.docs)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.processing import apply_color_lut
@@ -38,7 +38,7 @@ from carzero.images.checks import (
 from carzero.images.codecs import has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
 from carzero.images.containers import to_plain_jpeg
 from carzero.images.damage import find_jpeg_damage
-from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, doubts_about_words
+from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, doubts_about_words, name_content
 from carzero.images.dicom_luts import to_grey
 from carzero.images.grey_levels import align, grey_from_array
 from carzero.records import Radiograph
@@ -167,7 +167,7 @@ def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
         raise unreadable(
             source,
             "the DICOM file holds no pixels",
-            got=_what_holds_no_pixels(header),
+            got=name_content(header),
             expected="Pixel Data (7FE0,0010)",
             then="pass the image objects of the study; reports, plans and directories have no image",
         )
@@ -175,11 +175,6 @@ def read_header(data: bytes, source: str) -> tuple[FileDataset, list[str]]:
     if "TransferSyntaxUID" not in header.file_meta:
         header.file_meta.TransferSyntaxUID = _guess_syntax(header)
     return header, doubts
-
-
-def _what_holds_no_pixels(header: Dataset) -> str:
-    floats = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in header]
-    return floats[0] if floats else header.SOPClassUID.name if header.get("SOPClassUID") else "no SOP class"
 
 
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?\xff\xff\xff\xff(?=\xfe\xff\x00\xe0)")

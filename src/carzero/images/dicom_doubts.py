@@ -18,6 +18,14 @@ _SPACINGS = ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing")
 _PAIRS = (("RescaleSlope", "RescaleIntercept"), ("WindowCenter", "WindowWidth"))
 
 
+def name_content(header: Dataset) -> str:
+    """Returns what a data set without Pixel Data holds instead: floating-point pixels, or its class of object."""
+    floats = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in header]
+    if floats:
+        return floats[0]
+    return str(header.SOPClassUID.name) if header.get("SOPClassUID") else "no SOP class"
+
+
 def doubts_about_amount(header: Dataset) -> list[str]:
     """Returns a sentence where plain pixel data hold more than the header's size covers; fewer are refused elsewhere.
 

@@ -79,8 +79,19 @@ def _is_doubted(clause: Clause, start: int, end: int) -> bool:
         return True
     if any(trigger.start >= end for trigger in clause.of("doubt_before")):
         return True
+    if _is_alternative(clause, start):
+        return True
     before, behind = _last(clause.of("doubt_next"), start), _first(clause.of("doubt_prev"), end)
     return bool((before and _is_next(clause, before.end, start)) or (behind and _is_behind(clause, end, behind.start)))
+
+
+def _is_alternative(clause: Clause, start: int) -> bool:
+    """Whether a name is one of "either atelectasis or consolidation"."""
+    tokens = clause.tokens
+    at = next((place for place in range(start - 1, clause.start - 1, -1) if tokens[place] == "either"), None)
+    if at is None or "or" not in tokens[at : clause.end] or "," in tokens[at:start]:
+        return False
+    return any(mark.start == at + 1 and mark.kind in ("finding", "severity") for mark in clause.marks)
 
 
 def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:

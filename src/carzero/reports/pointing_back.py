@@ -9,7 +9,7 @@ from typing import NamedTuple
 from carzero.reports.clauses import Clause
 from carzero.reports.lexicon import Mark, load_lexicon
 from carzero.reports.schema import ReportFinding
-from carzero.reports.vocabulary import Laterality, Presence, load_language, load_words
+from carzero.reports.vocabulary import Laterality, Presence, load_language, load_vocabulary, load_words
 
 _ARTICLES = frozenset(
     {"there", "was", "seen", "on", "in", "at", "the", "side", "is", "are", "remains", "any", "of"}
@@ -105,12 +105,18 @@ def read_ellipsis(tokens: Sequence[str]) -> Answer | None:
     return answer if answer and answer.end == len(tokens) + 1 else None
 
 
-def apply_answer(found: list[ReportFinding], answer: Answer) -> list[ReportFinding]:
+def apply_answer(found: list[ReportFinding], answer: Answer, named: str = "") -> list[ReportFinding]:
     """Findings with an answer that points back at the last.
 
     A side ("none on the right") makes another finding; "there is none" changes the one.
+
+    Args:
+        found: so far.
+        answer: points back.
+        named: the finding that was named last; where nothing was asserted of it ("osteopenia limits the detection of
+            fractures, but none is seen"), the answer speaks of no other one.
     """
-    if not found:
+    if not found or (named and named not in {found[-1].finding, *load_vocabulary().ancestors(found[-1].finding)}):
         return found
     last = found[-1]
     if last.laterality == "bilateral" and last.presence == "present":  # "bilateral effusions, the right has resolved"

@@ -125,7 +125,8 @@ def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) 
     for clause in cut_clauses(tokens, _cut_out(marks, answers.values())):
         answer = answers.get(clause.start)
         if answer and answer.points_back:
-            found = apply_answer(found, answer)
+            named = [mark.value for mark in marks if mark.kind == "finding" and mark.end <= answer.start]
+            found = apply_answer(found, answer, "".join(named[-1:]))
             continue
         read = list(_read_clause(clause, answer, sentence, span))
         if not read and found and (presence := relative_presence(clause)):

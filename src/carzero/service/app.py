@@ -26,6 +26,7 @@ from carzero.service.settings import ServiceSettings
 from carzero.service.state_routes import build_state_routes
 from carzero.service.telemetry import Telemetry
 from carzero.service.uploads import describe_invalid
+from carzero.weights.source import example_film
 
 _TITLE = "CARZero"
 _ABOUT = "Scores chest radiographs against words, and shows where the model looks. Research use, not a diagnosis."
@@ -79,6 +80,10 @@ def _add_page(app: FastAPI) -> None:
         if not (folder / "index.html").is_file():
             raise ProblemError("not-found", "This installation has no page.")
         return FileResponse(folder / "index.html")
+
+    @app.get("/page/example.dcm", include_in_schema=False)
+    async def example() -> FileResponse:
+        return FileResponse(example_film(), media_type="application/dicom")
 
     app.mount("/page", StaticFiles(directory=folder, check_dir=False), name="page")
 

@@ -47,9 +47,12 @@ _PAIRS = (
 _OTHER = {word: other for left, right in _PAIRS for word, other in ((left, right), (right, left))}
 # Curvature, position and turning of the spine and the heart: "dextroscoliosis", "levo-convex".
 _TURNS = r"(?:levo|dextro)(?=[- ]?(?:scolio|convex|concav|curv|rota|posi|card|vers|apex))"
-# One letter: not "r/o", not the lumbar spine ("L spine", "L 2") and not a litre ("3 L", "L/min").
+# One letter: not "r/o" or "b/l" (bilateral), not the lumbar spine ("L spine", "L 2") and not a litre ("3 L", "mg/L",
+# "L/min").
 _LUMBAR = r"[- ](?:spine|spinal|vertebra|dis[ck]|\d(?!th|st|nd|rd))"
-_LETTER = rf"(?<![\w'’.])(?:r(?![/ ]o\b)|(?<!\d )l(?!(?:/| per )(?:min|h))(?!{_LUMBAR}))(?![\w'’])"
+_LETTER = (
+    rf"(?<![\w'’.])(?<!\bb/)(?<!ol/)(?<!g/)(?:r(?![/ ]o\b)|(?<!\d )l(?!(?:/| per )(?:min|h))(?!{_LUMBAR}))(?![\w'’])"
+)
 _WORDS = "|".join(sorted(_OTHER.keys() - {"levo", "dextro"}, key=len, reverse=True))
 _SIDE = re.compile(rf"\b(?:{_WORDS})(?=(?:[- ]?sided)?\b)|\b{_TURNS}|{_LETTER}", re.IGNORECASE)
 _LETTERS = {"l": "r", "r": "l"}
@@ -58,7 +61,7 @@ _LETTERS = {"l": "r", "r": "l"}
 _WITHOUT_MIRROR = re.compile(
     r"\b(?:"
     # of one lung alone
-    r"rml|middle lobe|lingul\w*|(?:minor|horizontal|azygos) fissure|azygos lobe"
+    r"rml|r\d{1,2}(?=-r?\d)|middle lobe|lingul\w*|(?:minor|horizontal|azygos) fissure|azygos lobe"
     # chambers and their failing: of the heart, wherever it lies
     r"|(?:left|right|lt|rt|[lr])[- ]?(?:sided)?[- ]?(?:ventric\w*|atri(?:um|al|a)|auric\w*|heart (?:failure|strain|"
     r"enlargement|disease|catheter\w*|pressures?)|heart(?! border| size| contour| margin)|coronary|bundle|main coronary"

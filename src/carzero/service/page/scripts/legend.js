@@ -1,0 +1,52 @@
+// What the colours of a map mean: the ends of its scale, its peak, its box, how large a cell is, and whether to trust it.
+
+import { element, setText } from "./dom.js";
+import { drawScale } from "./heat.js";
+import { text } from "./texts.js";
+import { formatBox, formatCell, formatPoint, formatValue } from "./wording.js";
+
+export class Legend {
+  constructor() {
+    this.bar = element("canvas", { class: "scale-bar", width: "160", height: "10", "aria-hidden": "true" });
+    [this.low, this.high, this.range, this.places, this.doubt] = ["scale-end", "scale-end", "faint", "places", "doubt"].map((name) => element("span", { class: name }));
+    this.kind = element("p", { lang: "en" });
+    this.about = element("details", {}, element("summary", { text: text("map.what") }), this.kind);
+    this.root = element(
+      "div",
+      { class: "legend", hidden: true },
+      element("div", { class: "scale" }, this.low, this.bar, this.high, this.range),
+      this.places,
+      this.doubt,
+      this.about,
+    );
+  }
+
+  /**
+   * @param {Object|null} map of the service, or what stands for one that is not there
+   * @param {Object|null} model
+   * @param {{opacity: number}} overlay
+   */
+  update(map, model, { opacity }) {
+    this.root.hidden = !map?.map;
+    if (this.root.hidden) return;
+    const [low, high] = map.scale;
+    setText(this.low, formatValue(low));
+    setText(this.high, formatValue(high));
+    setText(this.range, describeScale(model));
+    setText(this.places, describePlaces(map));
+    setText(this.doubt, model?.demo ? text("map.demo") : "");
+    setText(this.kind, model?.map_kind ?? "");
+    this.about.hidden = !model?.map_kind;
+    drawScale(this.bar, opacity);
+  }
+}
+
+/** Whether colours of two maps of these weights compare. */
+export const describeScale = (model) => text(model?.map_scale ? "map.fixed" : "map.own");
+
+/** Peak, box and cell of a map in one line, all in the image's own pixels. */
+export function describePlaces(map) {
+  const peak = map.peak.inside ? formatPoint(map.peak) : text("map.outside");
+  const box = map.box ? formatBox(map.box) : text("map.nobox");
+  return [peak, box, formatCell(map.cell)].join(" \u00b7 ");
+}

@@ -1,0 +1,23 @@
+// Numbers of the service in words: scores, places, sizes.
+
+import { number, percent, text } from "./texts.js";
+
+/** A score, short for a table and long for a sentence; as a probability only where the service gives one. */
+export function formatScore({ logit, probability }) {
+  const plain = number(logit, 2);
+  if (probability === null || probability === undefined) return { short: plain, long: text("score.logit", { logit: plain }) };
+  const share = percent(probability);
+  return { short: share, second: plain, long: text("score.both", { probability: share, logit: plain }) };
+}
+
+const whole = (value) => number(Math.round(value));
+
+export const formatPoint = ({ x, y }) => text("map.point", { x: whole(x), y: whole(y) });
+
+export const formatBox = ({ xmin, ymin, xmax, ymax }) =>
+  text("map.box", { x: `${whole(xmin)}\u2013${whole(xmax)}`, y: `${whole(ymin)}\u2013${whole(ymax)}` });
+
+export const formatCell = ({ width, height }) => text("map.cell", { width: whole(width), height: whole(height) });
+
+/** A value of a map, with as many digits as tell it from others. */
+export const formatValue = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1).replace("-", "\u2212") : number(Number(value.toPrecision(3))));
