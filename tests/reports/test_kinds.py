@@ -165,6 +165,8 @@ def test_hardly_a_sentence_of_sixteen_kinds_is_read_as_its_opposite(file: str, c
         ("Emphysema limits the detection of nodules, but none is seen.", "emp+"),
         ("Emphysema is present, pneumonia is possible; there is none.", "emp+ pna-"),
         ("Either pneumonia or atelectasis at the base.", "pna? atl?"),
+        ("Reticulonodular pattern in both lungs, mostly in the right one.", "nod~"),
+        ("Mass-like consolidation, hypo-expanded lungs.", "con+"),
         ("No effusion on either side, pneumonia or edema.", "eff- pna- ed-"),
         ("Emphysema in either lung or an old fracture.", "emp+ frx+"),
         # a question mark belongs to its own sentence

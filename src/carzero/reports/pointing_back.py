@@ -22,6 +22,8 @@ _OTHER_SIDES: dict[Laterality, Laterality] = {"left": "right", "right": "left"}
 
 _PRONOUNS = frozenset({"one", "ones"})
 
+_PREPOSITIONS = frozenset({"in", "on", "at", "of", "within", "than", "over"})
+
 # Words behind which "one" is a thing, not a number: "a smaller one".
 _BEFORE_ONE = frozenset(
     {"sided", "smaller", "larger", "bigger", "new", "newer", "older", "similar", "another", "second", "the"}
@@ -130,14 +132,18 @@ def apply_answer(found: list[ReportFinding], answer: Answer, named: str = "") ->
 
 
 def name_pronouns(tokens: Sequence[str], marks: Sequence[Mark]) -> tuple[Sequence[str], Sequence[Mark]]:
-    """A sentence with the finding's name for "one": "left effusion and a smaller one on the right"."""
+    """A sentence with the finding's name for "one": "left effusion and a smaller one on the right".
+
+    Not "in both lungs, mostly in the right one": that one is a place.
+    """
     if _PRONOUNS.isdisjoint(tokens):
         return tokens, marks
     grades = {mark.end for mark in marks if mark.kind in ("side", "severity")}
     named: list[str] = []
     for at, token in enumerate(tokens):
         before = next((mark for mark in reversed(marks) if mark.kind == "finding" and mark.end <= at), None)
-        is_thing = token in _PRONOUNS and (at in grades or tokens[at - 1] in _BEFORE_ONE)
+        is_place = at > 2 and tokens[at - 2] == "the" and tokens[at - 3] in _PREPOSITIONS
+        is_thing = token in _PRONOUNS and not is_place and (at in grades or tokens[at - 1] in _BEFORE_ONE)
         named += tokens[before.start : before.end] if is_thing and before else [token]
     return named, load_lexicon().mark(named)
 
