@@ -16,6 +16,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site goes into site/; a broken link stops it.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.reference > docs/reference.md
+	$(BIN)/zensical build --clean --strict --config-file mkdocs.yml
+
 # Rebuilds the bundled weights from DATA, a folder with nih/, pneumonia/ and hannover/ (see docs/demo-weights.md).
 demo-weights: $(VENV)/.installed-training
 	mkdir -p runs
@@ -50,4 +55,4 @@ $(VENV)/.installed-training: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) demo_output site

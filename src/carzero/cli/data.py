@@ -22,7 +22,7 @@ from carzero.cli.options import Columns, Jobs, Overwrite, json_option, parse_col
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from carzero.data.validation import PairValidation
     from carzero.datasets import ImportReport
@@ -31,6 +31,7 @@ app = typer.Typer(help="Training tables: check them, make them from official rel
 import_app = typer.Typer(help="Make a training table of an official release, or of a folder.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 
+_SPLITS = ("train", "val", "test")
 _SHOWN_MISSING, _SHOWN_ROWS, _SHOWN_VALUES = 5, 20, 6
 
 _Out = Annotated[Path, typer.Option("--out", "-o", help="Table to write: .csv, .tsv, .jsonl or .parquet.")]
@@ -101,7 +102,7 @@ def openi(
             shares=shares,
             advance=task.count,
         )
-    _finish(result, out, as_json)
+    _finish(result, out, as_json, shares)
 
 
 @import_app.command("folder")
@@ -129,7 +130,7 @@ def folder(
     shares = split_numbers(split, float, hint="--split")
     with show_progress("reading reports", "read", "images") as task:
         result = import_folder(root, patient_from=patient_from, shares=shares, advance=task.count)
-    _finish(result, out, as_json)
+    _finish(result, out, as_json, shares)
 
 
 @app.command("validate")
@@ -196,13 +197,21 @@ def _read_views(given: str) -> list[str]:
     return [] if given == "all" else split_names([given]) or []
 
 
-def _finish(result: ImportReport, out: Path, as_json: bool) -> None:
+def _finish(result: ImportReport, out: Path, as_json: bool, shares: Sequence[float] = ()) -> None:
     if as_json:
         print_json(result.to_dict())
     else:
         print_result(_import_table(result))
     for reason, names in result.missing.items():
         print_some(f"{reason}: {len(names)}", names, shown=_SHOWN_MISSING, rest="--json lists all of them")
+    drawn = {row["split"] for row in result.rows}
+    empty = [name for name, share in zip(_SPLITS, shares, strict=False) if share and name not in drawn]
+    if result.rows and empty:
+        show_warnings(
+            f"No row is in {name}: splits are drawn by patient, and these are few. Give other shares by --split, or "
+            f"change the column `split` of {out.name}."
+            for name in empty
+        )
     _save(result.rows, out, "no image is there with something said of it")
     if result.missing or not result.rows:
         raise typer.Exit(EXIT_FAILURES)
@@ -226,6 +235,7 @@ def _import_table(result: ImportReport) -> TextTable:
         {f"left out: {name}": count for name, count in counts["left_out"].items()},
         {name: counts[name] for name in ("rows", "patients", "studies")},
         {f"rows in {name}": count for name, count in counts["splits"].items()},
+        {f"patients in {name}": count for name in counts["splits"] if (count := _count_patients(result, name))},
         {f"rows of view {name}": count for name, count in counts["views"].items() if name},
     ]
     for group in groups:
@@ -233,6 +243,10 @@ def _import_table(result: ImportReport) -> TextTable:
             table.add(str(count), name)
         table.end_section()
     return table
+
+
+def _count_patients(result: ImportReport, split: str) -> int:
+    return len({row["patient_id"] for row in result.rows if row["split"] == split} - {""})
 
 
 def _check_other_file(out: Path, table: Path) -> None:
