@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from carzero.cli.console import Progress, print_json, quiet_libraries
+from carzero.cli.console import Progress, print_json, quiet_libraries, show_notes
 from carzero.cli.options import Columns, Device, Overwrite, Resume, parse_changes, parse_columns
 
 if TYPE_CHECKING:
     from carzero.training.progress import RunObserver, StepRecord
+    from carzero.training.recipe_sections import Section
+
+Schema = TypeVar("Schema", bound="Section")
 
 
 RecipeFile = Annotated[
@@ -54,10 +57,10 @@ def train(
 
     Progress goes to stderr and OUT/log.jsonl, the record of the step that was kept to stdout as JSON.
     """
-    from carzero.training.recipes import load_recipe
+    from carzero.training.recipes import Recipe
     from carzero.training.run import train as run_training
 
-    checked, named = load_recipe(_find_recipe(recipe), parse_changes(changes or [])), parse_columns(columns)
+    checked, named = _read_recipe(Recipe, recipe, changes, resumed=out if resume else None), parse_columns(columns)
     run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
     _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 
@@ -85,11 +88,11 @@ def image(
     OUT/weights is then a ViT for `model.vision.start` of a recipe. Interruption, --resume, torchrun and what is printed
     are as for `carzero train`.
     """
-    from carzero.training.recipes import ImagePretrainRecipe, load_schema
+    from carzero.training.recipes import ImagePretrainRecipe
     from carzero.training.tasks.masked_image import pretrain_image
 
     checked, named = (
-        load_schema(ImagePretrainRecipe, _find_recipe(recipe), parse_changes(changes or [])),
+        _read_recipe(ImagePretrainRecipe, recipe, changes, resumed=out if resume else None),
         parse_columns(columns),
     )
     run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
@@ -114,11 +117,11 @@ def text(
     OUT/weights is then a BERT with its tokenizer, for `model.text.start` and `model.text.tokenizer` of a recipe.
     Interruption, --resume, torchrun and what is printed are as for `carzero train`.
     """
-    from carzero.training.recipes import TextPretrainRecipe, load_schema
+    from carzero.training.recipes import TextPretrainRecipe
     from carzero.training.tasks.masked_text import pretrain_text
 
     checked, named = (
-        load_schema(TextPretrainRecipe, _find_recipe(recipe), parse_changes(changes or [])),
+        _read_recipe(TextPretrainRecipe, recipe, changes, resumed=out if resume else None),
         parse_columns(columns),
     )
     run = partial(pretrain_text, checked, table, out, columns=named, device=device)
@@ -183,6 +186,20 @@ def _to_text(value: float | dict[str, float]) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "(" + ", ".join(f"{name} {figure:.4f}" for name, figure in value.items()) + ")"
+
+
+def _read_recipe(schema: type[Schema], given: Path, changes: list[str] | None, *, resumed: Path | None) -> Schema:
+    """The recipe of a run; that of a run that is resumed without --set is its own, with what differs said."""
+    from carzero.training.recipes import load_recorded, load_schema
+
+    recipe = load_schema(schema, _find_recipe(given), parse_changes(changes or []))
+    if resumed is None or changes:
+        return recipe
+    recorded, differing = load_recorded(schema, resumed, recipe)
+    if differing and os.environ.get("RANK", "0") == "0":
+        shown = ", ".join(differing[:6]) + (f" and {rest} more" if (rest := len(differing) - 6) > 0 else "")
+        show_notes([f"the run resumes with its own recipe, which differs from {given} in {shown}."])
+    return recorded
 
 
 def _find_recipe(given: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from carzero.core.documents import load_yaml
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, RunError, describe, refuse_broken
 from carzero.training.recipe_sections import (
     LossSection,
     MemorySection,
@@ -144,6 +144,38 @@ def load_schema(schema: type[Schema], path: str | Path, overrides: dict[str, Any
         return schema.model_validate(content)
     except ValidationError as error:
         raise _describe_wrong(schema, path, error) from error
+
+
+def load_recorded(schema: type[Schema], run: Path, given: Schema) -> tuple[Schema, list[str]]:
+    """The recipe that a run began with, for who resumes it without repeating its changes.
+
+    Args:
+        schema: the recipe's class.
+        run: the run's folder.
+        given: the recipe as it is now.
+
+    Returns:
+        the recorded recipe, and the dotted names of fields in which `given` differs; `given` where no run has begun.
+
+    Raises:
+        RunError: the record cannot be read.
+    """
+    path = run / "run.yaml"
+    if not path.is_file():
+        return given, []
+    then = "restore it, or start anew with --overwrite"
+    content = load_yaml(path, "The description of the run", error=RunError, then=then)
+    with refuse_broken(f"{path} describes no such run", error=RunError, then=then):
+        recorded = schema.model_validate(content["recipe"] if isinstance(content, dict) else content)
+    before, now = (_flatten(recipe.model_dump(mode="json")) for recipe in (recorded, given))
+    return recorded, sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _flatten(value: object, place: str = "") -> dict[str, object]:
+    if not isinstance(value, dict) or not value:
+        return {place: value}
+    inner = (_flatten(each, f"{place}.{name}" if place else str(name)) for name, each in value.items())
+    return {name: each for part in inner for name, each in part.items()}
 
 
 def _describe_wrong(schema: type[Section], path: str | Path, wrong: ValidationError) -> ConfigurationError:
