@@ -339,7 +339,9 @@ def test_in_german_and_dark(browser: Browser, service: Service) -> None:
     leave(here)
 
 
-def test_two_weights_and_a_calibration(browser: Browser, service: Service) -> None:
+def test_two_weights_and_a_calibration(browser: Browser, service: Service, tmp_path: Path) -> None:
+    from carzero.evaluation.score_matrix import load_score_matrix
+
     here = visit(browser, service)
     here.page.set_input_files("#files", service.folder / "chest.dcm")
     here.ask("pneumonia, edema")
@@ -354,6 +356,12 @@ def test_two_weights_and_a_calibration(browser: Browser, service: Service) -> No
     here.wait_for(here.page.locator(".finding-score", has_text="50"))
     assert "%" in here.page.locator(".finding-score").first.inner_text()
     assert "%" not in here.page.locator(".finding-score").last.inner_text()  # edema was not calibrated
+    saved = load_score_matrix(here.save("#save-table", tmp_path))
+    assert saved.probabilities is not None
+    assert dict(zip(saved.labels, np.isfinite(saved.probabilities[0]), strict=True)) == {
+        "pneumonia": True,
+        "edema": False,
+    }
     leave(here)
 
 

@@ -24,7 +24,7 @@ export function scoreRows() {
   const calibrated = labels.filter((label) => images.some((image) => typeof scoreOf(image, label)?.probability === "number"));
   const unfamiliar = state.findings.filter((finding) => finding.unfamiliar).map(({ label }) => label).join("; ");
   const { name, weights_sha256: hash } = modelNamed(state.model);
-  const header = ["image_id", "view", ...labels.map((label) => `logit:${label}`), ...calibrated.map((label) => `probability:${label}`), "unfamiliar", "warnings", "weights", "weights_sha256"];
+  const header = ["image_id", "view", ...labels.map((label) => `logit:${label}`), ...calibrated.map((label) => `prob:${label}`), "unfamiliar", "warnings", "weights", "weights_sha256"];
   const rows = images.map((image) => [
     image.name,
     image.facts?.view ?? "",
