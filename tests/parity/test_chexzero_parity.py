@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from carzero.errors import CheckpointError, PromptError, WeightsError
@@ -138,6 +139,18 @@ def test_several_templates_become_one_vector(case: Case) -> None:
 def test_it_has_no_maps_and_says_so(case: Case) -> None:
     with pytest.raises(WeightsError, match="has no maps"):
         case.classifier.ground(case.images[0], labels=["Edema"])
+
+
+def test_wrapped_files_are_the_same_model(case: Case, tmp_path: Path) -> None:
+    state = peer_state_dict(case.meta["parameters"], case.meta["seed"])
+    wrapped = {"epoch": 3, "model_state_dict": {f"module._orig_mod.{name}": each for name, each in state.items()}}
+    torch.save(wrapped, tmp_path / "wrapped.pt")
+    vocabulary = FIXTURES / "chexzero" / "bpe_small.txt.gz"
+    if case.meta["vocabulary"] == vocabulary.name:
+        assert convert_checkpoint(tmp_path / "wrapped.pt", tmp_path / "w", tokenizer=vocabulary).epoch == 3
+        converted = load_file(tmp_path / "w" / "model.safetensors")
+        own = case.model.state_dict()
+        assert all(torch.equal(tensor, own[name]) for name, tensor in converted.items())
 
 
 def test_what_cannot_be_converted_is_refused(case: Case, tmp_path: Path) -> None:

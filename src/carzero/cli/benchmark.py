@@ -148,15 +148,16 @@ def benchmark(
 
 def _show_several(result: SeveralResult, out: Path | None, as_json: bool) -> None:
     """One table of all weights on stdout; what to know and what failed on stderr."""
-    from carzero.evaluation.benchmark.several_report import HEADINGS, table_rows
+    from carzero.evaluation.benchmark.several_report import WORDS, table_rows
 
     first = result.contenders[0].result
     if as_json:
         print_json(result.to_dict())
     else:
         title = f"{result.dataset.title}, {first.manifest['images']} images"
-        table = TextTable(HEADINGS, range(2, len(HEADINGS)), title=title)
-        for row in table_rows(result):
+        headings, *rows = table_rows(result)
+        table = TextTable(headings, range(WORDS, len(headings)), title=title)
+        for row in rows:
             table.add(*row)
         print_result(table)
     show_notes(first.manifest["notes"])

@@ -43,6 +43,12 @@ PATIENT_COLUMNS = ("patient_id", "patientid", "PatientID", "Patient ID")
 _ORIGIN = ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool")
 
 
+_SELF_STANDARDISED = (
+    "The normal score is standardised by these very images, so that an image's score depends on the others; "
+    "--normal-from takes a fixed table."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """What an evaluation found.
@@ -144,6 +150,8 @@ class EvaluationRun:
             added, measured, control_notes = self.controls.measure(
                 joined, matrix, replace(cohort, groups=own), statistics, read
             )
+        if self.normal is not None and self.normal_from is None:
+            notes.append(_SELF_STANDARDISED)
         notes += threshold_notes + probability_notes + control_notes + _describe_groups(groups)
         notes += [str(each.message) for each in undefined]
         manifest = {

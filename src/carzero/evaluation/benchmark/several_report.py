@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from carzero.evaluation.benchmark.manifest import BenchmarkRow
 from carzero.evaluation.benchmark.report import CSS
 from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, load_classifier
 from carzero.images.overlay import OverlayMarks, draw_overlay
-from carzero.metrics.rows import MetricRow
 
 _MAP_PX = 420
 
@@ -48,38 +47,6 @@ def save_several(result: SeveralResult, images: Path, out: Path) -> list[Path]:
     return [out / name for name in contents]
 
 
-def table_rows(result: SeveralResult) -> list[tuple[str, ...]]:
-    """One line a contender: name, score kind, AUROC, difference to the first, time, memory, maps."""
-    rows: list[tuple[str, ...]] = []
-    for number, each in enumerate(result.contenders):
-        difference = result.find(each) if number else None
-        rows.append(
-            (
-                each.name,
-                each.settings.prompts.score_kind,
-                _write(find_row(each, "macro")),
-                _write_difference(difference) if number else "",
-                f"{1000 * each.cost.seconds_an_image:.0f}",
-                f"{each.cost.weights_mb:,.0f}",
-                "-" if each.cost.peak_mb is None else f"{each.cost.peak_mb:,.0f}",
-                "yes" if each.map_kind else "none",
-            )
-        )
-    return rows
-
-
-HEADINGS = (
-    "weights, prompts",
-    "score kind",
-    "macro AUROC",
-    "difference to the first",
-    "ms an image",
-    "weights, MB",
-    "GPU peak, MB",
-    "maps",
-)
-
-
 def find_row(contender: Contender, label: str) -> BenchmarkRow | None:
     """The AUROC of a class or average, with the bootstrap's interval."""
     rows = [row for row in contender.result.rows if row["label"] == label and row["metric"] == "auroc"]
@@ -95,10 +62,33 @@ def _write(row: BenchmarkRow | None) -> str:
     return f"{row['value']:.3f}{span}"
 
 
-def _write_difference(row: MetricRow | None) -> str:
+def _write_difference(result: SeveralResult, own: Contender) -> str:
+    if own is result.contenders[0]:
+        return ""
+    row = result.find(own)
     if row is None or not np.isfinite(row.value):
         return "-"
     return f"{row.value:+.3f} ({row.ci_low:+.3f} to {row.ci_high:+.3f})"
+
+
+COLUMNS: dict[str, Callable[[SeveralResult, Contender], str]] = {
+    "weights": lambda result, own: own.weights.short_name,
+    "prompts": lambda result, own: own.wording,
+    "score kind": lambda result, own: own.settings.prompts.score_kind,
+    "maps": lambda result, own: "yes" if own.map_kind else "none",
+    "macro AUROC": lambda result, own: _write(find_row(own, "macro")),
+    "difference to the first": _write_difference,
+    "ms an image": lambda result, own: f"{1000 * own.cost.seconds_an_image:.3g}",
+    "weights, MB": lambda result, own: f"{own.cost.weights_mb:,.0f}",
+    "GPU peak, MB": lambda result, own: "" if own.cost.peak_mb is None else f"{own.cost.peak_mb:,.0f}",
+}
+WORDS = 4  # of the columns; the others hold figures
+
+
+def table_rows(result: SeveralResult) -> list[tuple[str, ...]]:
+    """The headings, then one line a contender; columns of `COLUMNS`, without those that are empty."""
+    columns = [(name, *(write(result, own) for own in result.contenders)) for name, write in COLUMNS.items()]
+    return [*zip(*(column for column in columns if any(column[1:])), strict=True)]
 
 
 def build_page(result: SeveralResult, maps: str) -> str:
@@ -119,10 +109,10 @@ def build_page(result: SeveralResult, maps: str) -> str:
         '<p class="note">Research software, not for clinical use. Scores of different models are on different scales: '
         "compare how they rank images, never their values.</p>",
         "<h2>All together</h2>",
-        _table(HEADINGS, table_rows(result)),
+        _table(*_parted(table_rows(result))),
         "<ul>"
         + "".join(f"<li>{escape(name)}: {escape(meaning)}.</li>" for name, meaning in WORDINGS.items())
-        + "<li>both: the authors' prompts are the common ones.</li>"
+        + "<li>both: the authors' prompts are the common ones, or are the same sentences.</li>"
         "<li>ms an image: from pixel values to scores, on the machine that made this page.</li></ul>",
         "<h2>AUROC of each class</h2>",
         _table(("class", *(each.name for each in result.contenders)), _class_rows(result)),
@@ -136,6 +126,10 @@ def build_page(result: SeveralResult, maps: str) -> str:
         f"<style>\n{CSS}\n.maps {{ display: flex; flex-wrap: wrap; gap: 1rem; }} "
         f".maps figure {{ max-width: {_MAP_PX}px; margin: 0; }}\n</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def _parted(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    return rows[0], rows[1:]
 
 
 def _class_rows(result: SeveralResult) -> list[tuple[str, ...]]:

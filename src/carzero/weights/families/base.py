@@ -68,9 +68,17 @@ def read_config(folder: Path) -> dict[str, object]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not a JSON object.
+        ValueError: it is not a JSON object, or one that asks for layers without end.
     """
-    return parse_json_object((folder / "config.json").read_bytes())
+    config = parse_json_object((folder / "config.json").read_bytes())
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in part.items():
+            if name.endswith("layers") and isinstance(value, int) and value > _MOST_LAYERS:
+                raise ValueError(f"{name} is {value}, of {_MOST_LAYERS} at most")
+    return config
+
+
+_MOST_LAYERS = 1000  # a model is built layer by layer before its tensors are seen
 
 
 def refuse_wrong_tensors(name: str, wrong: dict[str, list[str]]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from carzero.core.documents import parse_json_object
 from carzero.errors import CARZeroError, WeightsError, describe
 from carzero.prompts.style import PromptStyle
+from carzero.text.cleaning import CLEANINGS
 from carzero.weights.families.base import Family, refuse_wrong_tensors
 
 if TYPE_CHECKING:
@@ -114,9 +115,10 @@ class CARZeroFamily(Family):
         """CARZero's, with the cleaning that the processor of the folder names: RadZero's has none."""
         try:
             content = parse_json_object((folder / "processor_config.json").read_bytes())
-            return replace(self.style, cleaning=str(content.get("cleaning", self.style.cleaning)))
         except (OSError, ValueError):
             return self.style  # `read_preprocessing` says what is wrong with the file
+        stated = content.get("cleaning")
+        return replace(self.style, cleaning=stated) if isinstance(stated, str) and stated in CLEANINGS else self.style
 
     def is_transformer(self, folder: Path) -> bool:
         """Whether its image tower is."""

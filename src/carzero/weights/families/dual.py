@@ -123,7 +123,12 @@ class SiglipFamily(PretrainedDual):
 
 def _load(kind: type[ModelT], folder: Path, dtype: torch.dtype) -> ModelT:
     loaded: Any = kind.from_pretrained(  # a pair, which the annotation does not say
-        folder, dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
+        folder,
+        dtype=dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # so that they are named; they are refused below
     )
     model, info = loaded
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
