@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from carzero.cli.console import quiet_libraries
-from carzero.cli.options import WEIGHTS_HELP, BatchSize, Device, Dtype
+from carzero.cli.options import WEIGHTS_HELP, Device, Dtype
 
 
 def serve(
@@ -54,7 +54,10 @@ def serve(
     max_prompts: Annotated[int, typer.Option(min=1, help="Most prompts in a request.")] = 256,
     max_waiting: Annotated[int, typer.Option(min=1, help="Most images that wait; then callers get 503.")] = 512,
     max_seconds: Annotated[float, typer.Option(min=1, help="Longest a caller waits; then 504.")] = 120.0,
-    batch_size: BatchSize = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images in one pass; by default 1 on a CPU, 16 elsewhere.", show_default=False),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:

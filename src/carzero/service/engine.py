@@ -16,7 +16,7 @@ from carzero.images.display import DisplayImage, load_display
 from carzero.images.loading import Readers
 from carzero.service.problems import ProblemError
 from carzero.service.scoring_queue import ScoringQueue
-from carzero.service.served_weights import ServedWeights, not_ready
+from carzero.service.served_weights import MOST_IMAGES, ServedWeights, not_ready
 from carzero.service.settings import ServiceSettings
 from carzero.service.telemetry import Telemetry
 
@@ -35,7 +35,9 @@ class Engine:
         self.settings = settings
         self.telemetry = telemetry
         self.weights = {
-            name: ServedWeights(name, source, settings.calibrations.get(name), settings.device, settings.dtype)
+            name: ServedWeights(
+                name, source, settings.calibrations.get(name), settings.device, settings.dtype, settings.batch_size
+            )
             for name, source in settings.weights.items()
         }
         self.failure: Exception | None = None
@@ -66,7 +68,7 @@ class Engine:
             queue = self._queue = ScoringQueue(
                 self.weights,
                 readers,
-                batch_size=self.settings.batch_size,
+                batch_size=self.settings.batch_size or MOST_IMAGES,
                 most_waiting=self.settings.limits.waiting,
                 telemetry=self.telemetry,
             )

@@ -1,7 +1,7 @@
 """The one place where images of all requests are scored: read ahead in processes, scored in passes by one thread.
 
-Images that are asked the same wait for nothing: whatever is read when the thread is free goes into one pass, so that
-passes are small where little is asked and full where much is.
+Images that are asked the same wait for nothing: whatever is read when the thread is free is scored as one batch, its
+prompts encoded once, so that batches are small where little is asked and full where much is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Question:
 
     @property
     def key(self) -> tuple[str, str, str, bool]:
-        """Images with the same key may be scored in one pass."""
+        """Images with the same key may be scored in one batch."""
         return self.weights, self.prompts.hash, self.pool, self.need_maps
 
 
@@ -62,7 +62,7 @@ class ScoringQueue:
     Args:
         weights: by name.
         readers: read the images.
-        batch_size: most images in one pass.
+        batch_size: most images in a batch.
         most_waiting: images that are accepted and not scored yet.
         telemetry: is told.
     """
@@ -193,9 +193,8 @@ class ScoringQueue:
         if not good:
             return
         asked = good[0][0].question
-        weights = self._weights[asked.weights]
-        bank = weights.encode(asked.prompts)
-        results = weights.classifier.score_loaded([loaded for _, loaded in good], bank, asked.pool, asked.need_maps)
+        images = [loaded for _, loaded in good]
+        results = self._weights[asked.weights].score(images, asked.prompts, asked.pool, asked.need_maps)
         self._telemetry.count_batch(len(good))
         for (task, _), result in zip(good, results, strict=True):
             self._finish(task, result)

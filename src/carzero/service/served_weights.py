@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,20 @@ from carzero.evaluation.calibrate import check_origin
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptReview, PromptSet
-from carzero.records import Pool, ScoreProvenance
+from carzero.records import FailedImage, LoadedImage, Pool, ScoredImage, ScoreProvenance
 from carzero.service.problems import ProblemError
 from carzero.service.schemas import Model
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
+    from carzero.inference.backends import Backend
     from carzero.inference.classifier import ZeroShotClassifier
     from carzero.inference.prompt_bank import PromptBank
 
 RESEARCH_USE = "Research use, not a diagnosis."
 _KEPT_PROMPTS = 512  # encoded, in all sets that are kept
 _KEPT_REVIEWS = 64
+MOST_IMAGES = 16  # in one pass, where nothing else is asked for
 
 
 @dataclass(slots=True)
@@ -41,6 +44,7 @@ class ServedWeights:
         calibration: turns scores into probabilities; None gives none.
         device: where to compute; None takes a GPU if there is one.
         dtype: precision to compute in; None is float32.
+        batch_size: images in one pass, see `ServiceSettings`.
     """
 
     name: str
@@ -48,6 +52,7 @@ class ServedWeights:
     calibration: Calibration | None
     device: str | None
     dtype: str | None
+    batch_size: int | None = None
     _classifier: ZeroShotClassifier | None = field(default=None, init=False)
     _about: Model | None = field(default=None, init=False)
     _banks: OrderedDict[str, PromptBank[object]] = field(default_factory=OrderedDict, init=False)
@@ -102,12 +107,21 @@ class ServedWeights:
             raise not_ready()
         return self._about
 
-    def encode(self, prompt_set: PromptSet) -> PromptBank[object]:
-        """Encodes prompts, or takes them from those kept; for the one thread that scores.
+    def score(
+        self, images: Sequence[LoadedImage], prompts: PromptSet, pool: Pool, need_maps: bool
+    ) -> Iterator[ScoredImage | FailedImage]:
+        """Scores images that are read, in passes of `batch_size`; for the one thread that scores.
 
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
+        classifier, bank = self.classifier, self._encode(prompts)
+        size = self.batch_size or (1 if _is_on_cpu(classifier.backend) else MOST_IMAGES)
+        for start in range(0, len(images), size):
+            yield from classifier.score_loaded(images[start : start + size], bank, pool, need_maps)
+
+    def _encode(self, prompt_set: PromptSet) -> PromptBank[object]:
+        """Encodes prompts, or takes them from those kept."""
         bank = self._banks.pop(prompt_set.hash, None) or self.classifier.encode_prompts(prompt_set)
         self._banks[prompt_set.hash] = bank
         while len(self._banks) > 1 and sum(len(each.owner) for each in self._banks.values()) > _KEPT_PROMPTS:
@@ -148,6 +162,11 @@ class ServedWeights:
         fitting = [_fits(calibration, provenance, prompt_set.score_kind, label) for label in prompt_set.labels]
         pairs = zip(values, fitting, strict=True)
         return [float(value) if fits and np.isfinite(value) else None for value, fits in pairs]
+
+
+def _is_on_cpu(backend: Backend) -> bool:
+    device: object = getattr(backend, "device", None)  # engines without one compute on the CPU
+    return getattr(device, "type", "cpu") == "cpu"
 
 
 _SOME_PROMPTS = PromptSet.from_labels(["finding"])

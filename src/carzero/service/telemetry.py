@@ -40,7 +40,7 @@ class Telemetry:
         self._images = Counter("carzero_images", "Images by what became of them.", ["outcome"], registry=registry)
         self._batches = Histogram(
             "carzero_batch_images",
-            "Images scored in one pass.",
+            "Images scored at once, by the same question.",
             registry=registry,
             buckets=(1, 2, 4, 8, 16, 32, 64),
         )
@@ -58,7 +58,7 @@ class Telemetry:
         self._seconds.labels(route).observe(seconds)
 
     def count_batch(self, images: int) -> None:
-        """Counts a pass of scoring."""
+        """Counts a batch."""
         self._batches.observe(images)
 
     def count_image(self, outcome: str) -> None:

@@ -137,7 +137,7 @@ def serve(
 def _configure(app: FastAPI, limits: Limits, address: Address) -> Config:
     config = Config(
         app,
-        http=partial(_PatientProtocol, limits=limits),  # type: ignore[arg-type]
+        http=partial(PatientProtocol, limits=limits),  # type: ignore[arg-type]
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -203,7 +203,7 @@ class _Server(Server):
         self._telemetry.tell("stopping", signal=signal.Signals(number).name)
 
 
-class _PatientProtocol(H11Protocol):
+class PatientProtocol(H11Protocol):
     """uvicorn's protocol with an end to its patience: a client that sends no head, or reads no answer, is cut."""
 
     def __init__(self, *given: object, limits: Limits, **options: object) -> None:
