@@ -1,15 +1,18 @@
-# Two commands do all set-up: `make demo` and `make test`. Both build .venv on first use.
+# Three commands do all set-up: `make demo`, `make test`, `make page`. Each builds .venv on first use.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check demo-weights viewer clean
+.PHONY: demo test page check demo-weights viewer clean
 
 demo: $(VENV)/.installed
 	$(BIN)/carzero demo --overwrite
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+page: $(VENV)/.installed-serve
+	$(BIN)/carzero serve
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -41,6 +44,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[serve]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'

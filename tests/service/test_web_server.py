@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import socket
@@ -13,7 +14,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from uvicorn import Config
 
+from carzero.service.telemetry import Telemetry
+from carzero.service.web_server import GracefulServer
 from tests.support.commands import carzero, carzero_command, in_process, start, wait_until
 
 LABELS = ["pneumonia", "pleural effusion"]
@@ -110,6 +114,16 @@ def test_a_signal_under_load_lets_what_was_accepted_finish(running: Running, fil
         "stopping",
         "stopped",
     ]
+
+
+def test_a_signal_takes_no_lock_that_it_may_have_interrupted() -> None:
+    log = io.StringIO()
+    server = GracefulServer(Config(lambda: None), Telemetry(log))
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.should_exit, server.force_exit) == (True, False)
+    server.handle_exit(signal.SIGINT, None)
+    assert server.force_exit
+    assert log.getvalue() == ""
 
 
 @pytest.mark.parametrize(

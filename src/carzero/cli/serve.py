@@ -85,7 +85,7 @@ def serve(
         keys=None if api_keys is None else ApiKeys.load(api_keys),
         hosts=(*own_hosts, *(allowed_host or ())) or None,
         dicomweb=tuple(dicomweb or ()),
-        limits=Limits(max_mb * 2**20, max_images, max_prompts, max_seconds, max_waiting),
+        limits=Limits(max_mb * 2**20, max_images, max_prompts, seconds=max_seconds, waiting=max_waiting),
         batch_size=batch_size,
         device=device,
         dtype=dtype,

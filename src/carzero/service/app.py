@@ -91,6 +91,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_handlers(app: FastAPI) -> None:
     def answer(request: Request, error: ProblemError) -> Response:
         request_id = str(getattr(request.state, "request_id", ""))
+        request.state.problem = error.kind
         return Response(error.encode(request_id), error.status, error.headers, MEDIA_TYPE)
 
     @app.exception_handler(ProblemError)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from carzero.core.workers import CAN_ISOLATE, WorkerPool
+from carzero.errors import CARZeroError
 from carzero.images.display import DisplayImage, load_display
 from carzero.images.loading import Readers
 from carzero.service.problems import ProblemError
@@ -42,6 +43,7 @@ class Engine:
         }
         self.failure: Exception | None = None
         self._ready = threading.Event()
+        self._is_closed = False
         self._guard = threading.Lock()
         self._stack: ExitStack | None = None
         self._queue: ScoringQueue | None = None
@@ -56,7 +58,7 @@ class Engine:
             on_failure: called in that thread where the weights cannot be loaded; `failure` says why.
         """
         with self._guard:
-            if self._stack is not None:
+            if self._stack is not None or self._is_closed:
                 return
             stack = ExitStack()
             limit_s = min(_LONGEST_READING_S, self.settings.limits.seconds)
@@ -81,9 +83,9 @@ class Engine:
             self._stack = stack
 
     def close(self) -> None:
-        """Finishes what was accepted, and ends processes and thread."""
+        """Finishes what was accepted, and ends processes and thread, for good."""
         with self._guard:
-            stack, self._stack = self._stack, None
+            stack, self._stack, self._is_closed = self._stack, None, True
         if stack is not None:
             stack.close()
             self.telemetry.ready.set(0)
@@ -92,6 +94,8 @@ class Engine:
     def queue(self) -> ScoringQueue:
         """Where images wait; the engine is started if it is not (the app was mounted into another)."""
         self.start()
+        if self.failure is not None:
+            raise ProblemError("fault", "The weights cannot be loaded; the log says why.")
         if self._queue is None or not self._ready.is_set():
             raise not_ready()
         return self._queue
@@ -135,7 +139,10 @@ class Engine:
                 each.load()
         except Exception as error:
             self.failure = error
-            self.telemetry.tell_fault(error)
+            if isinstance(error, CARZeroError):
+                self.telemetry.tell("fault", kind=type(error).__name__, reason=str(error))
+            else:
+                self.telemetry.tell_fault(error)
             on_failure()
             return
         self._ready.set()

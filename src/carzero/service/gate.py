@@ -111,7 +111,7 @@ class Gate:
             seconds=round(seconds, 3),
             bytes=passage.received,
             key=passage.key,
-            problem=None if passage.refusal is None else passage.refusal.kind,
+            problem=passage.problem,
         )
 
 
@@ -133,8 +133,14 @@ class _Passage:
         self.status = 0
         self.key: str | None = None
         self.refusal: ProblemError | None = None
-        state: MutableMapping[str, object] = scope.setdefault("state", {})
-        state["request_id"] = self.request_id
+        self._state: MutableMapping[str, object] = scope.setdefault("state", {})
+        self._state["request_id"] = self.request_id
+
+    @property
+    def problem(self) -> str | None:
+        """The kind of problem that was answered, here or behind; None where there was none."""
+        own = self._state.get("problem") if self.refusal is None else self.refusal.kind
+        return own if isinstance(own, str) else None
 
     def check_head(self) -> None:
         """Looks at what the head says.

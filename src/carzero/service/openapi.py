@@ -15,6 +15,20 @@ from carzero.service.schemas import GroundForm, GroundRequest, PredictForm, Pred
 _REF = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (GroundForm, GroundRequest, PredictForm, PredictRequest, Problem)
 
+_EXAMPLES: dict[str, object] = {
+    "file": {
+        "summary": "A file in the request",
+        "value": {"instances": [{"name": "chest.png", "b64": "iVBORw0KGgo="}], "labels": ["pneumonia"]},
+    },
+    "pacs": {
+        "summary": "An image in a PACS that the service may fetch from, and sentences of one's own",
+        "value": {
+            "instances": [{"dicomweb": "https://pacs/dicom-web/studies/1.2/series/1.2.3/instances/1.2.3.4"}],
+            "prompts": {"effusion": ["There is pleural effusion", "There is fluid in the pleural space"]},
+        },
+    },
+}
+
 BINARY: dict[str, object] = {
     "requestBody": {
         "required": True,
@@ -46,7 +60,10 @@ BINARY: dict[str, object] = {
 def describe_body(form: type[BaseModel], sent: type[BaseModel]) -> dict[str, object]:
     """The body of a request that comes as a form with files, or as JSON."""
     media = {"multipart/form-data": form, "application/json": sent}
-    content = {name: {"schema": {"$ref": _REF.format(model=kind.__name__)}} for name, kind in media.items()}
+    content: dict[str, dict[str, object]] = {
+        name: {"schema": {"$ref": _REF.format(model=kind.__name__)}} for name, kind in media.items()
+    }
+    content["application/json"]["examples"] = _EXAMPLES
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -54,6 +54,8 @@ _KINDS = (
      "Send them in several requests; /v1/models states the limits."),
     ("too-many-prompts", 422, "Too much is asked in one request",
      "Ask fewer labels at a time; /v1/models states the limits."),
+    ("too-many-maps", 422, "There are too many maps in one answer",
+     "Ask for fewer images or labels at a time, or for format=arrays; /v1/models states the limits."),
     ("unsupported-media-type", 415, "The body is in another format",
      "Send multipart/form-data or application/json."),
     ("invalid-request", 422, "The request cannot be understood", "Compare it with /openapi.json."),

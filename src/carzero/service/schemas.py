@@ -344,6 +344,7 @@ class RequestLimits(BaseModel):
 
     images: int
     prompts: int
+    maps: int = Field(description="Maps in an image's pixels; those of cells have no limit.")
     body_bytes: int
     seconds: float
 

@@ -12,7 +12,10 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
 
 from carzero.images.loading import Readers, await_loaded
 from carzero.prompts import PromptSet
@@ -53,7 +56,7 @@ class _Task:
     item: ImageItem
     question: Question
     result: Future[Result] = field(default_factory=Future)
-    reading: Future[LoadedImage] | None = None
+    loaded: LoadedImage | FailedImage | None = None
 
 
 class ScoringQueue:
@@ -144,12 +147,11 @@ class ScoringQueue:
             transform = self._weights[task.question.weights].source.pixels
             asked = task.question
             self._reading += 1
-            task.reading = self._readers.read(
-                task.item, transform=transform, force=asked.force, keep_pixels=asked.need_maps
-            )
-            task.reading.add_done_callback(lambda _, task=task: self._take_read(task))  # type: ignore[misc]
+            reading = self._readers.read(task.item, transform=transform, force=asked.force, keep_pixels=asked.need_maps)
+            reading.add_done_callback(partial(self._take_read, task))
 
-    def _take_read(self, task: _Task) -> None:
+    def _take_read(self, task: _Task, reading: Future[LoadedImage]) -> None:
+        task.loaded = _without_pixels(await_loaded(task.item, reading))
         with self._changed:
             self._reading -= 1
             self._ready.append(task)
@@ -185,11 +187,10 @@ class ScoringQueue:
     def _score_wanted(self, tasks: Sequence[_Task]) -> None:
         good: list[tuple[_Task, LoadedImage]] = []
         for task in tasks:
-            loaded = None if task.reading is None else await_loaded(task.item, task.reading)
-            if isinstance(loaded, LoadedImage):
-                good.append((task, loaded))
-            elif loaded is not None:
-                self._finish(task, loaded)
+            if isinstance(task.loaded, LoadedImage):
+                good.append((task, task.loaded))
+            elif task.loaded is not None:
+                self._finish(task, task.loaded)
         if not good:
             return
         asked = good[0][0].question
@@ -202,3 +203,12 @@ class ScoringQueue:
     def _finish(self, task: _Task, result: Result) -> None:
         self._telemetry.count_image("failed" if isinstance(result, FailedImage) else "scored")
         task.result.set_result(result)
+
+
+def _without_pixels(loaded: LoadedImage | FailedImage) -> LoadedImage | FailedImage:
+    """A loaded image whose full size is known and whose pixels are let go: maps need the one and not the other."""
+    radiograph = loaded.radiograph if isinstance(loaded, LoadedImage) else None
+    if radiograph is None or isinstance(loaded, FailedImage):
+        return loaded
+    blank = np.broadcast_to(np.float32(0), radiograph.pixels.shape)
+    return replace(loaded, radiograph=replace(radiograph, pixels=blank))

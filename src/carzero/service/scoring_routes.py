@@ -90,6 +90,9 @@ def build_scoring_routes(engine: Engine) -> APIRouter:
             asked = case.asked
             if not isinstance(asked, AskedMaps):
                 raise TypeError("maps are asked for")
+            count = len(case.sent) * len(case.prompts)
+            if asked.format != "arrays" and count > limits.maps:
+                raise ProblemError("too-many-maps", f"Got {count} maps; expected at most {limits.maps}.")
             results = await _score(engine, case, need_maps=True)
             pixels = case.weights.source.pixels
 

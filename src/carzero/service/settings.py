@@ -74,6 +74,7 @@ class Limits:
         body_bytes: of a request.
         images: in a request.
         prompts: in a request, over all labels.
+        maps: in the image's pixels, in an answer; those of the model's own cells are small and have no limit.
         seconds: from the end of the upload to the answer; then 504.
         waiting: images that are accepted and not answered yet, over all requests; then 503.
         held_bytes: of uploads that are not answered yet, over all requests; then 503.
@@ -85,6 +86,7 @@ class Limits:
     body_bytes: int = 256 * 2**20
     images: int = 32
     prompts: int = 256
+    maps: int = 32
     seconds: float = 120.0
     waiting: int = 512
     held_bytes: int = 4 * 2**30

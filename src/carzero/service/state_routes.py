@@ -25,7 +25,11 @@ def build_state_routes(engine: Engine) -> APIRouter:
         return ModelsAnswer(
             models=[each.describe() for each in engine.weights.values()],
             limits=RequestLimits(
-                images=limits.images, prompts=limits.prompts, body_bytes=limits.body_bytes, seconds=limits.seconds
+                images=limits.images,
+                prompts=limits.prompts,
+                maps=limits.maps,
+                body_bytes=limits.body_bytes,
+                seconds=limits.seconds,
             ),
             version=__version__,
         )

@@ -70,12 +70,19 @@ async def receive_images(
             asked = validate(kind, _to_fields(form))
             return await store_files(form, _FILES, folder, limits.images), asked
     if media == "application/json":
-        content = _parse(await request.body())
-        sent = validate(Instances, {"instances": content.pop("instances", None)})
-        _check_count(len(sent.instances), limits.images)
-        asked = validate(kind, content)
-        return await run_in_threadpool(_store_instances, sent.instances, folder, remote), asked
+        body = await request.body()
+        return await run_in_threadpool(_receive_json, body, kind, folder, limits, remote)
     raise ProblemError("unsupported-media-type", f"Got the content type {media[:100]!r}.")
+
+
+def _receive_json(
+    body: bytes, kind: type[AskedT], folder: Path, limits: Limits, remote: RemoteImages
+) -> tuple[list[SentImage], AskedT]:
+    content = _parse(body)
+    sent = validate(Instances, {"instances": content.pop("instances", None)})
+    _check_count(len(sent.instances), limits.images)
+    asked = validate(kind, content)
+    return _store_instances(sent.instances, folder, remote), asked
 
 
 @asynccontextmanager

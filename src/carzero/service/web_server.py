@@ -123,7 +123,7 @@ def serve(
     app = create_app(settings, telemetry=telemetry)
     engine: Engine = app.state.engine
     with contextlib.closing(address.listen()) as bound:
-        server = _Server(_configure(app, settings.limits, address), telemetry)
+        server = GracefulServer(_configure(app, settings.limits, address), telemetry)
         engine.start(prepare, server.stop)
         threading.Thread(target=_announce, args=(server, partial(show, address.url(bound))), daemon=True).start()
         telemetry.tell("started", version=__version__)
@@ -160,13 +160,13 @@ def _configure(app: FastAPI, limits: Limits, address: Address) -> Config:
     return config
 
 
-def _announce(server: _Server, show: Callable[[], None]) -> None:
+def _announce(server: GracefulServer, show: Callable[[], None]) -> None:
     server.listening.wait()
     if not server.should_exit:
         show()
 
 
-class _Server(Server):
+class GracefulServer(Server):
     """uvicorn's server, which ends with status 0 when it is told to, and says when it listens."""
 
     def __init__(self, config: Config, telemetry: Telemetry) -> None:
@@ -184,23 +184,28 @@ class _Server(Server):
         await super().startup(sockets)
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._telemetry.tell("stopping")
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Takes SIGTERM and SIGINT as the wish to end; a second one does not wait for what was accepted."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _end(self, number: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See uvicorn."""
         self.force_exit = self.should_exit
-        self.should_exit = True
-        self._telemetry.tell("stopping", signal=signal.Signals(number).name)
+        self.should_exit = True  # no more: what it interrupts may hold the log's lock
 
 
 class PatientProtocol(H11Protocol):
