@@ -58,8 +58,10 @@ class Engine:
             on_failure: called in that thread where the weights cannot be loaded; `failure` says why.
         """
         with self._guard:
-            if self._stack is not None or self._is_closed:
+            if self._stack is not None:
                 return
+            self._is_closed = False
+            self._ready.clear()
             stack = ExitStack()
             limit_s = min(_LONGEST_READING_S, self.settings.limits.seconds)
             readers = stack.enter_context(Readers(self.settings.readers, isolated=True, limit_s=limit_s))
@@ -82,8 +84,13 @@ class Engine:
             stack.callback(queue.close)
             self._stack = stack
 
+    def ensure_started(self) -> None:
+        """Starts what nobody has started, as the app was mounted into another; what was closed stays closed."""
+        if not self._is_closed:
+            self.start()
+
     def close(self) -> None:
-        """Finishes what was accepted, and ends processes and thread, for good."""
+        """Finishes what was accepted, and ends processes and thread."""
         with self._guard:
             stack, self._stack, self._is_closed = self._stack, None, True
         if stack is not None:
@@ -92,8 +99,8 @@ class Engine:
 
     @property
     def queue(self) -> ScoringQueue:
-        """Where images wait; the engine is started if it is not (the app was mounted into another)."""
-        self.start()
+        """Where images wait; the engine is started if it never was."""
+        self.ensure_started()
         if self.failure is not None:
             raise ProblemError("fault", "The weights cannot be loaded; the log says why.")
         if self._queue is None or not self._ready.is_set():
@@ -118,7 +125,7 @@ class Engine:
 
     def load_display(self, path: Path, force: bool) -> Future[DisplayImage]:
         """Begins to read an image at full depth, in a process of its own."""
-        self.start()
+        self.ensure_started()
         if self._displays is None:
             raise not_ready()
         if isinstance(self._displays, ThreadPoolExecutor):
@@ -128,7 +135,7 @@ class Engine:
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """A folder for the images of one request, deleted at its end."""
-        self.start()
+        self.ensure_started()
         with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as name:
             yield Path(name)
 

@@ -20,7 +20,7 @@ def build_state_routes(engine: Engine) -> APIRouter:
     @router.get("/v1/models", responses=problems(503))
     def models() -> ModelsAnswer:
         """What the service scores with, the default first, and what one request may hold."""
-        engine.start()
+        engine.ensure_started()
         limits = engine.settings.limits
         return ModelsAnswer(
             models=[each.describe() for each in engine.weights.values()],
@@ -42,7 +42,7 @@ def build_state_routes(engine: Engine) -> APIRouter:
     @router.get("/readyz", responses=problems(503))
     async def readyz() -> State:
         """Whether the weights are loaded and images are taken."""
-        engine.start()
+        engine.ensure_started()
         if not engine.is_ready:
             raise not_ready()
         return State(status="ready", version=__version__)
