@@ -384,6 +384,24 @@ def test_what_cannot_be_done_is_said(browser: Browser, service: Service) -> None
     leave(there)
 
 
+def test_a_service_that_still_loads_its_weights(browser: Browser, service: Service) -> None:
+    here = Visit(browser.new_context().new_page())
+    seen: list[str] = []
+
+    def not_yet(route: Route) -> None:
+        seen.append(here.page.locator(".message").inner_text() if seen else "")
+        if len(seen) < 3:
+            route.fulfill(status=503, headers={"Retry-After": "60"}, json={"title": "The weights are being loaded"})
+        else:
+            route.continue_()
+
+    here.page.route("**/v1/models", not_yet)
+    here.open(service.address)
+    assert "loading its weights" in seen[1]
+    here.wait_for(here.page.locator(".message"), 0)
+    leave(here)
+
+
 def test_a_service_that_is_busy_wants_a_key_or_is_gone(browser: Browser, service: Service) -> None:
     here = visit(browser, service)
     given: list[str | None] = []

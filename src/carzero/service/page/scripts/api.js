@@ -21,8 +21,8 @@ export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
-/** What the service scores with; an error of status 503 while it loads. */
-export const listModels = async () => (await request("v1/models", {}, PATIENCE - 2)).json();
+/** What the service scores with; an error of status 503 at once while it loads. */
+export const listModels = async () => (await request("v1/models", {}, PATIENCE)).json();
 
 export const suggest = async (query, model, signal) =>
   (await request(`v1/prompts/suggest?${new URLSearchParams({ q: query, model })}`, { signal })).json();
@@ -88,4 +88,4 @@ async function readProblem(answer) {
   }
 }
 
-const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(seconds, 30)));
+export const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(seconds, 30)));

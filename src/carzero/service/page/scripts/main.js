@@ -1,6 +1,6 @@
 // Starts the page: texts, parts, the service's models.
 
-import { listModels, onKeyNeeded, ServiceError } from "./api.js";
+import { listModels, onKeyNeeded, pause, ServiceError } from "./api.js";
 import { lintAgain } from "./asked.js";
 import { startAsk } from "./ask.js";
 import { startDialogs, askForKey } from "./dialogs.js";
@@ -46,7 +46,8 @@ async function loadModels() {
       return change("models");
     } catch (error) {
       if (error.status !== 503) return reportProblem(error);
-      showMessage("loading", text("weights.loading"));
+      if (!document.querySelector('[data-kind="loading"]')) showMessage("loading", text("weights.loading"));
+      await pause(0.7);
     }
   }
 }
