@@ -125,6 +125,9 @@ class Records(list[dict[str, Any]]):
     def add_record(self, record: StepRecord) -> None:
         self.append(record.to_dict())
 
+    def count_encoded(self, done: int, total: int) -> None:
+        self.encoded = (done, total)
+
     def count_images(self, done: int, total: int) -> None:
         assert 0 < done <= total
 

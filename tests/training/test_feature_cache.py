@@ -62,3 +62,14 @@ def test_runs_that_see_nearly_all_share_their_files(films: CachedImages) -> None
     images = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu"))
     seen = images.find_seen(plans(120), TRAINED, VALIDATED)
     assert [len(rows) for rows in seen] == [26, 24, 24, 24]
+
+
+def test_who_waits_is_told_of_each_part_and_of_nothing_where_the_features_are_there(
+    films: CachedImages, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    seen = [np.arange(26), TRAINED[:5], TRAINED[:0]]
+    for _ in range(2):
+        images = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu"))
+        images.freeze(encode, TRAINED, seen, tmp_path, "tower", lambda done, total: told.append((done, total)))
+    assert told == [(26, 31), (31, 31)]

@@ -162,17 +162,22 @@ def _show_run(out: Path, run: Callable[[RunObserver], StepRecord], *, resume: bo
 
 
 class _Observer:
-    """Shows images being read, then steps; a validation stands on a line of its own."""
+    """Shows images being read, then encoded by a frozen tower, then steps; a validation stands on a line of its own."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._reading, self._steps = progress.add("reading images", "read", "images"), progress.add("training", "step")
+        self._reading = progress.add("reading images", "read", "images")
+        self._encoding = progress.add("running the frozen image tower", "encoded", "images")
+        self._steps = progress.add("training", "step")
 
     def say(self, text: str) -> None:
         self._progress.say(text)
 
     def count_images(self, done: int, total: int) -> None:
         self._reading.count(done, total)
+
+    def count_encoded(self, done: int, total: int) -> None:
+        self._encoding.count(done, total)
 
     def add_record(self, record: StepRecord) -> None:
         line = f"loss {record.loss:.4f}, lr {record.lr:.2e}, {record.items_per_s:.1f} {record.items}/s"

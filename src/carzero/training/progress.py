@@ -207,6 +207,9 @@ class RunObserver(Protocol):
     def count_images(self, done: int, total: int) -> None:
         """Takes the number of images read before the first step, and of all."""
 
+    def count_encoded(self, done: int, total: int) -> None:
+        """Takes the number of images that a frozen tower has encoded before the first step, and of all."""
+
     def say(self, text: str) -> None:
         """Takes a line that the user should read."""
 
@@ -216,6 +219,9 @@ class _Unobserved:
         pass
 
     def count_images(self, done: int, total: int) -> None:
+        pass
+
+    def count_encoded(self, done: int, total: int) -> None:
         pass
 
     def say(self, text: str) -> None:

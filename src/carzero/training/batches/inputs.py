@@ -159,6 +159,7 @@ class ImageInputs:
         seen: Sequence[NDArray[np.int64]],
         folder: Path,
         tower: str,
+        advance: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Runs a frozen tower beforehand on every image that the run will see: as it is, and in its variations.
 
@@ -170,16 +171,27 @@ class ImageInputs:
             seen: the rows of each version, as `find_seen` gives them.
             folder: of the files.
             tower: what tells the tower's features from another's.
+            advance: called with the numbers of images encoded and of all, where any must be.
         """
+        total, done = sum(map(len, seen)), 0
+
+        def encode_counted(pixels: Tensor) -> ImageFeatures:
+            nonlocal done
+            features = encode(pixels)
+            done += len(pixels)
+            advance(done, total)
+            return features
 
         def encode_plain(part: slice) -> ImageFeatures:
-            return encode(self.plain_pixels(seen[0][part]))
+            return encode_counted(self.plain_pixels(seen[0][part]))
 
         file = self._feature_file(folder, tower, 0, seen[0])
         plain = ImageFeatureCache.load_or_encode(file, encode_plain, seen[0], np.zeros(len(seen[0]), dtype=bool))
         # A version that no step draws is never asked for; the plain one holds its place.
         self._frozen = [
-            self._freeze_variation(encode, trained, rows, folder, tower, number) if number and len(rows) else plain
+            self._freeze_variation(encode_counted, trained, rows, folder, tower, number)
+            if number and len(rows)
+            else plain
             for number, rows in enumerate(seen)
         ]
 

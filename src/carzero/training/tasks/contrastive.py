@@ -79,10 +79,10 @@ class ContrastiveTask:
         texts = TextInputs(self._processor, context.device)
         self._trained = np.unique(selection.trained)
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
-        self._prepare(selection, cache)
         self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
         if recipe.keep == "best" or recipe.optimiser.early_stop is not None:
             self._validator.check_measurable(recipe.best_by)
+        self._prepare(selection, cache, observer)
 
     @property
     def objective(self) -> ContrastiveObjective:
@@ -130,7 +130,7 @@ class ContrastiveTask:
         earlier = WeightsSource(self._recipe.model.start).training_words
         return None if earlier is None else earlier.joined(words)
 
-    def _prepare(self, selection: Selection, cache: Path) -> None:
+    def _prepare(self, selection: Selection, cache: Path, observer: RunObserver) -> None:
         """Everything that is computed once, before the first step."""
         sentences = self._loader.statements.all_sentences
         self.objective.to(self._loader.context.device).eval()
@@ -139,7 +139,16 @@ class ContrastiveTask:
         limit = self._recipe.memory.cached_features_gb * 2**30
         cache_text_features(self.objective, self._loader.texts, sentences, limit=limit)
         steps, precision = self.sample(after=0), self._recipe.optimiser.precision
-        cache_image_features(self.objective, self._loader, selection, steps, cache, limit=limit, precision=precision)
+        cache_image_features(
+            self.objective,
+            self._loader,
+            selection,
+            steps,
+            cache,
+            limit=limit,
+            precision=precision,
+            advance=observer.count_encoded,
+        )
 
 
 def uses_every_parameter(config: CARZeroConfig) -> bool:

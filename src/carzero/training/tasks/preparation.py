@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,7 @@ def cache_image_features(
     *,
     limit: float,
     precision: Precision,
+    advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Runs a frozen image tower beforehand on every image that a run will see, where the features fit.
 
@@ -84,6 +85,7 @@ def cache_image_features(
         folder: where the features are kept.
         limit: bytes that they may have.
         precision: that the tower is computed in.
+        advance: called in the main process with the numbers of images encoded and of all.
     """
     images = loader.images
     if not is_frozen(objective.model.vision_model):
@@ -93,7 +95,12 @@ def cache_image_features(
     raw = objective.raw_images(images.plain_pixels(trained[:1]))
     if sum(map(len, seen)) * 2 * (raw.pooled.numel() + raw.local.numel()) <= limit:
         with loader.context.main_first():
-            images.freeze(objective.raw_images, trained, seen, folder, _describe_tower(objective, precision))
+            tower, said = _describe_tower(objective, precision), advance if loader.context.is_main else _say_nothing
+            images.freeze(objective.raw_images, trained, seen, folder, tower, said)
+
+
+def _say_nothing(done: int, total: int) -> None:
+    pass
 
 
 def _describe_tower(objective: ContrastiveObjective, precision: Precision) -> str:
