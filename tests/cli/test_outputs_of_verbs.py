@@ -87,6 +87,7 @@ VERBS = [
     Verb("prompts make", "asked.yaml", lambda _: ["edema"]),
     Verb("prompts encode", "bank", lambda folder: ["chexpert5", "--weights", folder / "weights"], ["bank.json"]),
     Verb("convert", "weights", lambda folder: [folder / "x.ckpt", "--tokenizer", "x"], ["config.json"], ""),
+    Verb("recipes copy", "mine.yaml", lambda _: ["two-cores"], option=""),
     Verb("export", "exported", lambda _: ["demo", "--to", "onnx"], ["export.json"]),
     Verb("train", "run", training, ["run.yaml", "log.jsonl"]),
     Verb("pretrain image", "run", pretraining_images, ["run.yaml", "log.jsonl"]),
@@ -125,7 +126,7 @@ def test_every_verb_that_writes_is_tested_here_and_takes_overwrite() -> None:
     writing = {
         name: {parameter.name for parameter in command.params}
         for name, command in leaves(build_command())
-        if any(parameter.name == "out" for parameter in command.params)
+        if any(parameter.name in ("out", "paths") for parameter in command.params)
     }
     assert {verb.name for verb in VERBS} == set(writing)
     assert [name for name, parameters in writing.items() if "overwrite" not in parameters] == []

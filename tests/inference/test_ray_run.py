@@ -139,7 +139,7 @@ def test_nothing_to_do_needs_no_cluster(
     manifest = json.loads(manifest_path(run.out).read_bytes())
     folder = ScoreFolder(run.out, manifest["carzero_run"], tuple(ASKED.labels))
     folder.save_part(0, alone.table.to_dict("records"), [])
-    with pytest.raises(OutputError, match="An interrupted run of"):
+    with pytest.raises(TableError, match="holds an unfinished run"):
         load_table(run.out)
     run.resume = True
     result = run.execute()
