@@ -12,7 +12,7 @@ import pytest
 
 from carzero.weights.source import example_film
 from tests.support.commands import in_process
-from tests.support.dual import save_biovil, save_chexzero, save_siglip
+from tests.support.dual import save_chexzero, save_siglip
 from tests.support.tiny import save_images, save_tiny_weights
 
 
@@ -33,7 +33,6 @@ KINDS = {
     ),
     "siglip": Kind(save_siglip),
     "chexzero": Kind(save_chexzero, maps=False, score_kind="logit_difference"),
-    "biovil": Kind(save_biovil),
 }
 
 IMAGES = 4
