@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test page check demo-weights viewer clean
+.PHONY: demo test page check fuzz demo-weights viewer clean
+
+MINUTES ?= 30
 
 demo: $(VENV)/.installed
 	$(BIN)/carzero demo --overwrite
@@ -23,6 +25,10 @@ check: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.support.reference > docs/reference.md
 	$(BIN)/zensical build --clean --strict --config-file mkdocs.yml
+
+# Reads mutated files of every kind for MINUTES; the same SEED makes the same inputs (SECURITY.md).
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Rebuilds the bundled weights from DATA, a folder with nih/, pneumonia/ and hannover/ (see docs/demo-weights.md).
 demo-weights: $(VENV)/.installed-training

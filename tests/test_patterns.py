@@ -27,8 +27,7 @@ FAST = [r"\w+", r"\n[ \t]*+\n", r"(?:[ab]c)*", r"^\s*\[", r"[0-9]+(?:\.[0-9]+)?"
 
 # Tried on short texts alone, and why they are short.
 SHORT = {
-    "carzero.clinical.node.receiver.UID": "tried from the beginning only (`fullmatch`), where it is linear",
-    "carzero.clinical.node.sources.UID": "the same",
+    "carzero.clinical.node.spool._UID": "at most 64 characters",
     "carzero.inference.grounding._OURS": "names of files, 255 characters at most",
     "carzero.weights.released.archive._KINDS": "the first 512 bytes of a file",
     "carzero.prompts.lint_labels._KINDS": "labels of 500 characters at most",

@@ -15,20 +15,20 @@ from carzero.errors import CARZeroError, PromptError, TableError, describe, firs
 GENEROUS_S = 60  # of processor time, for what takes milliseconds and would take hours
 
 YAML_THAT_IS_NONE = {
-    "a: 1\na: 2": "keys are repeated: a",
-    "- &a [1]\n- *a": "stands for another part",
-    "? [a]\n: 1": "unhashable",
+    "a: 1\na: 2": "line 1: keys are repeated: a",
+    "- &a [1]\n- *a": "line 2: .*stands for another part",
+    "b: 1\n? [a]\n: 1": "line 1: not a value of the kind map",
     "[" * 100_000: "nested too deeply",
     "- " * 100_000: "nested too deeply",
     "a:" + " {a:" * 1000: "nested too deeply",
     "a: " + ":".join(["1"] * 100_000): "a number of 199999 characters",
     "a: 0x" + "f" * 100_000: "a number of",
     "a: " + "9" * 5000: "a number of",
-    "!!int ''": "string index",
-    "!!timestamp x": "groupdict",
+    "a:\n- !!int ''": "line 2: not a value of the kind int",
+    "!!timestamp x": "line 1: not a value of the kind timestamp",
     "a: 2001-99-99": "month",
-    "!!map [a, b]": "unpack",
-    "!!python/object/apply:os.system [x]": "could not determine a constructor",
+    "!!map [a, b]": "line 1: not a value of the kind map",
+    "!!python/object/apply:os.system [x]": "line 1: not a value of the kind python/object/apply",
     "\0": "special characters",
 }
 

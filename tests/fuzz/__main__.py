@@ -34,13 +34,17 @@ def main() -> int:
         _jobs(seed, chosen.only or list(TARGETS)), chosen.keep, until=time.monotonic() + 60 * chosen.minutes
     )
     sys.stdout.write(result.table() + "\n")
+    if result.faults:
+        sys.stdout.write(
+            f"Inputs that are faults: {chosen.keep}. What lies in tests/fuzz/faults is read by the suite.\n"
+        )
     return 1 if result.faults else 0
 
 
 def _jobs(seed: str, names: list[str]) -> Iterator[dict[str, object]]:
     for turn in itertools.count():
         for name in names:
-            count = _AT_ONCE * TARGETS[name].weight
+            count = int(_AT_ONCE * TARGETS[name].weight)
             yield {"target": name, "seed": seed, "start": turn * count, "count": count}
 
 

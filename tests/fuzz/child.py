@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -64,6 +65,10 @@ def main() -> None:
 def _target(name: str) -> Callable[[Path], None]:
     from tests.fuzz.targets import TARGETS
 
+    if ":" in name:  # a function that is no target, by its module
+        module, _, function = name.partition(":")
+        found: Callable[[Path], None] = getattr(importlib.import_module(module), function)
+        return found
     return TARGETS[name].read
 
 

@@ -12,7 +12,8 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,6 @@ import yaml
 Files = Mapping[str, bytes]  # an input: one file, or the files of a folder, by name
 Random = random.Random
 Mutation = Callable[[bytes, Random], bytes]
-
-sys.set_int_max_str_digits(0)  # numbers of 5,000 digits are written here
 
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _TOKENS = (
@@ -60,7 +59,8 @@ def mutate(files: Files, rng: Random, others: list[bytes]) -> dict[str, bytes]:
     name = rng.choice(sorted(changed))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
         try:
-            changed[name] = _choose(name, changed[name], rng)(changed[name], rng)
+            with _long_numbers():
+                changed[name] = _choose(name, changed[name], rng)(changed[name], rng)
         except Exception:  # broken by the mutation before
             changed[name] = _bytes(changed[name], rng)
     if rng.random() < 0.05:
@@ -70,6 +70,17 @@ def mutate(files: Files, rng: Random, others: list[bytes]) -> dict[str, bytes]:
     if len(changed) > 1 and rng.random() < 0.03:
         del changed[rng.choice(sorted(changed))]
     return changed
+
+
+@contextmanager
+def _long_numbers() -> Iterator[None]:
+    """Lets Python write whole numbers of 5,000 digits, which it refuses to read elsewhere."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def _choose(name: str, data: bytes, rng: Random) -> Mutation:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz import seeds
+from tests.fuzz import clinical, folders, seeds, service
 from tests.fuzz.mutate import Files
 
 Read = Callable[[Path], None]
@@ -29,7 +29,7 @@ class Target:
 
     seeds: Callable[[], list[Files]]
     read: Read
-    weight: int = 1
+    weight: float = 1
 
 
 def _file(folder: Path) -> Path:
@@ -46,11 +46,15 @@ def _own_folder() -> Path:
     return folder
 
 
+def _weights() -> Path:
+    return _own_folder() / "weights"
+
+
 @cache
 def _classifier():
     from carzero.inference.classifier import ZeroShotClassifier
 
-    return ZeroShotClassifier.from_pretrained(_own_folder() / "weights", device="cpu", dtype="float32")
+    return ZeroShotClassifier.from_pretrained(_weights(), device="cpu", dtype="float32")
 
 
 def prepare() -> None:
@@ -322,4 +326,13 @@ TARGETS = {
     "calibrations": Target(seeds.calibrations, read_calibration),
     "answers": Target(seeds.answers, read_answer, 2),
     "maps": Target(seeds.maps, read_maps),
+    "tokenizers": Target(folders.tokenizers, folders.read_tokenizer),
+    "score parts": Target(folders.parts, folders.read_parts),
+    "training runs": Target(folders.runs, folders.read_run),
+    "reader studies": Target(folders.reader_studies, folders.read_reader_study),
+    "results": Target(clinical.results, lambda folder: clinical.read_result(folder, _classifier(), _weights()), 0.2),
+    "c-store": Target(clinical.sessions, clinical.read_session),
+    "web services": Target(clinical.web, clinical.read_web, 0.5),
+    "spools": Target(clinical.spools, clinical.read_spool),
+    "service": Target(service.requests, lambda folder: service.read_request(folder, _weights()), 0.5),
 }

@@ -244,5 +244,7 @@ def test_folders_and_names_without_a_tokenizer(tmp_path: Path) -> None:
     broken.mkdir()
     (broken / "tokenizer.json").write_text("{")
     for source in (tmp_path, tmp_path / "nowhere", "nobody/no-such-tokenizer", broken):
-        with pytest.raises(WeightsError, match=r"No tokenizer could be loaded; got .*Check the path or the network"):
+        with pytest.raises(
+            WeightsError, match=r"(could be loaded.*; got .*Check the path or the net)|(cannot be read as JSON)"
+        ):
             load_tokenizer(source)

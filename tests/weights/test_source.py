@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from collections import Counter
@@ -15,9 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from carzero.errors import WeightsError
 from carzero.images import PixelTransform
+from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.prompts import PromptSet
+from carzero.text.tokenizers import load_tokenizer
 from carzero.weights import source
-from carzero.weights.source import DEMO, WeightsSource, is_demo
+from carzero.weights.source import DEMO, WeightsSource, example_film, is_demo
 from tests.support.commands import in_process
 from tests.support.official_boxes import write_chestxdet10
 from tests.support.tiny import IMAGE_PX, MAX_TEXT, RESIZE_PX
@@ -177,13 +181,52 @@ def test_a_link_is_hashed_as_it_is_loaded_and_a_device_is_neither(copy: Path, tm
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-def test_weights_that_give_no_numbers_are_refused_when_they_are_loaded(copy: Path, value: float) -> None:
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_weights_that_give_no_numbers_are_said_to_and_no_image_is_blamed(
+    copy: Path, value: float, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tensors = load_file(copy / "model.safetensors")
-    name = next(name for name in sorted(tensors) if name.endswith("attention.output.dense.weight") or "vision" in name)
+    name = next(name for name in sorted(tensors) if f"{part}_" in name and name.endswith("output.dense.weight"))
     tensors[name] = torch.full_like(tensors[name], value)
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(WeightsError, match=r"give no scores.*not a number"):
-        ZeroShotClassifier.from_pretrained(copy, device="cpu")
+    classifier = ZeroShotClassifier.from_pretrained(copy, device="cpu")
+    refused = r"give no scores.*not a number"
+    with pytest.raises(WeightsError, match=refused):
+        classifier.predict([example_film()], ["edema"], on_error="skip")
+    with pytest.raises(WeightsError, match=refused):
+        classifier.ground(example_film(), ["edema"])
+    with pytest.raises(WeightsError, match=refused):
+        classifier.save_prompts(classifier.encode_prompts(PromptSet.from_labels(["edema"])), tmp_path / "bank")
+    code, _, err = in_process(capsys, "predict", example_film(), "--labels", "edema", "--weights", copy)
+    assert code == 2
+    assert "give no scores" in err
+    assert len(err.splitlines()) <= 2, err
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "gone", "huge"])
+def test_what_libraries_would_wait_for_or_read_without_end_is_refused(copy: Path, name: str, kind: str) -> None:
+    path = copy / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 29)  # takes no room on the disk
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    for read in (WeightsSource, load_tokenizer):
+        with pytest.raises(WeightsError, match=f"{name} cannot be read"):
+            read(copy)
+
+
+def test_an_image_is_scored_at_loading_only_where_something_is_wrong(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TorchBackend, "score", lambda *_: pytest.fail("weights are mapped, and an image costs more"))
+    ZeroShotClassifier.from_pretrained(copy, device="cpu")
 
 
 def test_the_weights_of_a_training_run_are_taken(tiny_weights: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from carzero.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -35,17 +37,21 @@ def stderr_console() -> Console:
 
 
 def say(*lines: str) -> None:
-    """Prints lines on stderr; they are data, never read as markup."""
+    """Prints lines on stderr; they are data, and neither markup nor what a terminal obeys."""
     console = stderr_console()
     for line in lines:
-        console.print(line, markup=False)
+        console.print(_shown(line), markup=False)
 
 
 def report_error(message: str) -> None:
     """Prints an error on stderr; the message is data, so it is never read as markup."""
     from rich.text import Text
 
-    stderr_console().print(Text.assemble(("error: ", "bold red"), message))
+    stderr_console().print(Text.assemble(("error: ", "bold red"), _shown(message)))
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def show_notes(notes: Iterable[str]) -> None:
@@ -187,7 +193,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints a line of its own, above the bars."""
         if self._is_shown:
-            self._console.print(text, markup=False)
+            self._console.print(_shown(text), markup=False)
 
 
 def _make_bars(console: Console, is_kept: bool) -> Bars:

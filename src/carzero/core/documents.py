@@ -7,22 +7,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carzero.errors import CARZeroError, TableError, first_line, refuse_broken
+from carzero.errors import CARZeroError, TableError, describe, first_line, refuse_broken
 
 if TYPE_CHECKING:
     import yaml
 
 _JSON_LIMIT_BYTES = 1 << 28
+_BLOCK_BYTES = 1 << 20
 _YAML_LIMIT_BYTES = 1 << 19  # PyYAML takes some seconds for as much
 _MOST_DEPTH = 50  # PyYAML looks ahead in time that grows with the square of the brackets that are open
 _MOST_DIGITS = 100  # YAML's numbers of base 60 ("1:30") take quadratic time
 
 
-def parse_json(content: str | bytes) -> object:
+def parse_json(content: str | bytes | bytearray) -> object:
     """The value of a JSON text; bytes are UTF-8, UTF-16 or UTF-32.
 
     Raises:
@@ -35,7 +38,7 @@ def parse_json(content: str | bytes) -> object:
     return value
 
 
-def parse_json_object(content: str | bytes) -> dict[str, object]:
+def parse_json_object(content: str | bytes | bytearray) -> dict[str, object]:
     """The members of a JSON object.
 
     Raises:
@@ -90,8 +93,12 @@ def parse_yaml(text: str) -> object:
 
     try:
         value: object = yaml.load(text, Loader=_plain_loader())  # noqa: S506 (a safe loader)
-    except Exception as error:  # the constructors of tags raise many kinds
-        raise ValueError(first_line(error)) from error
+    except _PlacedError:
+        raise
+    except Exception as error:
+        mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = "" if mark is None else f"line {mark.line + 1}: "
+        raise ValueError(f"{place}{said or first_line(error)}") from error
     return value
 
 
@@ -112,19 +119,66 @@ def load_yaml(path: str | Path, what: str, *, error: type[CARZeroError], expecte
         return parse_yaml(_read_bytes(Path(path), _YAML_LIMIT_BYTES).decode("utf-8-sig"))
 
 
+def check_folder_files(folder: Path, *, error: type[CARZeroError]) -> None:
+    """Refuses a folder that a library reads by itself, where it would wait for a pipe or read a device without end.
+
+    Raises:
+        CARZeroError: (`error`) a file of a kind that libraries read is no file, or a text has more than 256 MiB.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in _READ_BY_LIBRARIES:
+            continue
+        is_text = path.suffix != ".safetensors"
+        if not path.is_file() or (is_text and path.stat().st_size > _JSON_LIMIT_BYTES):
+            raise error(
+                describe(
+                    f"{path} cannot be read",
+                    got="a large file" if path.is_file() else "no file",
+                    expected=f"a file{' of at most 256 MiB' if is_text else ''}, or a link to one",
+                    then="take it away, or take the folder from where it comes once more",
+                )
+            )
+
+
+_READ_BY_LIBRARIES = (".json", ".txt", ".model", ".safetensors")
+
+
 def _to_object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError(f"not an object, but {type(value).__name__}")
     return value
 
 
-def _read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a file, which is not read to its end where it has too many: it may be a device."""
+def _read_bytes(path: Path, most: int) -> bytearray:
+    """The bytes of a file, which is not read to its end where it has too many: it may be a device.
+
+    In blocks: to ask for all of `most` at once would take as much memory for a file of ten bytes.
+    """
+    content = bytearray()
     with path.open("rb") as file:
-        content = file.read(most + 1)
+        while len(content) <= most and (block := file.read(_BLOCK_BYTES)):
+            content += block
     if len(content) > most:
         raise ValueError(f"more than {most:,} bytes")
     return content
+
+
+class _PlacedError(ValueError):
+    """What is wrong, and the line."""
+
+
+@contextmanager
+def _placed(node: yaml.Node) -> Iterator[None]:
+    """Gives what is wrong with a value its line; constructors of tags raise many kinds, most of which say little."""
+    try:
+        yield
+    except _PlacedError:
+        raise
+    except Exception as error:
+        said = str(error)
+        if type(error) is not ValueError:
+            said = f"not a value of the kind {str(node.tag).removeprefix('tag:yaml.org,2002:')}"
+        raise _PlacedError(f"line {node.start_mark.line + 1}: {said}") from error
 
 
 @cache
@@ -142,17 +196,19 @@ def _plain_loader() -> type[yaml.SafeLoader]:
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise ValueError(f"*{self.peek_event().anchor} stands for another part, which is not followed")
+                alias = self.peek_event()
+                line = alias.start_mark.line + 1
+                raise _PlacedError(f"line {line}: *{alias.anchor} stands for another part, which is not followed")
             return super().compose_node(parent, index)
 
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            with _placed(node):
+                return super().construct_object(node, deep)
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen: set[object] = set()
-            doubled: set[str] = set()
-            for key in (self.construct_object(each, deep=True) for each, _ in node.value):
-                (doubled.add(str(key)) if key in seen else seen.add(key))
-            if doubled:
-                raise ValueError(f"keys are repeated: {', '.join(sorted(doubled))}")
-            return super().construct_mapping(node, deep)
+            with _placed(node):
+                _check_keys(self.construct_object(each, deep=True) for each, _ in node.value)
+                return super().construct_mapping(node, deep)
 
         def construct_scalar(self, node: Any) -> Any:
             value = super().construct_scalar(node)
@@ -168,6 +224,15 @@ def _plain_loader() -> type[yaml.SafeLoader]:
     for kind in ("int", "float"):
         PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", PlainLoader.construct_number)
     return PlainLoader
+
+
+def _check_keys(keys: Iterable[object]) -> None:
+    seen: set[object] = set()
+    doubled: set[str] = set()
+    for key in keys:
+        (doubled.add(str(key)) if key in seen else seen.add(key))
+    if doubled:
+        raise ValueError(f"keys are repeated: {', '.join(sorted(doubled))}")
 
 
 def _check_depth(depth: int) -> None:

@@ -130,7 +130,7 @@ def _differences(before: object, now: object, name: str = "") -> dict[str, tuple
     if not isinstance(before, Mapping) or not isinstance(now, Mapping):
         return {} if _to_lists(before) == _to_lists(now) else {name: (before, now)}
     found: dict[str, tuple[object, object]] = {}
-    for key in sorted({*before, *now}):
+    for key in sorted({*before, *now}, key=str):
         found |= _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
     return found
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.columns import describe_number, to_numbers
 from carzero.core.hashing import hash_file
 from carzero.core.tables import load_table
 from carzero.errors import TableError, describe
@@ -160,10 +161,19 @@ def _check_studies(path: Path, table: pd.DataFrame, truth: pd.DataFrame) -> None
 
 
 def _read(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> Floats:
-    try:
-        return table[list(labels)].to_numpy(dtype=np.float64)
-    except ValueError as error:
-        raise TableError(describe(f"{path} holds something else than numbers", got=str(error))) from error
+    values = np.empty((len(table), len(labels)))
+    for column, label in enumerate(labels):
+        numbers = values[:, column] = to_numbers(table[label])
+        strange = np.isinf(numbers) | (np.isnan(numbers) & table[label].notna().to_numpy())
+        if strange.any():
+            raise TableError(
+                describe(
+                    f"{path} holds something else than numbers in the column {label}",
+                    got=(cell := table[label].iloc[int(np.flatnonzero(strange)[0])]),
+                    expected=describe_number(cell, "numbers, or blank"),
+                )
+            )
+    return values
 
 
 def _check_decisions(path: Path, values: Floats) -> None:

@@ -209,8 +209,9 @@ def read_bytes(file: Path, source: str) -> bytes:
         if not problem:
             descriptor = os.open(file, os.O_RDONLY | _UNBLOCKED)
             with os.fdopen(descriptor, "rb") as stream:
-                if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return stream.read(_LARGEST_FILE + 1)
+                about = os.fstat(descriptor)
+                if stat.S_ISREG(about.st_mode):
+                    return stream.read(min(about.st_size, _LARGEST_FILE) + 1)  # as much memory as is asked for
             problem = "no regular file"
     except OSError as error:
         raise unreadable(

@@ -16,7 +16,7 @@ from carzero.core.lookahead import watch
 from carzero.errors import PromptError, WeightsError, describe
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
-from carzero.inference.backends import Backend, TorchBackend, load_backend, try_weights
+from carzero.inference.backends import Backend, TorchBackend, Trial, load_backend
 from carzero.inference.groundings import Grounding, to_groundings
 from carzero.inference.places import DEMO_DOUBT
 from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
@@ -111,8 +111,6 @@ class ZeroShotClassifier:
         backend = load_backend(source, device=device, dtype=dtype)
         classifier = cls(backend, source.load_processor(), weights_id=source.name, style=source.style)
         classifier._source = source
-        if isinstance(backend, TorchBackend):
-            try_weights(backend, classifier.processor, source)
         return classifier
 
     @property
@@ -180,7 +178,13 @@ class ZeroShotClassifier:
         Raises:
             PromptError: a prompt is longer than the model reads.
         """
-        return self.backend.encode_prompts(self.processor, self.style.check(prompt_set))
+        asked = self.style.check(prompt_set)
+        with self._trial.blaming_weights():
+            return self.backend.encode_prompts(self.processor, asked)
+
+    @property
+    def _trial(self) -> Trial:
+        return Trial(self.backend, self.processor, self.style, self.weights_id)
 
     def save_prompts(self, bank: PromptBank[object], folder: str | Path, *, overwrite: bool = False) -> None:
         """Keeps encoded prompts in a folder, for runs with the same weights and precision.
@@ -198,6 +202,7 @@ class ZeroShotClassifier:
                     then="export the weights with the prompts baked in: `carzero export --prompts`",
                 )
             )
+        self._trial.check()
         save_bank(bank, Path(folder), self._bank_key(), overwrite=overwrite)
 
     def load_prompts(self, folder: str | Path) -> PromptBank[object]:
@@ -371,12 +376,14 @@ class ZeroShotClassifier:
         pixels = self.processor.image_processor.normalise(np.stack([entry.levels for entry in batch])).contiguous()
         if pool == "text":
             bank = self.backend.merge_prompts(bank)
-        pairs = self.backend.score(pixels, bank, need_maps)
+        with self._trial.blaming_weights():
+            pairs = self.backend.score(pixels, bank, need_maps)
         logits = bank.to_scores(pairs.scores, pool).numpy()
         maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()
         kind = self.backend.map_kind or UNSTATED
         for index, entry in enumerate(batch):
-            if not np.isfinite(logits[index]).all():
+            if not np.isfinite(logits[index]).all() or (maps is not None and not np.isfinite(maps[index]).all()):
+                self._trial.check()
                 yield not_finite(entry.item)
                 continue
             yield ScoredImage(

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import torch
 
 from carzero.core.atomic import AGAIN, replace_when_done, room_for
-from carzero.core.documents import load_json_object, parse_json_object
+from carzero.core.documents import check_folder_files, load_json_object, parse_json_object
 from carzero.core.outputs import check_folder, make_folder, refuse_existing
 from carzero.errors import PromptError, describe, refuse_broken
 from carzero.inference.score_kinds import SCORE_RULES
@@ -287,6 +287,7 @@ def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cp
 
 def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
     with _whole(folder):
+        check_folder_files(folder, error=PromptError)
         record = load_json_object(folder / _RECORD, error=PromptError)
         prompts = record["prompts"]
         if not isinstance(prompts, dict):

@@ -54,6 +54,9 @@ class LabelCalibration:
                 f"{sorted(_PARAMETERS[self.method])}."
             )
         numbers = [np.asarray(value, dtype=np.float64) for value in self.parameters.values()]
+        if any(each.ndim != (self.method == "isotonic") for each in numbers):
+            expected = "lists of numbers" if self.method == "isotonic" else "a number each"
+            raise ValueError(f"The parameters of {self.method} are not {expected}.")
         if not all((np.abs(each) <= _LARGEST).all() for each in numbers):  # so NaN is refused too
             raise ValueError(f"The parameters of {self.method} are not finite, or larger than {_LARGEST:g}.")
         if self.method == "temperature" and self.parameters["temperature"] < 1 / _LARGEST:

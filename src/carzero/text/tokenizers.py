@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from carzero.core.documents import check_folder_files, load_json_object
 from carzero.core.hub import HubError, fetch_repository
 from carzero.core.optional import require_extra
-from carzero.errors import ConfigurationError, WeightsError, describe
+from carzero.errors import ConfigurationError, WeightsError, describe, refuse_broken
 
 # What a tokenizer consists of, and the model's type, by which transformers chooses its class.
 _HUB_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "config.json")
@@ -31,13 +33,14 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if path.is_file():
         return build_wordpiece_tokenizer(path)
     if path.is_dir():
+        check_folder_files(path, error=WeightsError)
         # transformers 5 ignores a bare vocab.txt and turns every word into [UNK], without an error.
         if not (path / "tokenizer.json").is_file() and (path / "vocab.txt").is_file():
             return build_wordpiece_tokenizer(path / "vocab.txt")
         if (path / _SENTENCEPIECE).is_file():
             return _load_sentencepiece(path)
-        return _load_pretrained(str(path), local_files_only=True)
-    return _load_pretrained(str(_fetch(str(source))), local_files_only=True)
+        return _load_pretrained(path)
+    return _load_pretrained(_fetch(str(source)))
 
 
 def _fetch(name: str) -> Path:
@@ -63,13 +66,14 @@ def _no_tokenizer(source: str, then: str) -> WeightsError:
         describe(
             "No tokenizer could be loaded",
             got=source,
-            expected="a folder with tokenizer.json or vocab.txt, a vocab.txt, or a hub id that can be reached",
+            expected=_A_TOKENIZER,
             then=then,
         )
     )
 
 
 _SENTENCEPIECE = "spiece.model"
+_A_TOKENIZER = "a folder with tokenizer.json or vocab.txt, a vocab.txt, or a hub id that can be reached"
 
 
 def _load_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
@@ -80,20 +84,41 @@ def _load_sentencepiece(folder: Path) -> PreTrainedTokenizerBase:
         MissingExtraError: there is no tokenizer.json, and the package sentencepiece is not installed.
     """
     if (folder / "tokenizer.json").is_file():
-        fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-        return fast
+        with _loading(folder):
+            fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+            return fast
     with require_extra("This tokenizer needs the package sentencepiece", "siglip", "get the weights' tokenizer.json"):
         import sentencepiece  # noqa: F401 (transformers imports it)
-    return _load_pretrained(str(folder), local_files_only=True)
+    return _load_pretrained(folder)
 
 
-def _load_pretrained(source: str, **options: Any) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_tokenizer(
-            source, f"check the path or the network (the loader said: {str(error).splitlines()[0]})"
-        ) from error
+def _load_pretrained(folder: Path) -> PreTrainedTokenizerBase:
+    with _loading(folder):
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """The border around what transformers makes of a folder."""
+    what, then = f"No tokenizer could be loaded from {folder}", "check the path or the network"
+    with refuse_broken(what, error=WeightsError, expected=_A_TOKENIZER, then=then):
+        check_added_tokens(folder / "tokenizer.json")
+        yield
+
+
+_TOKEN_KEYS = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}
+
+
+def check_added_tokens(path: Path) -> None:
+    """Refuses keys of added tokens that the tokenizer's library would print, whatever they are, and pass over.
+
+    Raises:
+        WeightsError: the file is not JSON.
+        ValueError: there are such keys.
+    """
+    content: Any = load_json_object(path, error=WeightsError) if path.exists() else {}
+    if strange := {key for token in content.get("added_tokens") or () for key in token} - _TOKEN_KEYS:
+        raise ValueError(f"unknown keys of added tokens: {sorted(strange)[:3]!r}")
 
 
 def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> PreTrainedTokenizerFast:
@@ -212,6 +237,15 @@ class FixedLengthEncoder:
                     got=type(tokenizer).__name__,
                     expected="a fast tokenizer, one with tokenizer.json",
                     then="save the fast tokenizer next to the weights",
+                )
+            )
+        if tokenizer.pad_token_id is None:
+            raise WeightsError(
+                describe(
+                    "The tokenizer cannot fill texts up to one length",
+                    got="no token for padding",
+                    expected="a pad_token, which CARZero's models do not look at",
+                    then="name one in tokenizer_config.json",
                 )
             )
         written = tokenizer.backend_tokenizer.to_str()

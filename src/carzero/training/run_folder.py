@@ -75,7 +75,8 @@ class RunFolder:
         log = self.path / "log.jsonl"
         if not log.is_file():
             return
-        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
         with room_for("The log", self.path), replace_when_done(log) as file:
             file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from carzero.core.documents import load_json_object
+from carzero.core.documents import check_folder_files
 from carzero.errors import CARZeroError, WeightsError, describe, first_line, refuse_broken
 from carzero.images import PixelTransform
 from carzero.prompts import PromptSet
@@ -270,9 +270,11 @@ class WeightsSource:
         Raises:
             WeightsError: the folder holds no processor.
         """
+        from carzero.text.tokenizers import check_added_tokens
+
         family = self.family
         with self._usable_processor():
-            _check_added_tokens(self.folder / "tokenizer.json")
+            check_added_tokens(self.folder / "tokenizer.json")
             processor = family.load_processor(self.folder)
             _ = processor.image_processor.pixels  # refuses sizes and levels that no image can have
             return processor
@@ -284,16 +286,6 @@ class WeightsSource:
             expected="processor_config.json and tokenizer.json beside the weights",
             then="save the processor into the folder",
         )
-
-
-_TOKEN_KEYS = {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}
-
-
-def _check_added_tokens(path: Path) -> None:
-    """Refuses keys of added tokens that the tokenizer's library would print, whatever they are, and pass over."""
-    content: Any = load_json_object(path, error=WeightsError) if path.exists() else {}
-    if strange := {key for token in content.get("added_tokens") or () for key in token} - _TOKEN_KEYS:
-        raise ValueError(f"unknown keys of added tokens: {sorted(strange)[:3]!r}")
 
 
 def to_source(weights: str | Path | WeightsSource) -> WeightsSource:
@@ -311,6 +303,11 @@ def example_film() -> Path:
     return _ASSETS / "example" / "chest.dcm"
 
 
+def _checked(folder: Path) -> Path:
+    check_folder_files(folder, error=WeightsError)
+    return folder
+
+
 def _find_folder(name: str | Path) -> Path | None:
     """The folder of the named weights, or None for a hub id."""
     path = Path(name).expanduser()
@@ -318,10 +315,10 @@ def _find_folder(name: str | Path) -> Path | None:
         return _ASSETS / DEMO
     if path.is_dir():
         if (path / "config.json").is_file():
-            return path
+            return _checked(path)
         if (path / "run.yaml").is_file():  # the folder of a training run
             if (path / "weights" / "config.json").is_file():
-                return path / "weights"
+                return _checked(path / "weights")
             raise not_found(name, "this training run has not saved any weights yet")
         raise not_found(name, "this folder holds no config.json")
     if path.is_file() and path.suffix.lower() in _CHECKPOINTS:

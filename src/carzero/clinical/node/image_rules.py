@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from carzero.errors import ConfigurationError, describe
+from carzero.core.documents import load_yaml
+from carzero.errors import ConfigurationError, describe, refuse_broken
 
 Action = Literal["score", "ignore"]
 
@@ -57,14 +57,10 @@ def load_rules(path: Path) -> Rules:
     Raises:
         ConfigurationError: the file cannot be read, or holds something else, or a keyword that DICOM does not have.
     """
-    try:
-        rules = Rules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigurationError(
-            describe(
-                f"{path} holds no rules", got=str(error).splitlines()[0], expected="rules: [{when: ..., then: score}]"
-            )
-        ) from error
+    expected = "rules: [{when: ..., then: score}]"
+    content = load_yaml(path, "The file of rules", error=ConfigurationError, expected=expected)
+    with refuse_broken(f"{path} holds no rules", error=ConfigurationError, expected=expected):
+        rules = Rules.model_validate(content or {})
     for rule in rules.rules:
         unknown = [name for name in rule.when if name != "Origin" and tag_for_keyword(name) is None]
         if unknown:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carzero.clinical.node.events import Events
-from carzero.clinical.node.spool import Spool
+from carzero.clinical.node.spool import Spool, is_uid
 from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, describe
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # PS3.4 table B.5-1. Images "for processing" are not looked at by people, and not scored.
 CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"
 IMAGE_CLASSES = (CR, DX)
-UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _LARGEST_PDU = 2**20  # bytes; what is told to peers is smaller, some take it for what comes after its header
 _MAX_PDU = 2**17
 # Statuses of C-STORE, PS3.4 section B.2.3.
@@ -176,7 +175,7 @@ class Receiver:
         origin = _plain(event.assoc.requestor.ae_title)
         if str(getattr(event.request, "AffectedSOPClassUID", "")) not in IMAGE_CLASSES:
             return CLASS_MISMATCH
-        if not UID.fullmatch(uid) or len(uid) > 64:
+        if not is_uid(uid):
             self.events.tell("refused", why="identifier", origin=origin)
             return NOT_UNDERSTOOD
         try:

@@ -19,6 +19,7 @@ from carzero.clinical.node.work import Collector, Courier, Keeper, Scorer, Sourc
 from carzero.clinical.run import ResultMaker
 
 _HOUR_S = 3600.0
+_REST_S = 5.0  # after an error that nobody foresaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Node:
         silence_libraries()
         ending = stop or threading.Event()
         with ExitStack() as stack:
+            stack.enter_context(_told(self.events))
             stack.callback(self.spool.lock().close)
             for uid in self.spool.recover():
                 self.events.tell("dead", image=uid, kind="crash")
@@ -87,7 +89,7 @@ class Node:
                 stack.callback(self.events.serve(self.settings.metrics_port, self.settings.metrics_host))
             stack.callback(self.events.tell, "stopped")
             stack.enter_context(self.maker)
-            stack.enter_context(_running(self._loops(ending), ending))
+            stack.enter_context(_running(self._loops(ending), ending, self.events))
             if self.receiver is not None:
                 receiver = Receiver(self.receiver, self.spool, self.events)
                 receiver.start()
@@ -96,7 +98,7 @@ class Node:
             self.maker.load()
             weights = self.maker.settings.provenance
             self.events.tell("ready", version=__version__, weights_sha256=weights.weights_sha256)
-            Scorer(self.spool, self.maker, self.rules, self.events, ending).work()
+            _keep_up(Scorer(self.spool, self.maker, self.rules, self.events, ending).work, ending, self.events)
             self.events.tell("stopping")
 
     def _loops(self, stop: threading.Event) -> list[Callable[[], None]]:
@@ -108,9 +110,44 @@ class Node:
 
 
 @contextmanager
-def _running(loops: Sequence[Callable[[], None]], stop: threading.Event) -> Iterator[None]:
+def _told(events: Events) -> Iterator[None]:
+    """Has what ends a thread of a library, such as a peer's bytes that its protocol does not know, be an event.
+
+    Python prints a traceback otherwise, in the midst of the log's lines.
+    """
+
+    def tell(ended: threading.ExceptHookArgs) -> None:
+        events.tell("fault", kind=ended.exc_type.__name__)
+
+    before, threading.excepthook = threading.excepthook, tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def _keep_up(loop: Callable[[], None], stop: threading.Event, events: Events) -> None:
+    """Runs a loop until it is stopped; one that ends with an error, such as of a full disk, begins again after a rest.
+
+    A thread that ended quietly would leave a node that takes images and never sends what comes of them.
+    """
+    while not stop.is_set():
+        try:
+            loop()
+        except Exception as error:
+            events.tell("fault", kind=type(error).__name__)
+            stop.wait(_REST_S)
+        else:
+            return
+
+
+@contextmanager
+def _running(loops: Sequence[Callable[[], None]], stop: threading.Event, events: Events) -> Iterator[None]:
     """Runs loops in threads; at the end they are stopped and waited for."""
-    threads = [threading.Thread(target=loop, name=f"node-{number}") for number, loop in enumerate(loops)]
+    threads = [
+        threading.Thread(target=_keep_up, args=(loop, stop, events), name=f"node-{number}")
+        for number, loop in enumerate(loops)
+    ]
     for thread in threads:
         thread.start()
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydicom.filereader import dcmread
 
-from carzero.clinical.node.receiver import IMAGE_CLASSES, UID
-from carzero.clinical.node.spool import Spool
+from carzero.clinical.node.receiver import IMAGE_CLASSES
+from carzero.clinical.node.spool import Spool, is_uid
 from carzero.clinical.node.web import OrthancChanges, WebQuery
 from carzero.clinical.node.work import Source
 from carzero.errors import ConfigurationError, UnreadableImageError, describe, refuse_broken
@@ -114,4 +114,4 @@ def _find_uid(data: bytes) -> str:
             image_class, uid = str(header.get("SOPClassUID")), str(header.get("SOPInstanceUID"))
     except UnreadableImageError:
         return ""
-    return uid if image_class in IMAGE_CLASSES and UID.fullmatch(uid) and len(uid) <= 64 else ""
+    return uid if image_class in IMAGE_CLASSES and is_uid(uid) else ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -25,11 +26,13 @@ from typing import Literal
 from carzero.core.atomic import remove_leftovers
 from carzero.core.outputs import make_folder
 from carzero.core.run_record import RunLock
-from carzero.errors import RunError, describe
+from carzero.errors import RunError, describe, refuse_broken
 
 State = Literal["waiting", "scoring", "sending", "done", "dead"]
 STATES: tuple[State, ...] = ("waiting", "scoring", "sending", "done", "dead")
 MOST_STARTS = 12  # times that an image may be in work when the node ends, before it is held to be the cause
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 _SCHEMA = """
 create table if not exists images (
@@ -38,6 +41,11 @@ create table if not exists images (
 create index if not exists by_state on images (state, due);
 create table if not exists marks (name text primary key, value text not null);
 """
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is an identifier (PS3.5 section 9.1); files of the spool are named by such texts alone."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,10 @@ class Row:
     received: float
     changed: float
 
+    def __post_init__(self) -> None:
+        if not is_uid(str(self.uid)) or self.state not in STATES:
+            raise ValueError(f"a row that no node has written: {self.uid!r}, {self.state!r}")
+
 
 class Spool:
     """The node's folder; safe to use from several threads.
@@ -82,7 +94,7 @@ class Spool:
             make_folder(each)
         self._guard = threading.Lock()
         self._db = _open(folder / "queue.sqlite")
-        with self._guard:
+        with self._working():
             self._db.executescript(_SCHEMA)
 
     @property
@@ -96,8 +108,16 @@ class Spool:
         return self.folder / "results"
 
     def path(self, uid: str) -> Path:
-        """The file of an image."""
-        return self.images / f"{uid}.dcm"
+        """The file of an image.
+
+        Raises:
+            RunError: what names the image is not an identifier, and might lead out of the folder.
+        """
+        return self.images / f"{_checked(uid)}.dcm"
+
+    def results_of(self, uid: str) -> Path:
+        """Where the results of an image wait; raises as `path`."""
+        return self.results / _checked(uid)
 
     def lock(self) -> RunLock:
         """Keeps a second node off this folder.
@@ -127,6 +147,7 @@ class Spool:
 
         Raises:
             OSError: the disk is full, or does not take it.
+            RunError: the queue does not take it, or `uid` is not an identifier.
         """
         if self.find(uid) is not None:
             return False
@@ -208,7 +229,7 @@ class Spool:
 
     def counts(self) -> dict[State, int]:
         """How many images are in each state."""
-        with self._guard:
+        with self._working():
             found = dict(self._db.execute("select state, count(*) from images group by state").fetchall())
         return {state: int(found.get(state, 0)) for state in STATES}
 
@@ -221,7 +242,7 @@ class Spool:
         wanted = None if uids is None else set(uids)
         found = [row.uid for row in self.rows(["dead"]) if wanted is None or row.uid in wanted]
         for uid in found:
-            self.move(uid, "sending" if (self.results / uid).is_dir() else "waiting")
+            self.move(uid, "sending" if self.results_of(uid).is_dir() else "waiting")
             self._change("update images set starts = 0 where uid = ?", (uid,))
         return found
 
@@ -231,7 +252,7 @@ class Spool:
         rows = [row for row in self.rows(states) if row.changed <= before]
         for row in rows:
             self.path(row.uid).unlink(missing_ok=True)
-            _remove(self.results / row.uid)
+            _remove(self.results_of(row.uid))
             self._change("delete from images where uid = ?", (row.uid,))
         return len(rows)
 
@@ -245,7 +266,7 @@ class Spool:
 
     def mark(self, name: str) -> str:
         """A place that a source keeps, such as how far it has read; "" where there is none."""
-        with self._guard:
+        with self._working():
             found = self._db.execute("select value from marks where name = ?", (name,)).fetchone()
         return str(found[0]) if found else ""
 
@@ -254,12 +275,20 @@ class Spool:
         self._change("insert or replace into marks values (?, ?)", (name, value))
 
     def _query(self, query: str, values: Sequence[object]) -> list[Row]:
-        with self._guard:
+        with self._working():
             return [Row(*found) for found in self._db.execute(query, tuple(values)).fetchall()]
 
     def _change(self, query: str, values: Sequence[object] = ()) -> int:
-        with self._guard:
+        with self._working():
             return int(self._db.execute(query, tuple(values)).rowcount)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """One thread at a time in the queue; whatever it holds or the disk does, the error names it."""
+        what = f"The queue {self.folder / 'queue.sqlite'} cannot be read or written"
+        expected, then = "the queue of a node, on a disk with room", "make room, or move the spool away"
+        with self._guard, refuse_broken(what, error=RunError, expected=expected, then=then):
+            yield
 
 
 def open_spool(folder: Path) -> Spool:
@@ -283,6 +312,12 @@ def _open(path: Path) -> sqlite3.Connection:
             describe("The queue cannot be opened", got=f"{path}: {error}", then="move the spool away, or repair it")
         ) from error
     return db
+
+
+def _checked(uid: str) -> str:
+    if not is_uid(uid):
+        raise RunError(describe("This names no image", got=uid, expected="a SOP Instance UID"))
+    return uid
 
 
 def _remove(path: Path) -> None:
@@ -312,4 +347,4 @@ def filling(folder: Path) -> Iterator[Path]:
 
 def remove_results(spool: Spool, uid: str) -> None:
     """Deletes the results of an image that have been sent."""
-    _remove(spool.results / uid)
+    _remove(spool.results_of(uid))

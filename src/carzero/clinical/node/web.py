@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from carzero.clinical.node.receiver import IMAGE_CLASSES
-from carzero.clinical.node.spool import Spool
+from carzero.clinical.node.spool import Spool, is_uid
+from carzero.core.documents import parse_json
 from carzero.core.optional import require_extra
 
 if TYPE_CHECKING:
@@ -94,11 +94,15 @@ class WebQuery:
         span = f"{today - datetime.timedelta(days=self.days):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
         for modality in ("CR", "DX"):
             for study in _pages(client, {"ModalitiesInStudy": modality, "StudyDate": span}):
-                for series in client.search_for_series(study, search_filters={"Modality": modality}):
-                    for instance in client.search_for_instances(study, _value(series, "0020000E")):
-                        uid = _value(instance, "00080018")
-                        if _value(instance, "00080016") in IMAGE_CLASSES and self.spool.find(uid) is None:
-                            yield uid, self._retrieve(client, study, _value(series, "0020000E"), uid)
+                for found in client.search_for_series(study, search_filters={"Modality": modality}):
+                    if is_uid(series := _value(found, "0020000E")):
+                        yield from self._fetch_series(client, study, series)
+
+    def _fetch_series(self, client: DICOMwebClient, study: str, series: str) -> Iterator[tuple[str, bytes]]:
+        for instance in client.search_for_instances(study, series):
+            uid = _value(instance, "00080018")
+            if _value(instance, "00080016") in IMAGE_CLASSES and is_uid(uid) and self.spool.find(uid) is None:
+                yield uid, self._retrieve(client, study, series, uid)
 
     def _retrieve(self, client: DICOMwebClient, study: str, series: str, uid: str) -> bytes:
         if uid in self._too_large:
@@ -114,11 +118,17 @@ class WebQuery:
 
 
 def _pages(client: DICOMwebClient, filters: dict[str, str]) -> Iterator[str]:
-    offset = 0
+    """Identifiers of studies, page by page; the last is a short one, or one that repeats what is known.
+
+    There are services that know no pages, and give the same answer whatever they are asked.
+    """
+    offset, known = 0, set[str]()
     while found := client.search_for_studies(limit=_PAGE, offset=offset, search_filters=filters):
-        yield from (_value(study, "0020000D") for study in found)
-        if len(found) < _PAGE:
+        new = dict.fromkeys(uid for study in found if is_uid(uid := _value(study, "0020000D")) and uid not in known)
+        yield from new
+        if len(found) < _PAGE or not new:
             return
+        known.update(new)
         offset += len(found)
 
 
@@ -150,16 +160,18 @@ class OrthancChanges:
         mark = f"changes {self.url}"
         finished = False
         while not finished:
-            since = self.spool.mark(mark) or "0"
+            since = self.spool.mark(mark)
+            since = since if since.isdecimal() else "0"
             page = self._ask(f"changes?since={since}&limit={_PAGE}")
             changes = page.get("Changes") if isinstance(page, dict) else None
             for change in changes if isinstance(changes, list) else []:
                 if isinstance(change, dict) and change.get("ChangeType") == "NewInstance":
                     yield from self._fetch_one(str(change.get("ID")))
             last = page.get("Last") if isinstance(page, dict) else None
-            if isinstance(last, int) and str(last) != since:
+            goes_on = isinstance(last, int) and last > int(since)
+            if goes_on:
                 self.spool.set_mark(mark, str(last))  # only now: what was yielded is taken over
-            finished = not isinstance(page, dict) or page.get("Done") is not False
+            finished = not isinstance(page, dict) or not goes_on or page.get("Done") is not False
 
     def _fetch_one(self, identifier: str) -> Iterator[tuple[str, bytes]]:
         if not all(part.isalnum() for part in identifier.split("-")):
@@ -167,7 +179,7 @@ class OrthancChanges:
         tags = self._ask(f"instances/{identifier}/simplified-tags")
         tags = tags if isinstance(tags, dict) else {}
         uid = str(tags.get("SOPInstanceUID") or "")
-        if str(tags.get("SOPClassUID")) in IMAGE_CLASSES and self.spool.find(uid) is None:
+        if str(tags.get("SOPClassUID")) in IMAGE_CLASSES and is_uid(uid) and self.spool.find(uid) is None:
             try:
                 data = self._get(f"instances/{identifier}/file")
             except AnswerTooLargeError:  # the images behind it in the list are not to wait for it
@@ -176,7 +188,7 @@ class OrthancChanges:
 
     def _ask(self, path: str) -> object:
         data = self._get(path)
-        return json.loads(data) if data else None
+        return parse_json(data) if data else None
 
     def _get(self, path: str) -> bytes:
         self._session = self._session or build_session(self.largest + _BLOCK)

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
-from carzero.clinical.node.spool import Row, Spool, filling, remove_results
+from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_results
 from carzero.clinical.run import ResultMaker, save_result
 from carzero.errors import ImageError
 from carzero.images.reading import load_header
@@ -90,7 +90,7 @@ class Scorer:
 
     def _keep(self, row: Row, made: list[tuple[str, list[Dataset]]]) -> None:
         try:
-            with filling(self.spool.results / row.uid) as folder:
+            with filling(self.spool.results_of(row.uid)) as folder:
                 for kind, objects in made:
                     for number, each in enumerate(objects, start=1):
                         save_result(each, folder / f"{kind}-{number:03d}.dcm")
@@ -147,7 +147,7 @@ class Courier:
 
     def _send(self, row: Row) -> float:
         """Sends the results of one image; returns the seconds to rest before the next."""
-        files = sorted((self.spool.results / row.uid).glob("*.dcm"))
+        files = sorted(self.spool.results_of(row.uid).glob("*.dcm"))
         if not files:
             self.spool.move(row.uid, "waiting")
             return 0.0
@@ -207,7 +207,9 @@ class Collector:
         while not self.stop.is_set():
             try:
                 for uid, data in self.source.fetch():
-                    if not data:
+                    if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
+                        self._tell_left_out("")
+                    elif not data:
                         self._tell_left_out(uid)
                     elif self.spool.take_over(uid, data, self.source.name):
                         self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))

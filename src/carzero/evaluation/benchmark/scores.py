@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.core.columns import to_numbers
 from carzero.core.hashing import load_hashed_table
 from carzero.core.tables import load_table
 from carzero.core.text_files import load_lines
@@ -181,16 +182,14 @@ def _released_columns(frame: pd.DataFrame, dataset: PublicDataset, path: Path) -
 
 
 def _to_numbers(frame: pd.DataFrame, columns: Sequence[str], name: str) -> NDArray[np.float64]:
-    try:
-        values = frame[list(columns)].to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TableError(describe(f"{name} holds scores that are not numbers", got=str(error))) from error
+    values = np.stack([to_numbers(frame[column]) for column in columns], axis=1)
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
+        row, column = (int(place) for place in wrong[0])
         raise TableError(
             describe(
-                f"{name} holds {len(wrong)} scores that are missing or infinite",
-                got=f"row {wrong[0][0] + 1}, column {columns[wrong[0][1]]}",
+                f"{name} holds {len(wrong)} scores that are missing, infinite, or not numbers",
+                got={"row": row + 1, "column": columns[column], "cell": frame[columns[column]].iloc[row]},
                 expected="a number for each image and class",
             )
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from carzero.errors import ConfigurationError, WeightsError, describe, refuse_broken
-from carzero.inference.backends.base import Backend, PairScores
+from carzero.errors import ConfigurationError, describe
+from carzero.inference.backends.base import Backend, PairScores, Trial
 from carzero.inference.backends.graph_backend import ExportedBackend, OnnxBackend, OpenVINOBackend, load_exported
 from carzero.inference.backends.torch_backend import TorchBackend
-from carzero.processing import CARZeroProcessor
 from carzero.weights.precision import choose_device, resolve_dtype, to_torch_dtype
 from carzero.weights.source import WeightsSource
 
@@ -19,8 +18,8 @@ __all__ = [
     "OpenVINOBackend",
     "PairScores",
     "TorchBackend",
+    "Trial",
     "load_backend",
-    "try_weights",
 ]
 
 
@@ -57,18 +56,3 @@ def _check_on_cpu(device: str | torch.device | None) -> None:
                 then="use the weights that were exported, on that device",
             )
         )
-
-
-def try_weights(backend: Backend, processor: CARZeroProcessor, source: WeightsSource) -> None:
-    """Scores a grey image once: a configuration or a tensor that the loader lets pass may be none of a model's.
-
-    Raises:
-        WeightsError: it cannot be scored, or its score is not a number.
-    """
-    what, then = f"The weights {source.name} give no scores", "take other weights, or compute in float32"
-    with refuse_broken(what, error=WeightsError, expected="a finite logit of any image", then=then):
-        bank = backend.encode_prompts(processor, source.style.ask(["finding"]))
-        side = processor.image_processor.pixels.model_px
-        pairs = backend.score(torch.zeros(1, 3, side, side), bank, need_maps=backend.map_kind is not None)
-        if not pairs.scores.isfinite().all() or (pairs.maps is not None and not pairs.maps.isfinite().all()):
-            raise ValueError("a score that is not a number")

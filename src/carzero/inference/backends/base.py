@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from carzero.errors import CARZeroError, PromptError, WeightsError, refuse_broken
 from carzero.inference.prompt_bank import PromptBank
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
+from carzero.prompts.style import PromptStyle
 from carzero.records import MapKind
 
 
@@ -63,3 +69,56 @@ class Backend(Protocol):
             bank: from `encode_prompts` of a backend with the same weights.
             need_maps: also return maps.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Whether weights give scores at all, asked once something has gone wrong.
+
+    The loader lets pass what is none of a model's: a tensor of NaN, a number in the configuration that fits no tensor.
+    To score an image at every load would take longer than the loading itself, as weights are mapped and not read. So a
+    plain image is scored when an image gets no score: it tells weights that give none from an image that gets none.
+
+    Attributes:
+        backend: with the weights.
+        processor: of the weights.
+        style: how the weights are asked.
+        name: of the weights.
+    """
+
+    backend: Backend
+    processor: CARZeroProcessor
+    style: PromptStyle
+    name: str
+
+    def check(self) -> None:
+        """Scores a plain image.
+
+        Raises:
+            WeightsError: it cannot be scored, or its score or map is not a number.
+        """
+        what, then = f"The weights {self.name} give no scores", "take other weights, or compute in float32"
+        with refuse_broken(what, error=WeightsError, expected="a finite logit of any image", then=then):
+            try:
+                bank = self.backend.encode_prompts(self.processor, self.style.ask(["finding"]))
+            except PromptError:  # prompts are baked in, and this is none of them
+                return
+            side = self.processor.image_processor.pixels.model_px
+            pairs = self.backend.score(torch.zeros(1, 3, side, side), bank, need_maps=self.backend.map_kind is not None)
+            if not pairs.scores.isfinite().all() or (pairs.maps is not None and not pairs.maps.isfinite().all()):
+                raise ValueError("a score that is not a number")
+
+    @contextmanager
+    def blaming_weights(self) -> Iterator[None]:
+        """Says of what fails inside that the weights are to blame, where they give no score of a plain image either.
+
+        Raises:
+            WeightsError: as `check`.
+        """
+        try:
+            yield
+        except CARZeroError:
+            raise
+        except Exception:
+            self.check()
+            raise

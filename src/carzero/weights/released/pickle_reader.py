@@ -91,7 +91,7 @@ def unsafe(what: str) -> UnsafeCheckpointError:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _are_counts(value: object) -> bool:
@@ -105,6 +105,8 @@ def _build_tensor(*args: Any) -> TensorRef:
     storage, offset, size, stride = args[:4]
     if not (type(storage) is StorageRef and _is_count(offset) and _are_counts(size) and _are_counts(stride)):
         raise damaged("a tensor is not described by a storage and whole numbers")
+    if len(size) != len(stride):
+        raise damaged("a tensor has more dimensions than strides, or fewer")
     if len(args) == 7 and args[6]:
         raise damaged("a tensor carries a conjugate or negative mark")
     count = math.prod(size)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carzero.errors import CheckpointError, describe
+from carzero.errors import CheckpointError, describe, refuse_broken
 from carzero.weights.released.archive import TorchArchive
 from carzero.weights.released.pickle_reader import (
     ITEM_BYTES,
@@ -213,7 +213,8 @@ class _Loader:
 
     def _load_tensor(self, name: str, ref: TensorRef) -> Tensor:
         fresh = ref.storage.key not in self._storages
-        view = torch.as_strided(self._load_storage(ref.storage), ref.size, ref.stride, ref.offset)
+        with refuse_broken(f"{name} cannot be made of what is stored", error=CheckpointError, expected="a tensor"):
+            view = torch.as_strided(self._load_storage(ref.storage), ref.size, ref.stride, ref.offset)
         if not view.is_floating_point():
             return view.clone(memory_format=torch.contiguous_format)
         tensor = view.to(torch.float32).contiguous()
