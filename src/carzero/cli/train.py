@@ -57,10 +57,10 @@ def train(
 
     Progress goes to stderr and OUT/log.jsonl, the record of the step that was kept to stdout as JSON.
     """
-    from carzero.training.recipes import Recipe
+    from carzero.training.run import SCHEMA
     from carzero.training.run import train as run_training
 
-    checked, named = _read_recipe(Recipe, recipe, changes, resumed=out if resume else None), parse_columns(columns)
+    checked, named = _read_recipe(SCHEMA, recipe, changes, resumed=out if resume else None), parse_columns(columns)
     run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
     _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
 

@@ -79,6 +79,9 @@ def _name_lost_processes() -> Iterator[None]:
         ) from error
 
 
+SCHEMA = Recipe  # the form of the recipes that `train` takes
+
+
 def train(
     recipe: Recipe,
     table_path: str | Path,
