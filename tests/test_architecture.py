@@ -224,6 +224,6 @@ def test_no_unsafe_loading_anywhere() -> None:
 def test_the_files_that_contributing_names_exist() -> None:
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     ways = text.split("## Ways through the code")[1].split("## Adding something")[0]
-    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)*)(?:\.py|/)?`", ways)
+    named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+)(?:\.py|/)?`", ways)
     assert len(named) > 40
     assert not [name for name in named if not (SOURCE / f"{name}.py").is_file() and not (SOURCE / name).is_dir()]
