@@ -18,9 +18,10 @@ from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import load_rules
 from carzero.clinical.node.receiver import Receiver, ReceiverSettings
 from carzero.clinical.node.spool import Spool, is_uid, open_spool
+from carzero.clinical.node.work import keep_working
 from carzero.errors import ConfigurationError, RunError
 from tests.fuzz import clinical
-from tests.support.commands import in_process, wait_until
+from tests.support.commands import in_process
 
 
 @pytest.fixture
@@ -136,19 +137,21 @@ def test_a_full_disk_under_the_queue_is_said_and_nothing_is_lost(spool: Spool) -
     assert open_spool(spool.folder).counts()["waiting"] >= 1
 
 
-def test_a_loop_that_ends_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_run, "_REST_S", 0.01)
+def test_a_turn_that_fails_is_said_and_the_next_one_comes() -> None:
     log, stop, begun = io.StringIO(), threading.Event(), []
 
-    def loop() -> None:
-        begun.append(1)
-        if len(begun) < 3:
-            raise sqlite3.OperationalError("database or disk is full")
-        stop.wait()
+    class Shaky:
+        def turn(self) -> float:
+            begun.append(1)
+            if len(begun) < 3:
+                raise sqlite3.OperationalError("database or disk is full")
+            stop.set()
+            return 0.0
 
-    with node_run._running([loop], stop, Events(log)):
-        wait_until(lambda: len(begun) == 3)
-    assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["fault", "fault"]
+    keep_working(Shaky(), Events(log), stop)
+    assert len(begun) == 3
+    told = json.loads(log.getvalue())  # not again for each failure in a row
+    assert (told["event"], told["where"], told["kind"]) == ("fault", "shaky", "OperationalError")
 
 
 def test_bytes_that_are_no_protocol_are_an_event_and_no_traceback(

@@ -8,11 +8,10 @@ import io
 import json
 import shutil
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,25 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset
-from pydicom.uid import ComprehensiveSRStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from carzero.clinical.node import sources, web
 from carzero.clinical.node.events import Events
-from carzero.clinical.node.image_rules import Rules, load_rules
+from carzero.clinical.node.image_rules import Rule, Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.sources import WatchedFolder, choose_sources
 from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
+from carzero.clinical.node.tls import TLSFiles
 from carzero.clinical.node.web import OrthancChanges
-from carzero.clinical.node.work import Collector, Courier
+from carzero.clinical.node.work import Collector, Courier, Scorer, keep_working
+from carzero.clinical.run import ResultMaker
 from carzero.errors import ConfigurationError, RunError
+from carzero.inference.scoring import ScoringSettings
+from carzero.prompts import PromptSet
+from carzero.weights.source import WeightsSource
 from tests.support.commands import in_process, run_program, wait_until
 from tests.support.studies import chest, save
 
@@ -77,6 +81,13 @@ def send(
         association.release() if association.is_established else association.abort()
 
 
+def encode(image: FileDataset) -> bytes:
+    """The bytes of its file."""
+    target = io.BytesIO()
+    image.save_as(target, enforce_file_format=True)
+    return target.getvalue()
+
+
 def test_success_is_answered_for_what_is_on_the_disk(spool: Spool) -> None:
     with receiving(spool) as (receiver, log):
         image = chest(1)
@@ -103,6 +114,29 @@ def test_what_cannot_be_kept_is_answered_with_out_of_resources(
         assert [*spool.images.iterdir()] == []
         assert send(receiver.port, chest(1)) == 0
     assert json.loads(log.getvalue().splitlines()[0])["event"] == "refused"
+
+
+def test_a_full_disk_is_answered_so_and_used_again_once_there_is_room(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = run_program(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk])
+    if mounted.returncode != 0:
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
+    try:
+        with closing(Spool(disk / "spool")) as spool, receiving(spool) as (receiver, log):
+            answers = [send(receiver.port, chest(number)) for number in range(1, 13)]  # 105 kB each
+            taken = [number for number, answer in enumerate(answers, start=1) if answer == 0]
+            assert 2 <= len(taken) < 12
+            assert set(answers) == {0, 0xA700}
+            assert [row.uid for row in spool.rows(["waiting"])] == [chest(number).SOPInstanceUID for number in taken]
+            assert len([*spool.images.iterdir()]) == len(taken)
+            for number in taken:
+                assert pydicom.dcmread(spool.path(chest(number).SOPInstanceUID)).PixelData == chest(number).PixelData
+            spool.path(chest(1).SOPInstanceUID).unlink()
+            assert send(receiver.port, chest(12)) == 0
+        assert '"why": "disk full"' in log.getvalue()
+    finally:
+        run_program(["umount", disk])
 
 
 def test_a_disk_that_is_nearly_full_is_spared(spool: Spool) -> None:
@@ -160,24 +194,40 @@ def peer_abort() -> bytes:
     return b"\x07\x00\x00\x00\x00\x04\x00\x00\x02\x00"
 
 
-def test_tls_lets_in_who_has_a_certificate(spool: Spool, tmp_path: Path) -> None:
+def write_certificate(folder: Path) -> TLSFiles:
+    """A certificate for 127.0.0.1 that is its own authority."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the Debian package openssl")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=pacs", "-addext", "subjectAltName=IP:127.0.0.1"]
     made = run_program(
         [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *subject]
     )
     assert made.returncode == 0, made.stderr
-    guarded = replace(SETTINGS, certificate=certificate, key=key, authorities=certificate)
-    client = ssl.create_default_context(cafile=str(certificate))
-    with receiving(spool, guarded) as (receiver, _):
-        assert send(receiver.port, chest(1)) is None
-        client.load_cert_chain(certificate, key)
-        assert send(receiver.port, chest(1), tls_args=(client, "127.0.0.1")) == 0
-    with pytest.raises(ConfigurationError, match="files for TLS"):
-        replace(guarded, key=tmp_path / "absent.pem").build_tls()
+    return TLSFiles(certificate, key, certificate)
+
+
+def test_tls_lets_in_who_has_a_certificate_and_sends_to_who_has_one(spool: Spool, tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    image = save(chest(1), tmp_path / "image.dcm")
+    with receiving(spool, replace(SETTINGS, tls=files)) as (receiver, _):
+        plain = Peer("CARZERO", "127.0.0.1", receiver.port)
+        for peer in (plain, replace(plain, tls=replace(files, certificate=None)), replace(plain, tls=TLSFiles())):
+            with pytest.raises(SendError, match="cannot be reached"):  # no TLS, no certificate, an unknown authority
+                peer.send([image])
+        assert spool.rows(["waiting"]) == []
+        replace(plain, tls=files).send([image])
+        with pytest.raises(SendError, match="cannot be reached"):  # a certificate of another host
+            replace(plain, host="localhost", tls=files).send([image])
+    assert [row.uid for row in spool.rows(["waiting"])] == [chest(1).SOPInstanceUID]
+    for wrong in (replace(files, key=tmp_path / "absent.pem"), replace(files, authorities=image)):
+        with pytest.raises(ConfigurationError, match="files for TLS"):
+            wrong.build_server()
+        with pytest.raises(ConfigurationError, match="files for TLS"):
+            wrong.build_client()
+    with pytest.raises(ConfigurationError, match="TLS needs a certificate"):
+        TLSFiles().build_server()
 
 
 def test_what_ended_the_node_is_taken_alone_and_dies_at_last(spool: Spool) -> None:
@@ -224,7 +274,8 @@ def test_files_and_rows_are_kept_for_their_time(spool: Spool) -> None:
 def answering(status: Callable[[], int]) -> Iterator[int]:
     """A PACS that answers as told."""
     ae = AE(ae_title="PACS")
-    ae.add_supported_context(ComprehensiveSRStorage)
+    for each in (ComprehensiveSRStorage, Comprehensive3DSRStorage):
+        ae.add_supported_context(each)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status())])
     assert server is not None
     try:
@@ -255,7 +306,7 @@ def test_a_refusing_pacs_is_asked_again_and_given_up_with_its_answer(
     stop = threading.Event()
     with answering(lambda: next(answers)) as port:
         courier = Courier(spool, Peer("PACS", "127.0.0.1", port), Events(io.StringIO()), stop, 3600)
-        thread = threading.Thread(target=courier.work)
+        thread = threading.Thread(target=keep_working, args=(courier, courier.events, stop))
         thread.start()
         wait_until(lambda: spool.counts()["done"] == 1 and spool.counts()["dead"] == 1)
         stop.set()
@@ -278,7 +329,7 @@ def test_a_pacs_that_is_away_is_no_refusal(spool: Spool) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         peer = Peer("PACS", "127.0.0.1", nobody.getsockname()[1])
-        with pytest.raises(SendError, match="not to be reached") as failed:
+        with pytest.raises(SendError, match="cannot be reached") as failed:
             peer.send([*(spool.results / "1.1").glob("*.dcm")])
     assert failed.value.refused is False
     for text in ("PACS", "PACS@host", "PACS@:104", "PACS@host:0", "A" * 17 + "@host:104"):
@@ -370,7 +421,8 @@ def test_an_image_that_is_too_large_does_not_hold_up_those_behind_it(
         thread.start()
         source = OrthancChanges(f"http://127.0.0.1:{server.server_port}", spool, largest=5000)
         log, stop = io.StringIO(), threading.Event()
-        collector = threading.Thread(target=Collector(source, spool, Events(log), stop, every_s=0.01).work)
+        hand = Collector(source, spool, Events(log), stop, every_s=0.01)
+        collector = threading.Thread(target=keep_working, args=(hand, hand.events, stop))
         collector.start()
         wait_until(lambda: spool.counts()["waiting"] == 1)
         stop.set()
@@ -394,13 +446,71 @@ def test_a_source_that_fails_is_asked_again(spool: Spool) -> None:
 
     log, stop = io.StringIO(), threading.Event()
     collector = Collector(Shaky(), spool, Events(log), stop, every_s=0.01)
-    thread = threading.Thread(target=collector.work)
+    thread = threading.Thread(target=keep_working, args=(collector, collector.events, stop))
     thread.start()
     wait_until(lambda: spool.counts()["waiting"] >= 2)
     stop.set()
     thread.join()
     assert log.getvalue().count("source failed") == 2
     assert "away" not in log.getvalue()
+
+
+def test_a_queue_that_fails_for_a_while_ends_no_loop_and_loses_nothing(
+    spool: Spool, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk refuses the queue's rows at any moment: each write fails at its turn, and is done later."""
+    for number in (1, 2):
+        spool.take_over(f"1.{number}", encode(chest(number, SOPInstanceUID=f"1.{number}")), "A")
+    change, failures = Spool._change, iter([False, True, True, False, True, True, False, True, False, True, True])
+
+    def fail_at_times(self: Spool, query: str, values: Any = ()) -> int:
+        if next(failures, False):
+            raise RunError("full")
+        return change(self, query, values)
+
+    monkeypatch.setattr(Spool, "_change", fail_at_times)
+    scoring = ScoringSettings(WeightsSource(tiny_weights), PromptSet.from_labels(["mass"]), device="cpu", force=True)
+    stop, log = threading.Event(), io.StringIO()
+    events = Events(log)
+    with ResultMaker(scoring, kinds=("sr",)) as maker, answering(lambda: 0x0000) as port:
+        scorer = Scorer(spool, maker, Rules(), events, stop)
+        courier = Courier(spool, Peer("PACS", "127.0.0.1", port), events, stop, 3600)
+        threads = [threading.Thread(target=keep_working, args=(hand, events, stop)) for hand in (scorer, courier)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: spool.counts()["done"] == 2)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert next(failures, None) is None, "not all failures were met"
+    assert '"fault"' in log.getvalue()
+    assert [*spool.results.iterdir()] == []
+
+
+def test_rules_decide_what_the_node_scores(spool: Spool, tiny_weights: Path) -> None:
+    rules = Rules(
+        rules=[
+            Rule(when={"Modality": "DX", "Origin": "ICU*"}, then="score"),
+            Rule(when={"Modality": "DX"}, then="ignore"),
+        ]
+    )
+    for number, (modality, origin) in enumerate([("DX", "ICU3"), ("DX", "WARD"), ("CR", "WARD")], start=1):
+        spool.take_over(f"1.{number}", encode(chest(number, modality, SOPInstanceUID=f"1.{number}")), origin)
+    scoring = ScoringSettings(WeightsSource(tiny_weights), PromptSet.from_labels(["mass"]), device="cpu", force=True)
+    stop, log = threading.Event(), io.StringIO()
+    with ResultMaker(scoring, kinds=("sr",)) as maker:
+        scorer = Scorer(spool, maker, rules, Events(log), stop)
+        thread = threading.Thread(target=keep_working, args=(scorer, scorer.events, stop))
+        thread.start()
+        wait_until(lambda: not spool.rows(["waiting", "scoring"]))
+        stop.set()
+        thread.join()
+    assert {row.uid: row.state for row in spool.rows(["sending", "done", "dead"])} == {
+        **{"1.1": "sending", "1.3": "sending"},
+        "1.2": "done",
+    }
+    assert sorted(each.name for each in spool.results.iterdir()) == ["1.1", "1.3"]
+    assert [json.loads(line)["image"] for line in log.getvalue().splitlines() if '"ignored"' in line] == ["1.2"]
 
 
 def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
@@ -414,7 +524,8 @@ def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
     assert rules.decide(chest(1), "WARD") == "ignore"
     assert rules.decide(chest(1, "DX"), "WARD") == "score"
     assert Rules().decide(chest(1), "") == "score"
-    for text in ("rules: 1", "rules: [{then: print}]", "rules: [{when: {BodyPart: CHEST}, then: score}]", "{"):
+    bomb = "a: &a [1, 1]\nb: &b [*a, *a]\nrules: [*b]"
+    for text in (bomb, "rules: 1", "rules: [{then: print}]", "rules: [{when: {BodyPart: CHEST}, then: score}]", "{"):
         file.write_text(text)
         with pytest.raises(ConfigurationError):
             load_rules(file)

@@ -228,8 +228,6 @@ def read_web(folder: Path) -> None:
     from carzero.clinical.node.work import Collector
 
     silence_libraries()
-    stop = threading.Event()
-    stop.wait = lambda timeout=None: stop.set() or True  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as name:
         spool = Spool(Path(name) / "spool")
         for kind in (WebQuery, OrthancChanges):
@@ -240,9 +238,8 @@ def read_web(folder: Path) -> None:
                 source._client = DICOMwebClient(URL, session=session)
             else:
                 source._session = session
-            stop.clear()
             log = io.StringIO()
-            Collector(source, spool, Events(log), stop, every_s=1).work()
+            Collector(source, spool, Events(log), threading.Event(), every_s=1).turn()
             assert answers.asked < 2000, "a service is asked without an end"
             assert len(log.getvalue()) < 10_000, "a log that repeats what a service says"
         _check_spool(spool.folder, [spool.folder])

@@ -164,11 +164,16 @@ def node(
     min_free_mb: Annotated[
         int, typer.Option(min=0, help="Answer 0xA700 when less than this is free on the disk.")
     ] = 512,
-    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate (PEM): speak TLS at --port.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Own certificate (PEM): speak TLS at --port.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")] = None,
     tls_ca: Annotated[
         Path | None, typer.Option("--tls-ca", help="Certificates that peers must show one of (PEM).")
     ] = None,
+    forward_tls: Annotated[
+        bool, typer.Option("--forward-tls", help="Speak TLS to --forward too, with the same files.")
+    ] = False,
     keep_hours: Annotated[float, typer.Option(min=0, help="Keep images so long once their results are sent.")] = 24.0,
     give_up_hours: Annotated[
         float, typer.Option(min=0, help="Results that could not be sent so long are dead.")
@@ -187,7 +192,7 @@ def node(
     """Runs a node beside the PACS: takes images, scores them, sends results back, and loses none on the way.
 
     It takes CR and DX images alone, so that results routed back to it end here. Its log is a line of JSON an event on
-    stderr, without patients' data. SIGTERM and Ctrl-C end it after the image in hand; started again it goes on.
+    stderr, without patients' data. SIGTERM and Ctrl-C end it after the image in hand; started again it resumes.
 
     Exit code 0: stopped; 2: wrong use.
     """
@@ -198,14 +203,20 @@ def node(
     from carzero.clinical.node.sender import Destination, Peer, WebStore
     from carzero.clinical.node.sources import choose_sources
     from carzero.clinical.node.spool import Spool as OpenSpool
+    from carzero.clinical.node.tls import TLSFiles
     from carzero.clinical.run import ResultMaker
     from carzero.evaluation.calibration_file import load_calibration
     from carzero.inference.scoring import ScoringSettings
     from carzero.weights.source import WeightsSource
 
+    tls = TLSFiles(tls_cert, tls_key, tls_ca)
+    if tls_cert is not None:
+        tls.build_server()
+    if forward_tls:
+        tls.build_client()
     destination: Destination
     if forward is not None:
-        destination = Peer.parse(forward, ae)
+        destination = Peer.parse(forward, ae, tls if forward_tls else None)
     elif dicomweb is not None:
         destination = WebStore(dicomweb)
     else:
@@ -220,11 +231,8 @@ def node(
             max_associations,
             max_image_mb * 2**20,
             min_free_mb * 2**20,
-            certificate=tls_cert,
-            key=tls_key,
-            authorities=tls_ca,
+            tls=None if tls_cert is None else tls,
         )
-        receiver.build_tls()
     chosen, source = Rules() if rules is None else load_rules(rules), WeightsSource(weights)
     asked = read_prompts(labels, prompts, template, source.style, score)
     maker = ResultMaker(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import re
 import shutil
-import ssl
+import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.spool import Spool, is_uid
+from carzero.clinical.node.tls import TLSFiles
 from carzero.core.optional import require_extra
 from carzero.errors import ConfigurationError, describe
 
@@ -46,9 +46,7 @@ class ReceiverSettings:
         largest_image: bytes of one image.
         least_free: bytes that must stay free on the disk.
         silence_s: seconds that a peer may be silent in the middle of its work.
-        certificate: own certificate (PEM) for TLS; None speaks without.
-        key: its key.
-        authorities: certificates that peers' certificates must be signed by; None asks peers for none.
+        tls: files to speak TLS with; None speaks without.
     """
 
     ae: str = "CARZERO"
@@ -59,33 +57,11 @@ class ReceiverSettings:
     largest_image: int = 2**28
     least_free: int = 2**29
     silence_s: float = 60.0
-    certificate: Path | None = None
-    key: Path | None = None
-    authorities: Path | None = None
+    tls: TLSFiles | None = None
 
     def __post_init__(self) -> None:
         for title in (self.ae, *self.callers):
             check_title(title)
-
-    def build_tls(self) -> ssl.SSLContext | None:
-        """The TLS of the port, or None.
-
-        Raises:
-            ConfigurationError: the files cannot be read, or do not belong together.
-        """
-        if self.certificate is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-            if self.authorities is not None:
-                context.load_verify_locations(self.authorities)
-                context.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                describe("The files for TLS cannot be used", got=str(error), expected="PEM: a certificate and its key")
-            ) from error
-        return context
 
 
 def check_title(title: str) -> None:
@@ -141,7 +117,10 @@ class Receiver:
         ]
         try:
             server = ae.start_server(
-                (asked.host, asked.port), block=False, ssl_context=asked.build_tls(), evt_handlers=handlers
+                (asked.host, asked.port),
+                block=False,
+                ssl_context=None if asked.tls is None else asked.tls.build_server(),
+                evt_handlers=handlers,
             )
         except OSError as error:
             where = f"{asked.host}:{asked.port}: {error.strerror}"
@@ -188,8 +167,8 @@ class Receiver:
                 return OUT_OF_RESOURCES
             is_new = self.spool.take_over(uid, data, origin)
         except Exception as error:  # whatever it is: no success without the image on the disk
-            full = isinstance(error, OSError) and error.errno in _FULL
-            self.events.tell("refused", why="disk full" if full else type(error).__name__, origin=origin, image=uid)
+            why = "disk full" if _is_full(error) else type(error).__name__
+            self.events.tell("refused", why=why, origin=origin, image=uid)
             return OUT_OF_RESOURCES
         self.events.tell("received" if is_new else "repeated", image=uid, origin=origin, bytes=len(data))
         return SUCCESS
@@ -218,6 +197,13 @@ class _Meter:
             raise OSError(errno.EMSGSIZE, "more than the node takes")
         received = self._receive(nr_bytes)
         return received if isinstance(received, bytearray) else bytearray()
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk has no room, for a file or for a row of the queue."""
+    if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return True
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _plain(title: object) -> str:

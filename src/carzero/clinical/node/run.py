@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 from carzero._version import __version__
@@ -15,11 +16,10 @@ from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.receiver import Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Destination
 from carzero.clinical.node.spool import STATES, Spool
-from carzero.clinical.node.work import Collector, Courier, Keeper, Scorer, Source
+from carzero.clinical.node.work import Collector, Courier, Hand, Keeper, Scorer, Source, keep_working
 from carzero.clinical.run import ResultMaker
 
 _HOUR_S = 3600.0
-_REST_S = 5.0  # after an error that nobody foresaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Node:
                 stack.callback(self.events.serve(self.settings.metrics_port, self.settings.metrics_host))
             stack.callback(self.events.tell, "stopped")
             stack.enter_context(self.maker)
-            stack.enter_context(_running(self._loops(ending), ending, self.events))
+            stack.enter_context(_running(self._loops(ending), ending))
             if self.receiver is not None:
                 receiver = Receiver(self.receiver, self.spool, self.events)
                 receiver.start()
@@ -98,15 +98,17 @@ class Node:
             self.maker.load()
             weights = self.maker.settings.provenance
             self.events.tell("ready", version=__version__, weights_sha256=weights.weights_sha256)
-            _keep_up(Scorer(self.spool, self.maker, self.rules, self.events, ending).work, ending, self.events)
+            keep_working(Scorer(self.spool, self.maker, self.rules, self.events, ending), self.events, ending)
             self.events.tell("stopping")
 
     def _loops(self, stop: threading.Event) -> list[Callable[[], None]]:
         asked = self.settings
-        courier = Courier(self.spool, self.destination, self.events, stop, asked.give_up_hours * _HOUR_S)
-        keeper = Keeper(self.spool, self.events, stop, asked.keep_hours * _HOUR_S, asked.remember_days * 24 * _HOUR_S)
-        collectors = [Collector(each, self.spool, self.events, stop, asked.every_s) for each in self.sources]
-        return [courier.work, keeper.work, *(each.work for each in collectors)]
+        hands: list[Hand] = [
+            Courier(self.spool, self.destination, self.events, stop, asked.give_up_hours * _HOUR_S),
+            Keeper(self.spool, self.events, asked.keep_hours * _HOUR_S, asked.remember_days * 24 * _HOUR_S),
+            *(Collector(each, self.spool, self.events, stop, asked.every_s) for each in self.sources),
+        ]
+        return [partial(keep_working, hand, self.events, stop) for hand in hands]
 
 
 @contextmanager
@@ -126,28 +128,10 @@ def _told(events: Events) -> Iterator[None]:
         threading.excepthook = before
 
 
-def _keep_up(loop: Callable[[], None], stop: threading.Event, events: Events) -> None:
-    """Runs a loop until it is stopped; one that ends with an error, such as of a full disk, begins again after a rest.
-
-    A thread that ended quietly would leave a node that takes images and never sends what comes of them.
-    """
-    while not stop.is_set():
-        try:
-            loop()
-        except Exception as error:
-            events.tell("fault", kind=type(error).__name__)
-            stop.wait(_REST_S)
-        else:
-            return
-
-
 @contextmanager
-def _running(loops: Sequence[Callable[[], None]], stop: threading.Event, events: Events) -> Iterator[None]:
+def _running(loops: Sequence[Callable[[], None]], stop: threading.Event) -> Iterator[None]:
     """Runs loops in threads; at the end they are stopped and waited for."""
-    threads = [
-        threading.Thread(target=_keep_up, args=(loop, stop, events), name=f"node-{number}")
-        for number, loop in enumerate(loops)
-    ]
+    threads = [threading.Thread(target=loop, name=f"node-{number}") for number, loop in enumerate(loops)]
     for thread in threads:
         thread.start()
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydicom import dcmread
 
 from carzero.clinical.node.receiver import check_title
+from carzero.clinical.node.tls import TLSFiles
 from carzero.core.optional import require_extra
 from carzero.errors import CARZeroError, ConfigurationError, describe
 
@@ -53,6 +54,7 @@ class Peer:
         port: its port.
         own_title: the AE title that the node calls itself.
         patience_s: seconds to wait for its answers.
+        tls: files to speak TLS with; None speaks without.
     """
 
     title: str
@@ -60,9 +62,10 @@ class Peer:
     port: int
     own_title: str = "CARZERO"
     patience_s: float = 60.0
+    tls: TLSFiles | None = None
 
     @classmethod
-    def parse(cls, text: str, own_title: str) -> Peer:
+    def parse(cls, text: str, own_title: str, tls: TLSFiles | None = None) -> Peer:
         """Reads "AE@host:port".
 
         Raises:
@@ -73,7 +76,7 @@ class Peer:
         if not at or not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ConfigurationError(describe("The PACS cannot be read", got=text, expected="AE@host:port"))
         check_title(title)
-        return cls(title, host.strip("[]"), int(port), own_title)
+        return cls(title, host.strip("[]"), int(port), own_title, tls=tls)
 
     def send(self, files: Sequence[Path]) -> None:
         """Sends the results of one image in one association; see `Destination`."""
@@ -85,9 +88,10 @@ class Peer:
         ae.connection_timeout = self.patience_s
         for pair in sorted({(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID)) for each in objects}):
             ae.add_requested_context(*pair)
-        association = ae.associate(self.host, self.port, ae_title=self.title)
+        options = {} if self.tls is None else {"tls_args": (self.tls.build_client(), self.host)}
+        association = ae.associate(self.host, self.port, ae_title=self.title, **options)
         if not association.is_established:
-            raise SendError(f"{self.title} is not to be reached, or does not let the node in.", refused=False)
+            raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
         try:
             for each in objects:
                 try:

@@ -146,15 +146,20 @@ class Spool:
             False where the image is known already; the first one stays.
 
         Raises:
-            OSError: the disk is full, or does not take it.
-            RunError: the queue does not take it, or `uid` is not an identifier.
+            OSError: the disk is full, or does not take the file.
+            RunError: the queue does not take its row, or `uid` is not an identifier.
         """
         if self.find(uid) is not None:
             return False
         self._write(self.path(uid), data)
         now = time.time()
         query = "insert or ignore into images values (?, ?, ?, 'waiting', 0, 0, 0, '', ?, ?)"
-        return self._change(query, (uid, len(data), origin, now, now)) > 0
+        try:
+            return self._change(query, (uid, len(data), origin, now, now)) > 0
+        except RunError:
+            if self.find(uid) is None:  # nobody else took it over meanwhile
+                self.path(uid).unlink(missing_ok=True)
+            raise
 
     def _write(self, path: Path, data: bytes) -> None:
         part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
@@ -182,12 +187,19 @@ class Spool:
             remove_leftovers(folder)
             for part in folder.glob("*.part"):
                 _remove(part)
+        for file in self.images.glob("*.dcm"):
+            if self.find(file.stem) is None:  # success was not answered for it
+                file.unlink(missing_ok=True)
         reason = f"The node ended {MOST_STARTS} times while it scored this image."
         poisonous = [row.uid for row in self.rows(["scoring"]) if row.starts >= MOST_STARTS]
         for uid in poisonous:
             self.move(uid, "dead", reason)
-        self._change("update images set state = 'waiting', due = 0 where state = 'scoring'")
+        self.release()
         return poisonous
+
+    def release(self) -> None:
+        """Gives back what was taken to be scored and is in nobody's hands."""
+        self._change("update images set state = 'waiting', due = 0 where state = 'scoring'")
 
     def begin(self, limit: int) -> list[Row]:
         """Takes images to score, the oldest first.

@@ -25,6 +25,34 @@ _MOST_TRIES = 5  # of what is hardly better the next time
 _ROUND = 4  # batches: readers are ahead of the model within a round
 
 
+class Hand(Protocol):
+    """One kind of work, done turn by turn."""
+
+    def turn(self) -> float:
+        """Does what there is to do now; returns the seconds to rest before the next turn."""
+
+
+def keep_working(hand: Hand, events: Events, stop: threading.Event) -> None:
+    """Gives a hand turns until it is stopped; a fault, such as a full disk, ends the turn and not the node.
+
+    Args:
+        hand: what works.
+        events: are told of faults, the first of a row and every tenth.
+        stop: ends the loop after the turn.
+    """
+    faults = 0
+    while not stop.is_set():
+        try:
+            pause = hand.turn()
+            faults = 0
+        except Exception as error:  # whatever it is: a loop that ended in silence would hold up all images behind it
+            if faults % 10 == 0:
+                events.tell("fault", where=type(hand).__name__.lower(), kind=type(error).__name__)
+            pause = min(60.0, 0.5 * 2.0 ** min(faults, 7))
+            faults += 1
+        stop.wait(pause)
+
+
 @dataclass(slots=True)
 class Scorer:
     """Scores what waits, and leaves its results to be sent.
@@ -42,16 +70,19 @@ class Scorer:
     rules: Rules
     events: Events
     stop: threading.Event
+    _is_done: bool = field(init=False, default=True)
 
-    def work(self) -> None:
-        """Scores until it is stopped."""
-        while not self.stop.is_set():
-            rows = self.spool.begin(_ROUND * self.maker.scoring.batch_size)
-            if not rows:
-                self.stop.wait(_IDLE_S)
-                continue
+    def turn(self) -> float:
+        """Scores a round; see `Hand`."""
+        if not self._is_done:  # a fault ended the last round
+            self.spool.release()
+        self._is_done = False
+        rows = self.spool.begin(_ROUND * self.maker.scoring.batch_size)
+        if rows:
             self.events.count_batch(len(rows))
             self._score({row.uid: row for row in rows})
+        self._is_done = True
+        return 0.0 if rows else _IDLE_S
 
     def _score(self, rows: dict[str, Row]) -> None:
         """Scores one round; an image that is not reached waits again."""
@@ -61,10 +92,12 @@ class Scorer:
             with closing(self.maker.make(items)) as results:
                 for result in results:
                     if isinstance(result, FailedImage):
-                        self._bury(rows.pop(result.item.image_id), result.error)
+                        uid = result.item.image_id
+                        self._bury(rows[uid], result.error)
                     else:
-                        item, made = result
-                        self._keep(rows.pop(item.image_id), made)
+                        uid = result[0].image_id
+                        self._keep(rows[uid], result[1])
+                    del rows[uid]  # only now: what fails on the way is put off below
                     if self.stop.is_set():
                         break
         except Exception as error:  # whatever it is: the other images go on
@@ -82,10 +115,12 @@ class Scorer:
             try:
                 header = load_header(self.spool.path(row.uid))
             except ImageError as error:
-                self._bury(rows.pop(row.uid), error)
+                self._bury(row, error)
+                del rows[row.uid]
                 continue
             if self.rules.decide(header, row.origin) == "ignore":
-                self.spool.move(rows.pop(row.uid).uid, "done", "A rule says not to score it.")
+                self.spool.move(row.uid, "done", "A rule says not to score it.")
+                del rows[row.uid]
                 self.events.tell("ignored", image=row.uid)
 
     def _keep(self, row: Row, made: list[tuple[str, list[Dataset]]]) -> None:
@@ -133,17 +168,15 @@ class Courier:
     stop: threading.Event
     give_up_s: float
 
-    def work(self) -> None:
-        """Sends until it is stopped."""
-        while not self.stop.is_set():
-            rows = self.spool.due_to_send(16)
-            pause = 0.0 if rows else _IDLE_S
-            for row in rows:
-                if self.stop.is_set():
-                    return
-                if pause := self._send(row):
-                    break
-            self.stop.wait(pause)
+    def turn(self) -> float:
+        """Sends what is due; see `Hand`."""
+        rows = self.spool.due_to_send(16)
+        for row in rows:
+            if self.stop.is_set():
+                break
+            if pause := self._send(row):
+                return pause
+        return 0.0 if rows else _IDLE_S
 
     def _send(self, row: Row) -> float:
         """Sends the results of one image; returns the seconds to rest before the next."""
@@ -200,26 +233,25 @@ class Collector:
     stop: threading.Event
     every_s: float
     _left_out: set[str] = field(init=False, default_factory=set)
+    _failures: int = field(init=False, default=0)
 
-    def work(self) -> None:
-        """Fetches until it is stopped."""
-        failures = 0
-        while not self.stop.is_set():
-            try:
-                for uid, data in self.source.fetch():
-                    if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
-                        self._tell_left_out("")
-                    elif not data:
-                        self._tell_left_out(uid)
-                    elif self.spool.take_over(uid, data, self.source.name):
-                        self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
-                    if self.stop.is_set():
-                        return
-                failures = 0
-            except Exception as error:  # a server that is away, a disk that is full: asked again
-                failures += 1
-                self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
-            self.stop.wait(min(60.0, self.every_s * 2 ** min(failures, 6)))
+    def turn(self) -> float:
+        """Fetches what is new; see `Hand`."""
+        try:
+            for uid, data in self.source.fetch():
+                if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
+                    self._tell_left_out("")
+                elif not data:
+                    self._tell_left_out(uid)
+                elif self.spool.take_over(uid, data, self.source.name):
+                    self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
+                if self.stop.is_set():
+                    break
+            self._failures = 0
+        except Exception as error:  # a server that is away, a disk that is full: asked again
+            self._failures += 1
+            self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
+        return min(60.0, self.every_s * 2 ** min(self._failures, 6))
 
     def _tell_left_out(self, uid: str) -> None:
         if uid not in self._left_out:
@@ -234,23 +266,19 @@ class Keeper:
     Attributes:
         spool: holds it.
         events: are told.
-        stop: ends the loop.
         images_s: seconds that images are kept once they are done.
         rows_s: seconds that is remembered what was done.
     """
 
     spool: Spool
     events: Events
-    stop: threading.Event
     images_s: float
     rows_s: float
 
-    def work(self) -> None:
-        """Looks every minute until it is stopped, and at once."""
-        while True:
-            images = self.spool.drop_files(self.images_s)
-            rows = self.spool.purge(["done"], max(self.images_s, self.rows_s))
-            if images or rows:
-                self.events.tell("deleted", images=images, rows=rows)
-            if self.stop.wait(60.0):
-                return
+    def turn(self) -> float:
+        """Deletes what is due; see `Hand`."""
+        images = self.spool.drop_files(self.images_s)
+        rows = self.spool.purge(["done"], max(self.images_s, self.rows_s))
+        if images or rows:
+            self.events.tell("deleted", images=images, rows=rows)
+        return 60.0
