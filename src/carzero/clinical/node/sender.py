@@ -88,8 +88,8 @@ class Peer:
         ae.connection_timeout = self.patience_s
         for pair in sorted({(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID)) for each in objects}):
             ae.add_requested_context(*pair)
-        options = {} if self.tls is None else {"tls_args": (self.tls.build_client(), self.host)}
-        association = ae.associate(self.host, self.port, ae_title=self.title, **options)
+        tls = None if self.tls is None else (self.tls.build_client(), self.host)
+        association = ae.associate(self.host, self.port, ae_title=self.title, tls_args=tls)
         if not association.is_established:
             raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
         try:

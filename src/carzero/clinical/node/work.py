@@ -251,7 +251,7 @@ class Collector:
         except Exception as error:  # a server that is away, a disk that is full: asked again
             self._failures += 1
             self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
-        return min(60.0, self.every_s * 2 ** min(self._failures, 6))
+        return min(60.0, self.every_s * 2.0 ** min(self._failures, 6))
 
     def _tell_left_out(self, uid: str) -> None:
         if uid not in self._left_out:
