@@ -11,6 +11,7 @@ import pytest
 from carzero.cli.options import read_prompts
 from carzero.errors import PromptError
 from carzero.inference.heatmaps import load_map
+from carzero.prompts.style import PromptStyle
 from tests.support.commands import carzero, in_process
 
 
@@ -49,14 +50,14 @@ def test_a_table_failures_and_doubts_of_the_demo(
 
 def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path) -> None:
     (tmp_path / "asked.yaml").write_text("edema: [There is edema, The lungs are congested]\n")
-    template = "There is {label}"
-    assert read_prompts(None, [str(tmp_path / "asked.yaml")], template).labels == ["edema"]
-    assert len(read_prompts(None, ["chexpert5"], template)) == 5
-    assert read_prompts(None, ["There is edema"], template).prompts == {"There is edema": ("There is edema",)}
-    assert read_prompts(None, ["There is edema", "A mass"], template).labels == ["There is edema", "A mass"]
-    assert read_prompts(["edema, mass"], None, template).labels == ["edema", "mass"]
+    template, style = "There is {label}", PromptStyle()
+    assert read_prompts(None, [str(tmp_path / "asked.yaml")], template, style).labels == ["edema"]
+    assert len(read_prompts(None, ["chexpert5"], template, style)) == 5
+    assert read_prompts(None, ["There is edema"], template, style).prompts == {"There is edema": ("There is edema",)}
+    assert read_prompts(None, ["There is edema", "A mass"], template, style).labels == ["There is edema", "A mass"]
+    assert read_prompts(["edema, mass"], None, template, style).labels == ["edema", "mass"]
     with pytest.raises(PromptError, match="cannot be read"):
-        read_prompts(None, [str(tmp_path / "not there.yaml")], template)
+        read_prompts(None, [str(tmp_path / "not there.yaml")], template, style)
 
 
 def test_wrong_use_is_one_message(

@@ -98,7 +98,7 @@ class TestRules:
         code, stdout, stderr = in_process(capsys, "reports", "align", table, "--out", out)
         assert code == 0, stderr
         assert "Not English, and not read: 2; the column fallback of these reports says not_english." in stderr
-        assert "3   rows by rules" in stdout
+        assert "3  rows by rules" in stdout
         assert [(row["fallback"], row["sentences"]) for row in read(out)] == [
             ("", ["There is no pneumothorax"]),
             ("not_english", []),

@@ -94,7 +94,8 @@ def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_p
 def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
     asked = PromptSet.from_mapping({"There is pleural effusion": ["There is pleural effusion"]})
     result = GroundingRun(list_images([example_film()]), asked, weights=WeightsSource(DEMO), device="cpu").execute()
-    assert result.manifest["warnings"] == ["Maps of the demo weights are not to be trusted; see docs/demo-weights.md."]
+    doubt = "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
+    assert result.manifest["warnings"] == [doubt]
     assert result.rows[0]["width"] == 1841
 
 

@@ -83,8 +83,8 @@ REFUSED = {
     "persistent id with a path": (pickled(Storage(key="../../etc/passwd")), "outside the file"),
     "persistent id with a type that is none": (pickled(Storage(kind=dict)), "outside the file"),
     "out-of-band buffer": (b"\x80\x05\x97.", "NEXT_BUFFER"),
-    "append to a dict": (b"\x80\x02}K\x01a.", "no list"),
-    "items into a list": (b"\x80\x02]K\x01K\x01s.", "no dict"),
+    "append to a dict": (b"\x80\x02}K\x01a.", "not a list"),
+    "items into a list": (b"\x80\x02]K\x01K\x01s.", "not a dict"),
     "name that is not text": (b"\x80\x04K\x01K\x01\x93.", "not text"),
 }
 

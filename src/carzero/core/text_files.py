@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,3 +169,16 @@ def from_cell(value: object) -> object:
 def to_cells(row: Mapping[str, object]) -> dict[str, object]:
     """A row of cells by column; see `to_cell`."""
     return {name: to_cell(value) for name, value in row.items()}
+
+
+def format_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """A comma-separated table of rows with the same columns; an empty cell is what is undefined.
+
+    Args:
+        rows: at least one; the first gives the columns.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(map(to_cells, rows))
+    return text.getvalue()

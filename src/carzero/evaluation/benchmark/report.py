@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from carzero.core.atomic import replace_when_done
-from carzero.core.text_files import to_cells
+from carzero.core.text_files import format_csv
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkResult
 from carzero.evaluation.benchmark.manifest import BenchmarkManifest, BenchmarkRow, Task
@@ -256,7 +254,7 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
     figures = draw_figures(result.dataset.labels, result.rows, result.joined, metric)
     svg = {name: to_svg(figure) for name, figure in figures.items()}
     contents = {
-        "metrics.csv": _to_csv(result).encode(),
+        "metrics.csv": format_csv(result.rows).encode(),
         "metrics.json": (json.dumps(result.to_dict(), indent=2) + "\n").encode(),
         "manifest.json": (json.dumps(result.manifest, indent=2) + "\n").encode(),
         **{f"{name}.png": to_png(figure) for name, figure in figures.items()},
@@ -266,12 +264,3 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
         with replace_when_done(out / name) as target:
             target.write_bytes(content)
     return [out / name for name in contents]
-
-
-def _to_csv(result: BenchmarkResult) -> str:
-    """The tidy table; what is undefined stays empty."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(result.rows[0]))
-    writer.writeheader()
-    writer.writerows(map(to_cells, result.rows))
-    return text.getvalue()

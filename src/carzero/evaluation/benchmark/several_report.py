@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.text_files import format_csv
 from carzero.datasets.files import find_images
 from carzero.errors import CARZeroError
 from carzero.evaluation.benchmark.manifest import BenchmarkRow
@@ -199,12 +199,8 @@ def _draw(contender: Contender, path: str, label: str) -> str:
 
 def _to_csv(result: SeveralResult) -> str:
     """Rows of all contenders, their names in `group`, and the paired differences."""
-    text = io.StringIO(newline="")
     own = [
         {**row, "group": each.name} for each in result.contenders for row in each.result.rows if row["group"] == "all"
     ]
     different = [{**row.to_record(), "published": None} for row in result.differences]
-    writer = csv.DictWriter(text, fieldnames=list(own[0]))
-    writer.writeheader()
-    writer.writerows([*own, *different])
-    return text.getvalue()
+    return format_csv([*own, *different])
