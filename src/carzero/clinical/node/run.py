@@ -16,7 +16,7 @@ from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.receiver import Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Destination
 from carzero.clinical.node.spool import STATES, Spool
-from carzero.clinical.node.work import Collector, Courier, Hand, Keeper, Scorer, Source, keep_working
+from carzero.clinical.node.work import Collector, Courier, Keeper, Scorer, Source, Task, keep_working
 from carzero.clinical.run import ResultMaker
 
 _HOUR_S = 3600.0
@@ -103,12 +103,12 @@ class Node:
 
     def _loops(self, stop: threading.Event) -> list[Callable[[], None]]:
         asked = self.settings
-        hands: list[Hand] = [
+        tasks: list[Task] = [
             Courier(self.spool, self.destination, self.events, stop, asked.give_up_hours * _HOUR_S),
             Keeper(self.spool, self.events, asked.keep_hours * _HOUR_S, asked.remember_days * 24 * _HOUR_S),
             *(Collector(each, self.spool, self.events, stop, asked.every_s) for each in self.sources),
         ]
-        return [partial(keep_working, hand, self.events, stop) for hand in hands]
+        return [partial(keep_working, task, self.events, stop) for task in tasks]
 
 
 @contextmanager

@@ -25,29 +25,29 @@ _MOST_TRIES = 5  # of what is hardly better the next time
 _ROUND = 4  # batches: readers are ahead of the model within a round
 
 
-class Hand(Protocol):
+class Task(Protocol):
     """One kind of work, done turn by turn."""
 
     def turn(self) -> float:
         """Does what there is to do now; returns the seconds to rest before the next turn."""
 
 
-def keep_working(hand: Hand, events: Events, stop: threading.Event) -> None:
-    """Gives a hand turns until it is stopped; a fault, such as a full disk, ends the turn and not the node.
+def keep_working(task: Task, events: Events, stop: threading.Event) -> None:
+    """Gives a task turns until it is stopped; a fault, such as a full disk, ends the turn and not the node.
 
     Args:
-        hand: what works.
+        task: what works.
         events: are told of faults, the first of a row and every tenth.
         stop: ends the loop after the turn.
     """
     faults = 0
     while not stop.is_set():
         try:
-            pause = hand.turn()
+            pause = task.turn()
             faults = 0
         except Exception as error:  # whatever it is: a loop that ended in silence would hold up all images behind it
             if faults % 10 == 0:
-                events.tell("fault", where=type(hand).__name__.lower(), kind=type(error).__name__)
+                events.tell("fault", where=type(task).__name__.lower(), kind=type(error).__name__)
             pause = min(60.0, 0.5 * 2.0 ** min(faults, 7))
             faults += 1
         stop.wait(pause)
@@ -73,7 +73,7 @@ class Scorer:
     _is_done: bool = field(init=False, default=True)
 
     def turn(self) -> float:
-        """Scores a round; see `Hand`."""
+        """Scores a round; see `Task`."""
         if not self._is_done:  # a fault ended the last round
             self.spool.release()
         self._is_done = False
@@ -169,7 +169,7 @@ class Courier:
     give_up_s: float
 
     def turn(self) -> float:
-        """Sends what is due; see `Hand`."""
+        """Sends what is due; see `Task`."""
         rows = self.spool.due_to_send(16)
         for row in rows:
             if self.stop.is_set():
@@ -236,7 +236,7 @@ class Collector:
     _failures: int = field(init=False, default=0)
 
     def turn(self) -> float:
-        """Fetches what is new; see `Hand`."""
+        """Fetches what is new; see `Task`."""
         try:
             for uid, data in self.source.fetch():
                 if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
@@ -276,7 +276,7 @@ class Keeper:
     rows_s: float
 
     def turn(self) -> float:
-        """Deletes what is due; see `Hand`."""
+        """Deletes what is due; see `Task`."""
         images = self.spool.drop_files(self.images_s)
         rows = self.spool.purge(["done"], max(self.images_s, self.rows_s))
         if images or rows:
