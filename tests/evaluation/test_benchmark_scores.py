@@ -24,6 +24,7 @@ from carzero.evaluation.controls import Controls
 from carzero.evaluation.score_matrix import ScoreMatrix, to_score_matrix
 from carzero.metrics.resampling import Statistics
 from carzero.records import Failure
+from tests.support.browser import open_browser, violations
 
 NIH, PADCHEST, DET = DATASETS["chestxray14"], DATASETS["padchest"], DATASETS["chestxdet10"]
 FEW = Statistics(rounds=50)
@@ -285,9 +286,18 @@ def test_label_files_are_found_beside_the_pictures(tmp_path: Path) -> None:
 # Curves and the report
 
 
-def test_the_folder_holds_table_record_pictures_and_a_report_of_its_own(nih: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def saved(nih: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchmarkResult, list[Path]]:
+    """A result, and the files that it was saved to."""
     result = run(nih)
-    names = [path.name for path in save_result(result, tmp_path)]
+    return result, save_result(result, tmp_path_factory.mktemp("saved"))
+
+
+def test_the_folder_holds_table_record_pictures_and_a_report_of_its_own(
+    saved: tuple[BenchmarkResult, list[Path]],
+) -> None:
+    result, paths = saved
+    tmp_path, names = paths[0].parent, [path.name for path in paths]
     expected = [
         "metrics.csv",
         "metrics.json",
@@ -312,6 +322,19 @@ def test_the_folder_holds_table_record_pictures_and_a_report_of_its_own(nih: Pat
     first, second = (to_svg(draw_figures(NIH.labels, result.rows, None, "auroc")["forest"]) for _ in range(2))
     assert first == second, "the same bytes each time"
     assert b"Date" not in first
+
+
+def test_the_report_has_no_cut_column_in_either_theme(saved: tuple[BenchmarkResult, list[Path]]) -> None:
+    with open_browser() as browser:
+        for theme, is_dark in (("light", False), ("dark", True)):
+            page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+            page.goto(saved[1][-1].as_uri())
+            cut = "[...document.querySelectorAll('.wide')].filter((each) => each.scrollWidth > each.clientWidth).length"
+            assert page.evaluate(cut) == 0
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (int(colour.removeprefix("rgb(").split(",")[0]) < 64) == is_dark
+        assert violations(page) == []
 
 
 def test_the_report_says_what_the_figures_hide(nih: Path) -> None:

@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from carzero._version import __version__
+from carzero.core.html_page import THEME
 from carzero.errors import CARZeroError
 from carzero.service.engine import Engine
 from carzero.service.gate import Gate
@@ -84,6 +85,10 @@ def _add_page(app: FastAPI) -> None:
     @app.get("/page/example.dcm", include_in_schema=False)
     async def example() -> FileResponse:
         return FileResponse(example_film(), media_type="application/dicom")
+
+    @app.get("/page/styles/theme.css", include_in_schema=False)
+    async def theme() -> FileResponse:
+        return FileResponse(THEME, media_type="text/css")
 
     app.mount("/page", StaticFiles(directory=folder, check_dir=False), name="page")
 

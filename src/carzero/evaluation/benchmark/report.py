@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.html_page import build_figure, build_html_page, build_line, build_table
 from carzero.core.text_files import format_csv
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkResult
@@ -16,20 +16,6 @@ from carzero.evaluation.benchmark.manifest import BenchmarkManifest, BenchmarkRo
 from carzero.evaluation.benchmark.plots import draw_figures, to_png, to_svg
 from carzero.evaluation.controls import ABNORMAL_GROUP, BASELINE
 from carzero.records import Failure
-
-CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 82rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-p.sub, figcaption, td.faint { color: #616e7c; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { padding: .22rem .55rem; text-align: right; vertical-align: top; border-bottom: 1px solid #e4e7eb; }
-td, td span { white-space: nowrap; } td:first-child { white-space: normal; min-width: 8rem; }
-td span { display: block; color: #616e7c; font-size: 12px; font-weight: 400; }
-th { border-bottom: 2px solid #9aa5b1; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-tr.average td { font-weight: 600; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-.wide { overflow-x: auto; } pre { background: #f5f7fa; padding: 1rem; overflow-x: auto; font-size: 12px; }
-.note { background: #fff8e6; border-left: 4px solid #f0b429; padding: .5rem 1rem; }
-""".strip()
 
 _TITLES = {
     "classification": "zero-shot classification",
@@ -64,7 +50,6 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
     task = manifest["task"]
     title = f"{dataset.title}: {_TITLES[task]}"
     parts = [
-        f"<h1>{escape(title)}</h1>",
         f'<p class="sub">{escape(_describe_run(manifest))}</p>',
         '<p class="note">Research software, not for clinical use. Scores are raw logits; they rank images within a '
         "class and are not probabilities unless a calibration is stated.</p>",
@@ -75,16 +60,12 @@ def build_report(result: BenchmarkResult, figures: Mapping[str, bytes]) -> str:
         _build_control(result) if task == "pointing" else "",
         "<h2>What to know before comparing</h2>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in manifest["notes"]) + "</ul>",
-        *(_build_figure(name, svg) for name, svg in figures.items()),
+        *(build_figure(svg, "image/svg+xml", said := _CAPTIONS[name], escape(said)) for name, svg in figures.items()),
         _build_failures(result.failures),
         "<h2>Record</h2><details><summary>manifest.json</summary>",
         f"<pre>{escape(json.dumps(manifest, indent=2, ensure_ascii=False))}</pre></details>",
     ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f"<style>\n{CSS}\n</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
+    return build_html_page(title, parts)
 
 
 def _describe_run(manifest: BenchmarkManifest) -> str:
@@ -124,26 +105,14 @@ def _build_table(result: BenchmarkResult, task: Task) -> str:
             cells.append(_write_span(own[0]) if own else "")
         cells.append("" if first["published"] is None else f"{first['published']:.3f}")
         cells += [_write_figure(found.get((name, metric), [])) for metric, _ in columns[1:]]
-        kind = "" if name in result.dataset.labels else ' class="average"'
-        lines.append(_build_line(cells, kind))
+        lines.append(build_line(cells, "" if name in result.dataset.labels else "average"))
     few = "; Newcombe's where few patients have a positive: there the others hold less often than they say"
     few = few if task == "classification" else ""
     return (
-        _build_rows(head, lines)
+        build_table(head, lines)
         + f'<p class="sub">Below a figure its 95 % interval (bootstrap where the record does not say '
         f"otherwise){few}. Published: {escape(PUBLISHED_SOURCE)}.</p>"
     )
-
-
-def _build_rows(head: Sequence[str], lines: Sequence[str]) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "\n".join(lines)
-    return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table></div>\n'
-
-
-def _build_line(cells: Sequence[str], kind: str = "") -> str:
-    """A line of a table; the cells are HTML."""
-    return f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _build_controls(result: BenchmarkResult) -> str:
@@ -163,12 +132,12 @@ def _build_controls(result: BenchmarkResult) -> str:
     if len(kept) < 2:
         return ""
     lines = [
-        _build_line(
+        build_line(
             [escape(label), *(_write_figure(found.get((group, label, metric), [])) for _, group, metric in kept)]
         )
         for label in labels
     ]
-    table = _build_rows(["", *(title for title, _, _ in kept)], lines)
+    table = build_table(["", *(title for title, _, _ in kept)], lines)
     said = [
         "Among abnormal: a finding against other findings only.",
         "Baseline: a logistic regression on eight statistics of files and grey levels, cross-validated, for which no "
@@ -208,21 +177,14 @@ def _build_control(result: BenchmarkResult) -> str:
     lines = []
     for label in (*result.dataset.labels, "macro"):
         cells = ["-" if (value := found[label, name]) is None else f"{value:.3f}" for name in names]
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (label, *cells)) + "</tr>")
+        lines.append(build_line([escape(label), *cells]))
+    table = build_table(["", "peak, present", "peak, absent", "AUROC of the peak"], lines)
     return (
-        "<h2>Control: does a map peak higher where the finding is there?</h2>"
-        "<table><thead><tr><th></th><th>peak, present</th><th>peak, absent</th><th>AUROC of the peak</th></tr></thead>"
-        "<tbody>\n" + "\n".join(lines) + '\n</tbody></table>\n<p class="sub">Peak: median over images of the '
-        "highest cell over the map's mean cell. An AUROC of 0.5 says that the height of a peak tells nothing about "
+        f"<h2>Control: does a map peak higher where the finding is there?</h2>{table}"
+        '<p class="sub">Peak: median over images of the highest cell over the '
+        "map's mean cell. An AUROC of 0.5 says that the height of a peak tells nothing about "
         "presence.</p>"
     )
-
-
-def _build_figure(name: str, svg: bytes) -> str:
-    data = base64.b64encode(svg).decode("ascii")
-    caption = escape(_CAPTIONS[name])
-    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def _build_failures(failures: Sequence[Failure]) -> str:

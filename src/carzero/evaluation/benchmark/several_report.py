@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from carzero.core.atomic import replace_when_done
+from carzero.core.html_page import build_html_page, build_line, build_table
 from carzero.core.text_files import format_csv
 from carzero.datasets.files import find_images
 from carzero.errors import CARZeroError
 from carzero.evaluation.benchmark.manifest import BenchmarkRow
-from carzero.evaluation.benchmark.report import CSS
 from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, load_classifier
 from carzero.images.overlay import OverlayMarks, draw_overlay
 
@@ -102,7 +102,6 @@ def build_page(result: SeveralResult, maps: str) -> str:
     title = f"{result.dataset.title}: {len(result.contenders)} ways of scoring, {first.manifest['images']} images"
     drawn = f"{result.statistics.rounds} rounds of the bootstrap, seed {result.statistics.seed}"
     parts = [
-        f"<h1>{escape(title)}</h1>",
         f'<p class="sub">carzero {escape(first.manifest["carzero_version"])}; {escape(first.manifest["date"])}. '
         f"Intervals are of 95 %, from {drawn}; differences are paired: every round draws the same "
         f"{escape(first.manifest['resampled'])}s for all.</p>",
@@ -120,12 +119,7 @@ def build_page(result: SeveralResult, maps: str) -> str:
         "<h2>What to know before comparing</h2>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in first.manifest["notes"]) + "</ul>",
     ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f"<style>\n{CSS}\n.maps {{ display: flex; flex-wrap: wrap; gap: 1rem; }} "
-        f".maps figure {{ max-width: {_MAP_PX}px; margin: 0; }}\n</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
+    return build_html_page(title, parts)
 
 
 def _parted(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
@@ -138,13 +132,7 @@ def _class_rows(result: SeveralResult) -> list[tuple[str, ...]]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in headings)
-    lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n'
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
-    )
+    return build_table(headings, [build_line([escape(cell) for cell in row]) for row in rows])
 
 
 def choose_example(result: SeveralResult) -> tuple[str, str] | None:
