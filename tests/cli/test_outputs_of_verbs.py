@@ -6,10 +6,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 from typer.core import TyperCommand, TyperGroup
 
 from carzero.cli.main import build_command
+from carzero.clinical.run import save_result
+from carzero.core import atomic
+from carzero.data.pair_files import save_pairs, save_report
+from carzero.errors import OutputError
+from carzero.evaluation.calibration_file import save_calibration
+from carzero.evaluation.results import save_results
+from carzero.images.overlay import save_overlay
+from carzero.inference.score_table import save_scores, to_frame
+from carzero.metrics.calibration import Calibration
+from carzero.prompts.prompt_file import save_text
 from carzero.weights.source import example_film
 from tests.support.commands import in_process
 from tests.support.pretraining import RECIPES, save_sentences
@@ -188,3 +200,43 @@ def test_a_place_that_takes_nothing(verb: Verb, inputs: Path, capsys: pytest.Cap
     if not Path("/proc/self").is_dir():
         pytest.skip("needs /proc, which nobody may write to, not even root")
     assert "written" in refused(capsys, verb.command(inputs, Path("/proc/self") / verb.out))
+
+
+def save_dicom(path: Path, *, overwrite: bool) -> None:
+    result = pydicom.dcmread(example_film())
+    result.SOPInstanceUID = "1.2.3"
+    save_result(result, path, overwrite=overwrite)
+
+
+SAVERS = {
+    "metrics.csv": lambda path, **options: save_results([], path, {}, **options),
+    "metrics": lambda path, **options: save_results([], path, {}, **options),
+    "scores.csv": lambda path, **options: save_scores(to_frame([], ["edema"]), path, {}, **options),
+    "calibration.json": lambda path, **options: save_calibration(Calibration({}), path, **options),
+    "pairs.csv": lambda path, **options: save_pairs([{"image": "/a.png", "text": "No edema."}], path, **options),
+    "found.json": lambda path, **options: save_report({}, path, **options),
+    "asked.yaml": lambda path, **options: save_text("edema: [edema]\n", path, **options),
+    "overlay.png": lambda path, **options: save_overlay(path, np.zeros((8, 8)), np.zeros((8, 8)), **options),
+    "result.dcm": save_dicom,
+}
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_what_another_command_finishes_meanwhile_stays_without_overwrite(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_temporary = atomic._name_temporary
+
+    def finish_first(path: Path) -> Path:
+        if not path.name.endswith(".manifest.json"):
+            path.write_text("another's")
+        return name_temporary(path)
+
+    monkeypatch.setattr(atomic, "_name_temporary", finish_first)
+    with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
+        SAVERS[name](tmp_path / name, overwrite=False)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left
+    assert {path.read_text() for path in left} == {"another's"}
+    SAVERS[name](tmp_path / name, overwrite=True)
+    assert all(path.read_bytes() != b"another's" for path in left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,18 @@ from hypothesis import strategies as st
 
 from carzero.core.atomic import replace_when_done, room_for
 from carzero.core.journal import Journal, open_run
-from carzero.core.outputs import NewFolder, PairNames, check_file, make_folder, refuse_existing_in, to_file_name
-from carzero.core.run_record import RunRecord, journal_path
+from carzero.core.outputs import (
+    NewFolder,
+    PairNames,
+    check_file,
+    make_folder,
+    new_files,
+    refuse_existing_in,
+    to_file_name,
+)
+from carzero.core.run_record import OpenFolder, RunLock, RunRecord, journal_path
 from carzero.errors import OutputError, TableError
+from tests.support.commands import ROOT
 from tests.support.files import leave_behind
 
 ROWS = [{"image_id": f"{number}", "logit": number / 3} for number in range(200)]
@@ -149,6 +159,118 @@ class TestNewFolder:
         with new.fill() as folder:
             (folder / "model").write_text("whole")
         assert [path.name for path in tmp_path.rglob("*")] == ["weights", "model"]
+
+
+class TestTwoAtOnce:
+    """Two processes with one output: a lock of another open file is another process's, to the system."""
+
+    def test_names_are_given_to_all_files_of_an_output_while_nobody_else_gives_any(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = []
+        replace = Path.replace
+
+        def replace_locked(self: Path, target: Path) -> Path:
+            with pytest.raises(TableError, match="taken"):
+                RunLock(OpenFolder(tmp_path), TableError("taken"))
+            given.append(target.name)
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace_locked)
+        with new_files([tmp_path / "a.csv", tmp_path / "a.md"], overwrite=True, beside=[tmp_path / "a.json"]) as files:
+            for file in files:
+                file.write_text("whole")
+        assert given == ["a.csv", "a.md", "a.json"]
+        RunLock(OpenFolder(tmp_path), TableError("taken")).close()
+
+    def test_what_another_has_finished_meanwhile_stays(self, tmp_path: Path) -> None:
+        files = [tmp_path / "a.csv", tmp_path / "a.md"]
+
+        def finish(*names: str, overwrite: bool) -> None:
+            with new_files(files, overwrite=overwrite) as targets:
+                for target, text in zip(targets, names, strict=True):
+                    target.write_text(text)
+                if overwrite is False and not files[1].exists():
+                    files[1].write_text("another's")
+
+        with pytest.raises(OutputError, match=r"exists already.*a\.md.*--overwrite"):
+            finish("1", "2", overwrite=False)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["another's"]
+        finish("1", "2", overwrite=True)
+        assert [path.read_text() for path in files] == ["1", "2"]
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_one_file_of_an_output_that_cannot_be_written_leaves_all(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("old")
+
+        def write() -> None:
+            with new_files([tmp_path / "a.csv", tmp_path / "a.md"], overwrite=True) as (first, second):
+                first.write_text("new")
+                second.write_text("x" * 5000)
+
+        with full_disk(), pytest.raises(OutputError, match="Make room"):
+            write()
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.csv": "old"}
+
+    def test_a_folder_that_appears_meanwhile_stays(self, tmp_path: Path) -> None:
+        new = NewFolder(tmp_path / "weights", overwrite=False, is_ours=lambda name: True, what="export", room="1 GB")
+
+        def fill() -> None:
+            with new.fill() as folder:
+                (folder / "model").write_text("mine")
+                (tmp_path / "weights").mkdir()
+                (tmp_path / "weights" / "model").write_text("another's")
+
+        with pytest.raises(OutputError, match="is not empty"):
+            fill()
+        assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["another's"]
+
+    def test_an_output_that_a_run_finishes_before_the_next_opens_its_journal_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, start = tmp_path / "ids.txt", Journal.start
+
+        def start_late(*arguments: object, **options: object) -> Journal:
+            out.write_text("another's")
+            return start(*arguments, **options)
+
+        monkeypatch.setattr(Journal, "start", start_late)
+        with pytest.raises(OutputError, match=r"exists already.*--overwrite"):
+            open_run(out, RunRecord(), key="image_id")
+        assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
+
+    def test_a_folder_is_locked_by_one(self, tmp_path: Path) -> None:
+        lock = RunLock(OpenFolder(tmp_path), TableError("taken"))
+        with pytest.raises(TableError, match="taken"):
+            RunLock(OpenFolder(tmp_path), TableError("taken"))
+        lock.close()
+        lock.close()
+        RunLock(OpenFolder(tmp_path), TableError("taken")).close()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_who_writes_an_output_looks_again_or_has_a_lock(self) -> None:
+        """`replace_when_done` alone replaces what another process has finished meanwhile."""
+        alone = {
+            "core/journal.py": "the journal is locked",
+            "core/run_record.py": "manifests of outputs that are locked",
+            "images/boxes.py": "boxes of `ground`, whose journal is locked, and of callers' own",
+            "inference/grounding.py": "its journal is locked",
+            "inference/heatmaps.py": "maps of `ground`, likewise",
+            "inference/score_table.py": "tables of `predict`, whose journal is locked",
+            "inference/scoring_result.py": "likewise",
+            "inference/ray/score_folder.py": "the folder is locked",
+            "prompts/training_words.py": "beside weights, in a folder of its own until it is whole",
+            "training/run_folder.py": "the folder is locked",
+            "training/batches/feature_cache.py": "the name says what is in it",
+            "training/batches/image_cache.py": "likewise",
+        }
+        source = ROOT / "src" / "carzero"
+        users = {
+            path.relative_to(source).as_posix()
+            for path in source.rglob("*.py")
+            if re.search(r"^from carzero\.core\.atomic import .*replace_when_done", path.read_text(), re.MULTILINE)
+        }
+        assert users == set(alone)
 
 
 names = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=100)

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import logging
 import os
 import random
 import resource
@@ -41,6 +42,7 @@ def main() -> None:
     spoken = (work / "spoken").open("w+b")
     os.dup2(spoken.fileno(), 1)
     os.dup2(spoken.fileno(), 2)
+    _quiet()
     limited = False
     for line in sys.stdin:
         job = json.loads(line)
@@ -90,12 +92,18 @@ def _inputs(job: dict) -> Iterator[dict[str, bytes]]:
         yield dict(seeds[number]) if number < len(seeds) else mutate(rng.choice(seeds), rng, contents)
 
 
+def _quiet() -> None:
+    """As the command line has it: what libraries log goes nowhere unless it is asked for."""
+    from carzero.cli.console import quiet_libraries
+
+    logging.getLogger().addHandler(logging.NullHandler())
+    quiet_libraries()
+
+
 def _limit_memory() -> None:
     """Torch and the weights are loaded before; what they hold does not count."""
-    from carzero.cli.console import quiet_libraries
     from tests.fuzz.targets import prepare
 
-    quiet_libraries()
     prepare()
     held = next(
         int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "VmData"

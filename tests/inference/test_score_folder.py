@@ -15,7 +15,7 @@ from carzero.core.run_record import manifest_path
 from carzero.core.tables import load_table
 from carzero.errors import OutputError, TableError
 from carzero.evaluation.score_matrix import load_score_matrix
-from carzero.inference.ray.score_folder import ScoreFolder, open_score_folder
+from carzero.inference.ray.score_folder import ScoreFolder, lock_score_folder, open_score_folder
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
 
 LABELS = ["edema", "pleural effusion"]
@@ -40,6 +40,16 @@ def folder(tmp_path: Path) -> ScoreFolder:
     folder.save_part(1, [], [{"image_id": "c", "path": "c.png", "reason": "broken"}])
     folder.finish({**RECORD, "weights": "demo"})
     return folder
+
+
+def test_one_run_at_a_time(folder: ScoreFolder) -> None:
+    before = sorted(folder.path.rglob("*"))
+    lock = lock_score_folder(folder.path)
+    with pytest.raises(TableError, match="Another run is writing"):
+        lock_score_folder(folder.path)
+    lock.close()
+    lock_score_folder(folder.path).close()
+    assert sorted(folder.path.rglob("*")) == before
 
 
 def test_parts_are_joined_in_order(folder: ScoreFolder) -> None:

@@ -86,7 +86,7 @@ def fit(
         name=name,
     )
     calibration = run.execute()
-    save_calibration(calibration, out)
+    save_calibration(calibration, out, overwrite=overwrite)
     if as_json:
         print_json(calibration.to_record())
     else:
@@ -116,7 +116,7 @@ def apply(
     check_score_path(out, overwrite=overwrite)
     fitted, matrix = load_calibration(calibration), load_score_matrix(scores)
     frame, manifest, notes = apply_calibration(fitted, matrix, source=calibration, force=force)
-    save_scores(frame, out, manifest)
+    save_scores(frame, out, manifest, overwrite=overwrite)
     say(f"Wrote {len(frame)} rows to {out}: {fitted.describe()}.")
     show_notes(notes)
 

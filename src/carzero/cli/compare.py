@@ -85,7 +85,7 @@ def compare(
         check_plot_path(plot, overwrite=overwrite)
     if readers is not None:
         refuse_given(context, "cannot be used with --readers: the reader study brings its own truth.", "truth")
-        run = ReaderRun(readers, scores or (), split_names(labels), bootstrap, seed, confidence, plot)
+        run = ReaderRun(readers, scores or (), split_names(labels), bootstrap, seed, confidence, plot, overwrite)
     elif truth is None:
         raise typer.BadParameter("a comparison needs the truth, or a reader study.", param_hint="--truth")
     else:
@@ -107,7 +107,7 @@ def compare(
     with show_progress("bootstrap") as task:
         result = run.execute(task.count)
     table = _table(result.rows) if readers is None else _reader_table(result.rows)
-    show_result(result, [table], out=out, as_json=as_json)
+    show_result(result, [table], out=out, overwrite=overwrite, as_json=as_json)
     if plot is not None:
         say(f"Wrote {plot}")
 

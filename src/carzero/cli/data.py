@@ -66,7 +66,7 @@ def mimic_cxr(
     check_pairs_path(out, overwrite=overwrite)
     with show_progress("reading images' records", "read", "images") as task:
         result = import_mimic_cxr(root, reports=reports, views=_read_views(views), labeller=labels, advance=task.count)
-    _finish(result, out, as_json)
+    _finish(result, out, as_json, overwrite=overwrite)
 
 
 @import_app.command("openi")
@@ -102,7 +102,7 @@ def openi(
             shares=shares,
             advance=task.count,
         )
-    _finish(result, out, as_json, shares)
+    _finish(result, out, as_json, shares, overwrite=overwrite)
 
 
 @import_app.command("folder")
@@ -130,7 +130,7 @@ def folder(
     shares = split_numbers(split, float, hint="--split")
     with show_progress("reading reports", "read", "images") as task:
         result = import_folder(root, patient_from=patient_from, shares=shares, advance=task.count)
-    _finish(result, out, as_json, shares)
+    _finish(result, out, as_json, shares, overwrite=overwrite)
 
 
 @app.command("validate")
@@ -177,7 +177,7 @@ def validate(
             advance=task.advance,
         )
     if report is not None:
-        save_report(found.to_dict(), report)
+        save_report(found.to_dict(), report, overwrite=overwrite)
     if as_json:
         print_json(found.to_dict())
     elif not found.pairs.problems and found.pairs.rows:
@@ -188,7 +188,7 @@ def validate(
         raise typer.Exit(EXIT_MISUSE)
     _print_notes(found)
     if out is not None:
-        _save(found.pairs.records(), out, "no row is kept")
+        _save(found.pairs.records(), out, "no row is kept", overwrite=overwrite)
     if found.pairs.dropped or not found.pairs.rows:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -197,7 +197,7 @@ def _read_views(given: str) -> list[str]:
     return [] if given == "all" else split_names([given]) or []
 
 
-def _finish(result: ImportReport, out: Path, as_json: bool, shares: Sequence[float] = ()) -> None:
+def _finish(result: ImportReport, out: Path, as_json: bool, shares: Sequence[float] = (), *, overwrite: bool) -> None:
     if as_json:
         print_json(result.to_dict())
     else:
@@ -212,16 +212,16 @@ def _finish(result: ImportReport, out: Path, as_json: bool, shares: Sequence[flo
             f"change the column `split` of {out.name}."
             for name in empty
         )
-    _save(result.rows, out, "no image is there with something said of it")
+    _save(result.rows, out, "no image is there with something said of it", overwrite=overwrite)
     if result.missing or not result.rows:
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _save(rows: list[dict[str, Any]], out: Path, why_none: str) -> None:
+def _save(rows: list[dict[str, Any]], out: Path, why_none: str, *, overwrite: bool) -> None:
     from carzero.data.pair_files import save_pairs
 
     if rows:
-        save_pairs(rows, out)
+        save_pairs(rows, out, overwrite=overwrite)
         say(f"Wrote {len(rows)} rows to {out}.")
     else:
         say(f"Nothing is written: {why_none}.")

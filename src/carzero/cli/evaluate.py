@@ -133,10 +133,12 @@ def evaluate(
     with Progress(is_kept=False) as progress:
         reading, rounds = progress.add("reading images", "read", "images"), progress.add("bootstrap")
         result = run.execute(rounds.count, reading.advance)
-    show_result(result, _tables(result.rows), out=out, as_json=as_json)
+    show_result(result, _tables(result.rows), out=out, overwrite=overwrite, as_json=as_json)
 
 
-def show_result(result: EvaluationResult, tables: Sequence[TextTable], *, out: Path | None, as_json: bool) -> None:
+def show_result(
+    result: EvaluationResult, tables: Sequence[TextTable], *, out: Path | None, overwrite: bool, as_json: bool
+) -> None:
     """Prints JSON, or tables if nothing is written; writes the files; notes go to stderr."""
     from carzero.evaluation.results import save_results, to_payload
 
@@ -145,7 +147,8 @@ def show_result(result: EvaluationResult, tables: Sequence[TextTable], *, out: P
     elif out is None:
         print_result(*tables)
     if out is not None:
-        say(*(f"Wrote {file}" for file in save_results(result.rows, out, result.manifest)))
+        files = save_results(result.rows, out, result.manifest, overwrite=overwrite)
+        say(*(f"Wrote {file}" for file in files))
     show_notes(result.notes)
 
 

@@ -70,13 +70,13 @@ def copy(
     overwrite: Overwrite = False,
 ) -> None:
     """Copies a recipe into a file of your own, to be changed and given to `carzero train` or `carzero pretrain`."""
-    from carzero.core.atomic import AGAIN, replace_when_done, room_for
-    from carzero.core.outputs import check_file
+    from carzero.core.atomic import AGAIN, room_for
+    from carzero.core.outputs import check_file, new_files
 
     recipe = find_shipped("recipes", ".yaml", name)
     path = out or Path(recipe.name)
     check_file(path, (".yaml", ".yml"), overwrite=overwrite)
-    with room_for(str(path), path.parent, AGAIN), replace_when_done(path) as unfinished:
+    with room_for(str(path), path.parent, AGAIN), new_files([path], overwrite=overwrite) as (unfinished,):
         unfinished.write_bytes(recipe.read_bytes())
     say(f"Wrote {path}.")
 

@@ -15,7 +15,7 @@ from carzero.clinical.common_attributes import load_highdicom
 from carzero.clinical.content import ResultSettings
 from carzero.clinical.image_header import load_source
 from carzero.clinical.result_objects import DEFAULT_KINDS, build_by_kind, check_kinds, list_results
-from carzero.core.atomic import remove_leftovers, replace_when_done
+from carzero.core.atomic import remove_leftovers, replace_together
 from carzero.core.outputs import make_folder, refuse_existing, to_file_name
 from carzero.core.run_record import RunRecord
 from carzero.errors import ImageError
@@ -214,13 +214,27 @@ class ResultRun:
         for kind, objects in results:
             for number, each in enumerate(objects, start=1):
                 name = _name(item, kind, number, len(objects))
-                save_result(each, self.out / name)
+                save_result(each, self.out / name, overwrite=self.overwrite)
                 yield name
 
 
-def save_result(result: Dataset, path: Path) -> None:
-    """Writes a result as a DICOM file, whole or not at all."""
-    with replace_when_done(path) as target:
+def save_result(result: Dataset, path: Path, *, overwrite: bool = True) -> None:
+    """Writes a result as a DICOM file, whole or not at all.
+
+    Args:
+        result: the object.
+        path: of the file.
+        overwrite: whether another object that is there is replaced; the same one always is.
+
+    Raises:
+        OutputError: it cannot be written, or another one is there and must stay.
+    """
+
+    def check() -> None:
+        if _read_uid(path) != str(result.SOPInstanceUID):
+            refuse_existing([path], overwrite=overwrite)
+
+    with replace_together([path], check) as (target,):
         result.save_as(target, enforce_file_format=True)
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,17 +31,55 @@ def replace_when_done(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written; what had this name before is unchanged.
     """
-    temporary = _name_temporary(path)
-    try:
+    with replace_together([path]) as (temporary,):
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+
+
+@contextmanager
+def replace_together(paths: Sequence[Path], check: Callable[[], None] | None = None) -> Iterator[list[Path]]:
+    """Yields temporary files for files of one folder that belong together, which take their names at one go.
+
+    Args:
+        paths: the files.
+        check: called when all are complete; an error of it leaves what is there. No other process gives names in this
+            folder between it and the last file, where the system has locks and that process has a check too.
+
+    Raises:
+        OutputError: one of them cannot be written; what had these names before is unchanged.
+    """
+    temporaries = [_name_temporary(path) for path in paths]
+    path = paths[0]  # in hand
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        with _checked(path.parent, check):
+            for path, temporary in zip(paths, temporaries, strict=True):
+                temporary.replace(path)
     except OSError as error:
         raise _cannot_write(str(path), path.parent, AGAIN, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _checked(folder: Path, check: Callable[[], None] | None) -> Iterator[None]:
+    """Holds off other processes that give names in a folder, for the moment that it takes, and calls the check."""
+    if check is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # Windows; storage without locks
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        check()
+        yield
 
 
 def _name_temporary(path: Path) -> Path:
@@ -61,14 +99,14 @@ def cut_name(name: str, size: int) -> str:
 
 
 @contextmanager
-def replace_folder_when_done(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def replace_folder_when_done(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """Yields a new folder beside `path`; it takes the name `path` when the block ends, and vanishes if it fails.
 
     What killed processes left there of the same output is removed first.
 
     Args:
         path: of the folder; one that is there is replaced, whatever is in it.
-        check: called once the new folder is complete; an error of it leaves the old one.
+        check: as of `replace_together`.
 
     Raises:
         OSError: it cannot be made or renamed; what had this name before is unchanged.
@@ -80,15 +118,15 @@ def replace_folder_when_done(path: Path, check: Callable[[], None] = lambda: Non
     try:
         new.mkdir()
         yield new
-        check()
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        with _checked(path.parent, check):
+            if path.exists():
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -73,7 +73,11 @@ def open_run(
             raise existing_output(out, resumable=restore is not None)
         return _restored(path, out, record, restore, key, check)
     if not path.exists() or overwrite:
-        return Journal.start(path, record.identity, key=key, check=check)
+        journal = Journal.start(path, record.identity, key=key, check=check)
+        if not overwrite and out.exists():  # another run has finished since
+            journal.remove()
+            raise existing_output(out, resumable=restore is not None)
+        return journal
     if resume:
         return Journal.resume(path, record.identity, key=key, check=check)
     journal = Journal(record.identity, path, key=key)  # says so where it is not interrupted at all, but running
@@ -252,9 +256,11 @@ class Journal:
             self._file.close()
 
     def remove(self) -> None:
-        """Deletes the journal, once its rows are safe elsewhere."""
+        """Deletes the journal, once its rows are safe elsewhere; while it is locked, so that nobody else has it."""
+        if self.path is not None and os.name == "posix":
+            self.path.unlink(missing_ok=True)
         self.close()
-        if self.path is not None:
+        if self.path is not None and os.name != "posix":  # there an open file stays
             self.path.unlink(missing_ok=True)
 
     def _begin(self) -> None:

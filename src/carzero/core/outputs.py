@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.core.atomic import AGAIN, NAME_BYTES, cut_name, replace_folder_when_done, room_for
+from carzero.core.atomic import AGAIN, NAME_BYTES, cut_name, replace_folder_when_done, replace_together, room_for
 from carzero.errors import OutputError, describe
 
 _BESIDE_BYTES = 24  # of the longest ending that a name gets beside an output: ".answers.sqlite-journal"
@@ -88,6 +88,33 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool, resumable: bool =
     for path in paths:
         if path.exists() or path.is_symlink():
             raise existing_output(path, resumable=resumable)
+
+
+@contextmanager
+def new_files(
+    paths: Sequence[Path], *, overwrite: bool, beside: Sequence[Path] = (), resumable: bool = False
+) -> Iterator[list[Path]]:
+    """Yields temporary files for an output of one folder; they take their names together when the block ends.
+
+    What another command has finished there since this one looked stays too, and two that replace the same output leave
+    that of one of them, whole.
+
+    Args:
+        paths: what `refuse_existing` looks at, now and when all are complete.
+        overwrite: replace it.
+        beside: files that come with it, and are replaced in any case.
+        resumable: as of `refuse_existing`.
+
+    Raises:
+        OutputError: they are there, or cannot be written.
+    """
+
+    def check() -> None:
+        refuse_existing(paths, overwrite=overwrite, resumable=resumable)
+
+    check()
+    with replace_together([*paths, *beside], check) as temporaries:
+        yield temporaries
 
 
 def existing_output(path: Path, *, resumable: bool = False) -> OutputError:

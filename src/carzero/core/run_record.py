@@ -6,10 +6,11 @@ import contextlib
 import datetime
 import errno
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from carzero._version import __version__
 from carzero.core.atomic import replace_when_done
@@ -140,17 +141,46 @@ def _to_lists(value: object) -> object:
     return [_to_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+class _Lockable(Protocol):
+    """An open file, as far as a lock needs it."""
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class OpenFolder:
+    """A folder opened to be locked, so that nothing need be written in it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY) if os.name == "posix" else -1
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 where the system opens no folders."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Closes it; once more does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
 class RunLock:
     """A lock on an open file, which keeps a second process off until the file is closed or this process ends.
 
     Where the system or the file's storage has no locks, nothing is locked.
 
     Args:
-        file: the file; it is closed where it is refused.
+        file: the file, or an `OpenFolder`; it is closed where it is refused.
         refusal: raised where another process has the lock.
     """
 
-    def __init__(self, file: IO[bytes], refusal: CARZeroError) -> None:
+    def __init__(self, file: _Lockable, refusal: CARZeroError) -> None:
         self._file = file
         try:
             import fcntl
@@ -162,7 +192,7 @@ class RunLock:
             file.close()
             raise refusal from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in (_NO_FOLDER_LOCKS if isinstance(file, OpenFolder) else _NO_LOCKS):
                 file.close()
                 raise
 
@@ -172,6 +202,7 @@ class RunLock:
 
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network storage
+_NO_FOLDER_LOCKS = (*_NO_LOCKS, errno.EBADF)  # NFS locks only what is open for writing
 
 
 def recorded_setting(out: Path, name: str) -> object:
@@ -205,7 +236,12 @@ def manifest_path(path: Path) -> Path:
 def save_manifest(manifest: Mapping[str, object], path: Path) -> None:
     """Writes the manifest of the output `path` beside it."""
     with replace_when_done(manifest_path(path)) as target:
-        target.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        target.write_text(format_manifest(manifest), encoding="utf-8")
+
+
+def format_manifest(manifest: Mapping[str, object]) -> str:
+    """The text of a manifest's file."""
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def load_manifest(path: Path) -> dict[str, object]:

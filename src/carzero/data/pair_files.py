@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carzero.core.atomic import replace_when_done
-from carzero.core.outputs import check_file
+from carzero.core.outputs import check_file, new_files
 from carzero.core.tables import write_csv
 from carzero.errors import TableError, describe
 
@@ -21,7 +20,7 @@ def check_pairs_path(path: Path, *, overwrite: bool | None = None) -> None:
     check_file(path, _SUFFIXES, overwrite=overwrite)
 
 
-def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path, *, overwrite: bool = True) -> None:
     """Writes rows as a table for `load_pairs`; an older file is replaced only when the new one is complete.
 
     An image below the table's folder is named relative to it, so that both can be moved together; another one by its
@@ -30,28 +29,29 @@ def save_pairs(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     Args:
         rows: the same columns in each; `image` holds an absolute path. None is an empty cell.
         path: .csv, .tsv, .jsonl or .parquet.
+        overwrite: whether a file that is there is replaced.
 
     Raises:
-        OutputError: the suffix is another, or the file cannot be written.
+        OutputError: the suffix is another, or the file cannot be written, or is there and must stay.
         TableError: values that the format does not hold.
     """
     check_pairs_path(path)
     folder = path.parent.resolve()
     placed = [{**row, "image": _from_folder(str(row["image"]), folder)} for row in rows]
-    with _whole(path) as target:
+    with _whole(path, overwrite=overwrite) as target:
         _writer(path.suffix.lower())(placed, target)
 
 
-def save_report(values: Mapping[str, Any], path: Path) -> None:
+def save_report(values: Mapping[str, Any], path: Path, *, overwrite: bool = True) -> None:
     """Writes what was found as JSON; errors as for `save_pairs`."""
-    with _whole(path) as target:
+    with _whole(path, overwrite=overwrite) as target:
         target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def _whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
-        with replace_when_done(path) as target:
+        with new_files([path], overwrite=overwrite) as (target,):
             yield target
     except (ValueError, TypeError, OverflowError) as error:  # mixed or too large values, broken characters
         raise TableError(

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from carzero.core.atomic import replace_when_done
 from carzero.core.documents import load_json
 from carzero.core.hashing import hash_texts
+from carzero.core.outputs import new_files
 from carzero.errors import ConfigurationError, refuse_broken
 from carzero.metrics.calibration import Abnormality, AbnormalityPool, Calibration
 from carzero.metrics.calibrators import CalibrationMethod, LabelCalibration
@@ -54,10 +54,10 @@ class _Record(_Section):
     abnormality: _AbnormalityRecord | None
 
 
-def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Writes a calibration as JSON, whole or not at all."""
+def save_calibration(calibration: Calibration, path: Path, *, overwrite: bool = True) -> None:
+    """Writes a calibration as JSON, whole or not at all; `overwrite` says whether one that is there is replaced."""
     record = {"carzero_calibration": 1, **calibration.to_record()}
-    with replace_when_done(path) as target:
+    with new_files([path], overwrite=overwrite) as (target,):
         target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

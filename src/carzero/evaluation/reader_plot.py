@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from carzero.core.atomic import replace_when_done
-from carzero.core.outputs import check_file
+from carzero.core.outputs import check_file, new_files
 from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.reader_study import ReaderStudy
 from carzero.metrics.curves import roc_curve
@@ -45,6 +44,7 @@ def save_reader_plot(
     rows: Sequence[MetricRow],
     *,
     emphasised: Sequence[str] = (),
+    overwrite: bool = True,
 ) -> None:
     """Draws one panel a finding: each model's ROC curve with its AUROC, each reader's point with its intervals.
 
@@ -55,6 +55,7 @@ def save_reader_plot(
         readers: (N, C) decisions by name.
         rows: of `compare_with_readers`, for figures and intervals.
         emphasised: models drawn bold.
+        overwrite: whether an image that is there is replaced.
     """
     from matplotlib.figure import Figure  # no pyplot: it would look for a display and keep every figure
 
@@ -71,7 +72,7 @@ def save_reader_plot(
         axes.set_aspect("equal")
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize="small", frameon=False)
-    with replace_when_done(path) as target:
+    with new_files([path], overwrite=overwrite) as (target,):
         figure.savefig(target, format=path.suffix.lower().lstrip("."), dpi=150)
 
 

@@ -36,6 +36,7 @@ class ReaderRun:
     seed: int = 0
     confidence: float = 0.95
     plot: Path | None = None
+    overwrite: bool = True  # of the plot
 
     def execute(self, advance: Advance | None = None) -> EvaluationResult:
         """Compares every model, and every score table given, with every reader and with their majority.
@@ -49,7 +50,7 @@ class ReaderRun:
         if self.plot is not None:
             from carzero.evaluation.reader_plot import check_plot_path
 
-            check_plot_path(self.plot)
+            check_plot_path(self.plot, overwrite=self.overwrite)
         study = load_reader_study(self.folder, labels=self.labels)
         readers = _with_majority(study)
         matrices = dict(zip(self._name({*study.models, *readers}), map(load_score_matrix, self.scores), strict=True))
@@ -67,7 +68,15 @@ class ReaderRun:
         if self.plot is not None:
             from carzero.evaluation.reader_plot import save_reader_plot
 
-            save_reader_plot(self.plot, study, {**own, **study.models}, readers, rows, emphasised=list(own))
+            save_reader_plot(
+                self.plot,
+                study,
+                {**own, **study.models},
+                readers,
+                rows,
+                emphasised=list(own),
+                overwrite=self.overwrite,
+            )
         return EvaluationResult(rows, self._manifest(study, readers, matrices), list(_NOTES))
 
     def _name(self, taken: set[str]) -> list[str]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carzero.core.atomic import replace_when_done
-from carzero.core.outputs import check_file, check_folder, check_parent, make_folder, refuse_existing
-from carzero.core.run_record import manifest_path, save_manifest
+from carzero.core.outputs import check_file, check_folder, check_parent, make_folder, new_files, refuse_existing
+from carzero.core.run_record import format_manifest, manifest_path
 from carzero.core.tables import write_csv
 from carzero.errors import OutputError, describe
 from carzero.metrics.rows import COLUMNS, MetricRow
@@ -89,31 +88,34 @@ def _list_files(path: Path) -> list[Path]:
     return [path / f"metrics{suffix}" for suffix in (".csv", ".md", ".json")]
 
 
-def save_results(rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, object]) -> list[Path]:
-    """Writes a result table; each file replaces an older one only when it is complete.
+def save_results(
+    rows: Sequence[MetricRow], path: Path, manifest: Mapping[str, object], *, overwrite: bool = True
+) -> list[Path]:
+    """Writes a result table; its files replace older ones together, when all are complete.
 
     Args:
         rows: the table.
         path: a file (.csv, .parquet, .md: its manifest lies beside it; .json holds both), or a folder, made if it is
             not there, that gets metrics.csv, metrics.md and metrics.json.
         manifest: where the figures come from.
+        overwrite: whether results that are there are replaced.
 
     Returns:
         the files written.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: they cannot be written, or are there and must stay.
     """
     check_result_path(path)
     files = _list_files(path)
     make_folder(files[0].parent)
-    for file in files:
-        with replace_when_done(file) as target:
+    beside = [] if any(file.suffix.lower() == ".json" for file in files) else [manifest_path(path)]
+    with new_files(files, overwrite=overwrite, beside=beside) as targets:
+        for file, target in zip(files, targets, strict=False):
             _write(rows, target, file.suffix.lower(), manifest)
-    if not any(file.suffix.lower() == ".json" for file in files):
-        files.append(manifest_path(path))
-        save_manifest(manifest, path)
-    return files
+        if beside:
+            targets[-1].write_text(format_manifest(manifest), encoding="utf-8")
+    return [*files, *beside]
 
 
 def _write(rows: Sequence[MetricRow], target: Path, suffix: str, manifest: Mapping[str, object]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from carzero.core.atomic import replace_when_done
+from carzero.core.outputs import new_files
 from carzero.records import UNSTATED, MapKind
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def save_overlay(
     marks: OverlayMarks = _UNMARKED,
     *,
     kind: MapKind = UNSTATED,
+    overwrite: bool = True,
 ) -> Path:
     """Writes the overlay as an image file, whole or not at all, and returns its path.
 
@@ -131,9 +132,10 @@ def save_overlay(
         scores: likewise.
         marks: likewise.
         kind: likewise.
+        overwrite: whether a file that is there is replaced.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or is there and must stay.
         ValueError: an ending without a format.
     """
     file = Path(path)
@@ -141,7 +143,7 @@ def save_overlay(
     image_format = Image.registered_extensions().get(file.suffix.lower())
     if image_format is None:
         raise ValueError(f"the ending of an overlay names its format, such as .png; got {file.name!r}.")
-    with replace_when_done(file) as target:
+    with new_files([file], overwrite=overwrite) as (target,):
         drawn.save(target, format=image_format)
     return file
 

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 import torch
 
-from carzero.core.atomic import AGAIN, replace_when_done, room_for
+from carzero.core.atomic import AGAIN, room_for
 from carzero.core.documents import check_folder_files, load_json_object, parse_json_object
-from carzero.core.outputs import check_folder, make_folder, refuse_existing
+from carzero.core.outputs import check_folder, make_folder, new_files, refuse_existing
 from carzero.errors import PromptError, describe, refuse_broken
 from carzero.inference.score_kinds import SCORE_RULES
 from carzero.model.alignment import ALIGNMENTS, ScoringTexts
@@ -237,10 +237,11 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
     }
     make_folder(folder)
     with room_for("The prompt bank", folder, AGAIN, also=(SafetensorError,)):
-        with replace_when_done(folder / _TENSORS) as path:
-            save_file(tensors, path, {_KEY: json.dumps(record)})
-        with replace_when_done(folder / _RECORD) as path:
-            path.write_text(json.dumps({**record, "prompts": bank.prompt_set.to_mapping()}, indent=2), encoding="utf-8")
+        files = new_files([folder / _RECORD], overwrite=overwrite, beside=[folder / _TENSORS])
+        with files as (unfinished, unfinished_tensors):
+            save_file(tensors, unfinished_tensors, {_KEY: json.dumps(record)})
+            content = json.dumps({**record, "prompts": bank.prompt_set.to_mapping()}, indent=2)
+            unfinished.write_text(content, encoding="utf-8")
 
 
 def check_bank_folder(folder: Path, *, overwrite: bool) -> None:

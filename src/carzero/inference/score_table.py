@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from carzero.core.atomic import replace_when_done
 from carzero.core.columns import describe_number
-from carzero.core.outputs import check_file
-from carzero.core.run_record import save_manifest
+from carzero.core.outputs import check_file, new_files
+from carzero.core.run_record import format_manifest, manifest_path
 from carzero.core.tables import load_table, load_table_pieces, write_pieces
 from carzero.errors import TableError, UnreadableImageError, describe
 from carzero.records import FailedImage, ImageItem, ScoredImage
@@ -87,10 +87,21 @@ def check_score_path(path: Path, *, overwrite: bool | None = None) -> None:
     check_file(path, SCORE_SUFFIXES, overwrite=overwrite)
 
 
-def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, object]) -> None:
-    """Writes table and manifest; each replaces an older file only when it is complete."""
-    save_score_pieces([frame], path)
-    save_manifest(manifest, path)
+def save_scores(frame: pd.DataFrame, path: Path, manifest: Mapping[str, object], *, overwrite: bool = True) -> None:
+    """Writes table and manifest, which replace older files together, when both are complete.
+
+    Args:
+        frame: of the scores.
+        path: of the table.
+        manifest: where they come from.
+        overwrite: whether a table that is there is replaced.
+
+    Raises:
+        OutputError: they cannot be written, or the table is there and must stay.
+    """
+    with new_files([path], overwrite=overwrite, beside=[manifest_path(path)]) as (table, record):
+        write_pieces([frame], table, path.suffix.lower())
+        record.write_text(format_manifest(manifest), encoding="utf-8")
 
 
 def save_score_pieces(pieces: Iterable[pd.DataFrame], path: Path) -> None:

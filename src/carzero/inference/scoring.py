@@ -110,10 +110,12 @@ class _Overlays:
         self.drawn: list[Path] = []
         self._labels = list(labels)
         self._name = PairNames(labels)
+        self._replace = False
 
     def prepare(self, items: Sequence[ImageItem], *, replace: bool) -> None:
         """Makes the folder, and refuses to draw over what another run has drawn there unless it may be replaced."""
         make_folder(self.folder)
+        self._replace = replace
         pairs = ((item.image_id, label) for item in items for label in self._labels)
         refuse_existing_in(self.folder, (f"{self._name(*pair)}.png" for pair in pairs), overwrite=replace)
         remove_leftovers(self.folder)
@@ -125,7 +127,7 @@ class _Overlays:
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
             marks = OverlayMarks(grounding.label, f"logit {grounding.logit:.2f}", grounding.peak)
             pixels = image.radiograph.pixels  # type: ignore[union-attr]
-            save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind)
+            save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind, overwrite=self._replace)
             self.drawn.append(path)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from carzero.core.atomic import replace_when_done
 from carzero.core.documents import load_yaml
-from carzero.core.outputs import check_file
+from carzero.core.outputs import check_file, new_files
 from carzero.core.tables import load_table
 from carzero.core.text_files import load_lines
 from carzero.errors import PromptError, TableError, describe
@@ -76,8 +75,8 @@ def save_text(text: str, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         OutputError: the file exists and `overwrite` is not set, or it cannot be written.
     """
-    check_file(path, tuple(_SUFFIXES), overwrite=overwrite)
-    with replace_when_done(path) as temporary:
+    check_file(path, tuple(_SUFFIXES))
+    with new_files([path], overwrite=overwrite) as (temporary,):
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from carzero.core.atomic import replace_when_done
 from carzero.core.html_page import build_figure, build_html_page, build_line, build_table
+from carzero.core.outputs import new_files
 from carzero.core.text_files import format_csv
 from carzero.datasets.base import PUBLISHED_SOURCE, PublicDataset
 from carzero.evaluation.benchmark.classification import BenchmarkResult
@@ -195,21 +195,22 @@ def _build_failures(failures: Sequence[Failure]) -> str:
     return f"<h2>{len(failures)} images were not scored</h2><ul>{items}{more}</ul>"
 
 
-RESULT_FILES = ("metrics.csv", "metrics.json", "manifest.json", "report.html")  # and a PNG for each figure
+RESULT_FILES = ("metrics.csv", "metrics.json", "manifest.json", "report.html", *(f"{name}.png" for name in _CAPTIONS))
 
 
-def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
+def save_result(result: BenchmarkResult, out: Path, *, overwrite: bool = True) -> list[Path]:
     """Writes metrics.csv, metrics.json (as `--json` prints), manifest.json, a PNG for each figure, and report.html.
 
     Args:
         result: of the benchmark.
         out: an existing folder.
+        overwrite: whether results that are there are replaced; by default they are.
 
     Returns:
         the files, the report last.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: they cannot be written, or are there and must stay.
         MissingExtraError: matplotlib is not installed.
     """
     metric = "pointing" if result.manifest["task"] == "pointing" else "auroc"
@@ -222,7 +223,8 @@ def save_result(result: BenchmarkResult, out: Path) -> list[Path]:
         **{f"{name}.png": to_png(figure) for name, figure in figures.items()},
         "report.html": build_report(result, svg).encode(),
     }
-    for name, content in contents.items():
-        with replace_when_done(out / name) as target:
+    files = [out / name for name in contents]
+    with new_files(files, overwrite=overwrite) as targets:
+        for target, content in zip(targets, contents.values(), strict=True):
             target.write_bytes(content)
-    return [out / name for name in contents]
+    return files

@@ -118,7 +118,7 @@ class BenchmarkRun:
         )
         result = run.execute(progress)
         if self.out is not None:
-            save_several(result, self.images, self.out)
+            save_several(result, self.images, self.out, overwrite=self.overwrite or self.resume)
         return result
 
     def _settings(self, dataset: PublicDataset, weights: WeightsSource) -> ScoringSettings:
@@ -165,13 +165,17 @@ class BenchmarkRun:
             check_drawing()
             self._check_out(self.out)
 
+    @property
+    def _keeps(self) -> bool:
+        """Whether scores that are there are taken back."""
+        return self.resume and self.images is not None
+
     def _check_out(self, out: Path) -> None:
         """Keeps finished results. With --resume, of images, the scores are taken back and measured again."""
         check_folder(out)
         folders = [out / name for name in DATASETS] if self.name == EVERY else [out]
-        keeps = self.resume and self.images is not None
         results = (folder / name for folder in folders for name in RESULT_FILES)
-        refuse_existing(results, overwrite=self.overwrite or keeps, resumable=self.images is not None)
+        refuse_existing(results, overwrite=self.overwrite or self._keeps, resumable=self.images is not None)
 
     def _run(
         self, dataset: PublicDataset, images: Path | None, out: Path | None, progress: Progress
@@ -184,7 +188,7 @@ class BenchmarkRun:
         else:
             result = self._from_images(dataset, images or Path(), out, statistics, progress)
         if out is not None:
-            save_result(result, out)
+            save_result(result, out, overwrite=self.overwrite or self._keeps)
         return result
 
     def _from_scores(self, dataset: PublicDataset, scores: Path, statistics: Statistics) -> BenchmarkResult:

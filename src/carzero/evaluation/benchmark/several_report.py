@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from carzero.core.atomic import replace_when_done
 from carzero.core.html_page import build_html_page, build_line, build_table
+from carzero.core.outputs import new_files
 from carzero.core.text_files import format_csv
 from carzero.datasets.files import find_images
 from carzero.errors import CARZeroError
@@ -25,26 +25,31 @@ _MAP_PX = 420
 SEVERAL_FILES = ("comparison.json", "comparison.csv", "comparison.html")
 
 
-def save_several(result: SeveralResult, images: Path, out: Path) -> list[Path]:
+def save_several(result: SeveralResult, images: Path, out: Path, *, overwrite: bool = True) -> list[Path]:
     """Writes comparison.json, comparison.csv and comparison.html into an existing folder.
 
     Args:
         result: of the benchmark.
         images: folder of the set's images, for the maps.
         out: the folder.
+        overwrite: whether files that are there are replaced.
 
     Returns:
         the files, the page last.
+
+    Raises:
+        OutputError: they cannot be written, or are there and must stay.
     """
     contents = {
         "comparison.json": json.dumps(result.to_dict(), indent=2) + "\n",
         "comparison.csv": _to_csv(result),
         "comparison.html": build_page(result, draw_maps(result, images)),
     }
-    for name, content in contents.items():
-        with replace_when_done(out / name) as target:
-            target.write_text(content, encoding="utf-8")
-    return [out / name for name in contents]
+    files = [out / name for name in SEVERAL_FILES]
+    with new_files(files, overwrite=overwrite) as targets:
+        for name, target in zip(SEVERAL_FILES, targets, strict=True):
+            target.write_text(contents[name], encoding="utf-8")
+    return files
 
 
 def find_row(contender: Contender, label: str) -> BenchmarkRow | None:

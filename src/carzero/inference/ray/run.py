@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from carzero.core.run_record import RunRecord
 from carzero.errors import RunError, TableError, describe
 from carzero.inference.ray.cluster import joined_cluster, place_workers, score_parts
 from carzero.inference.ray.parts import PartJob
-from carzero.inference.ray.score_folder import FAILURES_FOLDER, ScoreFolder, open_score_folder
+from carzero.inference.ray.score_folder import (
+    FAILURES_FOLDER,
+    ScoreFolder,
+    lock_score_folder,
+    open_score_folder,
+)
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.inference.scoring_result import describe_failures
 from carzero.records import Failure, ImageItem, ScoreProvenance
@@ -85,6 +91,10 @@ class ParallelRun:
                 images and dying workers are not an error here.
         """
         _check_items(self.items)
+        with closing(lock_score_folder(self.out.absolute())):
+            return self._execute(advance)
+
+    def _execute(self, advance: Advance) -> ParallelResult:
         size = self.part_size or choose_part_size(len(self.items))
         provenance = self.settings.provenance(self.out if self.resume else None)
         record = self._record(provenance, size)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from carzero.core.atomic import replace_when_done
 from carzero.core.hashing import hash_texts
 from carzero.core.outputs import check_parent, existing_output, foreign_files, make_folder, waiting_run
-from carzero.core.run_record import check_same, load_manifest, save_manifest
+from carzero.core.run_record import OpenFolder, RunLock, check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
 from carzero.errors import TableError, describe
 from carzero.inference.score_table import mark_unfamiliar, score_schema, to_frame, to_rows
@@ -144,6 +144,22 @@ class ScoreFolder:
         metadata = {**(table.schema.metadata or {}), _RUN.encode(): self.run.encode()}
         with replace_when_done(path) as target:
             pq.write_table(table.replace_schema_metadata(metadata), target)
+
+
+def lock_score_folder(path: Path) -> RunLock:
+    """Makes the folder of a run, and keeps other runs off until the lock is closed; workers take none.
+
+    Args:
+        path: the folder; its parent must exist.
+
+    Raises:
+        OutputError: no folder can be made there.
+        TableError: another run is writing it.
+    """
+    check_parent(path)
+    make_folder(path)
+    then = "wait for it, or name another --out"
+    return RunLock(OpenFolder(path), TableError(describe(f"Another run is writing {path}", then=then)))
 
 
 def open_score_folder(
