@@ -249,6 +249,13 @@ def test_an_interrupt_keeps_the_journal(start: Start, tmp_path: Path) -> None:
     assert STEP <= rows_in(journal) <= STEP + 1, "a row may be finished while the signal is on its way"
 
 
+def changed_calibration(source: Path, path: Path) -> Path:
+    record = json.loads(source.read_text())
+    record["labels"]["edema"]["parameters"]["slope"] *= 2
+    path.write_text(json.dumps(record))
+    return path
+
+
 def test_probabilities(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = WeightsSource(DEMO).folder / "calibration.json"
     out = tmp_path / "scores.parquet"
@@ -269,6 +276,14 @@ def test_probabilities(tmp_path: Path, tiny_weights: Path, capsys: pytest.Captur
     code, stdout, stderr = in_process(capsys, *asked, "--calibration", own, "--json")
     (row,) = json.loads(stdout)["scores"]
     assert row["prob:edema"] == pytest.approx(scores["prob:edema"][0])
+
+    before = out.read_bytes()
+    for options in ((), ("--calibration", changed_calibration(own, tmp_path / "other.json"))):
+        code, _, stderr = in_process(capsys, *asked, *options, "--out", out, "--resume")
+        assert (code, "calibration_sha256_but_date" in stderr, "--overwrite" in stderr) == (2, True, True), stderr
+    assert out.read_bytes() == before, "no run without its calibration drops the probabilities"
+    assert in_process(capsys, *asked, "--probabilities", "--out", out, "--resume")[0] == 0
+    assert out.read_bytes() == before
 
     film, tiny = (example_film(), "-l", "edema"), ("--weights", tiny_weights)
     for told, options in {

@@ -56,6 +56,9 @@ WITHOUT_TOKENIZER: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("negated-label", "warning", {"No Finding": "There is No Finding"}, {"No Finding": "The heart and lungs are well"}),
     ("negated-label", "warning", {"Normal": "There is no finding"}, {"Nodule": "There is nodule"}),
+    ("negated-label", "warning", {"normal heart size": "There is normal heart size"}, {"normal": "There is normal"}),
+    ("negated-label", "warning", {"no finding": "There is no finding"}, {"normal lungs": "There is normal lungs"}),
+    ("not-a-finding", "warning", {"unremarkable": "There is unremarkable"}, {"edema": "There is unremarkable edema"}),
     ("negated-label", "warning", {"without edema": "There is without edema"}, {"Nonunion": "There is nonunion"}),
     ("sentence-within", "warning", {"a": "There is There is edema"}, {"a": "There is edema"}),
     (

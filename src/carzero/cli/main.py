@@ -141,9 +141,12 @@ def _run() -> int:
     except KeyboardInterrupt:
         return _end_interrupted()
     except SystemExit as ended:
-        # typer makes an exit of an interrupt, without a word.
-        if ended.__context__ is not None and isinstance(ended.__context__.__cause__, KeyboardInterrupt):
-            return _end_interrupted()
+        # typer makes an exit of an interrupt, without a word; of one at a question, with one.
+        if abort := ended.__context__:
+            if isinstance(abort.__cause__, KeyboardInterrupt):
+                return _end_interrupted()
+            if isinstance(abort.__context__, KeyboardInterrupt):
+                return INTERRUPTED
         if isinstance(ended.code, str):
             report_error(ended.code)
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))

@@ -82,7 +82,7 @@ Force = Annotated[bool, typer.Option("--force", help="Also score readable images
 
 # Weights, and how they are computed
 
-WEIGHTS_HELP = '"demo", a folder, or a hub id.'
+WEIGHTS_HELP = '"demo", a folder of weights or of a training run, or a hub id.'
 Weights = Annotated[str, typer.Option("--weights", "-w", help=WEIGHTS_HELP, autocompletion=complete_weights)]
 WeightsList = Annotated[
     list[str] | None,

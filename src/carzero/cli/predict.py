@@ -176,6 +176,7 @@ def predict(
         run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
     else:
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
+        run.calibration = None if calibrated is None else calibrated.sha256
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
     notes = calibrated.apply(result) if calibrated is not None and isinstance(result, RunResult) else []

@@ -39,7 +39,7 @@ _CheckedBy = Annotated[
         "--weights",
         "-w",
         autocompletion=complete_weights,
-        help='Also ask the tokenizer of these weights: "demo", a folder, or a hub id.',
+        help='Also ask the tokenizer of these weights: "demo", a folder of weights or of a training run, or a hub id.',
     ),
 ]
 

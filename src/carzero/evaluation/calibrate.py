@@ -188,6 +188,11 @@ class CalibratedScoring:
         check_origin(calibration, settings.provenance(None), settings.prompts.score_kind, labels)
         return cls(source, calibration)
 
+    @property
+    def sha256(self) -> str:
+        """What a run that it follows is recorded with."""
+        return hash_calibration(self.calibration)
+
     def apply(self, result: RunResult) -> list[str]:
         """Adds probabilities to a finished run, and to the table it has written; returns what to know of them."""
         matrix = to_score_matrix(result.table, manifest=result.manifest)

@@ -41,8 +41,8 @@ _KINDS = (
         "warning",
         re.compile(
             r"no (?:significant |acute |active )?(?:findings?|abnormalit\w+|diseases?|pathology)|healthy|negative|"
-            r"(?:the )?(?:heart and lungs|lungs?|chest|study|film|radiograph)?(?: is| are)? ?(?:normal|clear)"
-            r"(?: (?:chest|lungs?|study|film|radiograph))?"
+            r"(?:the )?(?:heart and lungs|lungs?|chest|study|film|radiograph)?(?: is| are)? ?"
+            r"(?:normal|clear|unremarkable)(?: (?:chest|lungs?|study|film|radiograph))?"
         ),
         "a normal state is not recognised by asking for it",
         "compute it from the findings (the lower the highest calibrated probability, the likelier normal), or ask for "
@@ -112,6 +112,9 @@ def match_not_finding(name: str, asked: Sequence[str] = ()) -> NotFinding | None
 
 _OPENS_DENIAL = frozenset({"no", "not", "without", "normal", "absent", "negative", "clear", "unremarkable"})
 _DENIES = frozenset({"no", "not", "without", "absent", "absence", "never", "neither", "nor", "negative"})
+_STATES = frozenset(
+    {"normal", "negative", "clear", "unremarkable"}
+)  # deny a finding, unless they are all that is asked
 _FILLERS = frozenset({"a", "an", "the", "of", "in", "on", "at"})
 
 
@@ -127,14 +130,16 @@ def lint_denials(prompt_set: PromptSet, known: TrainingWords | None = None) -> I
     """Finds labels and prompts that deny where they should affirm, and negatives that do not deny."""
     for label, prompts in prompt_set:
         denied = bool(_OPENS_DENIAL.intersection(_words(label)[:1]))
-        is_trained = (kind := _kind(label, prompts)) is not None and _is_trained(kind, prompts, known)
+        kind = _kind(label, prompts)
+        is_trained = kind is not None and _is_trained(kind, prompts, known)
+        opening = _OPENS_DENIAL - _STATES if _is_state(kind) else _OPENS_DENIAL  # "normal" is told as a state alone
         for prompt in () if is_trained else prompts:
-            if denied and _OPENS_DENIAL.intersection(strip_form(prompt).split()[:1]):
+            if denied and opening.intersection(strip_form(prompt).split()[:1]):
                 message = describe("The prompt is a denial", got=prompt, then="ask for the findings that it denies")
                 yield LintFinding("warning", "negated-label", label, prompt, message)
             elif not denied and _DENIES.intersection(_words(prompt)):
                 yield _denied_prompt(label, prompt)
-        if denied or _is_state(_kind(label, prompts)):
+        if denied or _is_state(kind):
             continue
         for negative in prompt_set.entry(label).negative:
             if not (_DENIES | _OPENS_DENIAL).intersection(_words(negative)):
