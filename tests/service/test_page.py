@@ -22,16 +22,22 @@ from PIL import Image
 import carzero
 from tests.support.browser import Visit, open_browser, serve, violations
 from tests.support.commands import wait_until
+from tests.support.dual import save_chexzero, save_siglip
+from tests.support.image_files import dicom
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 # What sticks out of the window; the table scrolls in its own frame.
 BEYOND = """[...document.querySelectorAll("body *")]
   .filter((each) => !each.closest(".table-frame, .unseen, .symbols, select"))
   .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
   .map((each) => each.outerHTML.slice(0, 80))"""
+PLACE = """Promise.all(["viewport", "commands", "store"].map((name) => import(`./page/scripts/${name}.js`)))
+  .then(([{ transformOf }, { paneSize }, { state, currentImage }]) =>
+    ({ ...transformOf(state.view, currentImage().facts, paneSize()), unit: paneSize().unit }))"""
 CALIBRATED = "calibrated"  # the demo weights once more, with a calibration
+SIGLIP, CHEXZERO = "siglip", "chexzero"  # tiny ones of other families, the second without maps
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,14 @@ class Service:
     Attributes:
         address: of its page.
         folder: of images: the example, two of its kind, one that is broken, and a note.
+        weights: folders by the name that the service has for them.
         levels: (rows, columns) of the example, as the service sends them.
         facts: what it says of the example.
     """
 
     address: str
     folder: Path
+    weights: dict[str, Path]
     levels: np.ndarray[Any, np.dtype[np.uint16]]
     facts: dict[str, Any]
 
@@ -69,8 +77,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
     half = LabelCalibration("platt", {"slope": 0.0, "intercept": 0.0}, 40, 20, -9.0, 9.0)
     demo = WeightsSource("demo")
+    others = {name: tmp_path_factory.mktemp("weights") / name for name in (SIGLIP, CHEXZERO)}
+    save_siglip(others[SIGLIP])
+    save_chexzero(others[CHEXZERO])
     settings = ServiceSettings(
-        weights={"demo": demo, CALIBRATED: demo},
+        weights={"demo": demo, CALIBRATED: demo, **{name: WeightsSource(path) for name, path in others.items()}},
         calibrations={CALIBRATED: Calibration({"pneumonia": half})},
         readers=1,
     )
@@ -89,7 +100,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         Image.fromarray((quarter >> 8).astype(np.uint8)).save(folder / "=1+1.jpg", quality=95)
         (folder / "broken.dcm").write_bytes(b"no image" * 40)
         (folder / "notes.txt").write_text("not an image", encoding="utf-8")
-        yield Service(address, folder, levels, facts)
+        yield Service(address, folder, others, levels, facts)
 
 
 def visit(browser: Browser, service: Service, **options: Any) -> Visit:
@@ -130,11 +141,7 @@ def test_drop_an_image_and_set_its_window(browser: Browser, service: Service) ->
     assert window["centre"] == pytest.approx(min(service.facts["largest"], before["centre"] + 35 * step))
     here.shown()
 
-    place = here.page.evaluate(
-        "Promise.all([import('./page/scripts/viewport.js'), import('./page/scripts/commands.js'),"
-        " import('./page/scripts/store.js')]).then(([{ transformOf }, { paneSize }, { state, currentImage }]) =>"
-        " transformOf(state.view, currentImage().facts, paneSize()))"
-    )
+    place = here.page.evaluate(PLACE)
     assert place["scale"] == 1
     for column, row in ((900, 700), (1000, 950), (850, 1200)):
         level = float(service.levels[row, column])
@@ -362,6 +369,157 @@ def test_two_weights_and_a_calibration(browser: Browser, service: Service, tmp_p
         "pneumonia": True,
         "edema": False,
     }
+    leave(here)
+
+
+def test_weights_of_other_families_beside_each_other(browser: Browser, service: Service, tmp_path: Path) -> None:
+    here = visit(browser, service)
+    here.page.set_input_files("#files", service.folder / "chest.dcm")
+    here.ask("pneumonia, edema")
+    here.scores(2)
+    here.page.locator(".map-button").first.click()
+    here.page.keyboard.press("c")
+    here.page.select_option("#pane-model-1", SIGLIP)
+    here.wait_for(here.page.locator(".legend:not([hidden])", has_text="approximation"))
+    here.wait_for(here.page.locator(".pane-score", has_text="logit"), 2)
+    assert len(set(here.page.locator(".pane-score").all_inner_texts())) == 2
+    here.page.select_option("#pane-model-1", CHEXZERO)
+    here.wait_for(here.page.locator(".stage-message", has_text="no maps"))
+    here.wait_for(here.page.locator(".pane-score", has_text="difference of logits"))
+    here.wait_for(here.page.locator(".legend:not([hidden])"))  # the first pane keeps its own
+    assert violations(here.page) == []  # one with a map, one that has none
+
+    here.page.select_option("#weights", CHEXZERO)
+    here.wait_for(here.page.locator(".prompt", has_text="pneumonia \u2212 no pneumonia"))
+    here.scores(2)
+    assert "do not say where" in here.page.locator("#weights-note").inner_text()
+    for button in (here.page.locator(".map-button").first, here.page.locator(".negate").first):
+        assert button.is_disabled()
+        assert "have no maps" in str(button.get_attribute("title"))
+    rows = list(csv.DictReader(io.StringIO(here.save("#save-table", tmp_path).read_text("utf-8-sig"))))
+    own = carzero.ZeroShotClassifier.from_pretrained(service.weights[CHEXZERO]).predict(
+        [service.folder / "chest.dcm"], ["pneumonia", "edema"]
+    )
+    assert float(rows[0]["logit:pneumonia"]) == pytest.approx(float(own["logit:pneumonia"][0]), abs=1e-5)
+    assert json.loads(here.save("#save-manifest", tmp_path).read_text("utf-8"))["score_kind"] == "logit_difference"
+    assert here.page.request.get(f"{service.address}v1/models").ok
+    assert not any(each.endswith("/v1/ground") for each in here.requests[-3:])
+    leave(here)
+
+
+def test_what_is_no_chest_radiograph_is_scored_where_one_says_so(
+    browser: Browser, service: Service, tmp_path: Path
+) -> None:
+    hand = tmp_path / "hand.dcm"
+    values = np.random.default_rng(4).integers(0, 4096, (300, 260)).astype(np.uint16)
+    hand.write_bytes(dicom(values, BodyPartExamined="HAND", BitsStored=12))
+    here = visit(browser, service)
+    here.page.set_input_files("#files", [service.folder / "chest.dcm", hand])
+    here.ask("pneumonia")
+    here.wait_for(here.page.locator("td.failed", has_text="HAND"))
+    here.scores(1)
+    here.page.locator("tr", has_text="hand.dcm").locator(".image-name").click()
+    here.wait_for(here.page.locator(".stage-message.failed"))
+    assert violations(here.page) == []
+    here.page.locator(".stage-message button", has_text="Score it anyway").click()
+    here.scores(2)
+    here.wait_for(here.page.locator("#image-remarks p", has_text="Scored by force"))
+    assert here.state("[...new Set([...state.manifests.values()].map(({ force }) => force))]") == [False, True]
+    leave(here)
+
+
+class Fingers:
+    """Fingers on a screen that feels them."""
+
+    def __init__(self, page: Page) -> None:
+        self._session = page.context.new_cdp_session(page)
+
+    def move(self, kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        self._session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+
+def test_by_touch(browser: Browser, service: Service) -> None:
+    here = visit(browser, service, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    here.page.set_input_files("#files", service.folder / "chest.dcm")
+    here.ask("pneumonia")
+    here.scores(1)
+    here.page.evaluate("scrollTo(0, 0)")
+    here.shown()
+    stage = here.page.locator(".stage").bounding_box()
+    assert stage is not None
+    x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
+    fingers, before = Fingers(here.page), here.state("state.window")
+    fingers.move("Start", (x, y))
+    fingers.move("Move", (x + 30, y - 20))
+    fingers.move("End")
+    dragged = here.state("state.window")
+    assert dragged["width"] > before["width"]
+    assert dragged["centre"] < before["centre"]
+
+    here.shown()
+    fit = here.page.evaluate(PLACE)
+    fingers.move("Start", (x - 40, y))
+    fingers.move("Start", (x - 40, y), (x + 40, y))
+    for spread in (60, 80, 100, 120):
+        fingers.move("Move", (x - spread, y), (x + spread, y))
+    here.shown()
+    zoomed = here.page.evaluate(PLACE)
+    assert zoomed["scale"] == pytest.approx(3 * fit["scale"], rel=0.05)
+    middle = [(0.5 * stage["width"] * zoomed["unit"] - each["left"]) / each["scale"] for each in (fit, zoomed)]
+    assert middle[0] == pytest.approx(middle[1], abs=3 / fit["scale"])  # what lay between the fingers stays there
+    fingers.move("Move", (x - 120, y + 50), (x + 120, y + 50))
+    here.shown()
+    moved = here.page.evaluate(PLACE)
+    assert moved["top"] - zoomed["top"] == pytest.approx(50 * zoomed["unit"], abs=3)
+    fingers.move("End", (x + 120, y + 50))
+    fingers.move("Move", (x + 90, y + 20))
+    fingers.move("End")
+    assert here.state("state.window") == dragged, "the finger that is left does not change the window"
+    assert here.page.evaluate("visualViewport.scale") == 1, "the page itself is not magnified"
+
+    here.page.locator("[data-mode=pan]").tap()
+    before = here.state("state.view")
+    fingers.move("Start", (x, y))
+    fingers.move("Move", (x + 30, y))
+    fingers.move("End")
+    assert here.state("state.view.x") < before["x"]
+    here.page.locator("#zoom-fit").tap()
+    here.page.locator(".map-button").tap()
+    here.wait_for(here.page.locator(".legend:not([hidden])"))
+    assert here.page.evaluate(BEYOND) == []
+    leave(here)
+
+
+def test_more_findings_than_the_page_takes(browser: Browser, service: Service) -> None:
+    here = visit(browser, service, viewport={"width": 390, "height": 844}, has_touch=True)
+    names = [f"opacity in segment {number}" for number in range(1, 52)]
+    here.page.evaluate(
+        """(text) => {
+          const clipboardData = new DataTransfer();
+          clipboardData.setData("text", text);
+          const event = new ClipboardEvent("paste", { clipboardData, cancelable: true });
+          document.querySelector("#ask-input").dispatchEvent(event);
+        }""",
+        "\n".join(names) + "\n",
+    )
+    here.page.press("#ask-input", "Enter")
+    here.wait_for(here.page.locator("#ask-remarks .error"))
+    here.page.locator("#ask-remarks summary").click()
+    assert "No more than 50 findings" in here.page.locator("#ask-remarks").inner_text()
+    assert here.state("state.findings") == []
+    assert here.page.input_value("#ask-input") == ", ".join(names), "nothing typed is lost"
+    here.ask(", ".join(names[:50]))
+    here.wait_for(here.page.locator(".finding"), 50)
+    here.page.set_input_files("#files", service.folder / "chest.dcm")
+    here.scores(50)
+    assert here.page.evaluate(BEYOND) == []
+    here.ask("edema")
+    here.wait_for(here.page.locator("#ask-remarks .error"))
+    here.page.locator(".finding").first.get_by_role("button", name="Remove").click()
+    here.ask("edema")
+    here.scores(50)
+    assert here.state("state.findings.at(-1).label") == "edema"
     leave(here)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from carzero.service.web_server import GracefulServer
 from tests.support.commands import wait_until
 
 
-def make_app(weights: Path, log: io.StringIO | None = None, **settings: Any) -> FastAPI:
-    """A service that is not started."""
-    asked = ServiceSettings(weights=name_weights([str(weights)]), device="cpu", readers=1, **settings)
+def make_app(weights: Path | Mapping[str, Path], log: io.StringIO | None = None, **settings: Any) -> FastAPI:
+    """A service that is not started, with one set of weights or several by name."""
+    given = [f"{name}={path}" for name, path in weights.items()] if isinstance(weights, Mapping) else [str(weights)]
+    asked = ServiceSettings(weights=name_weights(given), device="cpu", readers=1, **settings)
     return create_app(asked, telemetry=Telemetry(log or io.StringIO()))
 
 
@@ -48,7 +49,9 @@ def run_server(weights: Path) -> Iterator[str]:
 
 
 @contextmanager
-def run_client(weights: Path, log: io.StringIO | None = None, **settings: Any) -> Iterator[TestClient]:
+def run_client(
+    weights: Path | Mapping[str, Path], log: io.StringIO | None = None, **settings: Any
+) -> Iterator[TestClient]:
     """A client of a service that is ready."""
     app = make_app(weights, log, **settings)
     with TestClient(app) as client:

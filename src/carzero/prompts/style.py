@@ -29,6 +29,11 @@ class PromptStyle:
     score_kind: ScoreKind = "logit"
     stated: bool = True
 
+    @property
+    def is_linted(self) -> bool:
+        """Whether the linter knows what becomes of a prompt: it was made for CARZero's cleaning and template."""
+        return self.cleaning == "carzero"
+
     def ask(
         self,
         labels: str | Sequence[str] | None,

@@ -56,6 +56,8 @@ _KINDS = (
      "Ask fewer labels at a time; /v1/models states the limits."),
     ("too-many-maps", 422, "There are too many maps in one answer",
      "Ask for fewer images or labels at a time, or for format=arrays; /v1/models states the limits."),
+    ("no-maps", 422, "These weights have no maps",
+     "Ask /v1/predict, or weights whose map_kind in /v1/models is not null."),
     ("unsupported-media-type", 415, "The body is in another format",
      "Send multipart/form-data or application/json."),
     ("invalid-request", 422, "The request cannot be understood", "Compare it with /openapi.json."),

@@ -45,23 +45,25 @@ def build_prompt_routes(engine: Engine) -> APIRouter:
     def lint_labels(asked: LintRequest) -> LintAnswer:
         """What is to be known of labels before they are asked; a label that cannot be asked is an error among it."""
         weights = engine.find_weights(asked.model)
+        style, template = weights.source.style, asked.template or weights.source.style.template
         linted: list[tuple[str, str, str | None]] = []
-        usable: dict[str, str] = {}
+        usable: dict[str, PromptSet] = {}
         for label in asked.labels:
             try:
-                one = PromptSet.from_labels([label], asked.template)
+                one = style.ask([label], None, asked.template)
                 if one.labels[0] in usable:
                     raise PromptError(f"{one.labels[0]!r} is asked already. Leave one of them out.")
-                usable[one.labels[0]] = one.prompts[one.labels[0]][0]
+                usable[one.labels[0]] = one
                 linted.append((label, one.labels[0], None))
             except PromptError as error:
                 linted.append((label, label, str(error)))
-        findings = _lint(PromptSet({name: (prompt,) for name, prompt in usable.items()}), weights) if usable else []
+        together = {name: one.prompts[name] for name, one in usable.items()}
+        findings = _lint(PromptSet(together), weights) if usable and style.is_linted else []
         known = weights.source.training_words is not None
         answers = [
-            _to_linted(label, usable.get(name, ""), [each for each in findings if each.label == name], known)
+            _to_linted(label, usable[name], [each for each in findings if each.label == name], known)
             if refusal is None
-            else _refused(label, asked.template, refusal)
+            else _refused(label, template, refusal)
             for label, name, refusal in linted
         ]
         return LintAnswer(labels=answers, remarks=[_to_remark(each) for each in findings if not each.label])
@@ -73,10 +75,12 @@ def _lint(prompt_set: PromptSet, weights: ServedWeights) -> list[LintFinding]:
     return lint(prompt_set, weights.source.pieces, weights.source.max_text_length, weights.source.training_words)
 
 
-def _to_linted(label: str, prompt: str, findings: Sequence[LintFinding], known: bool) -> LintedLabel:
+def _to_linted(label: str, asked: PromptSet, findings: Sequence[LintFinding], known: bool) -> LintedLabel:
+    prompt, *denials = (each.text for each in asked.questions)
     return LintedLabel(
         label=label,
         prompt=prompt,
+        negative=denials[0] if denials else None,
         remarks=[_to_remark(each) for each in findings],
         unfamiliar=any(each.rule == "unfamiliar" for each in findings) if known else None,
     )
@@ -84,7 +88,8 @@ def _to_linted(label: str, prompt: str, findings: Sequence[LintFinding], known: 
 
 def _refused(label: str, template: str, refusal: str) -> LintedLabel:
     remark = Remark(code="cannot-be-asked", severity="error", message=refusal)
-    return LintedLabel(label=label, prompt=template.replace("{label}", label), remarks=[remark], unfamiliar=None)
+    prompt = template.replace("{label}", label)
+    return LintedLabel(label=label, prompt=prompt, negative=None, remarks=[remark], unfamiliar=None)
 
 
 def _to_remark(finding: LintFinding) -> Remark:

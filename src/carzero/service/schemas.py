@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from carzero.prompts import DEFAULT_TEMPLATE
 from carzero.records import Pool, ScoreKind
 
 Label = Annotated[str, Field(min_length=1, max_length=300)]
@@ -56,10 +55,16 @@ class Asked(_Sent):
     prompt_set: str | None = Field(
         None, max_length=100, description="A set of the prompt library, NAME or NAME:VARIANT.", examples=["chexpert"]
     )
-    template: Sentence = Field(DEFAULT_TEMPLATE, description="The sentence that asks for a label; {label} in it.")
-    pool: Pool = Field("mean", description="How several prompts of a label become one score.")
-    score_kind: ScoreKind = Field(
-        "logit", description="`logit_difference`: the logit less that of the prompts which deny the label."
+    template: Sentence | None = Field(
+        None, description="The sentence that asks for a label; {label} in it. By default the weights' own."
+    )
+    pool: Pool | None = Field(
+        None, description="How several prompts of a label become one score; by default as the weights want it."
+    )
+    score_kind: ScoreKind | None = Field(
+        None,
+        description="`logit_difference`: the logit less that of the prompts which deny the label; by default as the "
+        "weights want it.",
     )
     force: bool = Field(False, description="Also score readable images that are not chest radiographs.")
     model: str | None = Field(None, max_length=200, description="Weights by name; by default the first of /v1/models.")
@@ -124,7 +129,9 @@ class LintRequest(_Sent):
     """Labels to look at before they are asked."""
 
     labels: list[Annotated[str, Field(max_length=300)]] = Field(max_length=256, examples=[["pneumonia", "no edema"]])
-    template: Sentence = Field(DEFAULT_TEMPLATE, description="The sentence that asks for a label; {label} in it.")
+    template: Sentence | None = Field(
+        None, description="The sentence that asks for a label; {label} in it. By default the weights' own."
+    )
     model: str | None = Field(None, max_length=200, description="Weights by name; by default the first of /v1/models.")
 
 
@@ -136,7 +143,9 @@ class Score(BaseModel):
 
     label: str
     prompt: str = Field(description="The (first) sentence that asked for it.")
-    logit: Finite = Field(description="Raw score; compare it between images, never between labels.")
+    logit: Finite = Field(
+        description="Raw score, of the manifest's `score_kind`; compare it between images, never between labels."
+    )
     probability: Finite | None = Field(description="Calibrated; null where no calibration fits what was asked.")
     unfamiliar: bool | None = Field(description="Whether no training sentence speaks of it; null: not known.")
 
@@ -225,7 +234,7 @@ class Finding(BaseModel):
     label: str
     prompt: str
     logit: Finite
-    score: Finite = Field(description="The logit.")
+    score: Finite = Field(description="The same.")
     peak: Peak
     box: Box | None = Field(description="Null for an even map, or one that stays low.")
     cell: Cell
@@ -290,6 +299,7 @@ class LintedLabel(BaseModel):
 
     label: str
     prompt: str = Field(description="The sentence that goes to the text tower.")
+    negative: str | None = Field(description="The sentence that it is scored against; null where there is none.")
     remarks: list[Remark]
     unfamiliar: bool | None
 
@@ -324,13 +334,26 @@ class SuggestAnswer(BaseModel):
     suggestions: list[Suggestion]
 
 
+class ModelStyle(BaseModel):
+    """How weights are asked where a request leaves it to them."""
+
+    template: str = Field(description="The sentence that asks for a label.")
+    negative: str = Field(description="The sentence that denies it, for score_kind=logit_difference.")
+    pool: Pool
+    score_kind: ScoreKind
+    linted: bool = Field(description="Whether the linter knows what these weights make of words.")
+
+
 class Model(BaseModel):
     """A set of weights."""
 
     name: str
     title: str
-    alignment: str
-    map_kind: str = Field(description="What the cells of its maps are.")
+    family: str = Field(description="Kind of model.", examples=["CARZero", "CheXzero"])
+    engine: str = Field(description="What computes it.", examples=["torch", "openvino"])
+    alignment: str | None = Field(description="How CARZero's models compare image and text; null: another family's.")
+    style: ModelStyle
+    map_kind: str | None = Field(description="What the cells of its maps are; null: it has no maps, only scores.")
     map_scale: tuple[Finite, Finite] | None = Field(description="Scale of every map; null: each has its own.")
     calibrated: bool
     demo: bool

@@ -19,7 +19,7 @@ from carzero.core.workers import WorkerCrashedError, WorkerHungError
 from carzero.errors import ImageError
 from carzero.inference.places import describe_maps
 from carzero.prompts import PromptReview, PromptSet
-from carzero.records import ImageItem, ScoredImage
+from carzero.records import ImageItem, Pool, ScoredImage
 from carzero.service.engine import Engine
 from carzero.service.openapi import BINARY, describe_body, problems
 from carzero.service.problems import ProblemError, to_problem_error
@@ -57,6 +57,7 @@ class _Case:
     weights: ServedWeights
     asked: Asked
     prompts: PromptSet
+    pool: Pool
     review: PromptReview
     sent: list[SentImage]
 
@@ -75,7 +76,7 @@ def build_scoring_routes(engine: Engine) -> APIRouter:
             results = await _score(engine, case, need_maps=False)
 
             def answer(name: str, image: ScoredImage) -> ScoredAnswer:
-                return to_scored(name, image, case.prompts, case.review, case.weights, case.asked.pool)
+                return to_scored(name, image, case.prompts, case.review, case.weights, case.pool)
 
             images = await run_in_threadpool(_to_answers, case.sent, results, answer)
             manifest = await run_in_threadpool(_build_manifest, case, results, {})
@@ -93,14 +94,13 @@ def build_scoring_routes(engine: Engine) -> APIRouter:
             count = len(case.sent) * len(case.prompts)
             if asked.format != "arrays" and count > limits.maps:
                 raise ProblemError("too-many-maps", f"Got {count} maps; expected at most {limits.maps}.")
+            kind, pixels = case.weights.map_kind, case.weights.source.pixels
             results = await _score(engine, case, need_maps=True)
-            pixels = case.weights.source.pixels
 
             def answer(name: str, image: ScoredImage) -> GroundedAnswer:
                 return to_grounded(name, image, case.prompts, pixels, asked)
 
             images = await run_in_threadpool(_to_answers, case.sent, results, answer)
-            kind = case.weights.classifier.map_kind
             about = {**describe_maps(asked.box_share, kind)}
             manifest = await run_in_threadpool(_build_manifest, case, results, about)
             return GroundAnswer(
@@ -137,15 +137,16 @@ async def _understanding(
     with engine.folder() as folder:
         sent, asked = await receive_images(request, kind, folder, engine.settings.limits, remote)
         weights = engine.find_weights(asked.model)
-        prompts = to_prompt_set(asked, engine.settings.limits)
+        style = weights.source.style
+        prompts = to_prompt_set(asked, style, engine.settings.limits)
         review = await run_in_threadpool(weights.review, prompts)
-        yield _Case(request, weights, asked, prompts, review, sent)
+        yield _Case(request, weights, asked, prompts, asked.pool or style.pool, review, sent)
 
 
 async def _score(engine: Engine, case: _Case, *, need_maps: bool) -> list[Result]:
     """The results of the images that could be had, in order."""
     asked = case.asked
-    question = Question(case.weights.name, case.prompts, asked.pool, asked.force, need_maps)
+    question = Question(case.weights.name, case.prompts, case.pool, asked.force, need_maps)
     paths = [str(each.path) for each in case.sent if each.path is not None]
     futures = engine.queue.submit([ImageItem(path, path, path) for path in paths], question)
     return await _wait(case.request, engine.settings.limits.seconds, futures)
@@ -193,7 +194,7 @@ def _build_manifest(case: _Case, results: Sequence[Result], about: Mapping[str, 
     scored = sum(isinstance(result, ScoredImage) for result in results)
     manifest = case.weights.build_manifest(
         case.prompts,
-        case.asked.pool,
+        case.pool,
         force=case.asked.force,
         review=case.review,
         images=len(case.sent),

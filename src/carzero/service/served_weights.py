@@ -18,9 +18,10 @@ from carzero.evaluation.calibrate import check_origin
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptReview, PromptSet
-from carzero.records import FailedImage, LoadedImage, Pool, ScoredImage, ScoreProvenance
+from carzero.records import FailedImage, LoadedImage, MapKind, Pool, ScoredImage, ScoreProvenance
 from carzero.service.problems import ProblemError
-from carzero.service.schemas import Model
+from carzero.service.schemas import Model, ModelStyle
+from carzero.weights.families import CARZERO, FAMILIES
 from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
@@ -69,26 +70,38 @@ class ServedWeights:
         from carzero.inference.classifier import ZeroShotClassifier
 
         classifier = ZeroShotClassifier.from_pretrained(self.source, device=self.device, dtype=self.dtype)
-        if self.source.kind == "torch":
-            _ = classifier.model  # other families are refused: the service asks as CARZero wants to be asked
-        calibration, kind = self.calibration, classifier.map_kind
+        calibration = self.calibration
         if calibration is not None:
             own = ScoreProvenance.of(calibration.provenance)
-            provenance = replace(self._provenance(_SOME_PROMPTS, "mean", force=False), prompts=None, pool=own.pool)
+            provenance = replace(self._provenance(_SOME_PROMPTS, None, force=False), prompts=None, pool=own.pool)
             check_origin(calibration, _as_read(provenance), calibration.score_kind, [])
-        self._about = Model(
+        self._about = self._build_about(classifier.backend)
+        self._classifier = classifier
+
+    def _build_about(self, backend: Backend) -> Model:
+        source, kind, style = self.source, backend.map_kind, self.source.style
+        is_own = source.kind == "torch" and source.family is FAMILIES[CARZERO]
+        return Model(
             name=self.name,
-            title="Demo weights of CARZero" if self.source.is_demo else self.source.short_name,
-            alignment=self.source.config.alignment if self.source.kind == "torch" else classifier.backend.name,
-            map_kind=kind.description,
-            map_scale=kind.scale,
-            calibrated=calibration is not None,
-            demo=self.source.is_demo,
-            weights_sha256=self.source.sha256,
-            image_size=self.source.pixels.model_px,
+            title="Demo weights of CARZero" if source.is_demo else source.short_name,
+            family=source.family.title,
+            engine=backend.name,
+            alignment=source.config.alignment if is_own else None,
+            style=ModelStyle(
+                template=style.template,
+                negative=style.negative,
+                pool=style.pool,
+                score_kind=style.score_kind,
+                linted=style.is_linted,
+            ),
+            map_kind=None if kind is None else kind.description,
+            map_scale=None if kind is None else kind.scale,
+            calibrated=self.calibration is not None,
+            demo=source.is_demo,
+            weights_sha256=source.sha256,
+            image_size=source.pixels.model_px,
             research_use=RESEARCH_USE,
         )
-        self._classifier = classifier
 
     @property
     def classifier(self) -> ZeroShotClassifier:
@@ -106,6 +119,18 @@ class ServedWeights:
         if self._about is None:
             raise not_ready()
         return self._about
+
+    @property
+    def map_kind(self) -> MapKind:
+        """What its maps are; raises as `classifier`.
+
+        Raises:
+            ProblemError: the model has none.
+        """
+        found = self.classifier.backend.map_kind
+        if found is None:
+            raise ProblemError("no-maps", f"{self.name} has no maps: it scores images, and does not say where.")
+        return found
 
     def score(
         self, images: Sequence[LoadedImage], prompts: PromptSet, pool: Pool, need_maps: bool
@@ -140,7 +165,7 @@ class ServedWeights:
                     self._reviews.pop(next(iter(self._reviews)))
         return review
 
-    def _provenance(self, prompt_set: PromptSet, pool: Pool, *, force: bool) -> ScoreProvenance:
+    def _provenance(self, prompt_set: PromptSet, pool: Pool | None, *, force: bool) -> ScoreProvenance:
         settings = ScoringSettings(self.source, prompt_set, pool, force, device=self.device, dtype=self.dtype)
         return replace(settings.provenance(None), weights=self.name)  # the place of a folder is nobody's business
 

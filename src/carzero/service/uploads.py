@@ -19,6 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from carzero.core.documents import parse_json, parse_json_object
 from carzero.errors import printable
 from carzero.prompts import PromptSet, load_prompt_set
+from carzero.prompts.style import PromptStyle
 from carzero.service.problems import ProblemError
 from carzero.service.remote_images import RemoteImages
 from carzero.service.schemas import Asked, EncodedImage, ImageReference, Instances, PromptRecord
@@ -151,8 +152,13 @@ def describe_invalid(errors: Sequence[Mapping[str, object]]) -> str:
     return printable("; ".join(said))[:1000] + "."
 
 
-def to_prompt_set(asked: Asked, limits: Limits) -> PromptSet:
+def to_prompt_set(asked: Asked, style: PromptStyle, limits: Limits) -> PromptSet:
     """What is asked, as the library takes it.
+
+    Args:
+        asked: in a request.
+        style: how the weights want to be asked, for what the request leaves open.
+        limits: of a request.
 
     Raises:
         ProblemError: nothing is asked, or in two ways, or too much.
@@ -169,7 +175,7 @@ def to_prompt_set(asked: Asked, limits: Limits) -> PromptSet:
     elif asked.prompt_set is not None:
         name, _, variant = asked.prompt_set.partition(":")
         prompts = load_prompt_set(name, variant or None)
-    prompt_set = PromptSet.from_request(asked.labels, prompts, asked.template, score_kind=asked.score_kind)
+    prompt_set = style.ask(asked.labels, prompts, asked.template, asked.score_kind)
     if (count := len(prompt_set.questions)) > limits.prompts:
         raise ProblemError("too-many-prompts", f"Got {count} prompts; expected at most {limits.prompts}.")
     return prompt_set

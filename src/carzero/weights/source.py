@@ -132,7 +132,7 @@ class WeightsSource:
         Raises:
             WeightsError: the folder holds no tokenizer.
         """
-        if self.style.cleaning != "carzero":  # the linter knows what CARZero's cleaning makes of a prompt
+        if not self.style.is_linted:
             return PromptReview((), None)
         strange = self._stated_words is not None and self.training_words is None
         doubt = (

@@ -8,9 +8,10 @@ let askForKey = async () => "";
 
 /** A refusal of the service or a failed connection; its message and `next`, the next step, are for the reader. */
 export class ServiceError extends Error {
-  constructor({ status = 0, title = "", detail = "", next_step: next = "" }) {
+  constructor({ status = 0, type = "", title = "", detail = "", next_step: next = "" }) {
     super(detail || title);
     this.status = status;
+    this.kind = type.split(":").at(-1);
     this.title = title;
     this.next = next;
   }
@@ -32,12 +33,13 @@ export const lint = async (labels, model, signal) =>
 
 /**
  * The grey levels of an image at full depth.
+ * @param {{file: File, name: string, force: boolean}} image force: also where it is no chest radiograph
  * @returns {Promise<{values: Uint16Array, facts: Object}>} row after row, larger is brighter
  */
-export async function fetchPixels(file, name, signal) {
+export async function fetchPixels({ file, name, force }) {
   const body = new FormData();
   body.append("image", file, name);
-  const answer = await request("v1/pixels", { method: "POST", body, signal });
+  const answer = await request(`v1/pixels?force=${force}`, { method: "POST", body });
   const facts = JSON.parse(answer.headers.get("carzero-image"));
   const values = new Uint16Array(await answer.arrayBuffer());
   if (values.length !== facts.rows * facts.columns) {
@@ -58,6 +60,7 @@ async function score(path, images, labels, model) {
   for (const image of images) body.append("images", image.file, image.name);
   for (const label of labels) body.append("labels", label);
   body.append("model", model);
+  body.append("force", String(images.some(({ force }) => force)));
   return (await request(path, { method: "POST", body })).json();
 }
 
@@ -82,7 +85,7 @@ async function request(path, options = {}, attempt = 0) {
 async function readProblem(answer) {
   try {
     const problem = await answer.json();
-    return Object.fromEntries(["title", "detail", "next_step"].map((name) => [name, String(problem[name] ?? "")]));
+    return Object.fromEntries(["type", "title", "detail", "next_step"].map((name) => [name, String(problem[name] ?? "")]));
   } catch {
     return { title: answer.statusText, detail: "" };
   }

@@ -1,7 +1,7 @@
 // The field for findings: suggestions and the linter's remarks while one types, added by Enter.
 
 import { lint, ServiceError, suggest } from "./api.js";
-import { addFindings, MOST_FINDINGS, splitWords } from "./asked.js";
+import { addFindings, mostFindings, splitWords } from "./asked.js";
 import { byId, element } from "./dom.js";
 import { say } from "./live.js";
 import { showRemarks } from "./remarks.js";
@@ -23,10 +23,21 @@ export function startAsk() {
   field.addEventListener("click", () => later());
   field.addEventListener("keydown", onKey);
   field.addEventListener("blur", () => open([]));
+  field.addEventListener("paste", pasteLines);
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     void add(field.value);
   });
+}
+
+/** A list of lines is pasted as a list: the field itself would make one finding of all lines. */
+function pasteLines(event) {
+  const pasted = event.clipboardData.getData("text");
+  if (!/[\r\n]/.test(pasted.trim())) return;
+  event.preventDefault();
+  const field = input();
+  field.setRangeText(pasted.trim().split(/\s*[\r\n]+\s*/).join(", "), field.selectionStart, field.selectionEnd, "end");
+  later();
 }
 
 /** What is typed last: behind the last comma. */
@@ -124,7 +135,7 @@ async function add(typed) {
   if (words.length === 0) return;
   try {
     const { added, tooMany, refused } = await addFindings(words);
-    if (tooMany) return showRefusal(new ServiceError({ detail: text("ask.toomany", { count: Math.min(MOST_FINDINGS, state.limits.prompts ?? MOST_FINDINGS) }) }));
+    if (tooMany) return showRefusal(new ServiceError({ detail: text("ask.toomany", { count: mostFindings() }) }));
     input().value = refused.map(({ label }) => label).join(", ");
     showRemarks(byId("ask-remarks"), refused);
     if (refused.length === 0) say(added.length ? text("ask.added", { findings: added.join(", ") }) : text("ask.known"));

@@ -1,9 +1,16 @@
 // The findings that are asked for: added by words, checked by the service's linter, removed.
 
 import { lint } from "./api.js";
+import { retryWords } from "./scoring.js";
 import { change, findFinding, state } from "./store.js";
 
-export const MOST_FINDINGS = 50;
+const MOST_FINDINGS = 50;
+
+/** Findings that the page takes: as many as one request may ask of any of the weights. */
+export function mostFindings() {
+  const sentences = state.models.some(({ style }) => style.score_kind === "logit_difference") ? 2 : 1;
+  return Math.min(MOST_FINDINGS, Math.floor((state.limits.prompts ?? Infinity) / sentences));
+}
 
 // Errors of the linter that leave a prompt which can be scored, whatever the score means; all others leave none.
 const SCORED_ALL_THE_SAME = new Set(["duplicate", "denied-prompt", "sides", "dropped-sentence", "unknown-word"]);
@@ -24,17 +31,17 @@ export const negationOf = (label) => (/^no /i.test(label) ? label.slice(3) : `no
  */
 export async function addFindings(words) {
   const fresh = words.filter((word) => !findFinding(word));
-  const most = Math.min(MOST_FINDINGS, state.limits.prompts ?? MOST_FINDINGS);
-  if (state.findings.length + fresh.length > most) return { added: [], tooMany: true, refused: [] };
+  if (state.findings.length + fresh.length > mostFindings()) return { added: [], tooMany: true, refused: [] };
   if (fresh.length === 0) return { added: [], tooMany: false, refused: [] };
   const labels = [...state.findings.map(({ label }) => label), ...fresh];
   const answer = await lint(labels, state.model);
   const refused = answer.labels.filter(({ label }) => fresh.includes(label)).flatMap(findRefusal);
   const added = fresh.filter((label) => !refused.some((remark) => remark.label === label));
   for (const label of added) {
-    if (!findFinding(label)) state.findings.push({ label, prompt: "", remarks: [], unfamiliar: null });
+    if (!findFinding(label)) state.findings.push({ label, prompt: "", negative: null, remarks: [], unfamiliar: null });
   }
   takeRemarks(answer);
+  retryWords();
   change("findings");
   return { added, tooMany: false, refused };
 }
@@ -49,6 +56,7 @@ export function removeFinding(label) {
   state.findings = state.findings.filter((finding) => finding.label !== label);
   for (const pane of state.panes) if (pane.finding === label) pane.finding = null;
   if (state.sort.by === `finding:${label}`) state.sort = { by: "order", descending: false };
+  retryWords();
   change("findings", "panes", "sort");
   void lintAgain();
 }
@@ -64,8 +72,8 @@ export async function lintAgain() {
 }
 
 function takeRemarks(answer) {
-  for (const { label, prompt, remarks, unfamiliar } of answer.labels) {
+  for (const { label, prompt, negative, remarks, unfamiliar } of answer.labels) {
     const finding = findFinding(label);
-    if (finding) Object.assign(finding, { prompt, remarks, unfamiliar });
+    if (finding) Object.assign(finding, { prompt, negative, remarks, unfamiliar });
   }
 }

@@ -4,7 +4,7 @@ import { byId, element } from "./dom.js";
 import { scoreRows, toCsv } from "./csv.js";
 import { say } from "./live.js";
 import { drawPicture } from "./picture.js";
-import { currentImage, modelNamed, state, subscribe } from "./store.js";
+import { currentImage, modelNamed, refusalOf, state, subscribe } from "./store.js";
 import { text } from "./texts.js";
 
 export function startExports() {
@@ -35,18 +35,19 @@ function saveManifest() {
 
 /** What the scores on the page come from: the service's own manifests, what was asked, and which images have no scores. */
 export function buildManifest() {
-  const { name, weights_sha256: hash, calibrated } = modelNamed(state.model);
+  const { name, weights_sha256: hash, calibrated, style } = modelNamed(state.model);
   return {
     written_by: "the page of carzero serve",
     date: new Date().toISOString(),
     weights: name,
     weights_sha256: hash,
+    score_kind: style.score_kind,
     calibrated,
-    findings: state.findings.map(({ label, prompt, unfamiliar, remarks }) => ({ label, prompt, unfamiliar, remarks })),
-    images: state.images.map((image) => ({ image_id: image.name, bytes: image.file.size, remarks: image.remarks })),
-    failures: state.images.filter((image) => image.refusal ?? image.problem).map((image) => ({ image_id: image.name, reason: (image.refusal ?? image.problem).message })),
+    findings: state.findings.map(({ label, prompt, negative, unfamiliar, remarks }) => ({ label, prompt, negative, unfamiliar, remarks })),
+    images: state.images.map(({ name: image_id, file, force, remarks }) => ({ image_id, bytes: file.size, force, remarks })),
+    failures: state.images.filter((image) => refusalOf(image) ?? image.problem).map((image) => ({ image_id: image.name, reason: (refusalOf(image) ?? image.problem).message })),
     service: [...state.manifests.values()],
-    note: "Scores are raw logits unless a probability is stated: compare them between images for one finding. Research use only.",
+    note: "Scores are raw, of the score_kind above, unless a probability is stated: compare them between images for one finding. Research use only.",
   };
 }
 

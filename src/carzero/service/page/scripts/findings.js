@@ -6,7 +6,7 @@ import { byId, element, icon, iconButton, reconcile, setAttribute, setText } fro
 import { reportProblem } from "./messages.js";
 import { showRemarks } from "./remarks.js";
 import { rankOf } from "./sorting.js";
-import { currentImage, findFinding, modelNamed, scoreKey, scoreOf, state, subscribe } from "./store.js";
+import { currentImage, findFinding, hasMaps, modelNamed, refusalOf, scoreKey, scoreOf, state, subscribe } from "./store.js";
 import { currentLanguage, text } from "./texts.js";
 import { formatScore } from "./wording.js";
 
@@ -20,9 +20,21 @@ export function startFindings() {
 function show() {
   reconcile(byId("findings"), state.findings, { key: ({ label }) => `${currentLanguage()} ${label}`, create, update });
   const model = modelNamed(state.model);
-  byId("weights-note").hidden = !model?.demo;
-  setText(byId("weights-note"), model?.demo ? text("weights.demo") : "");
-  setText(byId("score-note"), text(model?.calibrated ? "scores.calibrated" : "scores.logits"));
+  const notes = describeWeights(model);
+  byId("weights-note").hidden = notes.length === 0;
+  setText(byId("weights-note"), notes.join(" "));
+  const differs = model?.style.score_kind === "logit_difference";
+  setText(byId("score-note"), text(model?.calibrated ? "scores.calibrated" : differs ? "scores.differences" : "scores.logits"));
+}
+
+/** What is to be known of weights before their scores are read, line by line. */
+function describeWeights(model) {
+  if (!model) return [];
+  return [
+    model.demo ? text("weights.demo") : "",
+    model.style.linted ? "" : text("weights.unlinted", { family: model.family }),
+    model.map_kind ? "" : text("weights.mapless"),
+  ].filter(Boolean);
 }
 
 function create({ label }) {
@@ -44,7 +56,7 @@ function create({ label }) {
       "div",
       { class: "finding-actions" },
       map,
-      iconButton("negate", text("negation.compare", { finding: label, negation: negationOf(label) }), () => compareWithNegation(label)),
+      iconButton("negate", text("negation.compare", { finding: label, negation: negationOf(label) }), () => compareWithNegation(label), { class: "quiet negate" }),
       iconButton("close", text("finding.remove", { finding: label }), () => removeFinding(label)),
     ),
   );
@@ -55,10 +67,10 @@ function update(item, finding) {
   const image = currentImage();
   const score = image && scoreOf(image, finding.label);
   const waiting = image && state.scores.get(scoreKey(image.id, finding.label, state.model))?.waiting;
-  setText(part(".prompt"), finding.prompt);
+  setText(part(".prompt"), finding.negative ? `${finding.prompt} \u2212 ${finding.negative}` : finding.prompt);
   part(".tag").hidden = finding.unfamiliar !== true;
   showRemarks(part(".lint"), finding.remarks);
-  const shown = score ? formatScore(score) : null;
+  const shown = score ? formatScore(score, modelNamed(state.model)) : null;
   const value = part(".finding-score");
   setText(value, shown ? [shown.short, shown.second].filter(Boolean).join(" \u00b7 ") : waiting ? "\u2026" : "\u2013");
   setAttribute(value, "title", shown?.long);
@@ -66,7 +78,13 @@ function update(item, finding) {
   const button = part(".map-button");
   setAttribute(button, "aria-pressed", String(state.panes[0].finding === finding.label));
   setAttribute(button, "aria-label", text("map.toggle", { finding: finding.label }));
-  button.disabled = !image?.facts || Boolean(image.refusal);
+  const mapless = !hasMaps(state.model);
+  button.disabled = mapless || !image?.facts || Boolean(refusalOf(image));
+  part(".negate").disabled = mapless;
+  for (const each of [button, part(".negate")]) {
+    setAttribute(each, "aria-describedby", mapless ? "weights-note" : null);
+    setAttribute(each, "title", mapless ? text("weights.mapless") : each.getAttribute("aria-label"));
+  }
 }
 
 /** Adds the denial of a finding as a finding of its own, and shows the maps of both. */

@@ -23,7 +23,8 @@ export function listen(target, actions) {
     target.focus({ preventScroll: true });
     target.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, place(event));
-    kind = event.button > 0 || event.shiftKey ? "pan" : actions.mode();
+    // Once two fingers were down, the one that is lifted last does not change the window.
+    kind = pointers.size > 1 || event.button > 0 || event.shiftKey ? "pan" : actions.mode();
     event.preventDefault();
   });
 

@@ -24,7 +24,7 @@ const isOpen = ({ file, name }) =>
 export function openImages(files) {
   const fresh = files.filter((file) => !isOpen(file));
   for (const { file, name } of fresh) {
-    state.images.push({ id: next, file, name, status: "waiting", facts: null, presets: [], problem: null, refusal: null, remarks: [], thumb: null });
+    state.images.push({ id: next, file, name, status: "waiting", facts: null, presets: [], problem: null, refusals: new Map(), force: false, remarks: [], thumb: null });
     next += 1;
   }
   if (fresh.length > 0) {
@@ -109,7 +109,7 @@ async function fetchAndKeep(image) {
   image.problem = null;
   change("images");
   try {
-    const { values, facts } = await fetchPixels(image.file, image.name);
+    const { values, facts } = await fetchPixels(image);
     const pyramid = new Pyramid(values, facts.columns, facts.rows);
     keep(image, pyramid);
     Object.assign(image, { facts, status: "shown", remarks: join(image.remarks, facts.remarks) });

@@ -1,20 +1,21 @@
 // The maps that panes show: asked for when one is opened, kept as long as the page is open.
 
 import { ground, ServiceError } from "./api.js";
-import { change, currentImage, modelOf, scoreKey, state } from "./store.js";
+import { change, currentImage, hasMaps, modelOf, refusalOf, scoreKey, state } from "./store.js";
 
-/** The map of a pane over the image that is looked at: a map, {waiting}, {problem}, or null where none is asked for. */
+/** The map of a pane over the image that is looked at: a map, {waiting}, {problem}, {absent}, or null where none is asked for. */
 export function mapOf(pane) {
   const image = currentImage();
   if (!image || !pane.finding) return null;
+  if (!hasMaps(modelOf(pane))) return { absent: true };
   return state.maps.get(scoreKey(image.id, pane.finding, modelOf(pane))) ?? null;
 }
 
 /** Asks for the maps that panes show and that are not at hand. */
 export function fetchMaps() {
   const image = currentImage();
-  if (!image || image.problem || image.refusal) return;
-  const models = new Set(state.panes.filter((pane) => pane.finding).map(modelOf));
+  if (!image || image.problem) return;
+  const models = new Set(state.panes.filter((pane) => pane.finding).map(modelOf).filter((model) => hasMaps(model) && !refusalOf(image, model)));
   for (const model of models) {
     const labels = [...new Set(state.panes.filter((pane) => pane.finding && modelOf(pane) === model).map((pane) => pane.finding))];
     const missing = labels.filter((label) => !state.maps.has(scoreKey(image.id, label, model)));

@@ -7,7 +7,8 @@ import { drawMap } from "./heat.js";
 import { pyramidOf, reload } from "./images.js";
 import { Legend } from "./legend.js";
 import { mapOf, retryMaps } from "./maps.js";
-import { currentImage, modelNamed, modelOf, scoreOf, state, titleOf } from "./store.js";
+import { canBeForced, retry, scoreAnyway } from "./scoring.js";
+import { currentImage, modelNamed, modelOf, refusalOf, scoreOf, state, titleOf } from "./store.js";
 import { text } from "./texts.js";
 import { Tone } from "./tone.js";
 import { formatScore } from "./wording.js";
@@ -72,7 +73,7 @@ export class Pane {
     this.model.hidden = state.models.length < 2 || state.panes.length < 2;
     this.close.hidden = !pane.finding;
     const score = image && pane.finding ? scoreOf(image, pane.finding, modelOf(pane)) : null;
-    setText(this.score, score ? formatScore(score).long : "");
+    setText(this.score, score ? formatScore(score, modelNamed(modelOf(pane))).long : "");
     this.legend.update(map, modelNamed(modelOf(pane)), state.overlay);
     this.#say(image, map);
     setAttribute(this.root, "aria-label", pane.finding ? text("pane.with", { finding: pane.finding }) : text("pane.plain"));
@@ -80,15 +81,18 @@ export class Pane {
   }
 
   #say(image, map) {
-    const problem = image?.problem ?? map?.problem ?? null;
+    const refusal = image && state.panes[this.index].finding ? refusalOf(image, modelOf(state.panes[this.index])) : null;
+    const problem = image?.problem ?? refusal ?? map?.problem ?? null;
     const waiting = image && !image.problem && !pyramidOf(image) ? text("image.loading", { name: image.name }) : map?.waiting ? text("map.loading") : "";
-    this.message.hidden = !problem && !waiting;
-    this.message.className = `stage-message ${problem ? "failed" : "waiting"}`;
+    const absent = !waiting && map?.absent ? text("map.absent") : "";
+    this.message.hidden = !problem && !waiting && !absent;
+    this.message.className = `stage-message ${problem ? "failed" : waiting ? "waiting" : "absent"}`;
     this.message.setAttribute("role", problem ? "alert" : "none");
-    if (!problem) return void this.message.replaceChildren(waiting);
-    const title = text(image.problem ? "image.failed" : "map.failed", { name: image.name });
-    const again = element("button", { type: "button", text: text("retry"), on: { click: () => (image.problem ? reload(image) : retryMaps()) } });
-    this.message.replaceChildren(element("strong", { text: title }), element("span", { lang: "en", text: problem.message }), again);
+    if (!problem) return void this.message.replaceChildren(waiting || absent);
+    const title = image.problem ? text("image.failed", { name: image.name }) : refusal ? text("image.unscored") : text("map.failed");
+    const again = element("button", { type: "button", text: text("retry"), on: { click: () => (image.problem ? reload(image) : refusal ? retry() : retryMaps()) } });
+    const anyway = canBeForced(image, problem) ? element("button", { type: "button", text: text("image.anyway"), on: { click: () => scoreAnyway(image) } }) : null;
+    this.message.replaceChildren(element("strong", { text: title }), element("span", { lang: "en", text: problem.message }), element("span", { class: "stage-actions" }, anyway, again));
   }
 
   /** Draws the image under the window's table, and the map. */

@@ -59,7 +59,7 @@ function captionOf(pane) {
   const lines = [text("notice")];
   if (!pane.finding) return [text("pane.plain"), ...lines];
   const score = scoreOf(currentImage(), pane.finding, modelOf(pane));
-  const title = score ? `${pane.finding}: ${formatScore(score).long}` : pane.finding;
+  const title = score ? `${pane.finding}: ${formatScore(score, model).long}` : pane.finding;
   if (!map?.map) return [title, weights, ...lines];
   const [low, high] = map.scale.map(formatValue);
   const range = text("picture.range", { low, high, what: describeScale(model) });

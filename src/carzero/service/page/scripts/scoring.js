@@ -1,8 +1,8 @@
 // Which scores are missing, and asking for them: the image that is looked at first, the others some at a time.
 
 import { predict, ServiceError } from "./api.js";
-import { join } from "./images.js";
-import { change, currentImage, modelOf, scoreKey, state } from "./store.js";
+import { join, reload } from "./images.js";
+import { change, currentImage, modelOf, refusalOf, scoreKey, state } from "./store.js";
 
 const AT_ONCE = 2; // requests; the service joins them to its own batches
 const IMAGES = 8; // in a request
@@ -29,17 +29,45 @@ export const isScoring = () => running > 0;
 
 /** Forgets that scores failed, so that they are asked for again. */
 export function retry() {
-  for (const [key, score] of state.scores) if (score.problem) state.scores.delete(key);
-  for (const image of state.images) image.refusal = null;
+  state.images.forEach(forget);
   change("scores", "images");
   scoreMissing();
+}
+
+/** Shows and scores an image that was refused as no chest radiograph; the service's doubt comes with the scores. */
+export function scoreAnyway(image) {
+  image.force = true;
+  forget(image);
+  change("scores", "images");
+  if (image.problem) reload(image);
+  scoreMissing();
+}
+
+/** Whether the service would take an image if it were told to. */
+export const canBeForced = (image, problem) => problem?.kind === "unsuitable-image" && !image.force;
+
+function forget(image) {
+  image.refusals.clear();
+  for (const { name } of state.models) {
+    for (const { label } of state.findings) {
+      const key = scoreKey(image.id, label, name);
+      if (state.scores.get(key)?.problem) state.scores.delete(key);
+    }
+  }
+}
+
+/** Asks once more where a request was refused for its words, once they are other words. */
+export function retryWords() {
+  for (const image of state.images) {
+    if ([...image.refusals.values()].some((error) => error.ofRequest)) forget(image);
+  }
 }
 
 /** How many images have all scores of the chosen model, have failed, and are still to come. */
 export function countScored() {
   const counts = { done: 0, failed: 0, total: state.images.length };
   for (const image of state.images) {
-    if (image.refusal) counts.failed += 1;
+    if (refusalOf(image)) counts.failed += 1;
     else if (state.findings.every(({ label }) => "logit" in (state.scores.get(scoreKey(image.id, label, state.model)) ?? {}))) counts.done += 1;
   }
   return counts;
@@ -56,13 +84,13 @@ function findNext() {
   }
   for (const image of state.images) {
     const labels = missingOf(image, state.model);
-    if (labels.length > 0) return { model: state.model, labels, images: fill(labels) };
+    if (labels.length > 0) return { model: state.model, labels, images: fill(labels, image.force) };
   }
   return null;
 }
 
 /** Images that lack just these scores, as many as one request takes. */
-function fill(labels) {
+function fill(labels, force) {
   const wanted = labels.join("\n");
   const most = Math.min(IMAGES, state.limits.images ?? IMAGES);
   const most_bytes = Math.min(BYTES, 0.9 * (state.limits.body_bytes ?? BYTES));
@@ -70,7 +98,7 @@ function fill(labels) {
   let bytes = 0;
   for (const image of state.images) {
     if (images.length === most) break;
-    if (missingOf(image, state.model).join("\n") !== wanted) continue;
+    if (missingOf(image, state.model).join("\n") !== wanted || image.force !== force) continue;
     if (images.length > 0 && bytes + image.file.size > most_bytes) break;
     images.push(image);
     bytes += image.file.size;
@@ -80,7 +108,7 @@ function fill(labels) {
 
 /** Findings that an image has not been asked for; those of an image that was refused are not. */
 function missingOf(image, model) {
-  if (image.refusal || !model) return [];
+  if (!model || refusalOf(image, model)) return [];
   return state.findings.map(({ label }) => label).filter((label) => !state.scores.has(scoreKey(image.id, label, model)));
 }
 
@@ -94,8 +122,9 @@ async function ask({ model, labels, images }) {
     performance.mark("carzero:scores");
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
+    error.ofRequest = true;
     mark(images, labels, model, { problem: error });
-    for (const image of images) image.refusal = error;
+    for (const image of images) image.refusals.set(model, error);
   }
   change("scores", "images");
 }
@@ -106,8 +135,9 @@ function mark(images, labels, model, value) {
 
 function take(image, result, model, labels) {
   if (result.error) {
-    image.refusal = new ServiceError(result.error);
-    mark([image], labels, model, { problem: image.refusal });
+    const problem = new ServiceError(result.error);
+    image.refusals.set(model, problem);
+    mark([image], labels, model, { problem });
     return;
   }
   image.remarks = join(image.remarks, result.remarks);

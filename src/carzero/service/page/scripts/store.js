@@ -4,6 +4,7 @@
  * @typedef {Object} Finding
  * @property {string} label what was typed
  * @property {string} prompt the sentence that asks for it; "" until the service has said it
+ * @property {string|null} negative the sentence that it is scored against, where the weights want it so
  * @property {Array<{code: string, severity: string, message: string}>} remarks of the linter
  * @property {boolean|null} unfamiliar whether the weights were trained on nothing that speaks of it; null: not known
  *
@@ -14,7 +15,8 @@
  * @property {"waiting"|"loading"|"shown"|"failed"} status of its pixels
  * @property {Object|null} facts what the service says of it
  * @property {Object|null} problem why its pixels cannot be shown
- * @property {Object|null} refusal why it has no scores
+ * @property {Map<string, Object>} refusals why it has no scores, by the weights that were to give them
+ * @property {boolean} force whether it is scored although it may not be a chest radiograph
  * @property {string[]} remarks doubts about it
  */
 
@@ -72,6 +74,9 @@ export const currentImage = () => state.images.find((image) => image.id === stat
 
 export const findFinding = (label) => state.findings.find((finding) => finding.label === label) ?? null;
 
+/** Why an image has no scores by the chosen model, or by another; null where nothing was refused. */
+export const refusalOf = (image, model = state.model) => image.refusals.get(model) ?? null;
+
 export const modelNamed = (name) => state.models.find((model) => model.name === name) ?? null;
 
 /** How weights are called: by their title, and where several share it by their name. */
@@ -79,6 +84,9 @@ export function titleOf(model) {
   const shared = state.models.filter(({ title }) => title === model.title).length > 1;
   return shared ? model.name : model.title || model.name;
 }
+
+/** Whether weights say where they look; those that only score have no maps. */
+export const hasMaps = (model) => Boolean(modelNamed(model)?.map_kind);
 
 /** The model that a pane asks: its own, or the chosen one. */
 export const modelOf = (pane) => pane.model ?? state.model;

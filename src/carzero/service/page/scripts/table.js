@@ -3,9 +3,9 @@
 import { openMap, toggleMap } from "./commands.js";
 import { byId, element, iconButton, reconcile, setAttribute, setText } from "./dom.js";
 import { look, removeImage } from "./images.js";
-import { countScored, retry } from "./scoring.js";
+import { canBeForced, countScored, retry, scoreAnyway } from "./scoring.js";
 import { orderedImages, sortBy } from "./sorting.js";
-import { change, scoreKey, scoreOf, state, subscribe } from "./store.js";
+import { change, hasMaps, modelNamed, refusalOf, scoreKey, scoreOf, state, subscribe } from "./store.js";
 import { currentLanguage, text } from "./texts.js";
 import { watchRow } from "./thumbs.js";
 import { formatScore } from "./wording.js";
@@ -75,7 +75,7 @@ function updateRow(row, image) {
   const frame = row.querySelector(".thumb-frame");
   if (image.thumb && !frame.firstChild) frame.append(image.thumb);
   const [, ...cells] = row.children;
-  const problem = image.refusal ?? image.problem;
+  const problem = refusalOf(image) ?? image.problem;
   if (problem) {
     const known = cells[0]?.classList.contains("failed") ? cells[0] : null;
     for (const cell of cells) if (cell !== known) cell.remove();
@@ -83,7 +83,8 @@ function updateRow(row, image) {
     cell.colSpan = Math.max(1, state.findings.length);
     if (cell.dataset.reason !== problem.message) {
       cell.dataset.reason = problem.message;
-      cell.replaceChildren(element("div", { class: "reason" }, element("strong", { text: text("image.unscored") }), " ", element("span", { lang: "en", text: problem.message })));
+      const anyway = canBeForced(image, problem) ? element("button", { type: "button", class: "link", text: text("image.anyway"), on: { click: () => scoreAnyway(image) } }) : null;
+      cell.replaceChildren(element("div", { class: "reason" }, element("strong", { text: text("image.unscored") }), " ", element("span", { lang: "en", text: problem.message }), " ", anyway));
     }
     return;
   }
@@ -116,7 +117,7 @@ function reconcileCells(row, image) {
 }
 
 function createCell(image, label) {
-  const press = () => (image.id === state.current ? toggleMap(label) : openMap(image, label));
+  const press = () => (!hasMaps(state.model) ? void look(image.id) : image.id === state.current ? toggleMap(label) : openMap(image, label));
   return element("td", { class: "score", data: { finding: label } }, element("button", { type: "button", class: "score-button", on: { click: press } }));
 }
 
@@ -124,13 +125,14 @@ function updateCell(cell, image, label) {
   const button = cell.firstElementChild;
   const score = state.scores.get(scoreKey(image.id, label, state.model));
   const known = score && "logit" in score;
-  const shown = known ? formatScore(score) : null;
+  const shown = known ? formatScore(score, modelNamed(state.model)) : null;
   setText(button, shown ? shown.short : score?.waiting ? "\u2026" : "\u2013");
   button.disabled = !known;
-  setAttribute(button, "aria-label", shown ? text("table.open", { score: shown.long, finding: label, image: image.name }) : null);
+  const about = { score: shown?.long, finding: label, image: image.name };
+  setAttribute(button, "aria-label", !shown ? null : hasMaps(state.model) ? text("table.open", about) : text("table.look", about));
   setAttribute(button, "title", shown?.long);
   const open = image.id === state.current && state.panes.some((pane) => pane.finding === label);
-  setAttribute(button, "aria-pressed", known ? String(open) : null);
+  setAttribute(button, "aria-pressed", known && hasMaps(state.model) ? String(open) : null);
   const [low, high] = ranges.get(label) ?? [0, 0];
   cell.style.setProperty("--place-share", known && high > low ? String((score.logit - low) / (high - low)) : "0");
 }

@@ -2,12 +2,14 @@
 
 import { number, percent, text } from "./texts.js";
 
-/** A score, short for a table and long for a sentence; as a probability only where the service gives one. */
-export function formatScore({ logit, probability }) {
+/** A score of weights, short for a table and long for a sentence; as a probability only where the service gives one. */
+export function formatScore({ logit, probability }, model) {
   const plain = number(logit, 2);
-  if (probability === null || probability === undefined) return { short: plain, long: text("score.logit", { logit: plain }) };
+  const differs = model?.style.score_kind === "logit_difference";
+  const long = differs ? text("score.difference", { logit: plain }) : text("score.logit", { logit: plain });
+  if (probability === null || probability === undefined) return { short: plain, long };
   const share = percent(probability);
-  return { short: share, second: plain, long: text("score.both", { probability: share, logit: plain }) };
+  return { short: share, second: plain, long: text("score.both", { probability: share, score: long }) };
 }
 
 const whole = (value) => number(Math.round(value));
