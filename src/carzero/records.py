@@ -114,6 +114,19 @@ class Radiograph(RadiographInfo, _Pixels):
     """
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Thumbnail:
+    """A radiograph made small, for pages that show it beside its scores.
+
+    Attributes:
+        pixels: (h, w) float32 grey levels in [0, 255], as of `Radiograph`.
+        size: (height, width) of the radiograph itself, in px.
+    """
+
+    pixels: NDArray[np.float32]
+    size: tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreProvenance:
     """Where scores and heatmaps come from, as the manifest of their run states it; None where it does not say.
@@ -212,12 +225,14 @@ class LoadedImage:
         info: what its file said.
         levels: (crop_px, crop_px) the grey levels in the model's crop, 0 in the padding; see `PixelTransform.apply`.
         radiograph: the image at full size, where it was asked for, or None.
+        thumbnail: the image made small, where its readers were to keep that instead, or None.
     """
 
     item: ImageItem
     info: RadiographInfo
     levels: Levels
     radiograph: Radiograph | None = None
+    thumbnail: Thumbnail | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,6 +246,7 @@ class ScoredImage:
         maps: (labels, h, w) float32 cells of the model's grid, see `MapKind`; or None.
         radiograph: the image at full size, where maps were asked for, or None.
         map_kind: what the cells of the maps are.
+        thumbnail: the image made small, where readers kept that in place of the radiograph, or None.
     """
 
     item: ImageItem
@@ -239,6 +255,17 @@ class ScoredImage:
     maps: NDArray[np.float32] | None = None
     radiograph: Radiograph | None = None
     map_kind: MapKind = ATTENTION
+    thumbnail: Thumbnail | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) of the image in px, where maps were asked for, or None."""
+        if self.thumbnail is not None:
+            return self.thumbnail.size
+        if self.radiograph is None:
+            return None
+        height, width = self.radiograph.pixels.shape
+        return height, width
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,19 @@ from PIL import Image
 from carzero.errors import TableError
 from carzero.images import Geometry, PixelTransform
 from carzero.inference.heatmaps import MapTable, ScoreMap, load_map, load_map_table, save_map, save_map_table
+from carzero.inference.placed_map import MapFrame, PlacedMap
 
 GEOMETRY = Geometry.fit(300, 200)
+FRAME = MapFrame(GEOMETRY, 14, 14)
 GRID = np.random.default_rng(0).random((14, 14)).astype(np.float32)
 
 
+def to_score_map(grid: np.ndarray) -> ScoreMap:
+    return PlacedMap(grid, FRAME).to_score_map()
+
+
 def test_the_affine_takes_cells_to_the_pictures_pixels() -> None:
-    score_map = ScoreMap.from_grid(GRID, GEOMETRY)
+    score_map = to_score_map(GRID)
     assert score_map.heatmap.shape == (300, 200)
     assert np.isnan(score_map.heatmap).any()
     row, column = np.unravel_index(int(GRID.argmax()), GRID.shape)
@@ -27,7 +33,7 @@ def test_the_affine_takes_cells_to_the_pictures_pixels() -> None:
 
 
 def test_npz_keeps_every_bit_and_png_half_a_step(tmp_path: Path) -> None:
-    score_map = ScoreMap.from_grid(GRID, GEOMETRY)
+    score_map = to_score_map(GRID)
     save_map(score_map, tmp_path / "a.npz")
     exact = load_map(tmp_path / "a.npz")
     assert np.array_equal(exact.heatmap, score_map.heatmap, equal_nan=True)
@@ -52,14 +58,14 @@ def test_npz_keeps_every_bit_and_png_half_a_step(tmp_path: Path) -> None:
 
 
 def test_a_constant_map_survives(tmp_path: Path) -> None:
-    score_map = ScoreMap.from_grid(np.full((14, 14), 0.25, np.float32), GEOMETRY)
+    score_map = to_score_map(np.full((14, 14), 0.25, np.float32))
     save_map(score_map, tmp_path / "flat.png")
     assert np.nanmax(np.abs(load_map(tmp_path / "flat.png").heatmap - 0.25)) < 1e-6
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="format is unknown"):
-        save_map(ScoreMap.from_grid(GRID, GEOMETRY), tmp_path / "a.tif")
+        save_map(to_score_map(GRID), tmp_path / "a.tif")
     (tmp_path / "b.npz").write_bytes(b"no map")
     np.savez(tmp_path / "c.npz", heatmap=GRID)
     np.savez(tmp_path / "d.npz", heatmap=np.array([{}], dtype=object), grid=GRID, affine=GRID)

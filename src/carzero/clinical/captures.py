@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 
-import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from carzero.clinical.codes import Concept
-from carzero.clinical.common_attributes import build_identity, complete, place_body_part, to_code_item
+from carzero.clinical.common_attributes import begin_result, build_identity, complete, place_body_part, to_code_item
 from carzero.clinical.content import NAME, RESEARCH_USE, ResultContent
-from carzero.clinical.image_header import SourceImage, without_values
+from carzero.clinical.image_header import SourceImage
 from carzero.clinical.pages import draw_pages
 
 _TITLE = "CARZero scores and maps"
@@ -29,20 +28,9 @@ def build_captures(content: ResultContent, place: int) -> Iterator[Dataset]:
         content: what they say; collected with overlays.
         place: of this kind of result among all.
     """
-    from highdicom.sc import SCImage
-
     for number, page in enumerate(draw_pages(content), start=1):
-        capture = SCImage.from_ref_dataset(
-            without_values(content.source),
-            np.asarray(page),
-            photometric_interpretation="RGB",
-            bits_allocated=8,
-            coordinate_system="PATIENT",
-            manufacturer=NAME,
-            patient_orientation=("L", "F"),  # asked for; taken back below
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            **build_identity(content, "sc", place, number),
-        )
+        identity = build_identity(content, "sc", place, number)
+        capture = begin_result(content, SecondaryCaptureImageStorage, "OT", identity)
         capture.ImageType = ["DERIVED", "SECONDARY"]
         capture.ConversionType = "WSD"
         capture.DateOfSecondaryCapture = DA(content.when.strftime("%Y%m%d"))
@@ -51,6 +39,11 @@ def build_captures(content: ResultContent, place: int) -> Iterator[Dataset]:
         capture.DerivationDescription = f"Maps and scores over the image. {RESEARCH_USE}"
         capture.SourceImageSequence = [_refer(content.source)]
         capture.PatientOrientation = []  # a page of several images has no direction of its own
+        capture.Rows, capture.Columns = page.height, page.width
+        capture.SamplesPerPixel, capture.PhotometricInterpretation, capture.PlanarConfiguration = 3, "RGB", 0
+        capture.BitsAllocated, capture.BitsStored, capture.HighBit, capture.PixelRepresentation = 8, 8, 7, 0
+        pixels = page.tobytes()
+        capture.add_new("PixelData", "OB", pixels + b"\0" * (len(pixels) % 2))
         place_body_part(capture, content)
         yield complete(capture, content, _DESCRIPTION)
 
@@ -71,22 +64,8 @@ def build_pdf(content: ResultContent, place: int) -> Iterator[Dataset]:
         creationDate=moment,
         modDate=moment,
     )
-    document = Dataset()
-    identity = build_identity(content, "pdf", place)
-    document.file_meta = FileMetaDataset()
-    document.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    document.file_meta.MediaStorageSOPClassUID = EncapsulatedPDFStorage
-    document.file_meta.MediaStorageSOPInstanceUID = UID(identity["sop_instance_uid"])
-    document.preamble = b"\0" * 128
-    document.SOPClassUID = EncapsulatedPDFStorage
-    document.SOPInstanceUID = identity["sop_instance_uid"]
-    document.StudyInstanceUID = content.source.study_uid
-    document.SeriesInstanceUID = identity["series_instance_uid"]
-    document.SeriesNumber = identity["series_number"]
-    document.InstanceNumber = identity["instance_number"]
-    document.Modality = "DOC"
+    document = begin_result(content, EncapsulatedPDFStorage, "DOC", build_identity(content, "pdf", place))
     document.ConversionType = "WSD"
-    document.ContentDate = document.ContentTime = ""
     document.AcquisitionDateTime = ""
     document.BurnedInAnnotation = _burned_in(content.source)
     document.DocumentTitle = _TITLE

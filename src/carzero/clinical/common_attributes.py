@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from carzero._version import __version__
 from carzero.clinical.codes import (
@@ -77,6 +78,35 @@ def build_identity(content: ResultContent, kind: str, place: int, number: int = 
     }
 
 
+def to_serial(content: ResultContent) -> str:
+    """The algorithm's serial number: how the hash of its weights begins."""
+    return (content.settings.provenance.weights_sha256 or "unknown")[:16]
+
+
+def begin_result(content: ResultContent, sop_class: UID, modality: str, identity: Identity) -> Dataset:
+    """A result that is put together here, with what makes it a DICOM file in its image's study.
+
+    Args:
+        content: what it says.
+        sop_class: of the result.
+        modality: of its series.
+        identity: see `build_identity`.
+    """
+    result = Dataset()
+    result.preamble = b"\0" * 128
+    result.file_meta = FileMetaDataset()
+    result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    result.file_meta.MediaStorageSOPClassUID = result.SOPClassUID = sop_class
+    result.file_meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID = UID(identity["sop_instance_uid"])
+    result.StudyInstanceUID = content.source.study_uid
+    result.SeriesInstanceUID = identity["series_instance_uid"]
+    result.SeriesNumber = identity["series_number"]
+    result.InstanceNumber = identity["instance_number"]
+    result.Modality = modality
+    result.ContentDate = result.ContentTime = ""
+    return result
+
+
 def complete(result: Dataset, content: ResultContent, description: str) -> Dataset:
     """Gives a result what all have in common, and returns it.
 
@@ -91,7 +121,7 @@ def complete(result: Dataset, content: ResultContent, description: str) -> Datas
     result.Manufacturer = NAME
     result.ManufacturerModelName = NAME
     result.SoftwareVersions = __version__
-    result.DeviceSerialNumber = (content.settings.provenance.weights_sha256 or "unknown")[:16]
+    result.DeviceSerialNumber = to_serial(content)
     result.DeviceUID = content.settings.device_uid
     result.ContributingEquipmentSequence = [_build_equipment(content)]
     result.CodingSchemeIdentificationSequence = [_build_scheme()]
@@ -125,7 +155,7 @@ def _build_equipment(content: ResultContent) -> Dataset:
     item.Manufacturer = NAME
     item.ManufacturerModelName = NAME
     item.SoftwareVersions = __version__
-    item.DeviceSerialNumber = (content.settings.provenance.weights_sha256 or "unknown")[:16]
+    item.DeviceSerialNumber = to_serial(content)
     item.DeviceUID = content.settings.device_uid
     item.ContributionDescription = f"Zero-shot scores. {RESEARCH_USE}"
     return item

@@ -17,8 +17,9 @@ from carzero.clinical.image_header import SourceImage
 from carzero.clinical.uids import ResultUIDs, device_uid
 from carzero.evaluation.calibrate import check_origin
 from carzero.evaluation.calibration_file import hash_calibration
-from carzero.images import PixelTransform, draw_overlay
-from carzero.inference.heatmaps import ScoreMap
+from carzero.images import PixelTransform
+from carzero.images.overlay import draw_layers, make_thumbnail
+from carzero.inference.placed_map import PlacedMap
 from carzero.inference.places import (
     DEMO_DOUBT,
     GroundingRow,
@@ -28,10 +29,9 @@ from carzero.inference.places import (
     mark_place,
     to_corners,
 )
-from carzero.metrics.boxes import region_of_peak
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptSet
-from carzero.records import MapKind, Radiograph, ScoredImage, ScoreProvenance
+from carzero.records import MapKind, RadiographInfo, ScoredImage, ScoreProvenance, Thumbnail
 from carzero.weights.source import WeightsSource, is_demo
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 NAME = "CARZero"
 RESEARCH_USE = "Research use, not a diagnosis."
-_OVERLAY_PX = 420
+THUMBNAIL_PX = 420  # longer side of the image on pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,8 @@ class ResultContent:
 
     Attributes:
         source: the image.
-        radiograph: its grey levels.
+        info: what its file said.
+        thumbnail: the image as pages show it, where they are wanted.
         settings: what decided the content.
         findings: in the order asked.
         doubts: about the image and the weights, each a sentence.
@@ -146,7 +147,8 @@ class ResultContent:
     """
 
     source: SourceImage
-    radiograph: Radiograph
+    info: RadiographInfo
+    thumbnail: Thumbnail | None
     settings: ResultSettings
     findings: tuple[FindingResult, ...]
     doubts: tuple[str, ...]
@@ -177,11 +179,10 @@ def collect_content(
         regions: keep the regions.
         when: when the content is made; None is now.
     """
-    if image.radiograph is None:
-        raise ValueError("The image was scored without maps; score it with need_maps=True.")
+    thumbnail = _find_thumbnail(image) if overlays else None
     probabilities = _to_probabilities(settings, image)
     findings: list[FindingResult] = []
-    for row, score_map in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
+    for row, placed in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
         label = row["label"]
         box = row["box"]
         findings.append(
@@ -192,14 +193,14 @@ def collect_content(
                 row["logit"],
                 probabilities.get(label),
                 None if box is None else to_corners(box),
-                _draw(image, row, score_map, len(findings) + 1) if overlays else None,
-                region_of_peak(score_map.heatmap, settings.box_share, image.map_kind.scale) if regions else None,
+                None if thumbnail is None else _draw(thumbnail, row, placed, image.map_kind, len(findings) + 1),
+                placed.mark_region(settings.box_share, image.map_kind.scale) if regions else None,
             )
         )
     demo = [DEMO_DOUBT] if is_demo(settings.provenance.weights_sha256 or "") else []
     doubts = (*image.info.warnings, *settings.doubts, *demo)
     moment = to_local(when, source)
-    return ResultContent(source, image.radiograph, settings, tuple(findings), doubts, moment, image.map_kind)
+    return ResultContent(source, image.info, thumbnail, settings, tuple(findings), doubts, moment, image.map_kind)
 
 
 def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.datetime:
@@ -221,13 +222,17 @@ def _to_probabilities(settings: ResultSettings, image: ScoredImage) -> dict[str,
     return {label: float(value) for label, value in zip(labels, values, strict=True) if np.isfinite(value)}
 
 
-def _draw(image: ScoredImage, row: GroundingRow, score_map: ScoreMap, number: int) -> Image.Image:
+def _find_thumbnail(image: ScoredImage) -> Thumbnail:
+    if image.thumbnail is not None:
+        return image.thumbnail
     if image.radiograph is None:
         raise ValueError("The image was scored without maps; score it with need_maps=True.")
+    return make_thumbnail(image.radiograph.pixels, THUMBNAIL_PX)
+
+
+def _draw(thumbnail: Thumbnail, row: GroundingRow, placed: PlacedMap, kind: MapKind, number: int) -> Image.Image:
     marks = mark_place(row, f"{number}. {row['label']}", f"logit {row['logit']:.3f}")
-    return draw_overlay(
-        image.radiograph.pixels, score_map.heatmap, marks, kind=image.map_kind, long_side_px=_OVERLAY_PX
-    )
+    return draw_layers(placed.to_layers(thumbnail, kind), marks, kind=kind)
 
 
 def describe_provenance(content: ResultContent) -> Mapping[str, str]:

@@ -6,20 +6,19 @@ Pages carry no name and no date: what identifies the patient stands in the attri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from carzero._version import __version__
 from carzero.clinical.content import RESEARCH_USE, FindingResult, ResultContent
+from carzero.images.lettering import fit_text, load_font, measure_text, write_text
 
 _WIDTH = 1600
 _MARGIN = 24
 _TILE_ROWS, _TILE_COLUMNS = 2, 3
 _PER_PAGE = _TILE_ROWS * _TILE_COLUMNS - 1  # the first tile is the image without marks
 _GROUND, _INK, _FAINT, _CAUTION = (16, 18, 22), (236, 239, 244), (150, 158, 170), (249, 203, 53)
-_PLAIN_PX = 420
 _LATIN_END = "\u024f"  # what the font has ends about here; it draws a box for the rest
 
 
@@ -54,35 +53,31 @@ def _draw_page(
     table_top = bottom + 12
     height = table_top + 30 * len(table) + 24 + 21 * len(notes) + _MARGIN
     canvas = Image.new("RGB", (_WIDTH, height), _GROUND)
+    write_text(canvas, (_MARGIN, 14), "CARZero: zero-shot scores and maps", 26, _INK)
+    write_text(canvas, (_MARGIN, 48), RESEARCH_USE, 20, _CAUTION)
     draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN, 14), "CARZero: zero-shot scores and maps", fill=_INK, font=_font(26))
-    draw.text((_MARGIN, 48), RESEARCH_USE, fill=_CAUTION, font=_font(20))
-    draw.text((_WIDTH - _MARGIN, 18), f"page {page}", fill=_FAINT, font=_font(18), anchor="ra")
+    draw.text((_WIDTH - _MARGIN, 18), f"page {page}", fill=_FAINT, font=load_font(18), anchor="ra")
     x, y, row_height = left, top, 0
     for index, tile in enumerate(tiles):
         if index and index % _TILE_COLUMNS == 0:
             x, y, row_height = left, y + row_height + 12, 0
         canvas.paste(tile, (x, y))
         x, row_height = x + tile.width + 8, max(row_height, tile.height)
-    _draw_table(draw, table, table_top)
-    _draw_notes(draw, notes, table_top + 30 * len(table) + 12)
+    _draw_table(canvas, table, table_top)
+    _draw_notes(canvas, notes, table_top + 30 * len(table) + 12)
     return canvas
 
 
 def _draw_plain(content: ResultContent) -> Image.Image:
     """The image without any mark, at the size of the maps, with room for its title."""
-    pixels = content.radiograph.pixels
-    zoom = _PLAIN_PX / max(pixels.shape)
-    size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
-    method = Image.Resampling.BOX if zoom < 1 else Image.Resampling.BICUBIC
-    small = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32)).resize(size, method)
-    grey = Image.fromarray(np.clip(np.rint(np.asarray(small)), 0, 255).astype(np.uint8))
+    if content.thumbnail is None:
+        raise ValueError("The content was collected without overlays.")
+    grey = Image.fromarray(np.clip(np.rint(content.thumbnail.pixels), 0, 255).astype(np.uint8))
     tile = Image.new("RGB", (grey.width + 32, grey.height + 86), _GROUND)
     tile.paste(grey.convert("RGB"), (16, 70))
-    draw = ImageDraw.Draw(tile)
-    draw.text((16, 10), "image, unmarked", fill=_INK, font=_font(22))
-    view = content.radiograph.view
-    draw.text((16, 40), f"view {view}" if view else "view not stated", fill=_FAINT, font=_font(16))
+    write_text(tile, (16, 10), "image, unmarked", 22, _INK)
+    view = content.info.view
+    write_text(tile, (16, 40), f"view {view}" if view else "view not stated", 16, _FAINT)
     return tile
 
 
@@ -98,19 +93,19 @@ def _table_lines(findings: Sequence[FindingResult], first: int) -> list[tuple[st
     return lines
 
 
-def _draw_table(draw: ImageDraw.ImageDraw, lines: Sequence[tuple[str, ...]], top: int) -> None:
+def _draw_table(canvas: Image.Image, lines: Sequence[tuple[str, ...]], top: int) -> None:
     for row, line in enumerate(lines):
         y = top + 30 * row
         ink = _INK if row else _FAINT
         edges = (*_COLUMNS[1:], _WIDTH - _MARGIN)
         for x, end, text in zip(_COLUMNS, edges, line, strict=True):
-            draw.text((x, y), _cut(text, end - x - 16, 20), fill=ink, font=_font(20))
-        draw.line((_MARGIN, y + 27, _WIDTH - _MARGIN, y + 27), fill=(48, 52, 60))
+            write_text(canvas, (x, y), fit_text(text, 20, end - x - 16), 20, ink)
+        ImageDraw.Draw(canvas).line((_MARGIN, y + 27, _WIDTH - _MARGIN, y + 27), fill=(48, 52, 60))
 
 
-def _draw_notes(draw: ImageDraw.ImageDraw, notes: Sequence[str], top: int) -> None:
+def _draw_notes(canvas: Image.Image, notes: Sequence[str], top: int) -> None:
     for row, note in enumerate(notes):
-        draw.text((_MARGIN, top + 21 * row), note, fill=_FAINT, font=_font(15))
+        write_text(canvas, (_MARGIN, top + 21 * row), note, 15, _FAINT)
 
 
 def _notes(content: ResultContent) -> list[str]:
@@ -134,25 +129,10 @@ def _wrap(paragraphs: Sequence[str], room: int, size: int) -> list[str]:
         line = ""
         for word in paragraph.split():
             longer = f"{line} {word}".strip()
-            if line and _font(size).getlength(longer) > room:
+            if line and measure_text(longer, size) > room:
                 lines.append(line)
                 line = word
             else:
                 line = longer
         lines.append(line)
     return lines
-
-
-def _cut(text: str, room: int, size: int) -> str:
-    line = " ".join(text.split())
-    while len(line) > 1 and _font(size).getlength(line) > room:
-        line = line.rstrip("…")[:-1] + "…"
-    return line
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType; pages need it.")
-    return font

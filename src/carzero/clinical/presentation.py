@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from carzero._version import __version__
 from carzero.clinical.codes import OF_INTEREST
-from carzero.clinical.common_attributes import build_identity, complete, place_body_part, to_coded
+from carzero.clinical.common_attributes import build_identity, complete, place_body_part, to_coded, to_serial
 from carzero.clinical.content import NAME, RESEARCH_USE, FindingResult, ResultContent
 from carzero.clinical.image_header import without_values
 from carzero.clinical.structured_report import to_outline
@@ -40,7 +40,7 @@ def build_presentation(content: ResultContent, place: int) -> Iterator[Dataset]:
         manufacturer=NAME,
         manufacturer_model_name=NAME,
         software_versions=__version__,
-        device_serial_number=(content.settings.provenance.weights_sha256 or "unknown")[:16],
+        device_serial_number=to_serial(content),
         content_label="CARZERO",
         content_description=RESEARCH_USE,
         concept_name=None,
@@ -138,7 +138,7 @@ def build_segments(content: ResultContent, place: int) -> Iterator[Dataset]:
         manufacturer=NAME,
         manufacturer_model_name=NAME,
         software_versions=__version__,
-        device_serial_number=(content.settings.provenance.weights_sha256 or "unknown")[:16],
+        device_serial_number=to_serial(content),
         content_description=RESEARCH_USE,
         content_label="CARZERO",
         **build_identity(content, "seg", place),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydicom.dataset import Dataset
 
 from carzero.clinical.common_attributes import load_highdicom
-from carzero.clinical.content import ResultSettings
+from carzero.clinical.content import THUMBNAIL_PX, ResultSettings
 from carzero.clinical.image_header import load_source
 from carzero.clinical.result_objects import DEFAULT_KINDS, build_by_kind, check_kinds, list_results
 from carzero.core.atomic import remove_leftovers, replace_together
@@ -65,7 +65,9 @@ class ResultMaker:
         )
 
     def __enter__(self) -> ResultMaker:
-        self._readers = self._stack.enter_context(Readers(isolated=True))  # they start beside torch
+        self._readers = self._stack.enter_context(
+            Readers(isolated=True, thumbnail_px=THUMBNAIL_PX)
+        )  # they start beside torch
         return self
 
     def __exit__(

@@ -7,10 +7,10 @@ A finding with a box is a planar region (TID 1410), so that viewers show it on t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
 from carzero._version import __version__
 from carzero.clinical.codes import (
@@ -27,24 +27,50 @@ from carzero.clinical.codes import (
     RESEARCH,
     Concept,
 )
-from carzero.clinical.common_attributes import build_identity, complete, to_coded
+from carzero.clinical.common_attributes import UTF_8, begin_result, build_identity, complete, to_code_item, to_serial
 from carzero.clinical.content import NAME, FindingResult, ResultContent, describe_provenance
-from carzero.clinical.image_header import without_values
-
-if TYPE_CHECKING:
-    from highdicom import sr
-    from highdicom.sr import CodedConcept
-
-
-class _Said(TypedDict):
-    tracking_identifier: sr.TrackingIdentifier
-    finding_type: CodedConcept
-    algorithm_id: sr.AlgorithmIdentification
-    finding_sites: list[sr.FindingSite]
-    measurements: list[sr.Measurement]
-
+from carzero.clinical.content_items import (
+    CONTAINS,
+    CONTEXT,
+    encode_code,
+    encode_container,
+    encode_image,
+    encode_number,
+    encode_region,
+    encode_text,
+    encode_uid,
+    set_content,
+)
+from carzero.clinical.image_header import SourceImage
 
 _DESCRIPTION = "CARZero scores (research use, not a diagnosis)"
+
+# Names of what templates TID 1500, 1002, 1204, 1410, 1501 and 4019 ask for.
+_REPORT = Concept("126000", "DCM", "Imaging Measurement Report")
+_LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants")
+_ENGLISH = Concept("en-US", "RFC5646", "English (United States)")
+_OBSERVER_TYPE = Concept("121005", "DCM", "Observer Type")
+_DEVICE = Concept("121007", "DCM", "Device")
+_OBSERVER_UID = Concept("121012", "DCM", "Device Observer UID")
+_OBSERVER_NAME = Concept("121013", "DCM", "Device Observer Name")
+_OBSERVER_MANUFACTURER = Concept("121014", "DCM", "Device Observer Manufacturer")
+_OBSERVER_MODEL = Concept("121015", "DCM", "Device Observer Model Name")
+_OBSERVER_SERIAL = Concept("121016", "DCM", "Device Observer Serial Number")
+_PROCEDURE = Concept("121058", "DCM", "Procedure reported")
+_MEASUREMENTS = Concept("126010", "DCM", "Imaging Measurements")
+_GROUP = Concept("125007", "DCM", "Measurement Group")
+_TRACKING_IDENTIFIER = Concept("112039", "DCM", "Tracking Identifier")
+_TRACKING_UID = Concept("112040", "DCM", "Tracking Unique Identifier")
+_FINDING = Concept("121071", "DCM", "Finding")
+_SITE = Concept("363698007", "SCT", "Finding Site")
+_ALGORITHM_NAME = Concept("111001", "DCM", "Algorithm Name")
+_ALGORITHM_VERSION = Concept("111003", "DCM", "Algorithm Version")
+_ALGORITHM_MANUFACTURER = Concept("122405", "DCM", "Algorithm Manufacturer")
+_ALGORITHM_PARAMETERS = Concept("111002", "DCM", "Algorithm Parameters")
+_ALGORITHM_FAMILY = Concept("111000", "DCM", "Algorithm Family")
+_REGION = Concept("111030", "DCM", "Image Region")
+_MEASURED_IMAGE = Concept("121112", "DCM", "Source of Measurement")
+_EVALUATIONS = Concept("C0034375", "UMLS", "Qualitative Evaluations")
 
 
 def build_report(content: ResultContent, place: int) -> Iterator[Dataset]:
@@ -54,63 +80,69 @@ def build_report(content: ResultContent, place: int) -> Iterator[Dataset]:
         content: what it says.
         place: of this kind of result among all.
     """
-    from highdicom import sr
-
-    observer = sr.ObserverContext(
-        to_coded(Concept("121007", "DCM", "Device")),
-        sr.DeviceObserverIdentifyingAttributes(
-            uid=content.settings.device_uid,
-            name=NAME,
-            manufacturer_name=NAME,
-            model_name=NAME,
-            serial_number=(content.settings.provenance.weights_sha256 or "unknown")[:16],
-        ),
-    )
-    report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=to_coded(_name_procedure(content)),
-        imaging_measurements=[_build_group(content, finding) for finding in content.findings],
-    )
-    _add_evaluations(report, content)
-    document = sr.Comprehensive3DSR(
-        evidence=[without_values(content.source)],
-        content=report,
-        manufacturer=NAME,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        **build_identity(content, "sr", place),
-    )
-    yield complete(document, content, _DESCRIPTION)
+    report = begin_result(content, Comprehensive3DSRStorage, "SR", build_identity(content, "sr", place))
+    report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
+    report.PerformedProcedureCodeSequence = []
+    report.ReferencedPerformedProcedureStepSequence = []
+    report.CurrentRequestedProcedureEvidenceSequence = [_refer(content.source)]
+    report.ValueType, report.ContinuityOfContent = "CONTAINER", "CONTINUOUS"
+    report.ConceptNameCodeSequence = [to_code_item(_REPORT)]
+    template = Dataset()
+    template.MappingResource, template.TemplateIdentifier = "DCMR", "1500"
+    report.ContentTemplateSequence = [template]
+    complete(report, content, _DESCRIPTION)
+    set_content(report, _encode_content(content), UTF_8)
+    yield report
 
 
-def _name_procedure(content: ResultContent) -> Concept:
-    """The imaging procedure, not the algorithm."""
-    return Concept(*content.source.procedure) if content.source.procedure else PLAIN_RADIOGRAPHY
+def _refer(source: SourceImage) -> Dataset:
+    """The study, series and instance of the image (PS3.3 C.17.2.1)."""
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = source.header.SOPClassUID
+    instance.ReferencedSOPInstanceUID = source.header.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = source.header.SeriesInstanceUID, [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = source.header.StudyInstanceUID, [series]
+    return study
 
 
-def _build_group(
-    content: ResultContent, finding: FindingResult
-) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
-    from highdicom import sr
+def _encode_content(content: ResultContent) -> Iterator[bytes]:
+    """Encodes the rows of TID 1500: language, observer (TID 1002), procedure, groups, and what holds for all of it."""
+    yield encode_code(_LANGUAGE, _ENGLISH)
+    yield encode_code(_OBSERVER_TYPE, _DEVICE, CONTEXT)
+    yield encode_uid(_OBSERVER_UID, content.settings.device_uid)
+    for name in (_OBSERVER_NAME, _OBSERVER_MANUFACTURER, _OBSERVER_MODEL):
+        yield encode_text(name, NAME, CONTEXT)
+    yield encode_text(_OBSERVER_SERIAL, to_serial(content), CONTEXT)
+    # The imaging procedure, not the algorithm.
+    procedure = Concept(*content.source.procedure) if content.source.procedure else PLAIN_RADIOGRAPHY
+    yield encode_code(_PROCEDURE, procedure)
+    told = describe_provenance(content)
+    parameters = [encode_text(_ALGORITHM_PARAMETERS, f"{name}={value}") for name, value in told.items()]
+    yield encode_container(_MEASUREMENTS, (_encode_group(content, each, parameters) for each in content.findings))
+    doubts = (encode_text(DOUBT, doubt, CONTAINS) for doubt in content.doubts)
+    yield encode_container(_EVALUATIONS, [encode_code(INTENDED_USE, RESEARCH, CONTAINS), *doubts])
 
+
+def _encode_group(content: ResultContent, finding: FindingResult, parameters: list[bytes]) -> bytes:
     header = content.source.header
-    said: _Said = {
-        "tracking_identifier": sr.TrackingIdentifier(content.uids.finding(finding.label), finding.label),
-        "finding_type": to_coded(finding.concept),
-        "algorithm_id": _describe_algorithm(content, finding),
-        "finding_sites": [sr.FindingSite(to_coded(CHEST))],
-        "measurements": list(_build_measurements(finding)),
-    }
+    image = str(header.SOPClassUID), content.source.uid
+    items = [
+        encode_text(_TRACKING_IDENTIFIER, finding.label, CONTEXT),
+        encode_uid(_TRACKING_UID, content.uids.finding(finding.label)),
+        encode_code(_FINDING, finding.concept, CONTAINS),
+        encode_code(_SITE, CHEST),
+        encode_text(_ALGORITHM_NAME, NAME),
+        encode_text(_ALGORITHM_VERSION, __version__),
+        encode_text(_ALGORITHM_MANUFACTURER, NAME),
+        *parameters,
+        *(encode_text(_ALGORITHM_PARAMETERS, f"prompt={prompt}") for prompt in finding.prompts),
+        encode_code(_ALGORITHM_FAMILY, ARTIFICIAL_INTELLIGENCE),
+        *_encode_measurements(finding),
+    ]
     if finding.box is None:
-        image = sr.SourceImageForMeasurementGroup(str(header.SOPClassUID), content.source.uid)
-        return sr.MeasurementsAndQualitativeEvaluations(source_images=[image], **said)
-    region = sr.ImageRegion(
-        sr.GraphicTypeValues.POLYLINE,
-        to_outline(finding.box),
-        sr.SourceImageForRegion(str(header.SOPClassUID), content.source.uid),
-    )
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **said)
+        return encode_container(_GROUP, [*items, encode_image(_MEASURED_IMAGE, *image)], "1501")
+    outline = to_outline(finding.box).reshape(-1).tolist()
+    return encode_container(_GROUP, [*items, encode_region(_REGION, outline, *image)], "1410")
 
 
 def to_outline(box: tuple[float, float, float, float]) -> np.ndarray:
@@ -120,47 +152,9 @@ def to_outline(box: tuple[float, float, float, float]) -> np.ndarray:
     return np.array(corners, dtype=np.float64)
 
 
-def _build_measurements(finding: FindingResult) -> Iterator[sr.Measurement]:
-    from highdicom import sr
-
-    numbers = [(LOGIT, finding.logit, NOT_CALIBRATED)]
+def _encode_measurements(finding: FindingResult) -> Iterator[bytes]:
+    # As short as float32 allows; Floating Point Value beside it (VR FD) has every bit.
+    yield encode_number(LOGIT, finding.logit, str(np.float32(finding.logit)), NO_UNITS, NOT_CALIBRATED)
     if finding.probability is not None:
-        numbers.append((PROBABILITY, finding.probability, CALIBRATED))
-    for name, value, method in numbers:
-        measurement = sr.Measurement(to_coded(name), value, to_coded(NO_UNITS), method=to_coded(method))
-        stated = measurement[0].MeasuredValueSequence[0]
-        # As short as float32 allows; Floating Point Value beside it (VR FD) has every bit.
-        stated.NumericValue = str(np.float32(value))
-        yield measurement
-
-
-def _describe_algorithm(content: ResultContent, finding: FindingResult) -> sr.AlgorithmIdentification:
-    from highdicom import sr
-
-    told = describe_provenance(content)
-    return sr.AlgorithmIdentification(
-        NAME,
-        __version__,
-        parameters=[
-            *(f"{name}={value}" for name, value in told.items()),
-            *(f"prompt={prompt}" for prompt in finding.prompts),
-        ],
-        family=to_coded(ARTIFICIAL_INTELLIGENCE),
-        manufacturer=NAME,
-    )
-
-
-def _add_evaluations(report: sr.MeasurementReport, content: ResultContent) -> None:
-    """Adds what holds for the whole report (rows 12 to 14 of TID 1500): intended use, and doubts as text."""
-    from highdicom import sr
-
-    contains = sr.RelationshipTypeValues.CONTAINS
-    items: list[sr.CodeContentItem | sr.TextContentItem] = [
-        sr.CodeContentItem(to_coded(INTENDED_USE), to_coded(RESEARCH), contains)
-    ]
-    items += [sr.TextContentItem(to_coded(DOUBT), doubt, contains) for doubt in content.doubts]
-    container = sr.ContainerContentItem(
-        name=to_coded(Concept("C0034375", "UMLS", "Qualitative Evaluations")), relationship_type=contains
-    )
-    container.ContentSequence = sr.ContentSequence(items)
-    report[0].ContentSequence.append(container)
+        shown = str(np.float32(finding.probability))
+        yield encode_number(PROBABILITY, finding.probability, shown, NO_UNITS, CALIBRATED)

@@ -282,10 +282,20 @@ class Geometry:
     def map_to_size(self, scores: ArrayLike, height: int, width: int) -> _Map:
         """Returns a score map on the image at another size, (height, width); otherwise as `map_to_original`."""
         cells = _as_map(scores)
-        (scale_x, scale_y), (shift_x, shift_y) = self.scale, self._shift
-        down = _cell_weights(height, scale_y * self.height / height, shift_y, self.crop_px, cells.shape[0])
-        across = _cell_weights(width, scale_x * self.width / width, shift_x, self.crop_px, cells.shape[1])
+        down, across = self.map_weights(cells.shape[0], cells.shape[1], height, width)
         return (down @ cells.astype(np.float32)) @ across.T
+
+    def map_weights(self, rows: int, columns: int, height: int, width: int) -> tuple[_Map, _Map]:
+        """Returns what each cell of a (rows, columns) map weighs in each pixel of the image at a size (height, width).
+
+        Returns:
+            (height, rows) and (width, columns) float32 (D, A): a map M is D @ M @ A.T there. At most two neighbours in
+            a row are not 0; they sum to 1. A row is NaN where the pixel's centre lies outside the crop.
+        """
+        (scale_x, scale_y), (shift_x, shift_y) = self.scale, self._shift
+        down = _cell_weights(height, scale_y * self.height / height, shift_y, self.crop_px, rows)
+        across = _cell_weights(width, scale_x * self.width / width, shift_x, self.crop_px, columns)
+        return down, across
 
     def peak_to_original(self, scores: ArrayLike) -> tuple[float, float]:
         """Returns (x, y) of the centre of the map's highest cell, in the original frame.

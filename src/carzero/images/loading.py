@@ -22,12 +22,17 @@ from carzero.core.workers import CAN_ISOLATE, WorkerCrashedError, WorkerHungErro
 from carzero.errors import ImageError, UnreadableImageError, describe, printable
 from carzero.images.checks import as_unreadable
 from carzero.images.geometry import PixelTransform
+from carzero.images.overlay import make_thumbnail
 from carzero.images.reading import load_image, to_model_input
 from carzero.records import FailedImage, ImageItem, LoadedImage, to_info
 
 
 def load_item(
-    item: ImageItem, transform: PixelTransform, force: bool = False, keep_pixels: bool = False
+    item: ImageItem,
+    transform: PixelTransform,
+    force: bool = False,
+    keep_pixels: bool = False,
+    thumbnail_px: int | None = None,
 ) -> LoadedImage:
     """Reads an image down to the model's crop.
 
@@ -36,6 +41,7 @@ def load_item(
         transform: to the model's square.
         force: take a readable image that is not a chest radiograph too.
         keep_pixels: keep the grey levels at full size too; they take tens of megabytes.
+        thumbnail_px: the longer side of a thumbnail that is kept in their place; None keeps them as they are.
 
     Raises:
         ImageError: the image cannot be read, or is not a chest radiograph.
@@ -43,7 +49,9 @@ def load_item(
     with as_unreadable("image", item.path):
         radiograph = load_image(item.image, force=force)
         levels = to_model_input(radiograph, transform)
-    return LoadedImage(item, to_info(radiograph), levels, radiograph if keep_pixels else None)
+        small = make_thumbnail(radiograph.pixels, thumbnail_px) if keep_pixels and thumbnail_px else None
+    kept = radiograph if keep_pixels and small is None else None
+    return LoadedImage(item, to_info(radiograph), levels, kept, small)
 
 
 _SHOWN_REMARKS, _LONGEST_REMARK = 3, 160
@@ -77,12 +85,22 @@ class Readers:
         isolated: True reads files in processes, where a crash or a hang costs one file; False in threads. What is no
             file is read in threads, and on Windows all is.
         limit_s: seconds that reading a file may take in a process.
+        thumbnail_px: the longer side of thumbnails that images bring along where their pixels are asked for, in place
+            of these; None: the pixels.
     """
 
-    def __init__(self, count: int | None = None, *, isolated: bool = False, limit_s: float = LIMIT_S) -> None:
+    def __init__(
+        self,
+        count: int | None = None,
+        *,
+        isolated: bool = False,
+        limit_s: float = LIMIT_S,
+        thumbnail_px: int | None = None,
+    ) -> None:
         if count is not None and count < 1:
             raise ValueError(f"count must be at least 1; got {count}.")
         self.count = count or min(_MOST_READERS, count_cores())
+        self._thumbnail_px = thumbnail_px
         self._threads = ThreadPoolExecutor(self.count)
         self._processes = (
             WorkerPool(load_item, self.count, limit_s=limit_s, remarked=_with_remarks)
@@ -104,7 +122,7 @@ class Readers:
         self, item: ImageItem, *, transform: PixelTransform, force: bool, keep_pixels: bool
     ) -> Future[LoadedImage]:
         """Begins to read an image; see `load_item`."""
-        arguments = (item, transform, force, keep_pixels)
+        arguments = (item, transform, force, keep_pixels, self._thumbnail_px)
         if self._processes is not None and isinstance(item.image, str | Path):
             return self._processes.submit(*arguments)
         return self._threads.submit(load_item, *arguments)

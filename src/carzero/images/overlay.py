@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from carzero.core.outputs import new_files
-from carzero.records import UNSTATED, MapKind
+from carzero.images.lettering import fit_text, write_text
+from carzero.records import UNSTATED, MapKind, Thumbnail
 
 if TYPE_CHECKING:
     import os
@@ -60,6 +62,27 @@ class OverlayMarks:
     boxes: Sequence[_Box] = ()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OverlayLayers:
+    """What an overlay is drawn from, at the size at which it is drawn.
+
+    Attributes:
+        radiograph: (h, w) float32 grey levels in [0, 255].
+        heat: (h, w) float32 place of the map in its range, 0 to 1; 0 where the model saw nothing.
+        unseen: (h, w) whether the model saw nothing.
+        value_range: the ends of the map's range.
+        highest: value of the map in the image.
+        size: (height, width) of the image itself, in px.
+    """
+
+    radiograph: _Levels
+    heat: _Levels
+    unseen: NDArray[np.bool_]
+    value_range: tuple[float, float]
+    highest: float
+    size: tuple[int, int]
+
+
 _UNMARKED = OverlayMarks()
 
 
@@ -91,28 +114,39 @@ def draw_overlay(
         raise ValueError(f"image and map must be (H, W) of one size; got {pixels.shape} and {scores.shape}.")
     if not np.isfinite(scores).any():
         raise ValueError("the map has no finite value; nothing can be drawn.")
-    low, high = kind.scale or (float(np.nanmin(scores)), float(np.nanmax(scores)))
-    zoom = long_side_px / max(pixels.shape)
-    size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
-    radiograph, unseen, heat = (
-        _scale(pixels, size),
-        _scale(np.isnan(scores), size) > 0.5,
-        _heat(scores, low, high, size),
-    )
-    drawn = Image.fromarray(_blend(radiograph, heat, unseen))
+    height, width = pixels.shape
+    own = float(np.nanmin(scores)), float(np.nanmax(scores))
+    size, value_range = draw_size(height, width, long_side_px), kind.scale or own
+    unseen = scale_levels(np.isnan(scores), size) > 0.5
+    heat = scale_heat(scores, value_range, size)
+    layers = OverlayLayers(scale_levels(pixels, size), heat, unseen, value_range, own[1], (height, width))
+    return draw_layers(layers, marks, kind=kind)
+
+
+def draw_size(height: int, width: int, long_side_px: int) -> tuple[int, int]:
+    """(width, height) of an image that is drawn with its longer side at `long_side_px`."""
+    zoom = long_side_px / max(height, width)
+    return max(1, round(width * zoom)), max(1, round(height * zoom))
+
+
+def draw_layers(layers: OverlayLayers, marks: OverlayMarks = _UNMARKED, *, kind: MapKind = UNSTATED) -> Image.Image:
+    """Draws as `draw_overlay`, from what is at the size of the drawing already."""
+    low, high = layers.value_range
+    zoom = max(layers.radiograph.shape) / max(layers.size)
+    drawn = Image.fromarray(_blend(layers.radiograph, layers.heat, layers.unseen))
     draw = ImageDraw.Draw(drawn)
     for box in marks.boxes:
         _draw_box(draw, [float(edge) * zoom for edge in box])
-    is_low = kind.scale is not None and not marks.boxes and float(np.nanmax(scores)) < (low + high) / 2
-    if marks.peak is not None and not is_low and _is_inside(marks.peak, pixels):
+    is_low = kind.scale is not None and not marks.boxes and layers.highest < (low + high) / 2
+    if marks.peak is not None and not is_low and _is_inside(marks.peak, layers.size):
         _draw_cross(draw, marks.peak[0] * zoom, marks.peak[1] * zoom)
     low_text = f"nothing reaches {(low + high) / 2:.3g}, the middle of the scale: no place is marked" if is_low else ""
-    legend = [text for text in (kind.scale_text, low_text, _UNSEEN_LABEL if unseen.any() else "") if text]
+    legend = [text for text in (kind.scale_text, low_text, _UNSEEN_LABEL if layers.unseen.any() else "") if text]
     return _frame(drawn, marks.title, marks.subtitle, (low, high), legend)
 
 
-def _is_inside(peak: tuple[float, float], pixels: NDArray[Any]) -> bool:
-    return bool(0 <= peak[0] <= pixels.shape[1] and 0 <= peak[1] <= pixels.shape[0])
+def _is_inside(peak: tuple[float, float], size: tuple[int, int]) -> bool:
+    return 0 <= peak[0] <= size[1] and 0 <= peak[1] <= size[0]
 
 
 def save_overlay(
@@ -148,7 +182,13 @@ def save_overlay(
     return file
 
 
-def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Levels:
+def make_thumbnail(pixels: NDArray[np.float32], long_side_px: int) -> Thumbnail:
+    """A radiograph (H, W) at the size at which it is drawn with its longer side at `long_side_px`."""
+    height, width = pixels.shape
+    return Thumbnail(scale_levels(pixels, draw_size(height, width, long_side_px)), (height, width))
+
+
+def scale_levels(values: NDArray[Any], size: tuple[int, int]) -> _Levels:
     """Returns values at (width, height), averaged when smaller and smooth when larger."""
     shrinks = size[0] < values.shape[1]
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
@@ -156,11 +196,12 @@ def _scale(values: NDArray[Any], size: tuple[int, int]) -> _Levels:
     return np.asarray(scaled, dtype=np.float32)
 
 
-def _heat(scores: NDArray[Any], low: float, high: float, size: tuple[int, int]) -> _Levels:
+def scale_heat(scores: NDArray[Any], value_range: tuple[float, float], size: tuple[int, int]) -> _Levels:
     """Returns the map's place in its range, 0 to 1, at (width, height); 0 where the model saw nothing."""
+    low, high = value_range
     if high <= low:
         return np.zeros(size[::-1], dtype=np.float32)
-    return np.clip(_scale((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
+    return np.clip(scale_levels((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
 
 
 def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -168,15 +209,19 @@ def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_]) -> NDA
     opacity = np.clip((heat - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
     opacity = _STRENGTH * opacity * opacity * (3 - 2 * opacity)
     opacity[unseen] = 0
-    colours = radiograph[..., None] * (1 - opacity[..., None]) + _colours(heat) * opacity[..., None]
+    colours = np.repeat(radiograph[..., None], 3, axis=2)
+    shown = opacity > 0
+    share = opacity[shown, None]
+    colours[shown] = colours[shown] * (1 - share) + _colours(heat[shown]) * share
     inside = (heat >= 0.5) & ~unseen
     outer, inner = _grow(inside) & ~inside, inside & _grow(~inside)
     colours[outer & ~unseen] *= 0.45  # a dark edge keeps the light line visible on bone
     colours[inner] = 0.3 * colours[inner] + 0.7 * 255
-    rows, columns = np.indices(radiograph.shape)
-    hatch = unseen & ((rows + columns) % 14 < 2)
-    colours[unseen] = colours[unseen] * 0.4 + 6
-    colours[hatch] += 34
+    if unseen.any():
+        rows, columns = np.indices(radiograph.shape)
+        hatch = unseen & ((rows + columns) % 14 < 2)
+        colours[unseen] = colours[unseen] * 0.4 + 6
+        colours[hatch] += 34
     return np.asarray(np.clip(colours, 0, 255), dtype=np.uint8)
 
 
@@ -215,45 +260,30 @@ def _frame(
     width = image.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
     canvas = Image.new("RGB", (width, caption_px + image.height + legend_px), _GROUND)
     canvas.paste(image, (_MARGIN_PX, caption_px))
-    draw = ImageDraw.Draw(canvas)
     room = width - 2 * _MARGIN_PX
     if title:
-        _write(draw, (_MARGIN_PX, 10), title, size=22, ink=_INK, room_px=room)
+        write_text(canvas, (_MARGIN_PX, 10), fit_text(title, 22, room), 22, _INK)
     if subtitle:
-        _write(draw, (_MARGIN_PX, 10 + 30 * bool(title)), subtitle, size=16, ink=_FAINT, room_px=room)
+        write_text(canvas, (_MARGIN_PX, 10 + 30 * bool(title)), fit_text(subtitle, 16, room), 16, _FAINT)
     for number, line in enumerate(legend):
         top = caption_px + image.height + 9 + 20 * number
-        _write(draw, (_MARGIN_PX, top), line, size=14, ink=_FAINT, room_px=room)
+        write_text(canvas, (_MARGIN_PX, top), fit_text(line, 14, room), 14, _FAINT)
     _draw_bar(canvas, _MARGIN_PX * 2 + image.width, caption_px, min(image.height, 320), value_range)
     return canvas
 
 
 def _draw_bar(canvas: Image.Image, left: int, top: int, height: int, value_range: tuple[float, float]) -> None:
     """Draws the colour bar as the heat looks on mid grey, with the range's ends."""
-    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], _BAR_PX, axis=1)
-    radiograph = np.full_like(ramp, 72)
-    canvas.paste(Image.fromarray(_blend(radiograph, ramp, np.zeros(ramp.shape, dtype=bool))), (left, top))
-    draw = ImageDraw.Draw(canvas)
+    canvas.paste(_build_bar(height), (left, top))
     low, high = value_range
     for share in (1.0, 0.5, 0.0):
         y = top + (1 - share) * (height - 1)
         text_y = min(max(y - 8, top - 2), top + height - 15)
         value = f"{low + share * (high - low):.3g}"
-        _write(draw, (left + _BAR_PX + 6, text_y), value, size=13, ink=_FAINT, room_px=_BAR_COLUMN_PX)
+        write_text(canvas, (left + _BAR_PX + 6, text_y), fit_text(value, 13, _BAR_COLUMN_PX), 13, _FAINT)
 
 
-def _write(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[float, float],
-    text: str,
-    *,
-    size: int,
-    ink: tuple[int, int, int],
-    room_px: float,
-) -> None:
-    """Writes one line, cut with an ellipsis where it would leave the image."""
-    font = ImageFont.load_default(size)
-    line = " ".join(text.split())
-    while len(line) > 1 and draw.textlength(line, font=font) > room_px:
-        line = line.rstrip("…")[:-1] + "…"
-    draw.text(at, line, fill=ink, font=font)
+@lru_cache
+def _build_bar(height: int) -> Image.Image:
+    ramp = np.repeat(np.linspace(1, 0, height, dtype=np.float32)[:, None], _BAR_PX, axis=1)
+    return Image.fromarray(_blend(np.full_like(ramp, 72), ramp, np.zeros(ramp.shape, dtype=bool)))

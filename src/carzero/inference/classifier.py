@@ -393,4 +393,5 @@ class ZeroShotClassifier:
                 None if maps is None else maps[index],
                 entry.radiograph,
                 kind,
+                entry.thumbnail,
             )

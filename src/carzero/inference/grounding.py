@@ -22,7 +22,8 @@ from carzero.errors import ConfigurationError, TableError, describe, refuse_brok
 from carzero.images import PixelTransform
 from carzero.images.boxes import BoxTable, LabelledBox, save_coco
 from carzero.images.loading import Readers
-from carzero.inference.heatmaps import MAP_FORMATS, ScoreMap, save_map, to_map_kind
+from carzero.inference.heatmaps import MAP_FORMATS, save_map, to_map_kind
+from carzero.inference.placed_map import PlacedMap
 from carzero.inference.places import (
     DEMO_DOUBT,
     GroundingRow,
@@ -238,14 +239,14 @@ class GroundingRun:
     def _ground(
         self, image: ScoredImage, transform: PixelTransform, name: PairNames, manifest: GroundingManifest
     ) -> Iterator[GroundingRow]:
-        for row, score_map in ground_image(image, self.prompt_set.labels, transform, self.box_share):
+        for row, placed in ground_image(image, self.prompt_set.labels, transform, self.box_share):
             if self.out is not None and image.radiograph is not None:
                 stem = self.out / name(row["image_id"], row["label"])
-                row["files"] = self._draw(image, row, score_map, stem, manifest)
+                row["files"] = self._draw(image, row, placed, stem, manifest)
             yield row
 
     def _draw(
-        self, image: ScoredImage, row: GroundingRow, score_map: ScoreMap, stem: Path, manifest: GroundingManifest
+        self, image: ScoredImage, row: GroundingRow, placed: PlacedMap, stem: Path, manifest: GroundingManifest
     ) -> dict[str, str]:
         from carzero.images.overlay import save_overlay
 
@@ -253,11 +254,11 @@ class GroundingRun:
             raise ValueError("The image was scored without maps; score it with need_maps=True.")
 
         files = {"map": f"{stem.name}.map.{self.map_format}", "overlay": f"{stem.name}.overlay.png"}
-        save_map(score_map, stem.with_name(files["map"]))
+        save_map(placed.to_score_map(), stem.with_name(files["map"]))
         save_overlay(
             stem.with_name(files["overlay"]),
             image.radiograph.pixels,
-            score_map.heatmap,
+            placed.heatmap,
             mark_place(row, row["label"], _subtitle(row, manifest)),
             kind=image.map_kind,
         )

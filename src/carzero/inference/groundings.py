@@ -94,14 +94,14 @@ def to_groundings(
         transform: to the model's square, of the weights that scored it.
         doubt: of every map of these weights.
     """
-    for row, score_map in ground_image(image, labels, transform):
+    for row, placed in ground_image(image, labels, transform):
         if image.radiograph is None:
             raise ValueError("The image was scored without its pixels; score it with need_maps=True.")
         box = row["box"]
         yield Grounding(
             label=row["label"],
             logit=row["logit"],
-            heatmap=score_map.heatmap,
+            heatmap=placed.heatmap,
             peak=(row["peak"]["x"], row["peak"]["y"]),
             box=None if box is None else to_corners(box),
             image_id=image.item.image_id,

@@ -44,14 +44,6 @@ class ScoreMap:
     grid: NDArray[np.float32]
     affine: NDArray[np.float64]
 
-    @classmethod
-    def from_grid(cls, grid: NDArray[np.floating], geometry: Geometry) -> ScoreMap:
-        """Carries the model's cells to the image's own pixels."""
-        height, width = grid.shape
-        cell = np.diag([geometry.crop_px / width, geometry.crop_px / height, 1.0])
-        affine = np.array(geometry.affine) @ cell
-        return cls(geometry.map_to_original(grid), np.asarray(grid, dtype=np.float32), affine)
-
 
 def save_map(score_map: ScoreMap, path: Path) -> None:
     """Writes a map as .npz or .png, by suffix.

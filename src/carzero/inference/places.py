@@ -8,8 +8,7 @@ from typing import TypedDict
 
 from carzero.errors import ConfigurationError, describe
 from carzero.images import OverlayMarks, PixelTransform
-from carzero.inference.heatmaps import ScoreMap
-from carzero.metrics.boxes import box_of_region, region_of_peak
+from carzero.inference.placed_map import MapFrame, PlacedMap
 from carzero.records import MapKind, ScoredImage
 
 BOX_RULE = (
@@ -76,7 +75,7 @@ class MapsRecord(TypedDict):
 
 def ground_image(
     image: ScoredImage, labels: Sequence[str], transform: PixelTransform, box_share: float = 0.5
-) -> Iterator[tuple[GroundingRow, ScoreMap]]:
+) -> Iterator[tuple[GroundingRow, PlacedMap]]:
     """Carries the maps of one image to its own pixels, one finding after the other.
 
     Args:
@@ -89,13 +88,14 @@ def ground_image(
     Yields:
         The row of each finding, without files, and its map.
     """
-    if image.maps is None or image.radiograph is None:
+    if image.maps is None or image.size is None:
         raise ValueError("The image was scored without maps; score it with need_maps=True.")
-    geometry, kind = transform.geometry(*image.radiograph.pixels.shape), image.map_kind
+    geometry, kind = transform.geometry(*image.size), image.map_kind
+    frame = MapFrame(geometry, *image.maps.shape[1:])
     for label, logit, grid in zip(labels, image.logits, image.maps, strict=True):
-        score_map = ScoreMap.from_grid(grid, geometry)
+        placed = PlacedMap(grid, frame)
         x, y = geometry.peak_to_original(grid)
-        box = box_of_region(region_of_peak(score_map.heatmap, box_share, kind.scale))
+        box = placed.find_box(box_share, kind.scale)
         row: GroundingRow = {
             "image_id": image.item.image_id,
             "label": label,
@@ -110,7 +110,7 @@ def ground_image(
             "files": {},
             "warnings": list(image.info.warnings),
         }
-        yield row, score_map
+        yield row, placed
 
 
 def mark_place(row: GroundingRow, title: str, subtitle: str) -> OverlayMarks:

@@ -34,23 +34,33 @@ def region_of_peak(
     Returns:
         (H, W) mask; empty for a map that is constant, has no number in it, or stays below the threshold.
     """
-    from scipy import ndimage
-
     if not 0 < share <= 1:
         raise ValueError(f"share must lie above 0 and be at most 1; got {share}.")
     known = np.isfinite(heatmap)
-    empty = np.zeros(heatmap.shape, dtype=bool)
     if not known.any():
-        return empty
+        return np.zeros(heatmap.shape, dtype=bool)
     own = float(heatmap[known].min()), float(heatmap[known].max())
     if own[0] == own[1]:
-        return empty
+        return np.zeros(heatmap.shape, dtype=bool)
     low, high = value_range or own
-    above = known & (np.where(known, heatmap, -np.inf) >= low + share * (high - low))
-    parts, _ = ndimage.label(above)
-    peak = int(np.argmax(np.where(known, heatmap, -np.inf)))
-    part = parts.reshape(-1)[peak]
-    return np.asarray(parts == part) if part else empty
+    return part_at_peak(np.where(known, heatmap, -np.inf), low + share * (high - low))
+
+
+def part_at_peak(values: NDArray[np.floating], threshold: float) -> _Mask:
+    """Returns the pixels at or above a threshold that are connected to the highest one, as `region_of_peak` has it.
+
+    Args:
+        values: (H, W), without NaN.
+        threshold: a finite value.
+
+    Returns:
+        (H, W) mask; empty where the highest pixel stays below.
+    """
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(values >= threshold)
+    part = parts.reshape(-1)[int(np.argmax(values))]
+    return np.asarray(parts == part) if part else np.zeros(values.shape, dtype=bool)
 
 
 def box_of_region(region: _Mask) -> tuple[float, float, float, float] | None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from carzero.images import PixelTransform
 from carzero.images.display import DisplayImage, Window
-from carzero.inference.heatmaps import ScoreMap, encode_levels
+from carzero.inference.heatmaps import encode_levels
+from carzero.inference.placed_map import PlacedMap
 from carzero.inference.places import GroundingRow, ground_image
 from carzero.prompts import PromptReview, PromptSet
 from carzero.records import Pool, ScoredImage
@@ -74,10 +75,10 @@ def to_grounded(
     """The maps of an image; the rows are those of `carzero ground`."""
     findings = []
     width = height = 0
-    for row, score_map in ground_image(image, prompts.labels, pixels, asked.box_share):
+    for row, placed in ground_image(image, prompts.labels, pixels, asked.box_share):
         width, height = row["width"], row["height"]
-        scale = image.map_kind.scale or (float(score_map.grid.min()), float(score_map.grid.max()))
-        findings.append(_to_finding(row, score_map, prompts.prompts[row["label"]][0], scale, asked))
+        scale = image.map_kind.scale or (float(placed.grid.min()), float(placed.grid.max()))
+        findings.append(_to_finding(row, placed, prompts.prompts[row["label"]][0], scale, asked))
     return GroundedAnswer(
         name=name,
         view=image.info.view,
@@ -89,9 +90,9 @@ def to_grounded(
 
 
 def _to_finding(
-    row: GroundingRow, score_map: ScoreMap, prompt: str, scale: tuple[float, float], asked: AskedMaps
+    row: GroundingRow, placed: PlacedMap, prompt: str, scale: tuple[float, float], asked: AskedMaps
 ) -> Finding:
-    peak, affine = row["peak"], score_map.affine
+    peak, affine = row["peak"], placed.affine
     return Finding(
         label=row["label"],
         prompt=prompt,
@@ -101,20 +102,20 @@ def _to_finding(
         box=None if row["box"] is None else Box.model_validate(row["box"]),
         cell=Cell(width=float(affine[0, 0]), height=float(affine[1, 1])),
         scale=scale,
-        map=_to_map(score_map, asked.format),
+        map=_to_map(placed, asked.format),
     )
 
 
-def _to_map(score_map: ScoreMap, form: str) -> CellMap | PngMap | FloatMap:
-    rows, columns = score_map.heatmap.shape
+def _to_map(placed: PlacedMap, form: str) -> CellMap | PngMap | FloatMap:
+    rows, columns = placed.frame.geometry.height, placed.frame.geometry.width
     if form == "float32":
-        data = np.ascontiguousarray(score_map.heatmap, "<f4").tobytes()
+        data = np.ascontiguousarray(placed.heatmap, "<f4").tobytes()
         return FloatMap(rows=rows, columns=columns, float32=base64.b64encode(data).decode("ascii"))
     if form == "png":
-        levels, low, high = encode_levels(score_map.heatmap)
+        levels, low, high = encode_levels(placed.heatmap)
         return PngMap(rows=rows, columns=columns, png=_to_png(levels), low=low, high=high)
-    cell_rows, cell_columns = score_map.grid.shape
-    values, affine = score_map.grid.tolist(), score_map.affine.tolist()
+    cell_rows, cell_columns = placed.grid.shape
+    values, affine = placed.grid.tolist(), placed.affine.tolist()
     return CellMap(rows=cell_rows, columns=cell_columns, values=values, affine=affine)
 
 

@@ -89,6 +89,7 @@ class Node:
                 stack.callback(self.events.serve(self.settings.metrics_port, self.settings.metrics_host))
             stack.callback(self.events.tell, "stopped")
             stack.enter_context(self.maker)
+            stack.callback(self.destination.close)
             stack.enter_context(_running(self._loops(ending), ending))
             if self.receiver is not None:
                 receiver = Receiver(self.receiver, self.spool, self.events)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
 
 from carzero.clinical.node.receiver import check_title
 from carzero.clinical.node.tls import TLSFiles
@@ -16,6 +18,7 @@ from carzero.errors import CARZeroError, ConfigurationError, describe
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
+    from pynetdicom.association import Association
 
 _WARNINGS = {0xB000, 0xB006, 0xB007}  # stored all the same, PS3.4 section B.2.3
 
@@ -43,10 +46,13 @@ class Destination(Protocol):
             SendError: one of them was not taken.
         """
 
+    def close(self) -> None:
+        """Ends what is kept open for the next image; it is opened again where one follows."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Peer:
-    """A PACS by DIMSE: C-STORE to `title@host:port`.
+    """A PACS by DIMSE: C-STORE to `title@host:port`; for one thread.
 
     Attributes:
         title: its AE title.
@@ -63,6 +69,8 @@ class Peer:
     own_title: str = "CARZERO"
     patience_s: float = 60.0
     tls: TLSFiles | None = None
+    _association: Association | None = field(init=False, default=None)
+    _contexts: set[tuple[str, str]] = field(init=False, default_factory=set)
 
     @classmethod
     def parse(cls, text: str, own_title: str, tls: TLSFiles | None = None) -> Peer:
@@ -79,32 +87,58 @@ class Peer:
         return cls(title, host.strip("[]"), int(port), own_title, tls=tls)
 
     def send(self, files: Sequence[Path]) -> None:
-        """Sends the results of one image in one association; see `Destination`."""
+        """Sends the results of one image as they lie on the disk; see `Destination`."""
+        try:
+            self._send(files)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the association, which is kept from one image to the next."""
+        association, self._association = self._association, None
+        if association is not None:
+            association.release()
+
+    def _send(self, files: Sequence[Path]) -> None:
+        found = [_read_context(path) for path in files]
+        association = self._associate({*found})
+        for path, (sop_class, _) in zip(files, found, strict=True):
+            try:
+                status = association.send_c_store(path).get("Status")
+            except ValueError as error:  # no such context was accepted
+                what = f"{self.title} does not take objects of the class {UID(sop_class).name}."
+                raise SendError(what, refused=True) from error
+            if status is None:
+                raise SendError(f"{self.title} broke off.", refused=False)
+            if status and status not in _WARNINGS:
+                raise SendError(f"{self.title} answered 0x{status:04X}.", refused=True)
+
+    def _associate(self, contexts: set[tuple[str, str]]) -> Association:
+        """The association that is open, if it was asked to take such objects; a new one otherwise."""
+        if self._association is not None and self._association.is_established and contexts <= self._contexts:
+            return self._association
+        self.close()
         with require_extra("The node needs pynetdicom", "clinical"):
-            from pynetdicom import AE
-        objects = [dcmread(path) for path in files]
+            from pynetdicom import AE, _config
+        _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, not read and written anew
         ae = AE(ae_title=self.own_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.patience_s
         ae.connection_timeout = self.patience_s
-        for pair in sorted({(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID)) for each in objects}):
+        for pair in sorted(contexts):
             ae.add_requested_context(*pair)
         tls = None if self.tls is None else (self.tls.build_client(), self.host)
         association = ae.associate(self.host, self.port, ae_title=self.title, tls_args=tls)
         if not association.is_established:
             raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
-        try:
-            for each in objects:
-                try:
-                    status = association.send_c_store(each).get("Status")
-                except ValueError as error:  # no such context was accepted
-                    what = f"{self.title} does not take objects of the class {each.SOPClassUID.name}."
-                    raise SendError(what, refused=True) from error
-                if status is None:
-                    raise SendError(f"{self.title} broke off.", refused=False)
-                if status and status not in _WARNINGS:
-                    raise SendError(f"{self.title} answered 0x{status:04X}.", refused=True)
-        finally:
-            association.release()
+        self._association, self._contexts = association, contexts
+        return association
+
+
+def _read_context(path: Path) -> tuple[str, str]:
+    """SOP class and transfer syntax of a file."""
+    meta = read_file_meta_info(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
 
 
 @dataclass(slots=True)
@@ -117,6 +151,9 @@ class WebStore:
 
     url: str
     _client: DICOMwebClient | None = field(init=False, default=None)
+
+    def close(self) -> None:
+        """Nothing is kept open: a request stands for itself."""
 
     def send(self, files: Sequence[Path]) -> None:
         """Stores the results of one image; see `Destination`."""

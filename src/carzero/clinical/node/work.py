@@ -21,6 +21,7 @@ from carzero.images.reading import load_header
 from carzero.records import FailedImage, ImageItem
 
 _IDLE_S = 0.2
+_QUIET_TURNS = 10  # without anything to send, before the PACS is let go
 _MOST_TRIES = 5  # of what is hardly better the next time
 _ROUND = 4  # batches: readers are ahead of the model within a round
 
@@ -167,10 +168,14 @@ class Courier:
     events: Events
     stop: threading.Event
     give_up_s: float
+    _quiet_turns: int = field(init=False, default=0)
 
     def turn(self) -> float:
         """Sends what is due; see `Task`."""
         rows = self.spool.due_to_send(16)
+        self._quiet_turns = 0 if rows else self._quiet_turns + 1
+        if self._quiet_turns == _QUIET_TURNS:
+            self.destination.close()
         for row in rows:
             if self.stop.is_set():
                 break
