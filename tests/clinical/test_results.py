@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from highdicom.sr import Comprehensive3DSR
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
@@ -127,6 +128,8 @@ def test_every_kind_is_valid_beside_its_image(
         assert "research use" in again.SeriesDescription
     report = results[0]
     assert report.VerificationFlag == "UNVERIFIED"
+    read = Comprehensive3DSR.from_dataset(pydicom.dcmread(tmp_path / "SR.dcm")).content  # by another's templates
+    assert [group.tracking_identifier for group in read.get_planar_roi_measurement_groups()] == LABELS
     shown = run_program([find_program("dsrdump", "dcmtk"), "+Pl", tmp_path / "SR.dcm"]).stdout
     for label, logit in zip(LABELS, score(path).logits, strict=True):
         assert label in shown
@@ -174,10 +177,13 @@ def read_groups(report: Dataset) -> dict[str, tuple[float, str, list[float]]]:
     found = {}
     for group in groups:
         items = {meaning(item): item for item in group.ContentSequence}
-        value = items["Zero-shot logit"].MeasuredValueSequence[0]
+        [number] = [item for item in items.values() if item.ConceptNameCodeSequence[0].CodeValue == "LOGIT"]
+        label = items["Tracking Identifier"].TextValue
+        assert meaning(number) == f"Zero-shot logit, {label}"
+        value = number.MeasuredValueSequence[0]
         region = items.get("Image Region")
         outline = [] if region is None else [float(each) for each in region.GraphicData]
-        found[items["Tracking Identifier"].TextValue] = (value.FloatingPointValue, str(value.NumericValue), outline)
+        found[label] = (value.FloatingPointValue, str(value.NumericValue), outline)
     return found
 
 
@@ -348,4 +354,4 @@ def test_wrong_settings_are_refused(tiny_weights: Path, monkeypatch: pytest.Monk
         ResultMaker(scoring, box_share=0)
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
     with pytest.raises(MissingExtraError, match=r"carzero\[clinical\]"):
-        ResultMaker(scoring)
+        ResultMaker(scoring, kinds=("sr", "seg"))

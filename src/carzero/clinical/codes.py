@@ -44,12 +44,21 @@ NO_UNITS = Concept("1", "UCUM", "no units")
 ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
 MORPHOLOGIC_ABNORMALITY = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
 
-LOGIT = Concept("LOGIT", SCHEME, "Zero-shot logit")
+_LOGIT = "LOGIT"  # code of the zero-shot logit of the finding of its group
 NOT_CALIBRATED = Concept("RAW", SCHEME, "Raw score, not a probability, not calibrated")
 CALIBRATED = Concept("CALIBRATED", SCHEME, "Calibrated on a labelled set")
 INTENDED_USE = Concept("INTENDED_USE", SCHEME, "Intended use")
 RESEARCH = Concept("RESEARCH", SCHEME, "Research use, not a diagnosis")
 DOUBT = Concept("DOUBT", SCHEME, "Doubt about the image or the result")
+
+
+def name_logit(label: str) -> Concept:
+    """The name of a finding's score: one code for all findings, and a meaning that says which finding it is.
+
+    A meaning is for people, never a key (PS3.3 section 8.3); viewers write it, and not the finding, at a region.
+    """
+    meaning = f"Zero-shot logit, {label}"
+    return Concept(_LOGIT, SCHEME, meaning if len(meaning) <= _LONGEST_MEANING else f"{meaning[:61]}...")
 
 
 def find_concept(label: str, entry: LabelEntry) -> Concept:

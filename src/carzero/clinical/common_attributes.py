@@ -27,12 +27,12 @@ _SERIES = 9500  # number of the first series of results, far behind those of a s
 
 
 def load_highdicom() -> None:
-    """Imports the library that writes results, which takes a second.
+    """Imports the library that writes some kinds of result, which takes a second.
 
     Raises:
         MissingExtraError: it is not installed.
     """
-    with require_extra("Results as DICOM objects need highdicom", "clinical"):
+    with require_extra("Results of this kind need highdicom", "clinical"):
         import highdicom  # noqa: F401
 
 

@@ -29,6 +29,7 @@ class Kind:
         overlays: whether it needs the drawn maps.
         regions: whether it needs the regions.
         paged: whether an image has one object a page, and not one.
+        by_highdicom: whether highdicom puts it together.
     """
 
     what: str
@@ -36,15 +37,16 @@ class Kind:
     overlays: bool = False
     regions: bool = False
     paged: bool = False
+    by_highdicom: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "sr": Kind("Comprehensive 3D SR (TID 1500), for machines: findings, scores, boxes", build_report),
     "sc": Kind("Secondary Capture in colour: image, maps, table of scores", build_captures, overlays=True, paged=True),
     "pdf": Kind("the same pages as an encapsulated PDF", build_pdf, overlays=True),
-    "gsps": Kind("presentation state: boxes over the image", build_presentation),
-    "ko": Kind("key object selection that names the image", build_selection),
-    "seg": Kind("binary segmentation: the region around each peak", build_segments, regions=True),
+    "gsps": Kind("presentation state: boxes over the image", build_presentation, by_highdicom=True),
+    "ko": Kind("key object selection that names the image", build_selection, by_highdicom=True),
+    "seg": Kind("binary segmentation: the region around each peak", build_segments, regions=True, by_highdicom=True),
 }
 DEFAULT_KINDS = ("sr", "sc")
 
@@ -62,6 +64,16 @@ def check_kinds(names: Iterable[str]) -> tuple[str, ...]:
             describe("The kind of result is unknown", got=unknown or None, expected=f"some of {', '.join(KINDS)}")
         )
     return tuple(name for name in KINDS if name in asked)
+
+
+def load_libraries(names: Iterable[str]) -> None:
+    """Imports what kinds of result need.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if any(KINDS[name].by_highdicom for name in names):
+        load_highdicom()
 
 
 def build_results(
@@ -89,7 +101,7 @@ def build_results(
     Raises:
         ConfigurationError: an unknown kind.
         ImageError: the image is no DICOM file, or lacks the identifiers that results refer to.
-        MissingExtraError: highdicom is not installed.
+        MissingExtraError: highdicom, which some kinds need, is not installed.
     """
     return [result for _, results in build_by_kind(image, settings, kinds, source, when) for result in results]
 
@@ -103,7 +115,7 @@ def build_by_kind(
 ) -> list[tuple[str, list[Dataset]]]:
     """The results of `build_results`, those of each kind together, in the order of `KINDS`."""
     names = check_kinds(kinds)
-    load_highdicom()
+    load_libraries(names)
     content = collect_content(
         image,
         source or load_source(image.item.path),

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
-from carzero.clinical.common_attributes import load_highdicom
 from carzero.clinical.content import THUMBNAIL_PX, ResultSettings
 from carzero.clinical.image_header import load_source
-from carzero.clinical.result_objects import DEFAULT_KINDS, build_by_kind, check_kinds, list_results
+from carzero.clinical.result_objects import DEFAULT_KINDS, build_by_kind, check_kinds, list_results, load_libraries
 from carzero.core.atomic import remove_leftovers, replace_together
 from carzero.core.outputs import make_folder, refuse_existing, to_file_name
 from carzero.core.run_record import RunRecord
@@ -55,7 +54,7 @@ class ResultMaker:
 
     def __post_init__(self) -> None:
         self.kinds = check_kinds(self.kinds)
-        load_highdicom()
+        load_libraries(self.kinds)
         self.settings = ResultSettings.of(
             self.scoring.weights,
             self.scoring.provenance(None),

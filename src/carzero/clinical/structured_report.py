@@ -19,13 +19,13 @@ from carzero.clinical.codes import (
     CHEST,
     DOUBT,
     INTENDED_USE,
-    LOGIT,
     NO_UNITS,
     NOT_CALIBRATED,
     PLAIN_RADIOGRAPHY,
     PROBABILITY,
     RESEARCH,
     Concept,
+    name_logit,
 )
 from carzero.clinical.common_attributes import UTF_8, begin_result, build_identity, complete, to_code_item, to_serial
 from carzero.clinical.content import NAME, FindingResult, ResultContent, describe_provenance
@@ -154,7 +154,8 @@ def to_outline(box: tuple[float, float, float, float]) -> np.ndarray:
 
 def _encode_measurements(finding: FindingResult) -> Iterator[bytes]:
     # As short as float32 allows; Floating Point Value beside it (VR FD) has every bit.
-    yield encode_number(LOGIT, finding.logit, str(np.float32(finding.logit)), NO_UNITS, NOT_CALIBRATED)
+    name, shown = name_logit(finding.label), str(np.float32(finding.logit))
+    yield encode_number(name, finding.logit, shown, NO_UNITS, NOT_CALIBRATED)
     if finding.probability is not None:
         shown = str(np.float32(finding.probability))
         yield encode_number(PROBABILITY, finding.probability, shown, NO_UNITS, CALIBRATED)

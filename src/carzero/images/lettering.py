@@ -44,7 +44,7 @@ def fit_text(text: str, size: int, room_px: float) -> str:
 def write_text(canvas: Image.Image, at: tuple[float, float], text: str, size: int, ink: Ink) -> None:
     """Draws a line whose upper left corner is at (x, y) of the canvas."""
     left, top = math.floor(at[0]), math.floor(at[1])
-    if (left, top) == at:
+    if left == at[0] and top == at[1]:
         canvas.paste(ink, (left - _MARGIN_PX, top - _MARGIN_PX), _draw_mask(text, size))
     else:
         ImageDraw.Draw(canvas).text(at, text, fill=ink, font=load_font(size))
