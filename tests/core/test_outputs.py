@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,20 +23,9 @@ from carzero.core.outputs import (
 from carzero.core.run_record import OpenFolder, RunLock, RunRecord, journal_path
 from carzero.errors import OutputError, TableError
 from tests.support.commands import ROOT
-from tests.support.files import leave_behind
+from tests.support.files import full_disk, leave_behind
 
 ROWS = [{"image_id": f"{number}", "logit": number / 3} for number in range(200)]
-
-
-@contextmanager
-def full_disk(room_bytes: int = 2000) -> Iterator[None]:
-    """No file can grow beyond so many bytes, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def restore(out: Path, record: RunRecord) -> tuple[RunRecord, list[dict[str, object]]]:

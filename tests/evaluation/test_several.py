@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from carzero.datasets.chestxray14 import LABELS
-from carzero.errors import ConfigurationError
+from carzero.errors import ConfigurationError, OutputError
 from carzero.evaluation.benchmark.run import BenchmarkRun
-from carzero.evaluation.benchmark.several import SeveralResult, common_prompts
-from carzero.evaluation.benchmark.several_report import table_rows
+from carzero.evaluation.benchmark.several import SeveralResult, common_prompts, tell_apart
+from carzero.evaluation.benchmark.several_report import save_several, table_rows
 from carzero.weights.source import WeightsSource
 from tests.support.dual import save_siglip
+from tests.support.files import full_disk
 from tests.support.tiny import save_images, save_tiny_weights
 
 FILMS = 12
@@ -94,6 +95,52 @@ def test_the_files_say_the_same(result: SeveralResult, folder: Path) -> None:
     assert page.count("data:image/png;base64,") == 2
     assert "approximation" in page
     assert (folder / "out" / "siglip-common" / "scores.parquet").is_file()
+
+
+def test_an_output_folder_is_refused_before_anything_is_scored(
+    result: SeveralResult, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(*_: object, **__: object) -> None:
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("carzero.evaluation.benchmark.several.benchmark_images", score)
+    sources = [WeightsSource(folder / "simr"), WeightsSource(folder / "siglip")]
+    (tmp_path / "file").write_text("a file")
+    last, scored = tmp_path / "last" / "siglip-common", tmp_path / "scored" / "siglip-common"
+    last.parent.mkdir()
+    last.write_text("a file")
+    scored.mkdir(parents=True)
+    (scored / "scores.parquet").write_text("finished")
+    for out, said in {
+        folder / "out": r"exists already.*comparison.json.*--resume.*--overwrite",
+        tmp_path / "file": "is a file",
+        tmp_path / "file" / "below": "is a file",
+        last.parent: r"is a file.*siglip-common",
+        scored.parent: r"exists already.*siglip-common/scores.parquet.*--resume.*--overwrite",
+    }.items():
+        with pytest.raises(OutputError, match=said):
+            run_of(folder, out=out).execute_several(sources)
+    for options in ({"overwrite": True}, {"resume": True}):
+        with pytest.raises(AssertionError, match="scored"):
+            run_of(folder, out=scored.parent, **options).execute_several(sources)
+
+
+def test_a_full_disk_leaves_the_earlier_comparison(result: SeveralResult, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (folder / "out").glob("comparison.*")}
+    assert len(before) == 3
+    with full_disk(), pytest.raises(OutputError, match="Make room"):
+        save_several(result, folder / "images", folder / "out")
+    assert {path.name: path.read_bytes() for path in (folder / "out").glob("*comparison.*")} == before
+
+
+def test_weights_of_one_name_are_told_apart_by_the_way_to_them(folder: Path, tmp_path: Path) -> None:
+    names = ("a/one/weights", "a/two/weights", "b/two/weights", "c/simr")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(folder / "simr")
+    sources = [WeightsSource(tmp_path / name) for name in names]
+    assert tell_apart(sources) == ["one/weights", "a/two/weights", "b/two/weights", "simr"]
+    assert tell_apart([WeightsSource("demo"), sources[0]]) == ["demo", "weights"]
 
 
 def test_denials_of_the_common_prompts(folder: Path) -> None:

@@ -1,8 +1,11 @@
-"""Tables in every format, and what a killed process leaves behind."""
+"""Tables in every format, a disk that is full, and what a killed process leaves behind."""
 
 from __future__ import annotations
 
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -41,3 +44,14 @@ def leave_behind(*paths: Path) -> list[Path]:
     left = [Path(line) for line in killed.stdout.splitlines()]
     assert [path.read_text() for path in left] == ["half"] * len(paths)
     return left
+
+
+@contextmanager
+def full_disk(room_bytes: int = 2000) -> Iterator[None]:
+    """No file can grow beyond so many bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -138,6 +138,9 @@ def benchmark_scores(
     return _evaluate(dataset, truth, scored, about, terms or Terms())
 
 
+SCORES_FILE = "scores.parquet"
+
+
 def benchmark_images(
     dataset: PublicDataset,
     labels: Sequence[Path],
@@ -168,7 +171,7 @@ def benchmark_images(
     terms = terms or Terms()
     refuse_missing(found, truth, images, terms.allow_missing)
     kept = output or Output()
-    table = None if kept.folder is None else kept.folder / "scores.parquet"
+    table = None if kept.folder is None else kept.folder / SCORES_FILE
     run = ScoringRun(found.items, settings, table, resume=kept.resume, overwrite=kept.overwrite)
     with progress(len(found.items)) as advance:
         result = run.execute(advance)

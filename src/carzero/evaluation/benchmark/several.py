@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carzero.core.outputs import make_folder, to_file_name
+from carzero.core.outputs import make_folder, refuse_existing, to_file_name
 from carzero.datasets.base import PublicDataset
 from carzero.errors import ConfigurationError, describe
 from carzero.evaluation.benchmark.classification import (
+    SCORES_FILE,
     BenchmarkResult,
     Output,
     Progress,
@@ -64,6 +65,7 @@ class Contender:
 
     Attributes:
         name: of the weights and the wording.
+        short_name: of the weights alone, such as their folder's; no other weights of the benchmark share it.
         weights: where they are.
         wording: a key of `WORDINGS`, or "both" where both are the same sentences.
         settings: how it was scored.
@@ -73,6 +75,7 @@ class Contender:
     """
 
     name: str
+    short_name: str
     weights: WeightsSource
     wording: str
     settings: ScoringSettings
@@ -167,11 +170,13 @@ class SeveralRun:
                     expected="different ones",
                 )
             )
-        contenders = [
-            self._contend(source, wording, prompts, progress)
-            for source in self.weights
+        asked = [
+            (short_name, source, wording, prompts)
+            for short_name, source in zip(tell_apart(self.weights), self.weights, strict=True)
             for wording, prompts in self._wordings(source).items()
         ]
+        self._make_folders([self._find_folder(short_name, wording) for short_name, _, wording, _ in asked])
+        contenders = [self._contend(*each, progress) for each in asked]
         return SeveralResult(self.dataset, contenders, self._compare(contenders), self.terms.statistics)
 
     def _wordings(self, source: WeightsSource) -> Mapping[str, PromptSet]:
@@ -184,13 +189,22 @@ class SeveralRun:
             return {"both": common}
         return {wording: known[wording] for wording in self.wordings}
 
-    def _contend(self, source: WeightsSource, wording: str, prompts: PromptSet, progress: Progress) -> Contender:
+    def _find_folder(self, short_name: str, wording: str) -> Path | None:
+        return None if self.output.folder is None else self.output.folder / to_file_name(f"{short_name}-{wording}")
+
+    def _make_folders(self, folders: Sequence[Path | None]) -> None:
+        """All of them before anything is scored: a wrong one of the last would be found when the others are done."""
+        keeps = self.output.overwrite or self.output.resume
+        for folder in folders:
+            if folder is not None:
+                make_folder(folder)
+                refuse_existing([folder / SCORES_FILE], overwrite=keeps, resumable=True)
+
+    def _contend(
+        self, short_name: str, source: WeightsSource, wording: str, prompts: PromptSet, progress: Progress
+    ) -> Contender:
         settings = replace(self.settings, weights=source, prompts=prompts)
-        name = f"{source.short_name}, {wording}"
-        folder = None
-        if self.output.folder is not None:
-            folder = self.output.folder / to_file_name(f"{source.short_name}-{wording}")
-            make_folder(folder)
+        name, folder = f"{short_name}, {wording}", self._find_folder(short_name, wording)
         result = benchmark_images(
             self.dataset,
             self.labels,
@@ -203,7 +217,8 @@ class SeveralRun:
         classifier = load_classifier(settings)
         kind = classifier.backend.map_kind
         cost = measure_cost(classifier, settings)
-        return Contender(name, source, wording, settings, result, cost, "" if kind is None else kind.description)
+        map_kind = "" if kind is None else kind.description
+        return Contender(name, short_name, source, wording, settings, result, cost, map_kind)
 
     def _compare(self, contenders: Sequence[Contender]) -> list[MetricRow]:
         first = contenders[0].result.joined
@@ -226,6 +241,21 @@ class SeveralRun:
                 statistics=self.terms.statistics,
             )
         return [row for row in rows if " - " in row.group and row.metric.startswith("auroc_difference")]
+
+
+def tell_apart(weights: Sequence[WeightsSource]) -> list[str]:
+    """Their short names; those that share one get as much of the way to their folder as tells them apart.
+
+    Two runs of training may well lie in `first/weights` and `second/weights`.
+    """
+    parts = [Path(source.name).parts if source.short_name != source.name else (source.name,) for source in weights]
+    names = [source.short_name for source in weights]
+    for length in range(2, max(map(len, parts)) + 1):
+        names = [
+            name if names.count(name) == 1 else str(Path(*own[-length:]))
+            for name, own in zip(names, parts, strict=True)
+        ]
+    return names
 
 
 def common_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: ScoreKind | None = None) -> PromptSet:

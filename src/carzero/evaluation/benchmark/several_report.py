@@ -77,7 +77,7 @@ def _write_difference(result: SeveralResult, own: Contender) -> str:
 
 
 COLUMNS: dict[str, Callable[[SeveralResult, Contender], str]] = {
-    "weights": lambda result, own: own.weights.short_name,
+    "weights": lambda result, own: own.short_name,
     "prompts": lambda result, own: own.wording,
     "score kind": lambda result, own: own.settings.prompts.score_kind,
     "maps": lambda result, own: "yes" if own.map_kind else "none",
@@ -165,7 +165,7 @@ def draw_maps(result: SeveralResult, images: Path) -> str:
         if each.weights.sha256 in drawn:
             continue  # asked in another wording
         drawn.add(each.weights.sha256)
-        caption = f"<b>{escape(each.weights.short_name)}</b>: {escape(each.map_kind or 'has no maps')}"
+        caption = f"<b>{escape(each.short_name)}</b>: {escape(each.map_kind or 'has no maps')}"
         image = _draw(each, found.items[0].path, label) if each.map_kind else ""
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     heading = f"<h2>One image by each: {escape(label)} in {escape(image_id)}</h2>"
