@@ -26,7 +26,7 @@ def read_training_words(table: Path) -> TrainingWords:
     with table.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["source"] in recipe.sources]
     named = [[row[name].split("|") if row[name] else [] for row in rows] for name in ("present", "absent")]
-    statements = FindingStatements(recipe.sentences or {}, *named)
+    statements = FindingStatements(recipe.sentences or {}, *named, wording=recipe.wording)
     trained = [at for at, row in enumerate(rows) if row["split"] in recipe.train_splits and statements.is_known[at]]
     return TrainingWords.of(statements.count_sentences(np.array(trained, dtype=np.int64)))
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, ViTConfig
 from carzero.errors import ConfigurationError
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.alignment import ALIGNMENTS
+from carzero.model.vision import join_layers
 from tests.support.tiny import ALIGNMENT, BERT, IMAGE_PX, MAX_TEXT, VIT, WIDTH, build_model, random_inputs, tiny_config
 
 REGISTERS = 3
@@ -46,13 +47,24 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
             "hidden_dim": WIDTH,  # must be what the width coefficient leaves of 1280
         }
     },
+    "resnet of two layers+bert simr projected": {
+        "vision_config": {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4, 6, 8, 8], "depths": [1] * 4},
+        "vision_feature_layer": [2, 4],
+        "vision_feature_width": 6 + 8,
+        "projection_dim": 8,
+        "alignment": "simr",
+    },
     "convnext+bert simr projected": {
         "vision_config": {"model_type": "convnext", "hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1]},
         "projection_dim": 8,
         "alignment": "simr",
     },
 }
-GRIDS = {"efficientnet+bert simr": (1, 1), "convnext+bert simr projected": (1, 1)}
+GRIDS = {
+    "efficientnet+bert simr": (1, 1),
+    "resnet of two layers+bert simr projected": (1, 1),
+    "convnext+bert simr projected": (1, 1),
+}
 # Parameters that no score can reach, each because of how transformers builds the tower.
 DEAD = {
     "dinov2+mpnet cosine": {"vision_model.embeddings.mask_token"},  # masked-image pretraining only
@@ -156,6 +168,19 @@ def test_the_patch_order_of_maps_is_rows(name: str, model: CARZeroModel) -> None
     after = model.align(type(images)(images.pooled, images.local[:, order], images.grid), texts, need_maps=True)
     assert torch.allclose(after.maps, before.maps.flip((2, 3)), atol=1e-6)
     assert torch.allclose(after.scores, before.scores, atol=1e-5)
+
+
+def test_layers_are_joined_on_the_coarsest_grid() -> None:
+    fine, coarse = torch.rand(2, 3, 8, 4), torch.rand(2, 5, 4, 2)
+    joined = join_layers([fine, coarse])
+    assert torch.equal(joined[:, 3:], coarse)
+    assert torch.allclose(joined[1, 2, 3, 1], fine[1, 2, 6:8, 2:4].mean())
+    assert torch.equal(join_layers([coarse, fine])[:, :5], coarse)
+    assert join_layers([coarse]) is coarse
+    tokens = torch.rand(2, 9, 3), torch.rand(2, 9, 4)
+    assert torch.equal(join_layers(tokens), torch.cat(tokens, dim=-1))
+    with pytest.raises(ConfigurationError, match=r"maps of 7 x 4 and 4 x 2.*multiples of the coarsest's"):
+        join_layers([fine[:, :, :7], coarse])
 
 
 def test_register_tokens_are_not_patches() -> None:

@@ -38,9 +38,11 @@ class CARZeroConfig(PreTrainedConfig):
             default. Any `AutoModel` that returns a token sequence with a leading class token (ViT, DINOv2) or a
             feature map (EfficientNet, ResNet, ConvNeXt) will do.
         text_config: configuration of the text tower, likewise; BERT-base by default (BERT, RoBERTa, MPNet types).
-        vision_feature_layer: index of the image tower's hidden state that is used (0 is the embedding output); None:
-            its last output (the released model).
-        vision_feature_width: channels of that hidden state; needed where the configuration of the tower does not tell.
+        vision_feature_layer: index of the image tower's hidden state that is used (0 is the embedding output), or a
+            list of several, whose channels are joined on the coarsest grid among them; None: its last output (the
+            released model).
+        vision_feature_width: channels of that hidden state, or of all of them together; needed where the configuration
+            of the tower does not tell.
         vision_feature_pool: side of the squares of a feature map that are averaged into one local feature; 1: none.
         projection_dim: common width of both towers after a linear projection, one for global and one for local
             features. None: no projection; the towers' widths must be equal (the released model).
@@ -78,7 +80,7 @@ class CARZeroConfig(PreTrainedConfig):
     # A dict or None when given; always a configuration object once the constructor is done.
     vision_config: Any = None
     text_config: Any = None
-    vision_feature_layer: int | None = None
+    vision_feature_layer: int | list[int] | tuple[int, ...] | None = None
     vision_feature_width: int | None = None
     vision_feature_pool: int = 1
     projection_dim: int | None = None
@@ -128,6 +130,12 @@ class CARZeroConfig(PreTrainedConfig):
     def vision_width(self) -> int:
         """Width of the image features in use, before any projection."""
         return self.vision_feature_width or _tower_width(self.vision_config)
+
+    @property
+    def vision_feature_layers(self) -> tuple[int, ...]:
+        """Numbers of the image tower's hidden states that are used; none where its last output is."""
+        layers = self.vision_feature_layer
+        return () if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
 
     @property
     def text_width(self) -> int:

@@ -30,6 +30,7 @@ from carzero.model.vision import (
     build_tower,
     freeze_position_embeddings,
     is_convolutional,
+    join_layers,
     split_image_features,
     stack_memory,
 )
@@ -294,7 +295,7 @@ class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
         if is_convolutional(self.config.vision_config):
             # Convolutions on a CPU are several times faster with the channels last; values differ by rounding only.
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        every_layer = self.config.vision_feature_layer is not None
+        every_layer = bool(self.config.vision_feature_layers)
         output: TowerOutput = self.vision_model(pixel_values=pixel_values, output_hidden_states=every_layer)
         return output
 
@@ -305,9 +306,9 @@ class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
         return output
 
     def _split_images(self, tower_output: TowerOutput, pixel_values: Tensor) -> ImageFeatures:
-        layer = self.config.vision_feature_layer
+        layers = self.config.vision_feature_layers
         # (I, 1 + R + P, D) tokens, or (I, D, h, w) a feature map
-        hidden = tower_output.last_hidden_state if layer is None else tower_output.hidden_states[layer]
+        hidden = join_layers([tower_output.hidden_states[n] for n in layers] or [tower_output.last_hidden_state])
         size = (int(pixel_values.shape[-2]), int(pixel_values.shape[-1]))
         return ImageFeatures(
             *split_image_features(hidden, self.config.vision_config, size, self.config.vision_feature_pool)

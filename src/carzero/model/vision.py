@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -30,6 +30,39 @@ def build_tower(config: PreTrainedConfig) -> nn.Module:
     with no_init_weights() if torch.get_default_device().type == "meta" else nullcontext():
         tower: nn.Module = AutoModel.from_config(config, **options)
     return tower
+
+
+def join_layers(hidden: Sequence[Tensor]) -> Tensor:
+    """Joins the channels of several layers of an image tower.
+
+    Args:
+        hidden: tokens (I, N, D) each, or feature maps (I, D, h, w); finer maps are averaged onto the coarsest's grid.
+
+    Returns:
+        the same with the channels of all.
+
+    Raises:
+        ConfigurationError: a map's sides are no multiples of the coarsest's.
+    """
+    if len(hidden) == 1:
+        return hidden[0]
+    if hidden[0].dim() != 4:
+        return torch.cat(list(hidden), dim=-1)  # (I, N, sum of D)
+    tall, wide = (min(int(layer.shape[axis]) for layer in hidden) for axis in (2, 3))
+    maps = []
+    for layer in hidden:
+        steps = (layer.shape[2] // tall, layer.shape[3] // wide)
+        if (steps[0] * tall, steps[1] * wide) != tuple(layer.shape[2:]):
+            raise ConfigurationError(
+                describe(
+                    "Layers of the image tower do not fit on one grid",
+                    got=f"maps of {layer.shape[2]} x {layer.shape[3]} and {tall} x {wide}",
+                    expected="sides that are multiples of the coarsest's",
+                    then="change crop_px to a multiple of the tower's largest stride, or vision_feature_layer",
+                )
+            )
+        maps.append(F.avg_pool2d(layer, steps) if max(steps) > 1 else layer)  # (I, D, tall, wide)
+    return torch.cat(maps, dim=1)  # (I, sum of D, tall, wide)
 
 
 def split_image_features(

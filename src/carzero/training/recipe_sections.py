@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -34,15 +34,36 @@ def _check_span(span: tuple[float, float]) -> tuple[float, float]:
     return span
 
 
+def _check_form(form: str) -> str:
+    if form.count("{}") != 1 or form.count("{") != 1 or form.count("}") != 1:
+        raise ValueError("a form needs one {} where the phrase stands, and no other brace")
+    return form
+
+
+Form = Annotated[str, AfterValidator(_check_form)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Span = Annotated[tuple[float, float], AfterValidator(_check_span)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A group of fields: unknown ones are refused, and nothing changes after loading."""
+    """A group of fields: unknown ones are refused, and nothing changes after loading.
+
+    A field that is younger than runs on disk is named in `_younger` and not written while it has its default: such
+    runs, and features of frozen towers, are known by what is written.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _younger: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _omit_younger(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = write(self)
+        for name in self._younger:
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) == default:
+                written.pop(name, None)
+        return written
 
 
 class VisionStart(Section):
@@ -124,6 +145,8 @@ class PixelSection(Section):
     authors' chain of torchvision's RandomCrop, RandomAffine (`shift` of `crop_px`) and ColorJitter.
     """
 
+    _younger = frozenset({"variation"})
+
     resize_px: int = Field(default=256, ge=8)
     crop_px: int = Field(default=224, ge=8)
     image_mean: float = 0.4978  # the released values; a pretrained tower wants those that it was trained with
@@ -136,14 +159,6 @@ class PixelSection(Section):
     flip: float = Field(default=0.0, ge=0, le=1)
     versions: int = Field(default=8, ge=0)  # variations of each image, where a frozen tower is run beforehand
     variation: Literal["joint", "released"] = "joint"
-
-    @model_serializer(mode="wrap")
-    def _omit_joint(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # Runs and features of frozen towers that are older than the field are known by what is written here.
-        written: dict[str, object] = write(self)
-        if self.variation == "joint":
-            written.pop("variation", None)
-        return written
 
     @model_validator(mode="after")
     def _check_sizes(self) -> PixelSection:
@@ -168,10 +183,26 @@ class SourceSection(Section):
     """How one source of the table takes part.
 
     `share` of the steps (0: only validated), and `judged`: the findings whose AUROC is measured on its validation rows.
+    `visits` says how often an epoch visits the rows on which a finding is present (the most of a row's findings; 1 for
+    all others), so that rare findings, or abnormal images among many normal ones, count for more.
     """
+
+    _younger = frozenset({"visits"})
 
     share: float = Field(default=1.0, ge=0)
     judged: list[str] = Field(default_factory=list)
+    visits: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
+
+
+class WordingSection(Section):
+    """How the phrases of `sentences` become sentences, "{}" standing for the phrase.
+
+    Every step draws one form for the presence and one for the absence of each finding. The first of each is the one
+    that prompts are brought into; a run that learns it alone may score another wording upside down.
+    """
+
+    present: list[Form] = Field(default=["There is {}"], min_length=1)
+    absent: list[Form] = Field(default=["There is no {}"], min_length=1)
 
 
 class LossSection(Section):

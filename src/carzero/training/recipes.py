@@ -21,6 +21,7 @@ from carzero.training.recipe_sections import (
     Section,
     SourceSection,
     VisionStart,
+    WordingSection,
 )
 
 Schema = TypeVar("Schema", bound=Section)
@@ -76,6 +77,7 @@ class Recipe(RunSection):
         pixels: see `PixelSection`.
         sentences: finding to its phrases, or to whole sentences for `present` and `absent`; see `FindingStatements`.
             None: the reports' own sentences are learned, see `reports`.
+        wording: see `WordingSection`.
         reports: see `ReportSection`.
         sources: the table's sources that take part, each step being drawn from one; None: all, mixed.
         judged: findings whose zero-shot AUROC is judged on validation rows, where `sources` is None.
@@ -85,9 +87,12 @@ class Recipe(RunSection):
         best_by: what makes a validation the best one: the findings' mean AUROC, the loss, or recall@10 of reports.
     """
 
+    _younger = frozenset({"wording"})
+
     model: ModelSection = ModelSection()
     pixels: PixelSection = PixelSection()
     sentences: Mapping[str, list[str] | Mapping[str, list[str]]] | None = None
+    wording: WordingSection = WordingSection()
     reports: ReportSection = ReportSection()
     sources: dict[str, SourceSection] | None = None
     judged: list[str] = Field(default_factory=list)

@@ -43,7 +43,12 @@ def _mix(*numbers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Rows from which a step's batch is drawn: `rows` (N,) of the table, `share` of the steps."""
+    """Rows from which a step's batch is drawn.
+
+    Attributes:
+        rows: (N,) of the table, each as often as an epoch visits it.
+        share: of the steps.
+    """
 
     rows: NDArray[np.int64]
     share: float = 1.0
@@ -109,7 +114,7 @@ def count_steps(
 def sample_steps(
     sources: Mapping[str, Source], options: OptimiserSection, seed: int, *, after: int = 0
 ) -> Iterator[StepRows]:
-    """Samples the steps of a run: each from one source, each of its rows once an epoch, an incomplete batch left out.
+    """Samples the steps of a run: each from one source, each of its rows in every epoch, an incomplete batch left out.
 
     Args:
         sources: name to rows.
@@ -171,11 +176,12 @@ class Selection:
         train_splits: Sequence[str],
     ) -> None:
         self._names, self._splits, self._known = np.array(table.sources), np.array(table.splits), known
+        self._present = table.present
         self._is_mixed = sources is None
         sections = {"": SourceSection(judged=list(judged))} if sources is None else sources
         self.judged = {name: section.judged for name, section in sections.items()}
         self.sources = {
-            name: Source(self._rows(name, train_splits, trained=True), section.share)
+            name: Source(self._visit(self._rows(name, train_splits, trained=True), section), section.share)
             for name, section in sections.items()
             if section.share
         }
@@ -191,8 +197,8 @@ class Selection:
 
     @property
     def trained(self) -> NDArray[np.int64]:
-        """The rows of all sources that are trained on."""
-        return np.concatenate([source.rows for source in self.sources.values()])
+        """The rows of all sources that are trained on, each once, in ascending order."""
+        return np.unique(np.concatenate([source.rows for source in self.sources.values()]))
 
     @property
     def validated_rows(self) -> NDArray[np.int64]:
@@ -204,6 +210,13 @@ class Selection:
         if not self._is_mixed:
             chosen &= self._names == source
         return np.flatnonzero(chosen & self._known if trained else chosen)
+
+    def _visit(self, rows: NDArray[np.int64], section: SourceSection) -> NDArray[np.int64]:
+        """The rows of an epoch, each as often as it is visited."""
+        if not section.visits:
+            return rows
+        times = [max([section.visits.get(finding, 1) for finding in self._present[row]], default=1) for row in rows]
+        return np.repeat(rows, times)
 
     def _check_judged(self) -> None:
         lacking = [name for name, findings in self.judged.items() if findings and not len(self.validated[name])]

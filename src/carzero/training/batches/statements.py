@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from carzero.errors import ConfigurationError, describe
 from carzero.text.cleaning import clean_text
 from carzero.text.laterality import find_without_mirror, is_lateral, mirror_sides
-from carzero.training.recipe_sections import ReportSection
+from carzero.training.recipe_sections import ReportSection, WordingSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,24 +179,27 @@ def _find_obstacle(sentence: str) -> str | None:
 
 def to_sentences(
     phrases: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
+    wording: WordingSection | None = None,
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Sentences for the presence and for the absence of each finding.
 
     Args:
-        phrases: finding to a list of phrases, put into "There is {phrase}" and "There is no {phrase}"; or to whole
-            sentences, `{"present": [...], "absent": [...]}`, for findings that read otherwise.
+        phrases: finding to a list of phrases, put into every form of `wording`; or to whole sentences,
+            `{"present": [...], "absent": [...]}`, for findings that read otherwise.
+        wording: None: "There is {phrase}" and "There is no {phrase}".
 
     Raises:
         ConfigurationError: a finding has no sentence for presence.
     """
+    forms = wording or WordingSection()
     present: dict[str, list[str]] = {}
     absent: dict[str, list[str]] = {}
     for finding, pool in phrases.items():
         if isinstance(pool, Mapping):
             present[finding], absent[finding] = list(pool.get("present", ())), list(pool.get("absent", ()))
         else:
-            present[finding] = [f"There is {phrase}" for phrase in pool]
-            absent[finding] = [f"There is no {phrase}" for phrase in pool]
+            present[finding] = [form.format(phrase) for form in forms.present for phrase in pool]
+            absent[finding] = [form.format(phrase) for form in forms.absent for phrase in pool]
         if not present[finding]:
             raise ConfigurationError(
                 describe(f'The finding "{finding}" has no sentence', expected="at least one phrase or sentence")
@@ -212,6 +215,7 @@ class FindingStatements:
         present: findings that hold, row by row of the table.
         absent: findings that are denied.
         mirrors: whether images may be mirrored; sentences are shared between images, so none may then name a side.
+        wording: see `to_sentences`.
 
     Raises:
         ConfigurationError: a finding without a sentence, or a sentence with a side among mirrored images.
@@ -224,9 +228,10 @@ class FindingStatements:
         absent: Sequence[Sequence[str]],
         *,
         mirrors: bool = False,
+        wording: WordingSection | None = None,
     ) -> None:
         self._mirrors = mirrors
-        self.present, self.absent = to_sentences(phrases)
+        self.present, self.absent = to_sentences(phrases, wording)
         self.findings = list(phrases)
         self.labels = to_label_matrix(present, absent, self.findings)
         lateral = [sentence for sentence in self.all_sentences if is_lateral(sentence)]

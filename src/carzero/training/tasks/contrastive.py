@@ -63,7 +63,7 @@ class ContrastiveTask:
         check_best_can_be_chosen(recipe.keep, is_validated=selection.is_validated, expected=expected)
         self._sources, self.is_validated = selection.sources, selection.is_validated
         if isinstance(statements, ReportStatements):
-            unmirrored = statements.describe_unmirrored(np.unique(selection.trained))
+            unmirrored = statements.describe_unmirrored(selection.trained)
             if unmirrored is not None and context.is_main:
                 observer.say(f"note: {unmirrored}")
         self.steps = count_steps(self._sources, recipe.optimiser, processes=context.world)
@@ -77,7 +77,7 @@ class ContrastiveTask:
             cached, recipe.pixels, seed=recipe.seed, device=context.device, mirrorable=statements.mirrorable
         )
         texts = TextInputs(self._processor, context.device)
-        self._trained = np.unique(selection.trained)
+        self._trained = selection.trained
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
         self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
         if recipe.keep == "best" or recipe.optimiser.early_stop is not None:
@@ -135,7 +135,7 @@ class ContrastiveTask:
         sentences = self._loader.statements.all_sentences
         self.objective.to(self._loader.context.device).eval()
         if self._recipe.model.start is None:
-            calibrate_projections(self.objective, self._loader, np.sort(selection.trained), sentences)
+            calibrate_projections(self.objective, self._loader, selection.trained, sentences)
         limit = self._recipe.memory.cached_features_gb * 2**30
         cache_text_features(self.objective, self._loader.texts, sentences, limit=limit)
         steps, precision = self.sample(after=0), self._recipe.optimiser.precision
@@ -157,7 +157,7 @@ def uses_every_parameter(config: CARZeroConfig) -> bool:
     Other towers than ViT hold parameters that take no part, such as DINOv2's mask token; an alignment may read no local
     features, and layers behind the one that is read are computed for nothing.
     """
-    is_whole = config.vision_feature_layer is None
+    is_whole = not config.vision_feature_layers
     alignment = find_alignment(config.alignment)
     return config.vision_config.model_type == "vit" and alignment.uses_every_parameter and is_whole
 
@@ -166,7 +166,9 @@ def _build_statements(recipe: Recipe, table: PairTable) -> ReportStatements | Fi
     """Where the sentences come from: the recipe's findings, or the table's reports."""
     mirrors = recipe.pixels.flip > 0
     if recipe.sentences is not None:
-        labelled = FindingStatements(recipe.sentences, table.present, table.absent, mirrors=mirrors)
+        labelled = FindingStatements(
+            recipe.sentences, table.present, table.absent, mirrors=mirrors, wording=recipe.wording
+        )
         _check_spelling([*labelled.findings, *recipe.all_judged], table)
         if not labelled.is_known.any():
             raise TableError(

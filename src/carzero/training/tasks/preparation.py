@@ -90,7 +90,7 @@ def cache_image_features(
     images = loader.images
     if not is_frozen(objective.model.vision_model):
         return
-    trained = np.sort(selection.trained)
+    trained = selection.trained
     seen = images.find_seen(steps, trained, selection.validated_rows)
     raw = objective.raw_images(images.plain_pixels(trained[:1]))
     if sum(map(len, seen)) * 2 * (raw.pooled.numel() + raw.local.numel()) <= limit:
