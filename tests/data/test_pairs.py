@@ -34,7 +34,8 @@ def csv(folder: Path, *lines: str) -> Path:
 def test_every_format_and_every_column(suffix: str, tmp_path: Path) -> None:
     row = {"text": "The heart is large. No effusion.", "present": "cardiomegaly|edema", "absent": "pleural effusion"}
     keys = {"split": "validation", "patient_id": "007", "study_id": "0051", "view": "pa ", "source": "here"}
-    path = save_rows(tmp_path / f"pairs{suffix}", {"image": "films/a.png", **row, **keys})
+    boxes = {"boxes": '{"edema": [[1, 2, 30.5, 40]]}'}
+    path = save_rows(tmp_path / f"pairs{suffix}", {"image": "films/a.png", **row, **keys, **boxes})
     assert load_pairs(str(path)) == PairTable(
         images=[str(tmp_path / "films" / "a.png")],
         sentences=[["The heart is large", "No effusion"]],
@@ -45,7 +46,21 @@ def test_every_format_and_every_column(suffix: str, tmp_path: Path) -> None:
         studies=["0051"],
         views=["PA"],
         sources=["here"],
+        boxes=[{"edema": [(1.0, 2.0, 30.5, 40.0)]}],
     )
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        *('{"edema": []}', '{"edema": 3}', '{"edema": [[1, 2, 3]]}', '{"edema": [[1, 2, 1, 4]]}', "[[1, 2, 3, 4]]"),
+        *('{"edema": [[1, 2, "x", 4]]}', '{"edema": [[1, 2, NaN, 4]]}', '{"edema": [[0, 0, 1e999, 4]]}', "{", "7"),
+    ],
+)
+def test_boxes_that_are_none_are_refused(boxes: str, tmp_path: Path) -> None:
+    rows = {"image": "a.png", "text": "Edema.", "boxes": "{}"}, {"image": "b.png", "text": "Edema.", "boxes": boxes}
+    with pytest.raises(TableError, match=r"Row 2 of .*boxes that are none|Column boxes of .*\(2\)"):
+        load_pairs(save_rows(tmp_path / "pairs.csv", *rows))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -57,6 +72,7 @@ def test_what_a_table_does_not_say_is_empty_and_the_split_is_train(suffix: str, 
     assert table.splits == ["train", "train"]
     assert table.present == table.absent == [[], []]
     assert table.patients == table.studies == table.views == table.sources == ["", ""]
+    assert table.boxes == [{}, {}]
 
 
 @pytest.mark.parametrize("suffix", NESTED)
@@ -241,8 +257,10 @@ def test_a_list_where_a_text_belongs(tmp_path: Path) -> None:
 
 def test_the_record_is_frozen_and_one_long() -> None:
     names = [field.name for field in dataclasses.fields(PairTable)]
-    assert names == ["images", "sentences", "present", "absent", "splits", "patients", "studies", "views", "sources"]
-    table = PairTable(["a", "b"], [["x"], []], [[], ["y"]], [[], []], ["train", "val"], ["1", "2"], *([["", ""]] * 3))
+    assert names[:7] == ["images", "sentences", "present", "absent", "splits", "patients", "studies"]
+    assert names[7:] == ["views", "sources", "boxes"]
+    said = (["a", "b"], [["x"], []], [[], ["y"]], [[], []], ["train", "val"], ["1", "2"])
+    table = PairTable(*said, *([["", ""]] * 3), [{}, {}])
     assert table.select([1]).present == [["y"]]
     assert table.select([1]).splits == ["val"]
     with pytest.raises(dataclasses.FrozenInstanceError):

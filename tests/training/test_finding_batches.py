@@ -28,6 +28,7 @@ def table() -> PairTable:
         sentences=[[] for _ in range(rows)],
         present=PRESENT,
         absent=[[] for _ in range(rows)],
+        boxes=[{} for _ in range(rows)],
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carzero.core.documents import parse_json
+from carzero.core.documents import parse_json, parse_json_object
 from carzero.core.text_files import Layout
 from carzero.errors import TableError, describe
 
@@ -89,6 +89,16 @@ class Cells:
         expected = f"texts joined by {separator!r}" if separator else 'a list of texts, such as ["One.", "Two."]'
         return self._read(name, lambda value: _list(value, separator), expected)
 
+    def objects(self, name: str) -> list[dict[str, object]]:
+        """One JSON object a row; {} for an empty cell, and where there is no such column.
+
+        Raises:
+            TableError: a cell holds something else.
+        """
+        if name not in self:
+            return [{} for _ in range(len(self))]
+        return self._read(name, _object, 'an object, such as {"name": 1}')
+
     def records(self, rows: Sequence[int]) -> list[dict[str, object]]:
         """Rows by number (from 0) with every column, ours under our names, values as read, None where there is none."""
         taken = {source: name for name, source in self._names.items()}
@@ -141,6 +151,15 @@ def _list(value: Any, separator: str) -> list[str]:
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         raise ValueError("no list of texts")
     return [item.strip() for item in items if item.strip()]
+
+
+def _object(value: Any) -> dict[str, object]:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    items = parse_json_object(value) if isinstance(value, str) else value
+    if not isinstance(items, dict):
+        raise ValueError("no object")
+    return items
 
 
 def to_numbers(cells: pd.Series) -> NDArray[np.float64]:

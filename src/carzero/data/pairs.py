@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,8 +21,10 @@ Needs = Literal["pairs", "images", "texts"]
 
 PAIR_COLUMNS = (
     *("image", "path", "sentences", "text", "impression", "findings", "present", "absent"),
-    *("split", "patient_id", "study_id", "view", "source"),
+    *("split", "patient_id", "study_id", "view", "source", "boxes"),
 )
+
+Box = tuple[float, float, float, float]
 
 _IMAGES = ("image", "path")
 _TEXTS = ("sentences", "text", "impression", "findings")
@@ -50,6 +53,7 @@ class PairTable:
         studies: study id, "" where unknown.
         views: upper case, otherwise as given: "PA", "AP", "LATERAL", "".
         sources: name of the collection; "" where the table has no such column.
+        boxes: finding to the boxes (x1, y1, x2, y2) that it lies in, in pixels of the image; {} where none are known.
     """
 
     images: list[str]
@@ -61,6 +65,7 @@ class PairTable:
     studies: list[str]
     views: list[str]
     sources: list[str]
+    boxes: list[dict[str, list[Box]]]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -190,7 +195,39 @@ def _read_rows(cells: Cells, names: list[str], needs: Needs) -> PairTable:
         studies=cells.texts("study_id"),
         views=[view.upper() for view in cells.texts("view")],
         sources=cells.texts("source"),
+        boxes=_read_boxes(cells) if needs == "pairs" else [{} for _ in names],
     )
+
+
+def _read_boxes(cells: Cells) -> list[dict[str, list[Box]]]:
+    """Raises TableError where a cell holds something else than lists of boxes by finding."""
+    rows = []
+    for number, named in enumerate(cells.objects("boxes"), start=1):
+        try:
+            rows.append({finding: _to_boxes(boxes) for finding, boxes in named.items()})
+        except ValueError as error:
+            raise TableError(
+                describe(
+                    f"Row {number} of {cells.path} has boxes that are none: {error}",
+                    got=named,
+                    expected='{"edema": [[x1, y1, x2, y2], ...]} in pixels of the image, x1 < x2 and y1 < y2',
+                )
+            ) from error
+    return rows
+
+
+def _to_boxes(given: object) -> list[Box]:
+    if not isinstance(given, list) or not given:
+        raise ValueError("a finding without a list of boxes")
+    boxes = []
+    for box in given:
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(end, int | float) for end in box):
+            raise ValueError("a box without four numbers")
+        x1, y1, x2, y2 = (float(end) for end in box)
+        if not (-math.inf < x1 < x2 < math.inf and -math.inf < y1 < y2 < math.inf):
+            raise ValueError("a box without an area")
+        boxes.append((x1, y1, x2, y2))
+    return boxes
 
 
 def _read_sentences(cells: Cells) -> list[list[str]]:

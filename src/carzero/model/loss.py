@@ -134,6 +134,19 @@ def sigmoid_loss(logits: Tensor, match: Tensor, known: Tensor | None = None, *, 
     return per_text.sum() / (weight.sum(dim=0) > 0).sum().clamp(min=1)
 
 
+def box_loss(shares: Tensor, cover: Tensor) -> Tensor:
+    """Minus the logarithm of the part of each map that lies in its boxes, averaged over maps.
+
+    Args:
+        shares: (K, h, w) maps, each of sum 1.
+        cover: (K, h, w) in [0, 1], how much of each cell lies in a box. A box that is smaller than a cell counts as if
+            it filled the cell that holds most of it.
+    """
+    whole = cover.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)  # (K, 1, 1)
+    inside = (shares.float() * (cover / whole)).sum(dim=(1, 2))  # (K,)
+    return -inside.clamp(min=1e-8).log().mean()
+
+
 def _rows(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()
     rivals = logits.masked_fill(~negative, float("-inf")).logsumexp(dim=1, keepdim=True)  # (I, 1)

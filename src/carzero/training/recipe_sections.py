@@ -206,11 +206,18 @@ class WordingSection(Section):
 
 
 class LossSection(Section):
-    """Weights of the loss's parts: the paper's contrast, and a sigmoid for every pair by itself."""
+    """Weights of the loss's parts: the paper's contrast, a sigmoid for every pair by itself, and the table's boxes.
+
+    With `boxes` every step also draws images that have them, and asks the map of the finding to lie within: minus the
+    logarithm of the map's share that does.
+    """
+
+    _younger = frozenset({"boxes"})
 
     contrastive: float = Field(default=1.0, ge=0)
     sigmoid: float = Field(default=0.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # of the sigmoid's targets
+    boxes: float = Field(default=0.0, ge=0)
 
 
 class OptimiserSection(Section):

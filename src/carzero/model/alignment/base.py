@@ -138,6 +138,10 @@ class Alignment(nn.Module, ABC):
         """What the cells of this kind's maps are; asked for with the weights in place, as a scale may be learned."""
         return UNSTATED
 
+    def to_shares(self, maps: Tensor) -> Tensor:
+        """Maps (..., h, w) as shares of sum 1, where each text looks; what boxes teach."""
+        return maps.float().flatten(-2).softmax(dim=-1).view_as(maps)
+
     def reset_parameters(self) -> None:
         """Initialises the parameters that belong to no linear layer or LayerNorm; those start as everywhere."""
 

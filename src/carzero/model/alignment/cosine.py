@@ -41,6 +41,10 @@ class CosineAlignment(ExportableAlignment):
             "whether",
         )
 
+    def to_shares(self, maps: Tensor) -> Tensor:
+        """Softmax of the cosines (..., h, w) at the temperature of the scores."""
+        return super().to_shares(maps * self.logit_scale.exp())
+
     @property
     def export_tensors(self) -> tuple[GraphTensor, ...]:
         """The global features of the texts."""

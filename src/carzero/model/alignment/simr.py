@@ -57,6 +57,10 @@ class SimilarityAlignment(ExportableAlignment):
         """Shares of an attention, which sum to a little under 1 whatever is asked."""
         return ATTENTION
 
+    def to_shares(self, maps: Tensor) -> Tensor:
+        """Maps (..., h, w) without what the global token gets."""
+        return maps.float() / maps.float().sum(dim=(-2, -1), keepdim=True)
+
     @property
     def export_tensors(self) -> tuple[GraphTensor, ...]:
         """The texts as queries, and as keys and values; see the class."""

@@ -7,7 +7,7 @@ torchvision's RandomCrop, RandomHorizontalFlip, RandomAffine and ColorJitter on 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -38,6 +38,10 @@ class Variation(ABC):
     def select(self, part: slice | Tensor) -> Self:
         """The variation of some of the images."""
         return type(self)(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
+    def without_levels(self) -> Self:
+        """The same places, and grey levels as they are."""
+        return replace(self, contrast=torch.ones_like(self.contrast), brightness=torch.ones_like(self.brightness))
 
     def to(self, device: torch.device) -> Self:
         """The same on a device."""

@@ -33,6 +33,21 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class BoxBatch:
+    """K images with the sentence that states a finding of each, and where it lies.
+
+    Attributes:
+        images: pixel values, or raw features of a frozen tower.
+        texts: tokens, or raw features of a frozen tower.
+        cover: (K, crop_px, crop_px) in [0, 1], 1 within the finding's boxes.
+    """
+
+    images: Tensor | ImageFeatures
+    texts: Tokens | TextFeatures
+    cover: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class StepBatch:
     """What the objective gets.
 
@@ -41,17 +56,20 @@ class StepBatch:
         texts: this process's texts: tokens, or raw features of a frozen tower.
         match: (I, T) bool, of all processes' images and texts: the text holds for the image.
         known: (I, T) bool, False for pairs of which nothing is known; None: all are known.
+        boxes: images with boxes, drawn beside these; None: no map is compared with boxes.
     """
 
     images: Tensor | ImageFeatures
     texts: Tokens | TextFeatures
     match: Tensor
     known: Tensor | None
+    boxes: BoxBatch | None = None
 
 
 # Purposes of random numbers, so that no two draws of one step are the same.
 _VIEWS, _VERSIONS, _SENTENCES, _VALIDATION = 2, 3, 4, 5
 _NEARLY_ALL = 0.9
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +122,12 @@ class ImageInputs:
         self._mirrorable = mirrorable
         self._mean, self._std = pixels.image_mean, pixels.image_std
         self._frozen: list[ImageFeatureCache] = []
+        self._frozen_variations: dict[int, tuple[NDArray[np.int64], Variation]] = {}
+
+    @property
+    def resize_px(self) -> int:
+        """Side of the squares that views are made of."""
+        return self._pixels.resize_px
 
     def choose(self, rows: NDArray[np.int64], step: int) -> Views:
         """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""
@@ -131,20 +155,51 @@ class ImageInputs:
             raise ValueError("These views are not varied now: they were not chosen by `choose`, or a tower is frozen.")
         return self._vary(views.rows, views.variation)
 
+    def move(self, squares: Tensor, views: Views) -> Tensor:
+        """What is drawn over the squares of images, moved as their views are; grey levels are not varied.
+
+        Args:
+            squares: (I, resize_px, resize_px) float32 in [0, 255].
+            views: of the images.
+
+        Returns:
+            (I, crop_px, crop_px) likewise.
+        """
+        squares = squares.to(self._device)
+        if views.versions is None:
+            if views.variation is None:
+                raise ValueError("These views were not chosen by `choose`.")
+            return augment(squares, self._pixels, views.variation.without_levels())
+        moved = []
+        for square, row, version in zip(squares, views.rows, views.versions, strict=True):
+            if int(version) not in self._frozen_variations:
+                moved.append(self._crop(square.unsqueeze(0)))
+                continue
+            rows, variation = self._frozen_variations[int(version)]
+            own = variation.select(torch.from_numpy(np.flatnonzero(rows == row)))
+            moved.append(augment(square.unsqueeze(0), self._pixels, own.without_levels()))
+        return torch.cat(moved)
+
     def plain(self, rows: NDArray[np.int64]) -> Tensor | ImageFeatures:
         """The same of images as they are: what the model sees outside training."""
         return self._load_frozen(rows, np.zeros(len(rows), np.int64)) if self._frozen else self.plain_pixels(rows)
 
     def find_seen(
-        self, steps: Iterable[StepRows], trained: NDArray[np.int64], validated: NDArray[np.int64]
+        self,
+        steps: Iterable[StepRows],
+        trained: NDArray[np.int64],
+        validated: NDArray[np.int64],
+        beside: NDArray[np.int64] = _NONE,
     ) -> list[NDArray[np.int64]]:
         """The rows that a run looks at in each version of a frozen tower's features, from 0: as they are.
 
         A version that needs nearly all trained rows gets all of them, so that runs of other seeds can share its file.
+        Rows that are drawn `beside` the batches may be seen in any.
         """
         seen = np.zeros((self._pixels.versions + 1, int(max(trained.max(), validated.max(initial=0))) + 1), dtype=bool)
         for sampled in steps:
             seen[self._draw_versions(len(sampled.rows), sampled.step), sampled.rows] = True
+        seen[:, beside] = True
         for version in seen:
             if version.sum() >= _NEARLY_ALL * len(trained):
                 version[trained] = True
@@ -197,10 +252,14 @@ class ImageInputs:
 
     def plain_pixels(self, rows: NDArray[np.int64]) -> Tensor:
         """Pixel values of images as they are, whether or not a frozen tower has seen them."""
+        squares = self._cached.load(rows).to(self._device).float()
+        return normalise(self._crop(squares), self._mean, self._std)
+
+    def _crop(self, squares: Tensor) -> Tensor:
+        """The middle (I, crop_px, crop_px) of squares."""
         size = self._pixels.crop_px
         start = round((self._pixels.resize_px - size) / 2)
-        squares = self._cached.load(rows).to(self._device).float()
-        return normalise(squares[:, start : start + size, start : start + size], self._mean, self._std)
+        return squares[:, start : start + size, start : start + size]
 
     def _freeze_variation(
         self,
@@ -215,6 +274,7 @@ class ImageInputs:
         every = draw_variation(len(trained), self._pixels, torch_generator_for(0, _VERSIONS, number))
         drawn = every.select(torch.from_numpy(np.searchsorted(trained, rows)))
         variation = self._keep_sides(rows, drawn)
+        self._frozen_variations[number] = rows, variation
         kept = rows[(drawn.mirrored & ~variation.mirrored).numpy()]
         return ImageFeatureCache.load_or_encode(
             self._feature_file(folder, tower, number, rows, kept),

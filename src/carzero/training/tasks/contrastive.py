@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from carzero.errors import ConfigurationError, TableError, describe
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.alignment import find_alignment
 from carzero.prompts import TrainingWords
+from carzero.training.batches.boxes import BoxLoader
 from carzero.training.batches.image_cache import share_images
 from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
 from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
@@ -79,6 +81,7 @@ class ContrastiveTask:
         texts = TextInputs(self._processor, context.device)
         self._trained = selection.trained
         self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
+        self._boxes = _build_boxes(recipe, table, self._trained, statements, images, texts)
         self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
         if recipe.keep == "best" or recipe.optimiser.early_stop is not None:
             self._validator.check_measurable(recipe.best_by)
@@ -100,7 +103,8 @@ class ContrastiveTask:
 
     def load(self, sampled: StepRows) -> StepBatch:
         """This process's batch of a step."""
-        return self._loader.load(sampled)
+        batch = self._loader.load(sampled)
+        return batch if self._boxes is None else replace(batch, boxes=self._boxes.load(sampled.step))
 
     def validate(self, objective: ContrastiveObjective) -> Validation:
         """See `Validator`."""
@@ -147,6 +151,7 @@ class ContrastiveTask:
             cache,
             limit=limit,
             precision=precision,
+            beside=np.empty(0, np.int64) if self._boxes is None else self._boxes.rows,
             advance=observer.count_encoded,
         )
 
@@ -188,6 +193,29 @@ def _build_statements(recipe: Recipe, table: PairTable) -> ReportStatements | Fi
             )
         )
     return statements
+
+
+def _build_boxes(
+    recipe: Recipe,
+    table: PairTable,
+    trained: NDArray[np.int64],
+    statements: ReportStatements | FindingStatements,
+    images: ImageInputs,
+    texts: TextInputs,
+) -> BoxLoader | None:
+    """Where boxes are drawn from; None where no map is to be compared with any."""
+    if not recipe.loss.boxes:
+        return None
+    if isinstance(statements, ReportStatements):
+        raise ConfigurationError(
+            describe(
+                "Boxes belong to findings, and this run learns reports",
+                got=f"loss.boxes {recipe.loss.boxes:g}",
+                expected="`sentences` in the recipe that name the findings",
+                then="add `sentences`, or set loss.boxes: 0",
+            )
+        )
+    return BoxLoader(table, trained, statements, images, texts, recipe.seed)
 
 
 def _named(table: PairTable) -> set[str]:

@@ -6,11 +6,12 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from carzero.model import AlignmentOutput, CARZeroModel, ImageFeatures, TextFeatures
-from carzero.model.loss import sigmoid_loss
+from carzero.model.loss import box_loss, sigmoid_loss
 from carzero.model.recompute import compute_in_blocks
-from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.batches.inputs import BoxBatch, StepBatch, Tokens
 from carzero.training.distributed import count_processes, gather
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection, Precision
 
@@ -39,7 +40,18 @@ class ContrastiveObjective(nn.Module):
 
     def forward(self, batch: StepBatch) -> Tensor:
         """The loss of the whole batch; in every process the same number."""
-        return self.compute_loss(self.align(batch), batch.match, batch.known)
+        loss = self.compute_loss(self.align(batch), batch.match, batch.known)
+        return loss if batch.boxes is None else loss + self._loss.boxes * self.compare_with_boxes(batch.boxes)
+
+    def compare_with_boxes(self, batch: BoxBatch) -> Tensor:
+        """The loss of maps beside boxes; see `box_loss`."""
+        images, texts = self.encode_images(batch.images), self.encode_texts(batch.texts)
+        every = self.model.align(images, texts, need_maps=True).maps  # (K, K, h, w)
+        if every is None:
+            raise ValueError("Maps were asked for and none were made.")
+        own = every[range(len(every)), range(len(every))]  # (K, h, w)
+        cover = F.adaptive_avg_pool2d(batch.cover.unsqueeze(1), images.grid).squeeze(1)  # (K, h, w)
+        return box_loss(self.model.alignment.to_shares(own), cover)
 
     def align(self, batch: StepBatch) -> AlignmentOutput:
         """Scores of all processes' images against all processes' texts."""

@@ -73,6 +73,7 @@ def cache_image_features(
     *,
     limit: float,
     precision: Precision,
+    beside: NDArray[np.int64],
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Runs a frozen image tower beforehand on every image that a run will see, where the features fit.
@@ -85,13 +86,14 @@ def cache_image_features(
         folder: where the features are kept.
         limit: bytes that they may have.
         precision: that the tower is computed in.
+        beside: rows that are drawn beside the batches.
         advance: called in the main process with the numbers of images encoded and of all.
     """
     images = loader.images
     if not is_frozen(objective.model.vision_model):
         return
     trained = selection.trained
-    seen = images.find_seen(steps, trained, selection.validated_rows)
+    seen = images.find_seen(steps, trained, selection.validated_rows, beside)
     raw = objective.raw_images(images.plain_pixels(trained[:1]))
     if sum(map(len, seen)) * 2 * (raw.pooled.numel() + raw.local.numel()) <= limit:
         with loader.context.main_first():
