@@ -21,9 +21,6 @@ Intervals are of 95 %: bootstrap over patients; Wilson's for pointing.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,7 +41,7 @@ from carzero.prompts import PromptSet
 from carzero.weights.source import WeightsSource
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "demo"))
-from build_table import split_of
+from build_table import BOXES_PX, Boxes, load_boxes, split_of
 
 FINDINGS = ("pneumonia", "infiltration", "atelectasis", "edema", "effusion")
 OTHERS = ("cardiomegaly", "consolidation", "emphysema", "fibrosis", "hernia", "mass", "nodule", "pneumothorax")
@@ -53,8 +50,6 @@ WORDINGS = (
     *("Signs of {} are seen", "The patient has {}", "Chest radiograph with {}", "{} is seen in the lungs"),
     "Appearances are those of {}",
 )
-BOX_NAMES = {"Infiltrate": "infiltration"}  # NIH's boxes spell it otherwise than its labels
-BOXES_PX = 1024  # side of the images that the boxes were drawn on
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 BATCH = 16
 FILE = "nih-apart.json"
@@ -162,19 +157,7 @@ def probe(features: np.ndarray, truth: np.ndarray, patients: np.ndarray, asked: 
     return np.stack(scores, axis=1)
 
 
-def load_boxes(path: Path) -> dict[tuple[str, str], list[np.ndarray]]:
-    """Boxes as x1, y1, x2, y2 by image and finding, on images of 1,024 px."""
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for image, finding, *numbers in list(csv.reader(io.StringIO(text)))[1:]:
-        x, y, width, height = map(float, numbers[:4])
-        key = Path(image).stem, BOX_NAMES.get(finding, finding.lower())
-        found.setdefault(key, []).append(np.array([x, y, x + width, y + height]))
-    return found
-
-
-def point(measured: Measured, rows: pd.DataFrame, boxes: dict[tuple[str, str], list[np.ndarray]]) -> dict[str, object]:
+def point(measured: Measured, rows: pd.DataFrame, boxes: Boxes) -> dict[str, object]:
     """Hits of the peaks, of the centre, and what a random place of the image hits on average, by part."""
     trials: dict[str, list[tuple[bool, bool, float]]] = {"test": [], "train": []}
     for number, (image, part) in enumerate(zip(rows["image"], rows["part"], strict=True)):

@@ -116,6 +116,8 @@ def test_a_run_learns_from_boxes(tmp_path: Path) -> None:
         train(asked, save_table(tmp_path / "none.jsonl", boxes=False), tmp_path / "none")
     reports = asked.model_copy(update={"sentences": None, "sources": None})
     told = tmp_path / "told.jsonl"
-    told.write_text("".join(json.dumps({"image": str(image), "text": "There is a small effusion."}) + "\n" for image in IMAGES))
+    told.write_text(
+        "".join(json.dumps({"image": str(image), "text": "There is a small effusion."}) + "\n" for image in IMAGES)
+    )
     with pytest.raises(ConfigurationError, match=r"learns reports.*loss\.boxes: 0"):
         train(reports, told, tmp_path / "reports")
