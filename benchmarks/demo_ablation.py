@@ -3,8 +3,8 @@
     python benchmarks/demo_ablation.py DATA OUT --boxes BBox_List_2017.csv [--folds 5] [--seeds 0] [--only NAME ...]
 
 DATA holds nih/, pneumonia/ and hannover/ as for recipes/demo/build_table.py; OUT takes tables, runs and features.
-`--boxes` is the file of boxes of NIH's release, plain or gzipped. Every variant trains demo_ablation.yaml (the
-recipe of 0.1) on NIH's images alone, with what is named changed. The patients of the training and validation parts are cut
+`--boxes` is the file of boxes of NIH's release, plain or gzipped. Every variant trains demo_ablation.yaml, the recipe
+of 0.1, on NIH's images alone, with what is named changed. The patients of the training and validation parts are cut
 into folds by a hash, and each fold is measured once, by weights that saw none of its patients, nor their boxes. Test
 patients take no part, nor does the paediatric set, which states no patients.
 
