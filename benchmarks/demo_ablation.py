@@ -110,14 +110,15 @@ def read_recipe(variant: str, seed: int, versions: int) -> Recipe:
     return load_recipe(RECIPE, {**fixed, "seed": seed, **changes})
 
 
-def run_fold(variant: str, table: Path, rows: pd.DataFrame, out: Path, seed: int, versions: int) -> dict[str, Any]:
+def run_fold(
+    variant: str, table: Path, rows: pd.DataFrame, boxes: Path, run: Path, seed: int, versions: int
+) -> dict[str, Any]:
     """Trains on the other folds, unless an earlier call has, and measures the fold."""
-    run = out / f"{list(VARIANTS).index(variant)}-{table.stem}-{seed}"
     done = run / "measured.json"
     if not done.is_file():
         recipe = read_recipe(variant, seed, versions)
-        train(recipe, table, run, cache=out / "cache", resume=(run / "run.yaml").is_file())
-        done.write_text(json.dumps(measure_fold(run / "weights", rows, out / "boxes.csv"), indent=1), encoding="utf-8")
+        train(recipe, table, run, cache=run.parent / "cache", resume=(run / "run.yaml").is_file())
+        done.write_text(json.dumps(measure_fold(run / "weights", rows, boxes), indent=1), encoding="utf-8")
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return found
 
@@ -195,7 +196,6 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tables = save_tables(options.data, options.out, options.boxes, options.folds)
-    (options.out / "boxes.csv").write_bytes(options.boxes.read_bytes())
     rows = load_rows(options.data)
     rows = rows[rows["part"] == "train"]
     folds = np.array([fold_of(patient, options.folds) for patient in rows["patient_id"]])
@@ -204,7 +204,8 @@ def main() -> None:
         for seed in options.seeds:
             for fold in options.of_fold or range(options.folds):
                 kept = rows[folds == fold].reset_index(drop=True)
-                figures = run_fold(variant, tables[fold], kept, options.out, seed, options.versions)
+                run = options.out / f"{list(VARIANTS).index(variant)}-{fold}-{seed}"
+                figures = run_fold(variant, tables[fold], kept, options.boxes, run, seed, options.versions)
                 found.setdefault(variant, []).append(figures)
                 print(
                     json.dumps({"variant": variant, "fold": fold, "seed": seed, **figures}), file=sys.stderr, flush=True

@@ -17,7 +17,8 @@ import torch
 
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.alignment import ALIGNMENTS
-from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.batches.inputs import Tokens
+from carzero.training.batches.loader import StepBatch
 from carzero.training.distributed import DistributedContext
 from carzero.training.optimiser import build_optimiser
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection

@@ -37,7 +37,8 @@ from carzero.model import AlignmentOutput, CARZeroModel, TextFeatures
 from carzero.model.features import FeatureProjection
 from carzero.processing import CARZeroProcessor
 from carzero.training.batches.image_cache import share_images
-from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs, Tokens
+from carzero.training.batches.inputs import ImageInputs, TextInputs, Tokens
+from carzero.training.batches.loader import BatchLoader, StepBatch
 from carzero.training.batches.sampler import Selection, Source, StepRows, sample_steps, seed_torch
 from carzero.training.batches.statements import ReportStatements
 from carzero.training.distributed import DistributedContext

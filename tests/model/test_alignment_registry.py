@@ -21,7 +21,8 @@ from carzero.model.alignment.base import check_texts
 from carzero.model.alignment.cosine import CosineAlignment
 from carzero.model.loss import contrastive_loss
 from carzero.prompts import PromptSet
-from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.batches.inputs import Tokens
+from carzero.training.batches.loader import StepBatch
 from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.contrastive import uses_every_parameter

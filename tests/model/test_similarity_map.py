@@ -11,7 +11,8 @@ import torch
 from carzero.errors import ConfigurationError
 from carzero.model import CARZeroConfig, CARZeroModel, ImageFeatures, TextFeatures
 from carzero.model.loss import contrastive_loss, multi_positive_loss
-from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.batches.inputs import Tokens
+from carzero.training.batches.loader import StepBatch
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.objective import ContrastiveObjective
 from tests.support.tiny import WIDTH, build_model, random_inputs, tiny_config

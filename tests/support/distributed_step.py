@@ -10,7 +10,8 @@ import torch
 from torch import distributed as dist
 
 from carzero.model import CARZeroConfig
-from carzero.training.batches.inputs import StepBatch, Tokens
+from carzero.training.batches.inputs import Tokens
+from carzero.training.batches.loader import StepBatch
 from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection
 from carzero.training.tasks.contrastive import uses_every_parameter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,12 +13,28 @@ from torch import Tensor
 from carzero.data.pairs import Box, PairTable
 from carzero.errors import TableError, describe
 from carzero.images import Geometry, load_radiograph
-from carzero.training.batches.inputs import BoxBatch, ImageInputs, TextInputs
+from carzero.model import ImageFeatures, TextFeatures
+from carzero.training.batches.inputs import ImageInputs, TextInputs, Tokens
 from carzero.training.batches.sampler import generator_for
 from carzero.training.batches.statements import FindingStatements
 
 _BOXES = 6  # purpose of random numbers, see `inputs`
 _IN_A_STEP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BoxBatch:
+    """K images with the sentence that states a finding of each, and where it lies.
+
+    Attributes:
+        images: pixel values, or raw features of a frozen tower.
+        texts: tokens, or raw features of a frozen tower.
+        cover: (K, crop_px, crop_px) in [0, 1], 1 within the finding's boxes.
+    """
+
+    images: Tensor | ImageFeatures
+    texts: Tokens | TextFeatures
+    cover: Tensor
 
 
 class BoxLoader:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from carzero.core.atomic import replace_when_done, room_for
 from carzero.model import ImageFeatures, TextFeatures
 
-_BATCH = 32
+_BATCH = 8  # convolutions over more images at once leave the caches of a CPU, and take twice as long
 
 
 def is_frozen(tower: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""The inputs of a step: images and sentences, as pixels and tokens or as features of frozen towers."""
+"""Images and sentences of a run, as pixels and tokens or as features of frozen towers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from carzero.training.batches.augment import Variation, augment, draw_variation,
 from carzero.training.batches.feature_cache import ImageFeatureCache, TextFeatureCache
 from carzero.training.batches.image_cache import CachedImages
 from carzero.training.batches.sampler import StepRows, generator_for, torch_generator_for
-from carzero.training.batches.statements import SentenceBatch, Statements
-from carzero.training.distributed import DistributedContext
 from carzero.training.recipe_sections import PixelSection
 
 
@@ -32,42 +30,8 @@ class Tokens:
     attention_mask: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class BoxBatch:
-    """K images with the sentence that states a finding of each, and where it lies.
-
-    Attributes:
-        images: pixel values, or raw features of a frozen tower.
-        texts: tokens, or raw features of a frozen tower.
-        cover: (K, crop_px, crop_px) in [0, 1], 1 within the finding's boxes.
-    """
-
-    images: Tensor | ImageFeatures
-    texts: Tokens | TextFeatures
-    cover: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class StepBatch:
-    """What the objective gets.
-
-    Attributes:
-        images: this process's images: pixel values, or raw features of a frozen tower.
-        texts: this process's texts: tokens, or raw features of a frozen tower.
-        match: (I, T) bool, of all processes' images and texts: the text holds for the image.
-        known: (I, T) bool, False for pairs of which nothing is known; None: all are known.
-        boxes: images with boxes, drawn beside these; None: no map is compared with boxes.
-    """
-
-    images: Tensor | ImageFeatures
-    texts: Tokens | TextFeatures
-    match: Tensor
-    known: Tensor | None
-    boxes: BoxBatch | None = None
-
-
-# Purposes of random numbers, so that no two draws of one step are the same.
-_VIEWS, _VERSIONS, _SENTENCES, _VALIDATION = 2, 3, 4, 5
+# Purposes of random numbers, so that no two draws of one step are the same; 0 and 1 are the sampler's, 4 to 6 the loader's.
+_VIEWS, _VERSIONS = 2, 3
 _NEARLY_ALL = 0.9
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -347,41 +311,3 @@ class TextInputs:
     def freeze(self, encode: Callable[[Tokens], TextFeatures], sentences: Sequence[str]) -> None:
         """Runs a frozen tower on every sentence beforehand."""
         self._frozen = TextFeatureCache(lambda texts: encode(self.tokens(texts)), sentences)
-
-
-class BatchLoader:
-    """Loads batches: every process draws the same for the whole batch, and loads its own share of it.
-
-    Args:
-        statements: where sentences come from.
-        images: the run's images.
-        texts: the run's texts.
-        context: device and processes.
-        seed: of the recipe.
-    """
-
-    def __init__(
-        self, statements: Statements, images: ImageInputs, texts: TextInputs, context: DistributedContext, seed: int
-    ) -> None:
-        self.statements, self.images, self.texts, self.context = statements, images, texts, context
-        self._seed = seed
-
-    def load(self, sampled: StepRows) -> StepBatch:
-        """The batch of a training step, its images varied."""
-        views = self.images.choose(sampled.rows, sampled.step)
-        random = generator_for(self._seed, _SENTENCES, sampled.step)
-        drawn = self.statements.draw(sampled.rows, views.mirrored, random)
-        return self._join(self.images.load(views.select(self.context.share(len(sampled.rows)))), drawn)
-
-    def load_plain(self, rows: NDArray[np.int64], number: int) -> StepBatch:
-        """The validation batch of a number: images as they are, and sentences that are the same every time."""
-        straight = np.zeros(len(rows), dtype=bool)
-        drawn = self.statements.draw(rows, straight, generator_for(self._seed, _VALIDATION, number))
-        return self._join(self.images.plain(rows[self.context.share(len(rows))]), drawn)
-
-    def _join(self, images: Tensor | ImageFeatures, drawn: SentenceBatch) -> StepBatch:
-        device = self.context.device
-        drawn = drawn.fill(self.context.world)
-        texts = self.texts.load(drawn.texts[self.context.share(len(drawn.texts))])
-        known = None if drawn.known is None else drawn.known.to(device)
-        return StepBatch(images, texts, drawn.match.to(device), known)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from carzero.model.alignment import find_alignment
 from carzero.prompts import TrainingWords
 from carzero.training.batches.boxes import BoxLoader
 from carzero.training.batches.image_cache import share_images
-from carzero.training.batches.inputs import BatchLoader, ImageInputs, StepBatch, TextInputs
+from carzero.training.batches.inputs import ImageInputs, TextInputs
+from carzero.training.batches.loader import BatchLoader, StepBatch
 from carzero.training.batches.sampler import Selection, StepRows, count_steps, sample_steps
 from carzero.training.batches.statements import FindingStatements, ReportStatements, to_sentences
 from carzero.training.distributed import DistributedContext
@@ -80,8 +80,8 @@ class ContrastiveTask:
         )
         texts = TextInputs(self._processor, context.device)
         self._trained = selection.trained
-        self._loader = BatchLoader(statements, images, texts, context, recipe.seed)
-        self._boxes = _build_boxes(recipe, table, self._trained, statements, images, texts)
+        boxes = _build_boxes(recipe, table, self._trained, statements, images, texts)
+        self._loader = BatchLoader(statements, images, texts, context, recipe.seed, boxes)
         self._validator = Validator(table, selection, self._loader, prompts, recipe.optimiser.batch_sizes[0])
         if recipe.keep == "best" or recipe.optimiser.early_stop is not None:
             self._validator.check_measurable(recipe.best_by)
@@ -103,8 +103,7 @@ class ContrastiveTask:
 
     def load(self, sampled: StepRows) -> StepBatch:
         """This process's batch of a step."""
-        batch = self._loader.load(sampled)
-        return batch if self._boxes is None else replace(batch, boxes=self._boxes.load(sampled.step))
+        return self._loader.load(sampled)
 
     def validate(self, objective: ContrastiveObjective) -> Validation:
         """See `Validator`."""
@@ -151,7 +150,6 @@ class ContrastiveTask:
             cache,
             limit=limit,
             precision=precision,
-            beside=np.empty(0, np.int64) if self._boxes is None else self._boxes.rows,
             advance=observer.count_encoded,
         )
 

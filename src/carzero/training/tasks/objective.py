@@ -11,7 +11,9 @@ from torch.nn import functional as F  # noqa: N812
 from carzero.model import AlignmentOutput, CARZeroModel, ImageFeatures, TextFeatures
 from carzero.model.loss import box_loss, sigmoid_loss
 from carzero.model.recompute import compute_in_blocks
-from carzero.training.batches.inputs import BoxBatch, StepBatch, Tokens
+from carzero.training.batches.boxes import BoxBatch
+from carzero.training.batches.inputs import Tokens
+from carzero.training.batches.loader import StepBatch
 from carzero.training.distributed import count_processes, gather
 from carzero.training.recipe_sections import LossSection, MemorySection, OptimiserSection, Precision
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from carzero.model.features import FeatureProjection
 from carzero.training.batches.feature_cache import hash_module, is_frozen
-from carzero.training.batches.inputs import BatchLoader, TextInputs
+from carzero.training.batches.inputs import TextInputs
+from carzero.training.batches.loader import BatchLoader
 from carzero.training.batches.sampler import Selection, StepRows
 from carzero.training.recipe_sections import Precision
 from carzero.training.tasks.objective import ContrastiveObjective
@@ -73,7 +74,6 @@ def cache_image_features(
     *,
     limit: float,
     precision: Precision,
-    beside: NDArray[np.int64],
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Runs a frozen image tower beforehand on every image that a run will see, where the features fit.
@@ -86,14 +86,13 @@ def cache_image_features(
         folder: where the features are kept.
         limit: bytes that they may have.
         precision: that the tower is computed in.
-        beside: rows that are drawn beside the batches.
         advance: called in the main process with the numbers of images encoded and of all.
     """
     images = loader.images
     if not is_frozen(objective.model.vision_model):
         return
     trained = selection.trained
-    seen = images.find_seen(steps, trained, selection.validated_rows, beside)
+    seen = images.find_seen(steps, trained, selection.validated_rows, loader.beside)
     raw = objective.raw_images(images.plain_pixels(trained[:1]))
     if sum(map(len, seen)) * 2 * (raw.pooled.numel() + raw.local.numel()) <= limit:
         with loader.context.main_first():

@@ -14,7 +14,7 @@ from carzero.errors import ConfigurationError, describe
 from carzero.metrics.classification import auroc
 from carzero.metrics.retrieval import hits_at_k
 from carzero.model import AlignmentOutput, ImageFeatures, TextFeatures
-from carzero.training.batches.inputs import BatchLoader
+from carzero.training.batches.loader import BatchLoader
 from carzero.training.batches.sampler import Selection
 from carzero.training.batches.statements import ReportStatements, to_label_matrix
 from carzero.training.distributed import count_processes, gather
