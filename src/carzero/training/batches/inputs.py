@@ -30,7 +30,7 @@ class Tokens:
     attention_mask: Tensor
 
 
-# Purposes of random numbers, so that no two draws of one step are the same; 0 and 1 are the sampler's, 4 to 6 the loader's.
+# Purposes of random numbers, so that no two draws of a step are the same: 0 and 1 are the sampler's, 4 on the loader's.
 _VIEWS, _VERSIONS = 2, 3
 _NEARLY_ALL = 0.9
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
