@@ -72,4 +72,4 @@ def test_who_waits_is_told_of_each_part_and_of_nothing_where_the_features_are_th
     for _ in range(2):
         images = ImageInputs(films, PIXELS, seed=3, device=torch.device("cpu"))
         images.freeze(encode, TRAINED, seen, tmp_path, "tower", lambda done, total: told.append((done, total)))
-    assert told == [(26, 31), (31, 31)]
+    assert told == [(8, 31), (16, 31), (24, 31), (26, 31), (31, 31)]
