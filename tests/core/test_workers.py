@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from carzero.core.remarks import Remark
-from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess
+from carzero.core.workers import WorkerCrashedError, WorkerHungError, WorkerPool, WorkerProcess, interrupts_held
 from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.images import PixelTransform
 from carzero.images.loading import Readers, _with_remarks, load_ahead, load_item
@@ -173,3 +173,19 @@ def read_or_crash(item: ImageItem, *arguments: Any) -> LoadedImage:
 def test_readers_must_be_some() -> None:
     with pytest.raises(ValueError, match="at least 1; got 0"):
         Readers(0)
+
+
+def test_an_interrupt_waits_while_processes_are_started_and_they_never_see_one() -> None:
+    program = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('lives')"
+    reached = []
+
+    def start_and_be_interrupted() -> None:
+        with interrupts_held():
+            reached.append(run_program([sys.executable, "-S", "-c", program]).stdout)
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end of the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        start_and_be_interrupted()
+    assert reached == ["lives\n", "the end of the block"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -182,6 +182,10 @@ def test_a_start_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="No tower could be loaded"):
         load_tower(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "vit", "hidden_size": 32}')
+    (tmp_path / "empty" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0no json.")
+    with pytest.raises(WeightsError, match="No tower could be loaded"):
+        load_tower(str(tmp_path / "empty"))
 
 
 class FilmStub:

@@ -246,10 +246,9 @@ def _name(item: ImageItem, kind: str, number: int, count: int) -> str:
 
 def _read_uid(path: Path) -> str:
     """SOP Instance UID in a file's meta information; "" where there is none."""
-    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
 
     try:
         return str(read_file_meta_info(path).get("MediaStorageSOPInstanceUID", ""))
-    except (OSError, InvalidDicomError, ValueError):
+    except Exception:  # pydicom raises many kinds over a file that is none of its own
         return ""

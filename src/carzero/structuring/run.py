@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, field
@@ -19,6 +19,7 @@ from carzero.core.outputs import check_file
 from carzero.core.run_record import RunRecord, load_manifest
 from carzero.core.system import count_cores
 from carzero.core.tables import iterate_json_lines
+from carzero.core.workers import interrupts_held
 from carzero.errors import CARZeroError, TableError, describe
 from carzero.reports.lexicon import lexicon_sha256
 from carzero.reports.rules import NOT_ENGLISH, RuleAligner
@@ -132,8 +133,13 @@ def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[St
     # Spawned, not forked: the caller may have started threads (pandas, pyarrow), whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+
+        def submit(chunk: list[Report]) -> Future[list[StructuredReport]]:
+            with interrupts_held():  # a process may be started for it
+                return pool.submit(_align, chunk)
+
         try:
-            with closing(ahead(chunks, lambda chunk: pool.submit(_align, chunk), jobs * _WAITING_CHUNKS_EACH)) as ready:
+            with closing(ahead(chunks, submit, jobs * _WAITING_CHUNKS_EACH)) as ready:
                 for _, future in ready:
                     yield future.result()
         except BrokenProcessPool as error:

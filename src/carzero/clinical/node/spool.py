@@ -315,14 +315,11 @@ def open_spool(folder: Path) -> Spool:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    try:
+    then = "move the spool away, or repair it"
+    with refuse_broken(f"The queue {path} cannot be opened", error=RunError, then=then):  # not sqlite3's errors alone
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
-    except sqlite3.Error as error:
-        raise RunError(
-            describe("The queue cannot be opened", got=f"{path}: {error}", then="move the spool away, or repair it")
-        ) from error
     return db
 
 

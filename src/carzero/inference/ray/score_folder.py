@@ -23,7 +23,7 @@ from carzero.core.hashing import hash_texts
 from carzero.core.outputs import check_parent, existing_output, foreign_files, make_folder, waiting_run
 from carzero.core.run_record import OpenFolder, RunLock, check_same, load_manifest, save_manifest
 from carzero.core.tables import FOLDER_MANIFEST, load_table
-from carzero.errors import TableError, describe
+from carzero.errors import TableError, describe, refuse_broken
 from carzero.inference.score_table import mark_unfamiliar, score_schema, to_frame, to_rows
 
 if TYPE_CHECKING:
@@ -97,13 +97,9 @@ class ScoreFolder:
         path = self.part_path(number)
         if not path.exists():
             return None
-        try:
+        with refuse_broken(f"{path} cannot be read", error=TableError, then="delete it and resume the run"):
             foot = pq.read_metadata(path)
-        except (OSError, ValueError) as error:
-            raise TableError(
-                describe(f"{path} cannot be read", got=str(error).splitlines()[0], then="delete it and resume the run")
-            ) from error
-        run = (foot.metadata or {}).get(_RUN.encode(), b"").decode()
+            run = (foot.metadata or {}).get(_RUN.encode(), b"").decode()
         if run != self.run:
             raise TableError(
                 describe(f"{path} is a part of another run", got=run, expected=self.run, then="move it elsewhere")

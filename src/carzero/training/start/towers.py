@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from carzero.core.hub import find_hub_problem
-from carzero.errors import ConfigurationError, WeightsError, describe
+from carzero.errors import ConfigurationError, WeightsError, describe, first_line
 from carzero.model.vision import fit_positions
 from carzero.text.tokenizers import load_tokenizer
 from carzero.training.recipe_sections import MemorySection, TextStart, VisionStart, refuse_fields
@@ -83,13 +83,13 @@ def load_tower(source: str, head: type[AutoModel] | type[AutoModelForMaskedLM] =
         # Without network every look-up at the hub retries for half a minute.
         local = Path(source).is_dir() or find_hub_problem() is not None
         model: PreTrainedModel = head.from_pretrained(source, dtype=torch.float32, local_files_only=local)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers raises what it meets: errors of safetensors, of torch, of its own
         raise WeightsError(
             describe(
                 "No tower could be loaded",
                 got=source,
                 expected="a folder with config.json and weights, or a hub id that can be reached",
-                then=f"check the path or the network (the loader said: {str(error).splitlines()[0]})",
+                then=f"check the path or the network (the loader said: {first_line(error)})",
             )
         ) from error
     # By itself that encoder would continue to mask patches at random.
