@@ -40,8 +40,9 @@ demo-weights: $(VENV)/.installed-training
 viewer: build/ohif/package/dist/index.html
 
 build/ohif/package/dist/index.html:
-	mkdir -p build/ohif
-	cd build/ohif && npm pack --silent @ohif/app@3.13.2 && tar xzf ohif-app-3.13.2.tgz && rm ohif-app-3.13.2.tgz
+	rm -rf build/ohif && mkdir -p build/ohif/new
+	cd build/ohif && npm pack --silent @ohif/app@3.13.2 && tar xzf ohif-app-3.13.2.tgz -C new && rm ohif-app-3.13.2.tgz
+	mv build/ohif/new/package build/ohif/package
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -57,10 +57,10 @@ def wait_for_picture(page: Page, name: str, least: float) -> np.ndarray:
 
 
 def open_series(series: Locator, shown: Locator) -> None:
-    """A double click, again where a busy viewer took no notice of it."""
-    for _ in range(30):
+    """A double click, again where a busy viewer took no notice of it; later each time, as a click begins anew."""
+    for attempt in range(1, 11):
         series.dispatch_event("dblclick")
-        for _ in range(20):
+        for _ in range(15 * attempt):
             if shown.is_visible():
                 return
             shown.page.wait_for_timeout(1000)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -90,7 +91,7 @@ def set_content(report: Dataset, items: Iterable[bytes], character_set: str) -> 
         items: of the root container.
         character_set: UTF-8 as the report names it.
     """
-    report.set_original_encoding(False, True, character_set)
+    report.set_original_encoding(False, True, convert_encodings(character_set))
     data = b"".join(items)
     report[_CONTENT] = RawDataElement(_CONTENT, "SQ", len(data), data, 0, False, True)
 
