@@ -206,23 +206,24 @@ def scale_heat(scores: NDArray[Any], value_range: tuple[float, float], size: tup
 
 def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Returns (H, W, 3) uint8: image under heat, hatched where unseen, with a line at half of the range."""
-    opacity = np.clip((heat - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
-    opacity = _STRENGTH * opacity * opacity * (3 - 2 * opacity)
-    opacity[unseen] = 0
-    colours = np.repeat(radiograph[..., None], 3, axis=2)
-    shown = opacity > 0
-    share = opacity[shown, None]
-    colours[shown] = colours[shown] * (1 - share) + _colours(heat[shown]) * share
     inside = (heat >= 0.5) & ~unseen
-    outer, inner = _grow(inside) & ~inside, inside & _grow(~inside)
-    colours[outer & ~unseen] *= 0.45  # a dark edge keeps the light line visible on bone
-    colours[inner] = 0.3 * colours[inner] + 0.7 * 255
-    if unseen.any():
-        rows, columns = np.indices(radiograph.shape)
-        hatch = unseen & ((rows + columns) % 14 < 2)
-        colours[unseen] = colours[unseen] * 0.4 + 6
-        colours[hatch] += 34
-    return np.asarray(np.clip(colours, 0, 255), dtype=np.uint8)
+    outer, inner = _grow(inside) & ~inside & ~unseen, inside & _grow(~inside)
+    marked = (heat > _VISIBLE_FROM) | outer | unseen  # all others are the radiograph, as it is
+    drawn = np.repeat(np.clip(radiograph, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    seen, values, hidden = radiograph[marked, None], heat[marked], unseen[marked]
+    opacity = np.clip((values - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
+    opacity = (_STRENGTH * opacity * opacity * (3 - 2 * opacity))[:, None]
+    opacity[hidden] = 0
+    colours = seen * (1 - opacity) + _colours(values) * opacity
+    colours[outer[marked]] *= 0.45  # a dark edge keeps the light line visible on bone
+    line = inner[marked]
+    colours[line] = 0.3 * colours[line] + 0.7 * 255
+    if hidden.any():
+        rows, columns = np.nonzero(marked)
+        colours[hidden] = colours[hidden] * 0.4 + 6
+        colours[hidden & ((rows + columns) % 14 < 2)] += 34
+    drawn[marked] = np.clip(colours, 0, 255)
+    return drawn
 
 
 def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
