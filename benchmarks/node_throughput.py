@@ -2,12 +2,14 @@
 
     python benchmarks/node_throughput.py --images 1000 --labels pneumonia,"pleural effusion" --kinds sr,sc
     python benchmarks/node_throughput.py --images 300 --full-size
+    python benchmarks/node_throughput.py --parts
 
 The images are the bundled radiograph under new identifiers (JPEG 2000, 1955 x 1841). They are sent to a real node by
 C-STORE, one association for ten images; its results go to a receiver in this process, which counts and drops them. The
 clock of the node runs from the first image sent, weights loaded, to the last result; that of `predict` from its first
 batch to the last one before which images are still being read. `--full-size` makes weights of the released model's size
-by the test suite's formula (about 1.8 GB under --scratch); `--weights` takes others.
+by the test suite's formula (about 1.8 GB under --scratch); `--weights` takes others. `--parts` measures what the node
+does beside scoring, part by part, for one image.
 
 Processor time (user and system, of the whole tree of processes) holds on a busy machine too; images a minute do not.
 The stand-in for the PACS, which sends and takes results, shares the machine with the node, and is stated apart.
@@ -16,6 +18,7 @@ The stand-in for the PACS, which sends and takes results, shares the machine wit
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -23,7 +26,9 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydicom import dcmread
@@ -35,11 +40,18 @@ from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
 )
 
+from carzero.clinical.content import THUMBNAIL_PX
+from carzero.clinical.image_header import load_source
+from carzero.clinical.node.spool import Spool
 from carzero.clinical.pages import count_pages
-from carzero.clinical.result_objects import KINDS
+from carzero.clinical.result_objects import KINDS, build_by_kind
+from carzero.clinical.run import ResultMaker, save_result
 from carzero.images.listing import list_images
+from carzero.images.loading import load_item
+from carzero.images.overlay import make_thumbnail
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.prompts import PromptSet
+from carzero.records import FailedImage
 from carzero.weights.source import WeightsSource, example_film
 
 JPEG_2000 = "1.2.840.10008.1.2.4.91"
@@ -200,6 +212,40 @@ def run_node(
         sink.server.shutdown()
 
 
+def time_parts(asked: argparse.Namespace, folder: Path, rounds: int = 20) -> Iterator[tuple[str, float]]:
+    """Yields parts of the node's work on one image, and the mean milliseconds of processor time that each takes."""
+    prompts, kinds = PromptSet.from_labels(asked.labels.split(",")), asked.kinds.split(",")
+    maker = ResultMaker(ScoringSettings(weights=WeightsSource(asked.weights), prompts=prompts, device="cpu"))
+    classifier, bank = maker.load()
+    [item], transform = list_images([example_film()]), classifier.processor.image_processor.pixels
+    image = next(classifier.stream([item], bank, need_maps=True))
+    if isinstance(image, FailedImage) or image.radiograph is None:
+        raise RuntimeError("the bundled image was not scored")
+    pixels, source = image.radiograph.pixels, load_source(item.path)
+    small = replace(image, thumbnail=make_thumbnail(pixels, THUMBNAIL_PX), radiograph=None)
+    spool, data, uids = Spool(folder / "parts"), Path(item.path).read_bytes(), itertools.count(1)
+    made = dict(build_by_kind(small, maker.settings, kinds, source))
+
+    def save(kind: str) -> None:
+        for each in made[kind]:
+            save_result(each, folder / "result.dcm")
+
+    works: dict[str, Callable[[], object]] = {
+        "take the image over": lambda: spool.take_over(f"1.2.{next(uids)}", data, "BENCH"),
+        "read it down to the model's crop": lambda: load_item(item, transform),
+        "make it small for the page": lambda: make_thumbnail(pixels, THUMBNAIL_PX),
+        "read its header again": lambda: load_source(item.path),
+        **{f"build {kind}": partial(build_by_kind, small, maker.settings, [kind], source) for kind in kinds},
+        **{f"write {kind}": partial(save, kind) for kind in kinds},
+    }
+    for name, work in works.items():
+        work()
+        begun = time.process_time()
+        for _ in range(rounds):
+            work()
+        yield name, 1000 * (time.process_time() - begun) / rounds
+
+
 def wait_for(log: Path, node: subprocess.Popen[bytes], event: str) -> dict[str, object]:
     """The first line of the node's log with this event."""
     while node.poll() is None:
@@ -220,7 +266,13 @@ def main() -> None:
     chosen.add_argument("--weights", default="demo", help='"demo", or a folder')
     chosen.add_argument("--full-size", action="store_true", help="weights of the released model's size, made here")
     parser.add_argument("--scratch", type=Path, help="a folder on a disk with room: about 1 MB an image")
+    parser.add_argument("--parts", action="store_true", help="measure the parts of one image alone")
     asked = parser.parse_args()
+    if asked.parts:
+        with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
+            for part, milliseconds in time_parts(asked, Path(name)):
+                print(f"{milliseconds:6.1f} ms  {part}")
+        return
     if asked.images < 96:
         parser.error("--images: 96 at least, or predict does not come to run evenly")
     with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
