@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from carzero.errors import ConfigurationError
-from carzero.service import ApiKeys, Limits, ServiceSettings, create_app
+from carzero.service import ApiKeys, Limits, ServiceSettings, create_app, gate
 from carzero.service.served_weights import ServedWeights
 from carzero.service.telemetry import Telemetry
 from carzero.service.web_server import Address
@@ -120,21 +120,32 @@ def test_a_body_is_bounded_by_what_comes_whatever_its_head_says(client: TestClie
     assert len(read) < 2 * (SIZE / 10_000 + 5) or read.count(0) == 2
 
 
-def test_a_body_that_does_not_come_is_cut(tiny_weights: Path) -> None:
+def test_a_body_that_does_not_come_or_drips_is_cut(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_GRACE_S", 0.0)
+
+    async def nothing() -> dict[str, Any]:
+        await asyncio.sleep(600)
+        raise AssertionError
+
+    async def drip() -> dict[str, Any]:
+        dripped.append(1)
+        assert len(dripped) < 2000
+        await asyncio.sleep(0.005)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
     sent: list[dict[str, Any]] = []
-    with run_client(tiny_weights, limits=Limits(idle_s=0.05)) as client:
-
-        async def receive() -> dict[str, Any]:
-            await asyncio.sleep(600)
-            raise AssertionError
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-
-        headers = [(b"host", b"testserver"), (b"content-type", b"application/json"), (b"content-length", b"9")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "headers": headers}
-        asyncio.run(client.app({**scope, "http_version": "1.1"}, receive, send))  # type: ignore[arg-type]
-    assert sent[0]["status"] == 408
+    dripped: list[int] = []
+    headers = [(b"host", b"testserver"), (b"content-type", b"application/json"), (b"content-length", b"9000")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "headers": headers}
+    with run_client(tiny_weights, limits=Limits(idle_s=0.05, slowest_bytes_s=10_000)) as client:
+        for receive in (nothing, drip):
+            sent.clear()
+            asyncio.run(client.app({**scope, "http_version": "1.1"}, receive, send))  # type: ignore[arg-type]
+            assert sent[0]["status"] == 408
+    assert dripped
 
 
 def test_another_name_of_the_host_is_refused(client: TestClient) -> None:

@@ -12,6 +12,7 @@ from uvicorn import Config, Server
 
 from carzero.service import Limits
 from carzero.service.web_server import PatientProtocol
+from tests.support.commands import PATIENCE_S
 
 
 async def talk(limits: Limits, use: Callable[[int, Server], Awaitable[None]]) -> None:
@@ -33,7 +34,7 @@ async def talk(limits: Limits, use: Callable[[int, Server], Awaitable[None]]) ->
     while not server.started:
         await asyncio.sleep(0.01)
     try:
-        await use(server.servers[0].sockets[0].getsockname()[1], server)
+        await asyncio.wait_for(use(server.servers[0].sockets[0].getsockname()[1], server), PATIENCE_S)
     finally:
         server.should_exit = server.force_exit = True
         await running
