@@ -434,8 +434,9 @@ class Fingers:
     def __init__(self, page: Page) -> None:
         self._session = page.context.new_cdp_session(page)
 
-    def move(self, kind: str, *places: tuple[float, float]) -> None:
-        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+    def move(self, kind: str, *places: tuple[float, float], first: int = 0) -> None:
+        """Fingers, numbered from `first`, touch down (Start), move, or leave (End; without any, all that are down)."""
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places, first)]
         self._session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
 
 
@@ -472,8 +473,8 @@ def test_by_touch(browser: Browser, service: Service) -> None:
     here.shown()
     moved = here.page.evaluate(PLACE)
     assert moved["top"] - zoomed["top"] == pytest.approx(50 * zoomed["unit"], abs=3)
-    fingers.move("End", (x + 120, y + 50))
-    fingers.move("Move", (x + 90, y + 20))
+    fingers.move("End", (x + 120, y + 50), first=1)
+    fingers.move("Move", (x - 60, y + 10))
     fingers.move("End")
     assert here.state("state.window") == dragged, "the finger that is left does not change the window"
     assert here.page.evaluate("visualViewport.scale") == 1, "the page itself is not magnified"
