@@ -111,4 +111,4 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refuse_plain(request: Request, error: HTTPException) -> Response:
         kind = _BY_STATUS.get(error.status_code, "malformed-body" if error.status_code < 500 else "fault")
-        return answer(request, ProblemError(kind, f"{error.detail}.", error.headers))
+        return answer(request, ProblemError(kind, f"{str(error.detail).rstrip('.')}.", error.headers))
