@@ -6,14 +6,20 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from carzero.datasets.chestxray14 import LABELS
 from carzero.errors import ConfigurationError, OutputError
 from carzero.evaluation.benchmark.run import BenchmarkRun
 from carzero.evaluation.benchmark.several import SeveralResult, common_prompts, tell_apart
-from carzero.evaluation.benchmark.several_report import save_several, table_rows
+from carzero.evaluation.benchmark.several_report import find_row, save_several, table_rows
+from carzero.evaluation.evaluate import EvaluationRun
+from carzero.evaluation.joined import Joined
+from carzero.metrics.normality import NORMAL_SCORE
 from carzero.weights.source import WeightsSource
+from tests.support.commands import in_process
 from tests.support.dual import save_siglip
 from tests.support.files import full_disk
 from tests.support.tiny import save_images, save_tiny_weights
@@ -29,10 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.rename(path.with_name(f"{number:08d}_000.png"))
         for number, path in enumerate(save_images(folder / "images", FILMS, side_px=64))
     ]
-    lines = [
-        " ".join([film.name, *(str(int((number + column) % 3 == 0)) for column in range(len(LABELS)))])
-        for number, film in enumerate(films)
-    ]
+    # Every fourth image has no finding.
+    labelled = [[int((row + column) % 3 == 0 and row % 4 > 0) for column in range(len(LABELS))] for row in range(FILMS)]
+    lines = [" ".join([film.name, *map(str, row)]) for film, row in zip(films, labelled, strict=True)]
     (folder / "test_list.txt").write_text("\n".join(lines) + "\n")
     save_tiny_weights(folder / "simr")
     save_siglip(folder / "siglip")
@@ -55,7 +60,7 @@ def run_of(folder: Path, **changes: object) -> BenchmarkRun:
 @pytest.fixture(scope="module")
 def result(folder: Path) -> SeveralResult:
     sources = [WeightsSource(folder / "simr"), WeightsSource(folder / "siglip")]
-    return run_of(folder).execute_several(sources)
+    return run_of(folder, normal="max").execute_several(sources)
 
 
 def test_one_line_for_each_way_of_asking(result: SeveralResult) -> None:
@@ -76,12 +81,76 @@ def test_differences_are_paired(result: SeveralResult) -> None:
         each.name: {row["label"]: row["value"] for row in each.result.rows if row["metric"] == "auroc"}
         for each in result.contenders
     }
-    for label in (*LABELS, "macro"):
+    for label in (*LABELS, "macro", NORMAL_SCORE):
         difference = result.find(result.contenders[1], label)
         assert difference is not None
         expected = values["siglip, common"][label] - values["simr, both"][label]
         assert difference.value == pytest.approx(expected, abs=1e-9)
         assert difference.ci_low <= difference.value <= difference.ci_high
+
+
+def test_the_normal_score_is_that_of_evaluate(result: SeveralResult, folder: Path) -> None:
+    headings, *lines = table_rows(result)
+    column = headings.index("normal images, AUROC")
+    truth = pd.DataFrame(
+        {"image_id": first_of(result).ids, **dict(zip(LABELS, first_of(result).truth.T, strict=False))}
+    )
+    for each, line in zip(result.contenders, lines, strict=True):
+        scores = folder / "out" / f"{each.weights.short_name}-{each.wording}" / "scores.parquet"
+        evaluated = EvaluationRun(scores=scores, truth=truth, normal="max", rounds=0).execute()
+        wanted = next(row.value for row in evaluated.rows if (row.label, row.metric) == (NORMAL_SCORE, "auroc"))
+        own = find_row(each, NORMAL_SCORE)["value"]
+        assert own == pytest.approx(wanted, abs=1e-9)
+        assert line[column].startswith(f"{own:.3f}")
+        findings = [row["value"] for row in each.result.rows if row["label"] in LABELS and row["metric"] == "auroc"]
+        macro = find_row(each, "macro")["value"]
+        assert macro == pytest.approx(np.mean(findings[: len(LABELS)]))  # which the normal score does not enter
+
+
+def first_of(result: SeveralResult) -> Joined:
+    joined = result.contenders[0].result.joined
+    assert joined is not None
+    return joined
+
+
+def test_images_of_ones_own_are_compared_as_a_public_set(
+    result: SeveralResult, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joined, asked = first_of(result), ["Pleural_Thickening", "Mass"]
+    columns = [LABELS.index(label) for label in asked]
+    truth = pd.DataFrame(joined.truth[:, columns], columns=["pleural thickening", "mass"]).astype(object)
+    truth.iloc[0, 0], truth.iloc[1, 0] = "", -1  # unknown, uncertain
+    truth.insert(0, "image_id", joined.ids)
+    truth.insert(1, "who", [name[:8] for name in joined.ids])
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    weights = ["-w", folder / "simr", "-w", folder / "siglip"]
+    command = ["compare", "--images", folder / "images", "--truth", tmp_path / "truth.csv", *weights]
+    code, out, err = in_process(
+        capsys, *command, "--labels", ",".join(asked), "--patient", "who", "--bootstrap", 20, "--json"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    (own, other), names = found["contenders"], ["simr, both", "siglip, common"]
+    assert [own["name"], other["name"]] == names
+    assert own["manifest"]["resampled"] == "patient"
+    counts = {row["label"]: row["n"] for row in own["metrics"] if row["metric"] == "auroc"}
+    assert (counts["Pleural_Thickening"], counts["Mass"]) == (FILMS - 2, FILMS)
+    values = [
+        next(row["value"] for row in each["metrics"] if (row["label"], row["metric"]) == ("Mass", "auroc"))
+        for each in (own, other)
+    ]
+    difference = next(row for row in found["differences"] if row["label"] == "Mass")
+    assert difference["group"] == " - ".join(reversed(names))
+    assert difference["value"] == pytest.approx(values[1] - values[0])
+    for wrong, said in (
+        ([*command, "--labels", "Mass,banana"], "no column for 1 of 2 labels"),
+        ([*command[:7], "--labels", "Mass"], "needs several weights"),
+        ([*command, "--labels", "Mass", "--patient", "whom"], "no column of patients"),
+        (command, "what should the images be asked"),
+        (["compare", "a.csv", "b.csv", "--truth", tmp_path / "truth.csv", *weights], "belongs to --images"),
+    ):
+        code, _, err = in_process(capsys, *wrong)
+        assert (code, said in " ".join(err.replace("│", " ").split())) == (2, True), err
 
 
 def test_the_files_say_the_same(result: SeveralResult, folder: Path) -> None:
@@ -92,7 +161,8 @@ def test_the_files_say_the_same(result: SeveralResult, folder: Path) -> None:
         groups = {row["group"] for row in csv.DictReader(file)}
     assert groups == {"simr, both", "siglip, common", "siglip, common - simr, both"}
     page = (folder / "out" / "comparison.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4  # an image with the finding and one without, by each
+    assert "4 x 4 cells, each 16 x 16 of the image" in page
     assert "approximation" in page
     assert (folder / "out" / "siglip-common" / "scores.parquet").is_file()
 

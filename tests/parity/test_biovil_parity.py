@@ -19,7 +19,7 @@ from carzero.inference.backends import TorchBackend
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.model.dual.biovil import BiovilEncoder
 from carzero.weights.released import convert_checkpoint
-from tests.support.peers import check_weights, peer_cases, peer_state_dict
+from tests.support.peers import peer_cases, peer_state_dict
 from tests.support.released import FIXTURES, load_expected, load_meta
 
 
@@ -39,15 +39,13 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     meta, folder = load_meta(request.param), tmp_path_factory.mktemp(request.param)
     text, sums = folder / "text", meta["weights_abs_sum"]
     text.mkdir()
-    state = peer_state_dict(meta["text_parameters"], meta["seed"])
-    check_weights(state, sums["text_without_cls_predictions"])
+    state = peer_state_dict(meta["text_parameters"], meta["seed"], sums["text_without_cls_predictions"])
     save_file(state, text / "model.safetensors")
     (text / "config.json").write_text(json.dumps({"model_type": "bert", **meta["text_config"]}))
     (text / "vocab.txt").write_bytes((FIXTURES / "vocab.txt").read_bytes())
     classifiers = []
     for name in ("biovil", "biovil_t"):
-        image = peer_state_dict(meta[f"image_parameters_{name}"], meta["seed"])
-        check_weights(image, sums[name])
+        image = peer_state_dict(meta[f"image_parameters_{name}"], meta["seed"], sums[name])
         torch.save(image, folder / f"{name}.pt")
         convert_checkpoint(folder / f"{name}.pt", folder / name, text=text)
         (folder / f"{name}.pt").unlink()

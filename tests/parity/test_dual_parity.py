@@ -142,7 +142,8 @@ def test_a_processor_that_cannot_be_honoured_is_refused(
         ZeroShotClassifier.from_pretrained(copy)
 
 
-def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "blip"}')
-    with pytest.raises(WeightsError, match='model_type "blip"'):
+@pytest.mark.parametrize("kind", ["blip", "siglip2"])
+def test_an_unknown_kind_is_named(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(WeightsError, match=f'model_type "{kind}"'):
         ZeroShotClassifier.from_pretrained(tmp_path)

@@ -23,7 +23,7 @@ from carzero.images import PixelTransform
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.processing import CARZeroImageProcessor
 from carzero.weights.released import convert_checkpoint
-from tests.support.peers import check_weights, peer_cases, peer_state_dict
+from tests.support.peers import peer_cases, peer_state_dict
 from tests.support.released import FIXTURES, load_expected, load_meta
 
 
@@ -55,8 +55,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     meta, folder = load_meta(request.param), tmp_path_factory.mktemp(request.param)
     release = folder / "release"
     save_mpnet_tokenizer(release)
-    state = peer_state_dict(meta["parameters"], meta["seed"])
-    check_weights(state, meta["weights_abs_sum"])
+    state = peer_state_dict(meta["parameters"], meta["seed"], meta["weights_abs_sum"])
     save_file(state, release / "model.safetensors")
     named = ("vision_config", "text_config", "align_config", "loss_config")
     (release / "config.json").write_text(json.dumps({"model_type": "radzero", **{name: meta[name] for name in named}}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,15 @@ def save_chexzero(folder: Path, members: int = 2) -> None:
     _save_converted(folder, model, config, chexzero_pixels(32), "clip")
 
 
-def save_biovil(folder: Path, *, temporal: bool = False) -> None:
-    """A BioViL with a tiny random text encoder, likewise; its ResNet-50 has one size only."""
+def save_biovil(folder: Path, *, temporal: bool = False, image_px: int | None = None) -> None:
+    """A BioViL with a tiny random text encoder, likewise; its ResNet-50 has one size only, its images need not."""
     text = {**LAYERS, "vocab_size": VOCABULARY, "max_position_embeddings": 40, "layer_norm_eps": 1e-12}
     model = build_encoder(text, 16, temporal=temporal)
     config = {"model_type": "biovil", "temporal": temporal, "joint_size": 16, "text": text}
-    _save_converted(folder, model, config, biovil_pixels(temporal), "biovil")
+    pixels = biovil_pixels(temporal)
+    if image_px is not None:
+        pixels = replace(pixels, resize_px=image_px + 4, crop_px=image_px)
+    _save_converted(folder, model, config, pixels, "biovil")
 
 
 def _save_converted(folder: Path, model: Any, config: Any, pixels: PixelTransform, cleaning: str) -> None:

@@ -47,6 +47,11 @@ def check_weights(tensors: Mapping[str, torch.Tensor], total: float) -> None:
     assert abs(found - total) <= 1e-9 * total
 
 
-def peer_state_dict(parameters: Mapping[str, Sequence[int]], seed: int) -> dict[str, torch.Tensor]:
-    """All tensors by the formula, in order, under their released names."""
-    return {name: fill_peer(name, shape, seed) for name, shape in parameters.items()}
+def peer_state_dict(
+    parameters: Mapping[str, Sequence[int]], seed: int, total: float | None = None
+) -> dict[str, torch.Tensor]:
+    """All tensors by the formula, in order, under their released names; checked against their sum where it is known."""
+    state = {name: fill_peer(name, shape, seed) for name, shape in parameters.items()}
+    if total is not None:
+        check_weights(state, total)
+    return state

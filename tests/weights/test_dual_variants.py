@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer, SiglipTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from carzero.errors import CARZeroError, WeightsError
+from carzero.errors import CARZeroError, MissingExtraError, PromptError, WeightsError
 from carzero.images import load_image
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.processing import CARZeroImageProcessor
@@ -28,6 +29,7 @@ from tests.support.released import FIXTURES
 
 IMAGE = FIXTURES / "images" / "img1.png"
 WHOLE = "model.safetensors"
+NAMES = ("edema", "mass", "atelectasis", "consolidation", "cardiomegaly", "a nodule", "fibrosis", "pneumonia")
 
 
 @pytest.fixture(scope="module", params=[save_clip, save_siglip], ids=["clip", "siglip"])
@@ -203,3 +205,36 @@ def test_clip_with_vocabulary_and_merges_alone(tmp_path: Path) -> None:
     tokens = ZeroShotClassifier.from_pretrained(folder, device="cpu").processor.tokenize(["Edema, or mass"])
     assert tokens["input_ids"][0].tolist() == theirs("Edema, or mass")["input_ids"]
     assert CLIPModel.from_pretrained(folder).config.text_config.vocab_size > len(theirs)
+
+
+def test_siglip_with_its_own_tokenizer_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the package sentencepiece")
+    folder = tmp_path / "siglip"
+    save_siglip(folder)
+    for path in folder.glob("token*"):
+        path.unlink()
+    lines = [f"{name} is seen in the {side} lung, with no effusion" for name in NAMES for side in ("left", "right")]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    stated = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, "pad_token": "</s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    asked = ["Edema is seen.", "NO effusion, in the left-lung!", "mass " * 40]
+    theirs = SiglipTokenizer.from_pretrained(folder)(asked, padding="max_length", max_length=24, truncation=True)
+    processor = ZeroShotClassifier.from_pretrained(folder, device="cpu").processor
+    short = processor.tokenize(asked[:2])["input_ids"].tolist()
+    assert short == theirs["input_ids"][:2]
+    assert {row[-1] for row in short} == {1}  # the end token pads, and the last place is read
+    with pytest.raises(PromptError, match="tokens"):
+        ZeroShotClassifier.from_pretrained(folder, device="cpu").predict(IMAGE, labels=["mass " * 40])
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(MissingExtraError, match=r"carzero\[siglip\]"):
+        ZeroShotClassifier.from_pretrained(folder, device="cpu")

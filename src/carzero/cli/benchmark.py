@@ -26,6 +26,7 @@ from carzero.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Normal,
     Overwrite,
     Resume,
     Score,
@@ -84,6 +85,7 @@ def benchmark(
         bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
     ] = False,
     score: Score = None,
+    normal: Normal = None,
     among_abnormal: AmongAbnormal = False,
     baseline: Baseline = False,
     resume: Resume = False,
@@ -127,11 +129,12 @@ def benchmark(
         device=device,
         dtype=dtype,
         score_kind=score,
+        normal=normal,
     )
     if len(sources) > 1:
-        _show_several(run.execute_several(sources, _show_scoring), out, as_json)
+        show_several(run.execute_several(sources, show_scoring), out, as_json=as_json)
         return
-    results = run.execute(_show_scoring)
+    results = run.execute(show_scoring)
     if as_json:
         print_json(_join(results) if name == EVERY else results[0].to_dict())
     for result in results:
@@ -146,7 +149,7 @@ def benchmark(
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _show_several(result: SeveralResult, out: Path | None, as_json: bool) -> None:
+def show_several(result: SeveralResult, out: Path | None, *, as_json: bool) -> None:
     """One table of all weights on stdout; what to know and what failed on stderr."""
     from carzero.evaluation.benchmark.several_report import WORDS, table_rows
 
@@ -170,7 +173,7 @@ def _show_several(result: SeveralResult, out: Path | None, as_json: bool) -> Non
 
 
 @contextmanager
-def _show_scoring(total: int) -> Iterator[Callable[[int, int], None]]:
+def show_scoring(total: int) -> Iterator[Callable[[int, int], None]]:
     """Progress of scoring, with transformers kept quiet; it is not loaded where nothing is scored."""
     quiet_libraries()
     with show_progress("scoring", "scored", "images", total) as task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,8 @@ from carzero.cli.options import (
     Baseline,
     Confidence,
     DatasetName,
+    Normal,
+    NormalFrom,
     OnlyLabels,
     Overwrite,
     Patient,
@@ -60,20 +62,8 @@ def evaluate(
         bool,
         typer.Option("--pairs", help='Score "edema" by its logit minus that of "no edema", where both are scored.'),
     ] = False,
-    normal: Annotated[
-        Literal["max", "mean"] | None,
-        typer.Option(
-            help="Also score how normal an image is, against images without any finding: minus the largest of its "
-            "standardised scores, or minus their mean."
-        ),
-    ] = None,
-    normal_from: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SCORES",
-            help="With --normal: the score table of other images, without truth, that standardises; by default these.",
-        ),
-    ] = None,
+    normal: Normal = None,
+    normal_from: NormalFrom = None,
     threshold_from: Annotated[
         Path | None, typer.Option(help="Calibration with thresholds from another set: adds F1, MCC, sensitivity, ...")
     ] = None,

@@ -28,6 +28,7 @@ from carzero.cli.options import (
     Labels,
     Overwrite,
     Resume,
+    Score,
     SentencesOrName,
     Weights,
     WeightsTemplate,
@@ -58,6 +59,7 @@ def ground(
     box_share: BoxShare = 0.5,
     force: Force = False,
     template: WeightsTemplate = None,
+    score: Score = None,
     batch_size: BatchSize = 16,
     device: Device = None,
 ) -> None:
@@ -73,7 +75,7 @@ def ground(
     from carzero.weights.source import WeightsSource
 
     items, source = list_images(images), WeightsSource(weights)
-    prompt_set = read_prompts(labels, prompts, template, source.style)
+    prompt_set = read_prompts(labels, prompts, template, source.style, score)
     quiet_libraries()
     show_review(source.review(prompt_set))
     run = GroundingRun(

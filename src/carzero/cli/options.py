@@ -110,6 +110,20 @@ Score = Annotated[
         "By default as the weights want it: logit, but for CheXzero's."
     ),
 ]
+Normal = Annotated[
+    Literal["max", "mean"] | None,
+    typer.Option(
+        help="Also score how normal an image is: minus the largest of its standardised scores of findings, or minus "
+        "their mean."
+    ),
+]
+NormalFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="SCORES",
+        help="With --normal: the score table of other images, without truth, that standardises; by default these.",
+    ),
+]
 BoxShare = Annotated[float, typer.Option(help="The box's threshold as a share of the map's range.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass; does not change results.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 
@@ -29,6 +29,8 @@ from carzero.cli.options import (
     Force,
     Images,
     Labels,
+    Normal,
+    NormalFrom,
     Overwrite,
     Pool,
     Resume,
@@ -46,10 +48,10 @@ from carzero.cli.terminal_table import TextTable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carzero.evaluation.calibrate import CalibratedScoring
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring import ScoringSettings
     from carzero.inference.scoring_result import RunResult
+    from carzero.metrics.normality import NormalPool
     from carzero.prompts import PromptSet
 
 
@@ -100,6 +102,8 @@ def predict(
         bool,
         typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with."),
     ] = False,
+    normal: Normal = None,
+    normal_from: NormalFrom = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     force: Force = False,
@@ -143,14 +147,7 @@ def predict(
     from carzero.weights.precision import gains_by_bfloat16
     from carzero.weights.source import WeightsSource
 
-    if engine == "local":
-        refuse_given(context, "belongs to --engine ray.", "workers", "address")
-        if calibration is not None:
-            refuse_given(context, "takes the weights' own calibration; --calibration names another.", "probabilities")
-    else:
-        refuse_given(context, "cannot be used with --engine ray.", "overlay", "readers", "calibration", "probabilities")
-        if out is None:
-            raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
+    _check_use(context, engine, out)
     items, bank, source = list_images(images), _find_bank(prompts), WeightsSource(weights)
     if bank is None:
         asked = read_prompts(labels, None if prompts is None else [prompts], template, source.style, score)
@@ -166,7 +163,11 @@ def predict(
         dtype=dtype,
         bank=bank,
     )
-    calibrated = _find_calibration(settings, calibration) if calibration is not None or probabilities else None
+    additions: list[Addition] = []
+    if calibration is not None or probabilities:
+        additions.append(_find_calibration(settings, calibration))
+    if normal is not None:
+        additions.append(_find_normality(settings, normal, normal_from, len(items)))
     quiet_libraries()
     show_review(settings.weights.review(settings.prompts))
     run: ScoringRun | ParallelRun
@@ -179,7 +180,7 @@ def predict(
         run.calibration = None if calibrated is None else calibrated.sha256
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
-    notes = calibrated.apply(result) if calibrated is not None and isinstance(result, RunResult) else []
+    notes = [note for added in additions if isinstance(result, RunResult) for note in added.apply(result)]
     if dtype is None and gains_by_bfloat16(settings.weights, device):
         say(FASTER_PRECISION)
     if isinstance(result, RunResult):
@@ -193,7 +194,37 @@ def predict(
         raise typer.Exit(EXIT_FAILURES)
 
 
-def _find_calibration(settings: ScoringSettings, given: Path | None) -> CalibratedScoring:
+class Addition(Protocol):
+    """What adds columns to the scores of a finished run, checked beforehand."""
+
+    def apply(self, result: RunResult) -> list[str]:
+        """Adds them, also to the table that was written; what to know of them."""
+        ...
+
+
+def _check_use(context: typer.Context, engine: str, out: Path | None) -> None:
+    """Refuses options that do not go together."""
+    if context.params["normal"] is None:
+        refuse_given(context, "belongs to --normal.", "normal_from")
+    if engine == "local":
+        refuse_given(context, "belongs to --engine ray.", "workers", "address")
+        if context.params["calibration"] is not None:
+            refuse_given(context, "takes the weights' own calibration; --calibration names another.", "probabilities")
+        return
+    own = ("overlay", "readers", "calibration", "probabilities", "normal")
+    refuse_given(context, "cannot be used with --engine ray.", *own)
+    if out is None:
+        raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
+
+
+def _find_normality(settings: ScoringSettings, pool: NormalPool, source: Path | None, images: int) -> Addition:
+    """The normal score that is asked for; what cannot be computed is refused before any image is scored."""
+    from carzero.evaluation.normal_scoring import NormalScoring
+
+    return NormalScoring.check(pool, source, settings, images)
+
+
+def _find_calibration(settings: ScoringSettings, given: Path | None) -> Addition:
     """The calibration that is named, or that of the weights; wrong ones are refused before any image is scored."""
     from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
 
@@ -251,7 +282,9 @@ _NOTES = {
 
 
 def _table(frame: pd.DataFrame, unfamiliar: Sequence[str], kind: str) -> TextTable:
-    names = [name for name in frame.columns if name.startswith(("logit:", "prob:"))]
+    from carzero.inference.score_table import NORMAL_COLUMN
+
+    names = [name for name in frame.columns if name.startswith(("logit:", "prob:")) or name == NORMAL_COLUMN]
     headings = ["image", *(_head(name, unfamiliar) for name in names)]
     calibrated = any(name.startswith("prob:") for name in names)
     rest = ", and probabilities where calibrated" if calibrated else "; not probabilities"
@@ -263,6 +296,8 @@ def _table(frame: pd.DataFrame, unfamiliar: Sequence[str], kind: str) -> TextTab
 
 def _head(name: str, unfamiliar: Sequence[str]) -> str:
     kind, _, label = name.partition(":")
+    if not label:
+        return name.replace("_", " ")
     if kind == "prob":
         return f"{label}, probability"
     return f"{label} (unfamiliar)" if label in unfamiliar else label

@@ -197,7 +197,7 @@ class CalibratedScoring:
         """Adds probabilities to a finished run, and to the table it has written; returns what to know of them."""
         matrix = to_score_matrix(result.table, manifest=result.manifest)
         table, manifest, notes = apply_calibration(self.calibration, matrix, source=self.source)
-        result.add_probabilities(table, manifest)
+        result.replace_table(table, manifest)
         return [f"{self.calibration.describe()}.", *notes, *self.calibration.doubts(matrix.labels)]
 
 

@@ -17,6 +17,7 @@ from carzero.evaluation.calibration_file import load_calibration
 from carzero.evaluation.controls import Advance as ReadAdvance
 from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined, join_truth
+from carzero.evaluation.normal_scoring import SELF_STANDARDISED
 from carzero.evaluation.score_matrix import (
     ScoreMatrix,
     ScoreSource,
@@ -41,12 +42,6 @@ PATIENT_COLUMNS = ("patient_id", "patientid", "PatientID", "Patient ID")
 
 # What a scoring run's manifest says of where scores come from.
 _ORIGIN = ("weights", "weights_sha256", "preprocessing", "prompts_sha256", "pool")
-
-
-_SELF_STANDARDISED = (
-    "The normal score is standardised by these very images, so that an image's score depends on the others; "
-    "--normal-from takes a fixed table."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +146,7 @@ class EvaluationRun:
                 joined, matrix, replace(cohort, groups=own), statistics, read
             )
         if self.normal is not None and self.normal_from is None:
-            notes.append(_SELF_STANDARDISED)
+            notes.append(SELF_STANDARDISED)
         notes += threshold_notes + probability_notes + control_notes + _describe_groups(groups)
         notes += [str(each.message) for each in undefined]
         manifest = {

@@ -15,9 +15,10 @@ from carzero.core.documents import load_json_object
 from carzero.core.hashing import load_hashed_table
 from carzero.core.run_record import manifest_path
 from carzero.errors import TableError, describe, refuse_settings
+from carzero.inference.score_table import NORMAL_COLUMN
 from carzero.metrics.groups import to_differences
 from carzero.metrics.normality import NORMAL_SCORE, NormalPool, Reference, find_findings, score_normality
-from carzero.records import ScoreKind, to_score_kind
+from carzero.records import ScoreKind, ScoreProvenance, to_score_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 _SHOWN = 5
+_OF_A_REFERENCE = ("weights_sha256", "preprocessing", "pool")  # beside the prompts of its findings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +36,7 @@ class ScoreMatrix:
 
     Attributes:
         ids: (N,) image ids, each once.
-        labels: (C,) with a logit, or with a probability only.
+        labels: (C,) with a logit, or with a probability only; and the normal score, where the table has one.
         values: (N, C) what orders images: logits, or the probability where a label has no logit.
         probabilities: (N, C) calibrated probabilities, NaN in columns without; None where there are none at all.
         score_kind: "logit"; or "logit_difference", as the manifest states it or after `to_pairs`.
@@ -77,40 +79,63 @@ class ScoreMatrix:
         return replace(self, labels=tuple(labels), values=values, probabilities=None, score_kind="logit_difference")
 
     def add_normality(self, pool: NormalPool, reference: ScoreMatrix | None = None) -> ScoreMatrix:
-        """The same with a normal score as its last label; see `carzero.metrics.normality`.
+        """The same with a normal score as its last label, in place of one it has; see `carzero.metrics.normality`.
 
         Args:
             pool: how findings become one.
             reference: scores of other images, by which the findings are standardised; None: by these.
 
         Raises:
-            TableError: no label is a finding, or the reference lacks one or holds scores of another kind.
+            TableError: no label is a finding, or the reference cannot serve; see `to_reference`.
         """
         findings = find_findings(self.labels)
         if not findings:
             raise TableError(describe(f"{self.source} scores no finding", got=list(self.labels)))
-        taken = None
-        if reference is not None:
-            lacking = [label for label in findings if label not in reference.labels]
-            if lacking or reference.score_kind != self.score_kind:
-                raise TableError(
-                    describe(
-                        f"{reference.source} is not a reference for the normal score of {self.source}",
-                        got=f"no scores of {', '.join(lacking)}" if lacking else f"score_kind {reference.score_kind}",
-                        expected="the same findings, scored by the same weights in the same way",
-                    )
-                )
-            with refuse_settings(f"{reference.source} is not a reference"):
-                taken = Reference.of(reference.select(findings).values)
+        own = replace(ScoreProvenance.of(self.manifest), score_kind=self.score_kind)
+        taken = None if reference is None else reference.to_reference(findings, own, self.source)
         with refuse_settings("A normal score cannot be computed"):
             normal = score_normality(self.select(findings).values, reference=taken, pool=pool)
+        rest = self.select([label for label in self.labels if label != NORMAL_SCORE])
         unknown = np.full((len(self.ids), 1), np.nan)
         return replace(
-            self,
-            labels=(*self.labels, NORMAL_SCORE),
-            values=np.column_stack([self.values, normal]),
-            probabilities=None if self.probabilities is None else np.hstack([self.probabilities, unknown]),
+            rest,
+            labels=(*rest.labels, NORMAL_SCORE),
+            values=np.column_stack([rest.values, normal]),
+            probabilities=None if rest.probabilities is None else np.hstack([rest.probabilities, unknown]),
         )
+
+    def to_reference(self, findings: Sequence[str], other: ScoreProvenance, name: str) -> Reference:
+        """What standardises other images' scores of findings.
+
+        Args:
+            findings: that are scored there.
+            other: how they are scored there; what either side does not state is not compared.
+            name: of the other scores, for messages.
+
+        Raises:
+            TableError: these scores lack a finding, or were made otherwise.
+            ConfigurationError: they are of fewer than two images.
+        """
+        lacking = [label for label in findings if label not in self.labels]
+        own = ScoreProvenance.of(self.manifest)
+        stated = {field: (getattr(own, field), getattr(other, field)) for field in _OF_A_REFERENCE}
+        differing = [f"another {field}" for field, pair in stated.items() if None not in pair and pair[0] != pair[1]]
+        if self.score_kind != other.score_kind:
+            differing.append(f"score_kind {self.score_kind}")
+        if own.prompts and other.prompts:
+            asked, theirs = own.prompts, other.prompts
+            changed = [label for label in findings if [*asked.get(label, ())] != [*theirs.get(label, ())]]
+            differing += [f"other prompts for {', '.join(changed)}"] if changed else []
+        if lacking or differing:
+            raise TableError(
+                describe(
+                    f"{self.source} is not a reference for the normal score of {name}",
+                    got=f"no scores of {', '.join(lacking)}" if lacking else ", ".join(differing),
+                    expected="the same findings, scored by the same weights in the same way",
+                )
+            )
+        with refuse_settings(f"{self.source} is not a reference"):
+            return Reference.of(self.select(findings).values)
 
     def to_logits(self) -> ScoreMatrix:
         """Without labels that have a probability only, such as "abnormal".
@@ -219,18 +244,20 @@ def to_score_matrix(
                 expected="columns `logit:<label>`",
             )
         )
+    columns = {label: f"{'logit' if label in logits else 'prob'}:{label}" for label in labels}
+    if NORMAL_COLUMN in frame.columns:
+        columns[NORMAL_SCORE] = NORMAL_COLUMN
     ids = frame["image_id"].astype(str)
     if len(doubled := ids[ids.duplicated()].unique()):
         raise TableError(describe(f"{source} repeats {len(doubled)} image ids", got=sorted(doubled)[:_SHOWN]))
     probabilities = None
     if calibrated:
-        columns = [_read(frame, f"prob:{label}", source) if label in calibrated else None for label in labels]
-        probabilities = np.column_stack([np.full(len(frame), np.nan) if each is None else each for each in columns])
-    values = [_read(frame, f"{'logit' if label in logits else 'prob'}:{label}", source) for label in labels]
+        known = [_read(frame, f"prob:{label}", source) if label in calibrated else None for label in columns]
+        probabilities = np.column_stack([np.full(len(frame), np.nan) if each is None else each for each in known])
     return ScoreMatrix(
         tuple(ids),
-        tuple(labels),
-        np.column_stack(values),
+        tuple(columns),
+        np.column_stack([_read(frame, column, source) for column in columns.values()]),
         probabilities,
         to_score_kind(manifest or {}) or "logit",
         frame,

@@ -292,6 +292,7 @@ class ZeroShotClassifier:
         *,
         prompts: Mapping[str, Any] | PromptSet | None = None,
         template: str | None = None,
+        score_kind: ScoreKind | None = None,
         force: bool = False,
     ) -> list[Grounding]:
         """Shows where the model looks for each finding, in the image's own pixels; see `Grounding`.
@@ -304,9 +305,10 @@ class ZeroShotClassifier:
             labels: findings, as in `predict`.
             prompts: instead of labels, as in `predict`.
             template: sentence with the field {label}, as in `predict`.
+            score_kind: of the score beside a map, as in `predict`; the map is that of the affirming prompts.
             force: also take a readable image that is not a chest radiograph.
         """
-        asked = self.style.ask(labels, prompts, template)
+        asked = self.style.ask(labels, prompts, template, score_kind)
         self.review_prompts(asked).warn()
         bank = self.encode_prompts(asked)
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))

@@ -35,7 +35,7 @@ from carzero.inference.places import (
     to_corners,
 )
 from carzero.prompts import PromptSet
-from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage
+from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage, ScoreKind
 from carzero.weights.source import WeightsSource
 
 Advance = Callable[[int, int], None]
@@ -55,6 +55,7 @@ class GroundingManifest(MapsRecord):
     preprocessing: dict[str, object]
     prompts_sha256: str
     prompts: dict[str, list[str]]
+    score_kind: ScoreKind
     peak_rule: str
     box_order: str
     map_format: str
@@ -274,6 +275,7 @@ class GroundingRun:
             "preprocessing": self.weights.preprocessing,
             "prompts_sha256": self.prompt_set.hash,
             "prompts": {label: list(prompts) for label, prompts in self.prompt_set},
+            "score_kind": self.prompt_set.score_kind,
             **describe_maps(self.box_share, UNSTATED),  # known once the weights are loaded
             "peak_rule": "centre of the highest cell of the model's grid, of equal cells the first in row order",
             "box_order": "xyxy in the image's pixels, edges at whole numbers",

@@ -53,6 +53,7 @@ def to_frame(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> pd.
 
 
 UNFAMILIAR = "unfamiliar"  # the column
+NORMAL_COLUMN = "normal_score"  # likewise; a float64 of no finding's scale
 
 
 def mark_unfamiliar(frame: pd.DataFrame, mark: str) -> pd.DataFrame:
@@ -146,6 +147,7 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     calibrated = [name for name in frame.columns if name.startswith("prob:")]
     behind = [name for name in (UNFAMILIAR, "warnings") if name in frame.columns]
     texts = [*KEY_COLUMNS, *behind]
+    calibrated += [name for name in (NORMAL_COLUMN,) if name in frame.columns]
     table = frame[[*KEY_COLUMNS, *logits, *calibrated, *behind]].reset_index(drop=True)
     if not np.isfinite(table[logits + calibrated].astype("float64").to_numpy()).all():
         raise TableError(describe(f"{path} holds scores that are not finite numbers", then="score these images again"))

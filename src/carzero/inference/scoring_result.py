@@ -109,8 +109,8 @@ class RunResult:
         self.manifest = manifest
         self.overlays = overlays
 
-    def add_probabilities(self, table: pd.DataFrame, manifest: dict[str, object]) -> None:
-        """Takes a table of the same rows with probabilities, and its manifest, in place of its own.
+    def replace_table(self, table: pd.DataFrame, manifest: dict[str, object]) -> None:
+        """Takes a table of the same rows with more columns, and its manifest, in place of its own.
 
         Raises:
             OutputError: the run's output cannot be written anew.

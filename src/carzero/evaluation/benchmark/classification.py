@@ -26,10 +26,12 @@ from carzero.evaluation.benchmark.manifest import (
 from carzero.evaluation.benchmark.scores import join_set, load_set_scores, to_set_scores
 from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined
+from carzero.evaluation.normal_scoring import add_normality
 from carzero.evaluation.score_matrix import ScoreMatrix, describe_probabilities, to_score_matrix
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.groups import ALL, list_label_sets
 from carzero.metrics.labels import UndefinedMetricWarning
+from carzero.metrics.normality import NORMAL_SCORE, NormalPool
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
@@ -45,6 +47,12 @@ _LONG_TAILED = 18  # classes from which the paper speaks of a long tail: Open-I 
 _DIFFERENCES = (
     "Scores are logits of a finding's prompts less those of the prompts that deny it; the published figures rest on "
     "single logits of the paper's prompts."
+)
+
+
+_NORMAL = (
+    "The normal score is standardised by these very images, so that an image's score depends on the others; truth is "
+    "that no class of the set is there."
 )
 
 
@@ -71,11 +79,13 @@ class Terms:
         allow_missing: what is there is evaluated although images of the set have no score.
         statistics: of the intervals.
         controls: what is measured beside the figures.
+        normal: how the scores of findings become a normal score, which is measured too; None: none is.
     """
 
     allow_missing: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     controls: Controls = field(default_factory=Controls)
+    normal: NormalPool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +194,15 @@ def benchmark_images(
     return BenchmarkResult(dataset, evaluated.rows, evaluated.manifest, evaluated.joined, result.failures)
 
 
+def add_review(result: BenchmarkResult, settings: ScoringSettings) -> None:
+    """Puts into the record what is to be known of the prompts before these weights' scores for them are trusted."""
+    review = settings.weights.review(settings.prompts)
+    said = review.to_manifest()
+    result.manifest["notes"] += review.lines
+    result.manifest["unfamiliar"] = said["unfamiliar"]
+    result.manifest["prompt_warnings"] = said["prompt_warnings"]
+
+
 def refuse_missing(found: FoundImages, truth: Truth, folder: Path, allow_missing: bool) -> None:
     """Stops a run whose images are not all there.
 
@@ -195,7 +214,7 @@ def refuse_missing(found: FoundImages, truth: Truth, folder: Path, allow_missing
             describe(
                 f"{len(found.missing)} of {len(truth.ids)} images are not below {folder}",
                 got=found.missing[:3],
-                expected="every image of the set, at any depth, by its official name",
+                expected="every image of the set, at any depth, by its name there",
                 then="give --allow-missing to evaluate the rest" if found.items else "check --images",
             )
         )
@@ -210,22 +229,25 @@ def _evaluate(
 ) -> BenchmarkResult:
     statistics, controls = terms.statistics, terms.controls
     joined = join_set(truth, scored, allow_missing=terms.allow_missing)
+    findings = joined
+    if terms.normal is not None:
+        joined = add_normality(findings, terms.normal, dataset.no_findings)
     patients = None if truth.unit == "image" else joined.groups
-    cohort = Cohort(dataset.name, patients, controls.groups(joined, truth, dataset.no_findings))
+    cohort = Cohort(dataset.name, patients, controls.groups(findings, truth, dataset.no_findings))
     with warnings.catch_warnings(record=True) as undefined:
         warnings.simplefilter("always", UndefinedMetricWarning)
         rows = evaluate(
             joined.scores,
             joined.truth,
-            dataset.labels,
+            joined.labels,
             cohort=cohort,
-            measures=Measures(label_sets=_list_label_sets(dataset, joined)),
+            measures=Measures(label_sets=_list_label_sets(dataset, findings), alone=(NORMAL_SCORE,)),
             probabilities=None
             if joined.probabilities is None
             else Probabilities(joined.probabilities, describe_probabilities(scored.manifest)),
             statistics=statistics,
         )
-    added, measured, notes = controls.measure(joined, scored, cohort, statistics)
+    added, measured, notes = controls.measure(findings, scored, cohort, statistics)
     drawn = len(set(joined.groups or joined.ids))
     manifest = build_manifest(
         dataset,
@@ -246,6 +268,9 @@ def _evaluate(
     manifest["notes"] += [*notes, *(str(each.message) for each in undefined)]
     if controls != Controls():
         manifest["controls"] = measured
+    if terms.normal is not None:
+        manifest["normal"] = terms.normal
+        manifest["notes"].append(_NORMAL)
     return BenchmarkResult(dataset, to_records(rows + added, dataset, truth), manifest, joined)
 
 

@@ -41,6 +41,7 @@ class SourceRecord(TypedDict, total=False):
     unfamiliar: list[str] | str
     prompt_warnings: list[dict[str, object]]
     controls: ControlsRecord
+    normal: str
 
 
 class SettingsRecord(TypedDict):
@@ -150,7 +151,9 @@ def hash_source(path: Path) -> str:
 def _list_notes(dataset: PublicDataset, images: Sequence[str], missing: Sequence[str]) -> list[str]:
     """What a reader should know before comparing figures."""
     notes = list(dataset.quirks)
-    if len(images) != dataset.images:
+    if missing and not dataset.published:
+        notes.insert(0, f"{len(missing)} of {dataset.images} images that have truth have no score.")
+    if len(images) != dataset.images and dataset.published:
         notes.insert(
             0,
             f"The published figures rest on {dataset.images} images, these on {len(images)}"

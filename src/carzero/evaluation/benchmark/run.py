@@ -16,6 +16,7 @@ from carzero.evaluation.benchmark.classification import (
     Output,
     Progress,
     Terms,
+    add_review,
     benchmark_images,
     benchmark_scores,
     no_progress,
@@ -24,9 +25,10 @@ from carzero.evaluation.benchmark.plots import check_drawing
 from carzero.evaluation.benchmark.pointing import point_images, point_maps
 from carzero.evaluation.benchmark.report import RESULT_FILES, save_result
 from carzero.evaluation.benchmark.several import SeveralResult, SeveralRun, common_prompts
-from carzero.evaluation.benchmark.several_report import SEVERAL_FILES, save_several
+from carzero.evaluation.benchmark.several_report import run_several
 from carzero.evaluation.controls import Controls
 from carzero.inference.scoring import ScoringSettings
+from carzero.metrics.normality import NormalPool
 from carzero.metrics.resampling import Statistics
 from carzero.records import ScoreKind
 from carzero.weights.source import WeightsSource
@@ -57,6 +59,11 @@ class BenchmarkRun:
     device: str | None = None
     dtype: str | None = None
     score_kind: ScoreKind | None = None
+    normal: NormalPool | None = None
+
+    @property
+    def _terms(self) -> Terms:
+        return Terms(self.allow_missing, Statistics(self.rounds, self.seed), self.controls, self.normal)
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
         """Evaluates, and writes what is asked for: one result a set.
@@ -100,11 +107,6 @@ class BenchmarkRun:
                 )
             )
         self._check()
-        if self.out is not None:
-            make_folder(self.out)
-            refuse_existing(
-                (self.out / name for name in SEVERAL_FILES), overwrite=self.overwrite or self.resume, resumable=True
-            )
         dataset = DATASETS[self.name]
         run = SeveralRun(
             dataset,
@@ -114,12 +116,9 @@ class BenchmarkRun:
             self._settings(dataset, weights[0]),
             self.score_kind,
             output=Output(self.out, self.resume, self.overwrite),
-            terms=Terms(self.allow_missing, Statistics(self.rounds, self.seed), self.controls),
+            terms=self._terms,
         )
-        result = run.execute(progress)
-        if self.out is not None:
-            save_several(result, self.images, self.out, overwrite=self.overwrite or self.resume)
-        return result
+        return run_several(run, progress)
 
     def _settings(self, dataset: PublicDataset, weights: WeightsSource) -> ScoringSettings:
         return ScoringSettings(
@@ -156,9 +155,12 @@ class BenchmarkRun:
                     "All sets at once are classified from images", expected="--images alone, a folder for each set"
                 )
             )
-        if self.task == "pointing" and self.controls != Controls():
+        if self.task == "pointing" and (self.controls != Controls() or self.normal is not None):
             raise ConfigurationError(
-                describe("The pointing game has no such controls", then="leave out --among-abnormal and --baseline")
+                describe(
+                    "The pointing game has no such controls",
+                    then="leave out --among-abnormal, --baseline and --normal",
+                )
             )
         self.controls.check()
         if self.out is not None:
@@ -199,7 +201,7 @@ class BenchmarkRun:
             self.labels,
             scores,
             image_list=self.image_list,
-            terms=Terms(self.allow_missing, statistics, self.controls),
+            terms=self._terms,
         )
 
     def _from_images(
@@ -228,12 +230,8 @@ class BenchmarkRun:
                 images,
                 settings,
                 output=output,
-                terms=Terms(self.allow_missing, statistics, self.controls),
+                terms=self._terms,
                 progress=progress,
             )
-        review = settings.weights.review(settings.prompts)
-        result.manifest["notes"] += review.lines
-        said = review.to_manifest()
-        result.manifest["unfamiliar"] = said["unfamiliar"]
-        result.manifest["prompt_warnings"] = said["prompt_warnings"]
+        add_review(result, settings)
         return result

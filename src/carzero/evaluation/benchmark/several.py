@@ -19,11 +19,13 @@ from carzero.evaluation.benchmark.classification import (
     Output,
     Progress,
     Terms,
+    add_review,
     benchmark_images,
     no_progress,
 )
 from carzero.images import load_image
 from carzero.inference.scoring import ScoringSettings
+from carzero.metrics.normality import NORMAL_SCORE
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, compare
@@ -144,6 +146,7 @@ class SeveralRun:
         wordings: keys of `WORDINGS`.
         output: a folder for each contender below it.
         terms: of the evaluation.
+        common: the prompts that all are asked; None takes those of the library for this set.
     """
 
     dataset: PublicDataset
@@ -155,6 +158,7 @@ class SeveralRun:
     wordings: Sequence[str] = tuple(WORDINGS)
     output: Output = field(default_factory=Output)
     terms: Terms = field(default_factory=Terms)
+    common: PromptSet | None = None
 
     def execute(self, progress: Progress = no_progress) -> SeveralResult:
         """Scores with each of the weights, and compares.
@@ -181,10 +185,15 @@ class SeveralRun:
 
     def _wordings(self, source: WeightsSource) -> Mapping[str, PromptSet]:
         """The prompt sets that weights are asked; one where both wordings are the same, or no author states any."""
-        common = common_prompts(self.dataset, source, self.score_kind)
+        if self.common is None:
+            common = common_prompts(self.dataset, source, self.score_kind)
+        else:
+            common = source.style.ask(None, self.common, score_kind=self.score_kind)
         if not source.style.stated:
             return {"common": common}
-        known = {"common": common, "authors": authors_prompts(self.dataset, source, self.score_kind)}
+        own = source.family is FAMILIES[CARZERO]  # whose authors ask as the common prompts do
+        authors = common if own else source.style.ask(list(self.dataset.labels), score_kind=self.score_kind)
+        known = {"common": common, "authors": authors}
         if known["common"].hash == known["authors"].hash:
             return {"both": common}
         return {wording: known[wording] for wording in self.wordings}
@@ -214,6 +223,7 @@ class SeveralRun:
             terms=self.terms,
             progress=progress,
         )
+        add_review(result, settings)
         classifier = load_classifier(settings)
         kind = classifier.backend.map_kind
         cost = measure_cost(classifier, settings)
@@ -237,7 +247,7 @@ class SeveralRun:
                 first.labels,
                 names=(other.name, contenders[0].name),
                 cohort=Cohort(self.dataset.name, groups),
-                measures=Measures(metrics=("auroc",), averages=("macro",)),
+                measures=Measures(metrics=("auroc",), averages=("macro",), alone=(NORMAL_SCORE,)),
                 statistics=self.terms.statistics,
             )
         return [row for row in rows if " - " in row.group and row.metric.startswith("auroc_difference")]
@@ -268,13 +278,6 @@ def common_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: Sc
     """
     variant = "paper" if (score_kind or source.style.score_kind) == "logit" else "pairs"
     return source.style.ask(None, load_prompt_set(dataset.prompts, variant), score_kind=score_kind)
-
-
-def authors_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: ScoreKind | None = None) -> PromptSet:
-    """The set's labels as the authors of the weights ask; for CARZero's these are the common prompts."""
-    if source.family is FAMILIES[CARZERO]:
-        return common_prompts(dataset, source, score_kind)
-    return source.style.ask(list(dataset.labels), score_kind=score_kind)
 
 
 def load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:

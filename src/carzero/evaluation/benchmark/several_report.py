@@ -1,9 +1,7 @@
-"""The page of a benchmark of several weights: one table, figures of each class, and all maps of one image in a row."""
+"""The page of a benchmark of several weights: one table, each class, what was asked, and maps side by side."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable, Sequence
 from html import escape
@@ -12,17 +10,37 @@ from pathlib import Path
 import numpy as np
 
 from carzero.core.html_page import build_html_page, build_line, build_table
-from carzero.core.outputs import new_files
+from carzero.core.outputs import make_folder, new_files, refuse_existing
+from carzero.core.system import count_cores, read_processor
 from carzero.core.text_files import format_csv
-from carzero.datasets.files import find_images
-from carzero.errors import CARZeroError
+from carzero.evaluation.benchmark.classification import Progress, no_progress
 from carzero.evaluation.benchmark.manifest import BenchmarkRow
-from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, load_classifier
-from carzero.images.overlay import OverlayMarks, draw_overlay
-
-_MAP_PX = 420
+from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, SeveralRun
+from carzero.evaluation.benchmark.several_maps import build_maps
+from carzero.metrics.normality import NORMAL_SCORE
 
 SEVERAL_FILES = ("comparison.json", "comparison.csv", "comparison.html")
+
+
+def run_several(run: SeveralRun, progress: Progress = no_progress) -> SeveralResult:
+    """Evaluates several weights, and writes the page and its tables where the run has an output.
+
+    Args:
+        run: what is compared.
+        progress: called with the number of images of each; a context that yields `advance(done, failed)`.
+
+    Raises:
+        CARZeroError: settings that cannot work, or files that do not fit.
+    """
+    out = run.output
+    if out.folder is None:
+        return run.execute(progress)
+    make_folder(out.folder)
+    finished = (out.folder / name for name in SEVERAL_FILES)
+    refuse_existing(finished, overwrite=out.overwrite or out.resume, resumable=True)
+    result = run.execute(progress)
+    save_several(result, run.images, out.folder, overwrite=out.overwrite or out.resume)
+    return result
 
 
 def save_several(result: SeveralResult, images: Path, out: Path, *, overwrite: bool = True) -> list[Path]:
@@ -43,7 +61,7 @@ def save_several(result: SeveralResult, images: Path, out: Path, *, overwrite: b
     contents = {
         "comparison.json": json.dumps(result.to_dict(), indent=2) + "\n",
         "comparison.csv": _to_csv(result),
-        "comparison.html": build_page(result, draw_maps(result, images)),
+        "comparison.html": build_page(result, build_maps(result, images)),
     }
     files = [out / name for name in SEVERAL_FILES]
     with new_files(files, overwrite=overwrite) as targets:
@@ -76,6 +94,10 @@ def _write_difference(result: SeveralResult, own: Contender) -> str:
     return f"{row.value:+.3f} ({row.ci_low:+.3f} to {row.ci_high:+.3f})"
 
 
+def _write_ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 COLUMNS: dict[str, Callable[[SeveralResult, Contender], str]] = {
     "weights": lambda result, own: own.short_name,
     "prompts": lambda result, own: own.wording,
@@ -83,7 +105,8 @@ COLUMNS: dict[str, Callable[[SeveralResult, Contender], str]] = {
     "maps": lambda result, own: "yes" if own.map_kind else "none",
     "macro AUROC": lambda result, own: _write(find_row(own, "macro")),
     "difference to the first": _write_difference,
-    "ms an image": lambda result, own: f"{1000 * own.cost.seconds_an_image:.3g}",
+    "normal images, AUROC": lambda result, own: "" if (row := find_row(own, NORMAL_SCORE)) is None else _write(row),
+    "ms an image": lambda result, own: _write_ms(1000 * own.cost.seconds_an_image),
     "weights, MB": lambda result, own: f"{own.cost.weights_mb:,.0f}",
     "GPU peak, MB": lambda result, own: "" if own.cost.peak_mb is None else f"{own.cost.peak_mb:,.0f}",
 }
@@ -106,25 +129,58 @@ def build_page(result: SeveralResult, maps: str) -> str:
     first = result.contenders[0].result
     title = f"{result.dataset.title}: {len(result.contenders)} ways of scoring, {first.manifest['images']} images"
     drawn = f"{result.statistics.rounds} rounds of the bootstrap, seed {result.statistics.seed}"
+    level = f"{100 * result.statistics.confidence:g} %"
+    notes, processor = _join_notes(result.contenders), read_processor()[0]
     parts = [
         f'<p class="sub">carzero {escape(first.manifest["carzero_version"])}; {escape(first.manifest["date"])}. '
-        f"Intervals are of 95 %, from {drawn}; differences are paired: every round draws the same "
-        f"{escape(first.manifest['resampled'])}s for all.</p>",
+        f"Intervals are of {level}, from {drawn}; differences are paired: every round draws the same "
+        f"{'studies' if (unit := first.manifest['resampled']) == 'study' else f'{unit}s'} for all.</p>",
         '<p class="note">Research software, not for clinical use. Scores of different models are on different scales: '
         "compare how they rank images, never their values.</p>",
         "<h2>All together</h2>",
         _table(*_parted(table_rows(result))),
-        "<ul>"
-        + "".join(f"<li>{escape(name)}: {escape(meaning)}.</li>" for name, meaning in WORDINGS.items())
-        + "<li>both: the authors' prompts are the common ones, or are the same sentences.</li>"
-        "<li>ms an image: from pixel values to scores, on the machine that made this page.</li></ul>",
+        _list(
+            [
+                *(f"{name}: {meaning}." for name, meaning in WORDINGS.items()),
+                "both: the authors' prompts are the common ones, or are the same sentences.",
+                f"ms an image: from pixel values to scores, by {processor}, {count_cores()} cores; weights, MB: memory "
+                "of the parameters.",
+            ]
+        ),
         "<h2>AUROC of each class</h2>",
         _table(("class", *(each.name for each in result.contenders)), _class_rows(result)),
         maps,
+        f"<h2>What was asked, as for {escape(result.dataset.labels[0])}</h2>",
+        _table(*_parted(list_asked(result))),
         "<h2>What to know before comparing</h2>",
-        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in first.manifest["notes"]) + "</ul>",
+        _list(notes),
     ]
     return build_html_page(title, parts)
+
+
+def list_asked(result: SeveralResult) -> list[tuple[str, ...]]:
+    """The headings, then for each contender the sentences about the first label, and how they become a score."""
+    label, lines = result.dataset.labels[0], []
+    for each in result.contenders:
+        prompts = each.settings.prompts
+        denied = prompts.entry(label).negative if prompts.score_kind == "logit_difference" else ()
+        pool = each.settings.pool or each.weights.style.pool
+        lines.append((each.name, "; ".join(prompts.prompts[label]), "; ".join(denied), pool))
+    return [("weights, prompts", "asked", "less that of", "several prompts"), *lines]
+
+
+def _join_notes(contenders: Sequence[Contender]) -> list[str]:
+    """What is to be known of all, once; then of single ones, with the name. Of figures that are not shown, nothing."""
+    of: dict[str, list[str]] = {}
+    for each in contenders:
+        for note in each.result.manifest["notes"]:
+            if not note.startswith(("auprc ", "average_precision ")):
+                of.setdefault(note, []).append(each.name)
+    return [note if len(names) == len(contenders) else f"{' and '.join(names)}: {note}" for note, names in of.items()]
+
+
+def _list(items: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 
 def _parted(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
@@ -132,62 +188,13 @@ def _parted(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[
 
 
 def _class_rows(result: SeveralResult) -> list[tuple[str, ...]]:
-    labels = [*result.dataset.labels, "macro"]
+    named = [*result.dataset.labels, "macro", NORMAL_SCORE]
+    labels = [label for label in named if any(find_row(each, label) for each in result.contenders)]
     return [(label, *(_write(find_row(each, label)) for each in result.contenders)) for label in labels]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return build_table(headings, [build_line([escape(cell) for cell in row]) for row in rows])
-
-
-def choose_example(result: SeveralResult) -> tuple[str, str] | None:
-    """(image, label) to show maps of: the first image with the most frequent finding."""
-    joined = result.contenders[0].result.joined
-    if joined is None:
-        return None
-    counts = (joined.truth == 1).sum(axis=0)
-    column = int(np.argmax(counts))
-    rows = np.flatnonzero(joined.truth[:, column] == 1)
-    return (joined.ids[int(rows[0])], joined.labels[column]) if len(rows) else None
-
-
-def draw_maps(result: SeveralResult, images: Path) -> str:
-    """The maps of one image and finding by every model that has maps, side by side, as HTML."""
-    example = choose_example(result)
-    if example is None:
-        return ""
-    image_id, label = example
-    found = find_images(images, [image_id], result.dataset.to_id)
-    if not found.items:
-        return ""
-    figures, drawn = [], set()
-    for each in result.contenders:
-        if each.weights.sha256 in drawn:
-            continue  # asked in another wording
-        drawn.add(each.weights.sha256)
-        caption = f"<b>{escape(each.short_name)}</b>: {escape(each.map_kind or 'has no maps')}"
-        image = _draw(each, found.items[0].path, label) if each.map_kind else ""
-        figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
-    heading = f"<h2>One image by each: {escape(label)} in {escape(image_id)}</h2>"
-    return heading + '<div class="maps">' + "".join(figures) + "</div>"
-
-
-def _draw(contender: Contender, path: str, label: str) -> str:
-    classifier = load_classifier(contender.settings)
-    prompts = {label: contender.settings.prompts.prompts[label]}
-    try:
-        (grounding,) = classifier.ground(path, prompts=prompts, force=True)
-    except CARZeroError as error:
-        return f"<p>{escape(str(error))}</p>"
-    from carzero.images import load_image
-
-    marks = OverlayMarks(label, f"score {grounding.logit:.2f}", grounding.peak)
-    pixels = load_image(path, force=True).pixels
-    image = draw_overlay(pixels, grounding.heatmap, marks, kind=classifier.map_kind, long_side_px=_MAP_PX)
-    data = io.BytesIO()
-    image.save(data, format="PNG")
-    coded = base64.b64encode(data.getvalue()).decode("ascii")
-    return f'<img alt="{escape(label)}" src="data:image/png;base64,{coded}">'
 
 
 def _to_csv(result: SeveralResult) -> str:

@@ -9,21 +9,20 @@ from pathlib import Path
 from torch import Tensor
 
 from carzero.core.documents import parse_json_object
-from carzero.errors import CheckpointError, describe
 from carzero.processing import build_processor
-from carzero.text.tokenizers import load_tokenizer
 from carzero.weights.families.biovil import MODEL_TYPE, BiovilFamily, build_encoder, build_transform
 from carzero.weights.released.release import (
     ConversionOptions,
     Converted,
-    KeyRecord,
     Release,
     ReleasedFile,
     count_layers,
     fill_model,
+    load_its_tokenizer,
     read_folder,
     refuse_unknown,
     require_one,
+    translate,
 )
 
 _HEAD_WIDTH = 64  # BERT of every size uses heads of 64, where config.json does not say otherwise
@@ -72,22 +71,15 @@ class BiovilRelease(Release):
         image = require_one(files, self.title)
         folder, text = read_folder(self.require(options.text))
         released = {**image.tensors, **text}
-        tensors, records = translate_biovil(released)
+        tensors, records = translate(released, self.title, _DROPPED, _rename)
         refuse_unknown(records, lenient=options.lenient)
         temporal = "encoder.backbone_to_vit.weight" in image.tensors
         config = read_text_sizes(text, folder)
         joint_size = int(released["projector.model.3.weight"].shape[0])
         model = build_encoder(config, joint_size, temporal=temporal)
         missing = fill_model(model, tensors, lenient=options.lenient)
-        tokenizer = load_tokenizer(options.tokenizer or folder)
-        if len(tokenizer) > int(str(config["vocab_size"])):
-            raise CheckpointError(
-                describe(
-                    "The tokenizer does not belong to this text encoder",
-                    got=f"{len(tokenizer):,} pieces for a table of {config['vocab_size']} rows",
-                    expected="the tokenizer that was saved with it",
-                )
-            )
+        rows = int(str(config["vocab_size"]))
+        tokenizer = load_its_tokenizer(options.tokenizer or folder, rows, "the tokenizer saved with the text encoder")
         processor = build_processor(
             tokenizer,
             build_transform(temporal),
@@ -102,22 +94,6 @@ class BiovilRelease(Release):
             "text": config,
         }
         return Converted(model, processor, records, missing, written)
-
-
-def translate_biovil(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyRecord]]:
-    """The authors' names to ours, and what became of each."""
-    translated: dict[str, Tensor] = {}
-    records = []
-    for name, tensor in tensors.items():
-        reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, name)), None)
-        target = None if reason else _rename(name)
-        if target is not None:
-            translated[target] = tensor
-            records.append(KeyRecord(name, "renamed", target))
-        else:
-            action = "dropped" if reason else "unknown"
-            records.append(KeyRecord(name, action, reason=reason or "no part of BioViL"))
-    return translated, records
 
 
 def _rename(name: str) -> str | None:

@@ -5,7 +5,6 @@ Every size but the numbers of heads is read from shapes; config.json, where ther
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,18 +17,18 @@ from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.model.vision import stretch_positions
 from carzero.processing import build_processor
-from carzero.text.tokenizers import load_tokenizer
 from carzero.weights.families.preprocessor import CLIP_DEFAULTS, to_transform
 from carzero.weights.released.release import (
     ConversionOptions,
     Converted,
-    KeyRecord,
     Release,
     ReleasedFile,
     count_layers,
     fill_model,
+    load_its_tokenizer,
     refuse_unknown,
     require_one,
+    translate,
 )
 
 _IMAGE_PX = 518
@@ -88,7 +87,7 @@ class RadzeroRelease(Release):
         file = require_one(files, self.title)
         folder = file.path if file.path.is_dir() else file.path.parent
         pixels, notes = read_pixels(folder, options.image_px)
-        tensors, records = translate_radzero(file.tensors)
+        tensors, records = translate(file.tensors, self.title, _DROPPED, _rename)
         refuse_unknown(records, lenient=options.lenient)
         config = read_sizes(file.tensors, _read_json(folder / "config.json"), pixels.crop_px)
         side = pixels.crop_px // config.vision_config.patch_size
@@ -97,15 +96,8 @@ class RadzeroRelease(Release):
         # Every piece is a word of its own: RadZero takes the mean of tokens.
         table = model.is_continuation
         missing = fill_model(model, {**tensors, "is_continuation": table}, lenient=options.lenient)
-        tokenizer = load_tokenizer(options.tokenizer or self.require(_own_tokenizer(folder)))
-        if len(tokenizer) > config.text_config.vocab_size:
-            raise CheckpointError(
-                describe(
-                    "The tokenizer does not belong to this checkpoint",
-                    got=f"{len(tokenizer):,} pieces for a table of {config.text_config.vocab_size:,} rows",
-                    expected="all-mpnet-base-v2's",
-                )
-            )
+        source, rows = options.tokenizer or self.require(_own_tokenizer(folder)), config.text_config.vocab_size
+        tokenizer = load_its_tokenizer(source, rows, "all-mpnet-base-v2's")
         processor = build_processor(
             tokenizer, pixels, max_text_length=config.max_text_length, cleaning="none", padding="longest"
         )
@@ -114,22 +106,6 @@ class RadzeroRelease(Release):
 
 def _own_tokenizer(folder: Path) -> str | None:
     return str(folder) if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")) else None
-
-
-def translate_radzero(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyRecord]]:
-    """The authors' names to ours, and what became of each."""
-    translated: dict[str, Tensor] = {}
-    records = []
-    for name, tensor in tensors.items():
-        reason = next((why for pattern, why in _DROPPED if re.fullmatch(pattern, name)), None)
-        target = None if reason else _rename(name)
-        if target is None:
-            action = "dropped" if reason else "unknown"
-            records.append(KeyRecord(name, action, reason=reason or "no part of RadZero"))
-            continue
-        translated[target] = tensor
-        records.append(KeyRecord(name, "kept" if target == name else "renamed", target))
-    return translated, records
 
 
 def _rename(name: str) -> str | None:

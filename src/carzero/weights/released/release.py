@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from carzero.errors import CheckpointError, describe
 from carzero.model.scoring_model import ScoringModel
 from carzero.processing import CARZeroProcessor
+from carzero.text.tokenizers import load_tokenizer
 from carzero.weights.released.reader import ReleasedCheckpoint, read_tensors
 from carzero.weights.weight_files import download, list_weight_files, not_found
 
@@ -197,6 +200,56 @@ def join_tensors(parts: Iterable[ReleasedCheckpoint]) -> dict[str, Tensor]:
 def count_layers(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbers follow a prefix in the names of tensors."""
     return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
+
+
+def translate(
+    tensors: Mapping[str, Tensor], title: str, dropped: Iterable[tuple[str, str]], rename: Callable[[str], str | None]
+) -> tuple[dict[str, Tensor], list[KeyRecord]]:
+    """The authors' names to ours, and what became of each, where no tensor is split or turned.
+
+    Args:
+        tensors: by released name.
+        title: of the release.
+        dropped: patterns of whole names that are never read, and why.
+        rename: our name of a released one; None where the release has no such part.
+    """
+    patterns = [(re.compile(pattern), why) for pattern, why in dropped]
+    translated: dict[str, Tensor] = {}
+    records = []
+    for name, tensor in tensors.items():
+        reason = next((why for pattern, why in patterns if pattern.fullmatch(name)), None)
+        target = None if reason else rename(name)
+        if target is None:
+            action = "dropped" if reason else "unknown"
+            records.append(KeyRecord(name, action, reason=reason or f"no part of {title}"))
+            continue
+        translated[target] = tensor
+        records.append(KeyRecord(name, "kept" if target == name else "renamed", target))
+    return translated, records
+
+
+def load_its_tokenizer(source: str | Path, rows: int, expected: str) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a release.
+
+    Args:
+        source: a folder or hub id.
+        rows: of the model's table of tokens.
+        expected: whose it should be, in words.
+
+    Raises:
+        CheckpointError: it has more pieces than the table has rows.
+        WeightsError: nothing there that is a tokenizer.
+    """
+    tokenizer = load_tokenizer(source)
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            describe(
+                "The tokenizer does not belong to this checkpoint",
+                got=f"{len(tokenizer):,} pieces for a table of {rows:,} rows",
+                expected=expected,
+            )
+        )
+    return tokenizer
 
 
 def fill_model(model: ScoringModel, tensors: Mapping[str, Tensor], *, lenient: bool) -> list[str]:
