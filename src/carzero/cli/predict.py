@@ -177,7 +177,7 @@ def predict(
         run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
     else:
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
-        run.calibration = None if calibrated is None else calibrated.sha256
+        run.following = {name: value for added in additions for name, value in added.record.items()}
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
     notes = [note for added in additions if isinstance(result, RunResult) for note in added.apply(result)]
@@ -196,6 +196,11 @@ def predict(
 
 class Addition(Protocol):
     """What adds columns to the scores of a finished run, checked beforehand."""
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What the run is recorded with, so that no other takes it up without this."""
+        ...
 
     def apply(self, result: RunResult) -> list[str]:
         """Adds them, also to the table that was written; what to know of them."""

@@ -23,7 +23,7 @@ from carzero.weights.source import WeightsSource
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carzero.inference.scoring import ScoringSettings
+    from carzero.inference.scoring import CALIBRATION, ScoringSettings
     from carzero.inference.scoring_result import RunResult
 
 CALIBRATION_FILE = "calibration.json"  # in a folder of weights
@@ -189,9 +189,9 @@ class CalibratedScoring:
         return cls(source, calibration)
 
     @property
-    def sha256(self) -> str:
+    def record(self) -> dict[str, str]:
         """What a run that it follows is recorded with."""
-        return hash_calibration(self.calibration)
+        return {CALIBRATION: hash_calibration(self.calibration)}
 
     def apply(self, result: RunResult) -> list[str]:
         """Adds probabilities to a finished run, and to the table it has written; returns what to know of them."""

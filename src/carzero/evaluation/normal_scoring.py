@@ -11,7 +11,7 @@ from carzero.errors import ConfigurationError, describe
 from carzero.evaluation.joined import Joined
 from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix, to_score_matrix
 from carzero.inference.score_table import NORMAL_COLUMN
-from carzero.inference.scoring import ScoringSettings
+from carzero.inference.scoring import NORMAL_BY, ScoringSettings
 from carzero.inference.scoring_result import RunResult
 from carzero.metrics.calibration import to_abnormal
 from carzero.metrics.normality import NORMAL_SCORE, NormalPool, find_findings, score_normality
@@ -66,6 +66,12 @@ class NormalScoring:
         reference = load_score_matrix(source)
         reference.to_reference(findings, settings.provenance(None), "these images")
         return cls(pool, reference)
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What a run that it follows is recorded with."""
+        by = "these images" if self.reference is None else self.reference.sha256
+        return {NORMAL_BY: f"{self.pool}, standardised by {by}"}
 
     def apply(self, result: RunResult) -> list[str]:
         """Adds the column to a finished run, and to the table it has written; returns what to know of it."""

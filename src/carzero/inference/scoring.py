@@ -132,7 +132,8 @@ class _Overlays:
 
 
 Advance = Callable[[int, int], None]
-_CALIBRATION = "calibration_sha256_but_date"
+# What may follow a run, by the name under which its record has it.
+CALIBRATION, NORMAL_BY = "calibration_sha256_but_date", "normal_score_by"
 
 
 @dataclass(slots=True)
@@ -140,8 +141,8 @@ class ScoringRun:
     """One run over a list of images; see `carzero predict --help` for each option.
 
     Attributes:
-        calibration: hash of the calibration that is to follow (`hash_calibration`), so that no other run, with another
-            one or with none, takes up the output and drops its probabilities.
+        following: what is to be added to the scores afterwards, by `CALIBRATION` (its hash, `hash_calibration`) or
+            `NORMAL_BY`, so that no other run, with another one or with none, takes up the output and drops its columns.
     """
 
     items: Sequence[ImageItem]
@@ -152,7 +153,7 @@ class ScoringRun:
     overwrite: bool = False
     readers: int | None = None
     read_limit_s: float = LIMIT_S
-    calibration: str | None = None
+    following: Mapping[str, str] = field(default_factory=dict)
     _overlays: _Overlays | None = field(default=None, init=False)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
@@ -175,8 +176,7 @@ class ScoringRun:
             self._overlays = _Overlays(self.overlay, self.settings.prompts.labels)
             self._overlays.prepare(self.items, replace=self.overwrite or self.resume)
         provenance = self.settings.provenance(self.out if self.resume else None)
-        calibrated = {} if self.calibration is None else {_CALIBRATION: self.calibration}
-        record = RunRecord({**provenance.settings, **calibrated})
+        record = RunRecord({**provenance.settings, **self.following})
         journal = self._open_journal(record)
         try:
             self._score(journal, str(provenance.dtype), advance)
@@ -279,4 +279,4 @@ def _is_scored(journal: Journal, item: ImageItem) -> bool:
 def _restore(out: Path, record: RunRecord, labels: int) -> tuple[RunRecord, Iterator[dict[str, object]]]:
     """Record and rows of a finished table, so that only failures and new images are scored."""
     rows = (row for piece in load_score_pieces(out, labels) for row in pack_frame(piece))
-    return RunRecord.load(out, {*record.settings, _CALIBRATION}), rows
+    return RunRecord.load(out, {*record.settings, CALIBRATION, NORMAL_BY}), rows
