@@ -48,7 +48,7 @@ def main(data: Path, out: Path) -> None:
     command = [
         *(sys.executable, "-m", "carzero", "benchmark", "chestxray14"),
         *("--images", str(data / "nih" / "images"), "--labels", str(write_list(data, out)), "--allow-missing"),
-        *(*named, "--out", str(out / "comparison"), "--overwrite"),
+        *(*named, "--normal", "max", "--out", str(out / "comparison"), "--overwrite"),
     ]
     subprocess.run(command, check=True)
 

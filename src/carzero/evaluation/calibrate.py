@@ -14,6 +14,7 @@ from carzero.evaluation.calibration_file import hash_calibration, load_calibrati
 from carzero.evaluation.joined import Joined, join_truth
 from carzero.evaluation.score_matrix import ScoreMatrix, ScoreSource, as_score_matrix, to_score_matrix
 from carzero.evaluation.truth import TruthSource, to_truth
+from carzero.inference.scoring import CALIBRATION, ScoringSettings
 from carzero.metrics.calibration import ABNORMAL, AbnormalityPool, Calibration, add_abnormality, fit_calibration
 from carzero.metrics.calibrators import CalibrationMethod
 from carzero.metrics.labels import UncertainPolicy
@@ -23,7 +24,6 @@ from carzero.weights.source import WeightsSource
 if TYPE_CHECKING:
     import pandas as pd
 
-    from carzero.inference.scoring import CALIBRATION, ScoringSettings
     from carzero.inference.scoring_result import RunResult
 
 CALIBRATION_FILE = "calibration.json"  # in a folder of weights
