@@ -18,7 +18,6 @@ from carzero.core.html_page import build_figure
 from carzero.datasets.files import find_images
 from carzero.evaluation.benchmark.several import Contender, SeveralResult, load_classifier
 from carzero.images.overlay import OverlayMarks, draw_overlay
-from carzero.inference.heatmaps import ScoreMap
 from carzero.inference.places import DEMO_DOUBT
 from carzero.metrics.calibration import to_abnormal
 from carzero.records import FailedImage, ImageItem, MapKind
@@ -100,11 +99,11 @@ def _draw(classifier: ZeroShotClassifier, bank: PromptBank[object], model: Conte
         return _say(model, "There is no map of this image.")
     grid, pixels = image.maps[0], image.radiograph.pixels
     geometry = classifier.processor.image_processor.pixels.geometry(*pixels.shape)
-    drawn = ScoreMap.from_grid(np.kron(grid, np.ones((_PARTS, _PARTS), grid.dtype)), geometry)
-    across, down = (abs(drawn.affine[axis, axis]) * _PARTS for axis in (0, 1))
+    heatmap = geometry.map_to_original(np.kron(grid, np.ones((_PARTS, _PARTS), grid.dtype)))
+    across, down = (geometry.affine[axis][axis] * geometry.crop_px / grid.shape[1 - axis] for axis in (0, 1))
     label = bank.labels[0]
     marks = OverlayMarks(label, f"score {image.logits[0]:.2f}", geometry.peak_to_original(grid))
-    overlay = draw_overlay(pixels, drawn.heatmap, marks, kind=image.map_kind, long_side_px=_MAP_PX)
+    overlay = draw_overlay(pixels, heatmap, marks, kind=image.map_kind, long_side_px=_MAP_PX)
     data = io.BytesIO()
     overlay.save(data, format="PNG")
     cells = f"{grid.shape[1]} x {grid.shape[0]} cells, each {across:.0f} x {down:.0f} of the image's pixels"
