@@ -1,6 +1,6 @@
 """What the training options do for the demo weights, measured on patients kept out of training.
 
-    python benchmarks/demo_ablation.py DATA OUT --boxes BBox_List_2017.csv [--folds 5] [--seeds 0] [--only NAME ...]
+    python benchmarks/demo_ablation.py DATA OUT --boxes BBox_List_2017.csv [--folds 5] [--of-fold N ...] [--only NAME]
 
 DATA holds nih/, pneumonia/ and hannover/ as for recipes/demo/build_table.py; OUT takes tables, runs and features.
 `--boxes` is the file of boxes of NIH's release, plain or gzipped. Every variant trains demo_ablation.yaml, the recipe
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--versions", type=int, default=6)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS))
-    parser.add_argument("--of-fold", nargs="+", type=int, help="run these folds alone, and print no table")
+    parser.add_argument("--of-fold", nargs="+", type=int, help="these folds alone")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tables = save_tables(options.data, options.out, options.boxes, options.folds)
@@ -210,8 +210,6 @@ def main() -> None:
                 print(
                     json.dumps({"variant": variant, "fold": fold, "seed": seed, **figures}), file=sys.stderr, flush=True
                 )
-    if options.of_fold:
-        return
     apart = {variant: [fold["abnormal"]["macro"] for fold in each] for variant, each in found.items()}
     best = max(apart.values(), key=lambda values: float(np.mean(values)))
     table = [summarise(variant, each, best) for variant, each in found.items()]
