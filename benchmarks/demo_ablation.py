@@ -80,6 +80,8 @@ VARIANTS: dict[str, Changes] = {
     "simr, and boxes": {**TOLD, **BOXES},
     "similarity_map, all but boxes": {**TOLD, **MAP},
     "similarity_map, and boxes": {**TOLD, **MAP, **BOXES},
+    "similarity_map, and boxes, one layer": {**TWICE, **WORDED, **TEXT, **MAP, **BOXES},
+    "similarity_map, and boxes, abnormal once": {**TWO_LAYERS, **WORDED, **TEXT, **MAP, **BOXES},
 }
 
 
