@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from carzero.data.image_checks import ImageCheck, check_image
 from carzero.images import PixelTransform
@@ -14,10 +15,10 @@ from carzero.records import ImageItem, LoadedImage
 DEADLY = b"kills its reader"
 
 
-def load_or_crash(item: ImageItem, transform: PixelTransform, force: bool, keep_pixels: bool) -> LoadedImage:
+def load_or_crash(item: ImageItem, transform: PixelTransform, *options: Any) -> LoadedImage:
     """Stands for `load_item`."""
     _crash_on(str(item.image))
-    return load_item(item, transform, force, keep_pixels)
+    return load_item(item, transform, *options)
 
 
 def check_or_crash(path: str) -> ImageCheck:
