@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from carzero.images.geometry import Geometry
-from carzero.images.overlay import OverlayMarks, draw_overlay, save_overlay
+from carzero.images.overlay import OverlayMarks, describe_scale, draw_overlay, save_overlay
 from carzero.records import UNSTATED, MapKind
 from tests.support.image_files import film
 
@@ -78,18 +78,45 @@ def test_a_map_that_stays_low_on_its_scale_marks_no_place_and_says_so(high: floa
     kind, peak = MapKind("similarity", "", (0, high)), OverlayMarks(peak=PEAK)
     plain, crossed = (draw_overlay(FILM, SCORES, marks, kind=kind) for marks in (UNMARKED, peak))
     assert (np.asarray(plain) != np.asarray(crossed)).any() == marked
-    own_range = draw_overlay(FILM, SCORES, peak).height
-    assert crossed.height == own_range + (0 if marked else 20)  # a line of the legend
     boxed = OverlayMarks(peak=PEAK, boxes=[(10, 10, 200, 200)])
-    assert draw_overlay(FILM, SCORES, boxed, kind=MapKind("similarity", "", (0, 10))).height == own_range
+    plain_legend = draw_overlay(FILM, SCORES, boxed, kind=MapKind("similarity", "", (0, 10))).height
+    assert crossed.height == plain_legend + (0 if marked else 20)  # a line of the legend
 
 
 def test_captions_are_drawn_and_long_ones_cut() -> None:
     bare, titled = draw_overlay(FILM, SCORES), draw_overlay(FILM, SCORES, OverlayMarks("Pneumonia", "score 1.2"))
     assert titled.height == bare.height + 54
     assert titled.width == bare.width
-    long = np.asarray(draw_overlay(FILM, SCORES, OverlayMarks("finding " * 60)))
-    assert long[:40, -16:].max() <= 30
+    long = draw_overlay(FILM, SCORES, OverlayMarks("finding " * 60, "score " * 90, image="name" * 90))
+    assert long.height == titled.height + 3 * 30 + 24, "four lines of the title at most, and the name of the image"
+    assert np.asarray(long)[: 4 * 30 + 2 * 24, -16:].max() <= 30, "nothing reaches the edge"
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [("ward 7/Doe, Jane/view.png", "view.png"), (r"C:\films\Doe\view.png", "view.png"), ("view.png", "view.png")],
+)
+def test_an_image_is_named_without_its_folders(image: str, shown: str) -> None:
+    named, other = (draw_overlay(FILM, SCORES, OverlayMarks("Nodule", image=name)) for name in (image, shown))
+    assert named == other
+    assert named.height == draw_overlay(FILM, SCORES, OverlayMarks("Nodule")).height + 24
+    assert named != draw_overlay(FILM, SCORES, OverlayMarks("Nodule", image="another.png"))
+
+
+def test_a_caution_stands_out_below_the_image() -> None:
+    plain, warned = (draw_overlay(FILM, SCORES, OverlayMarks("Nodule", caution=text)) for text in ("", "a demo"))
+    assert warned.height == plain.height + 24
+    below = np.asarray(warned).astype(int)[46 + 900 + 5 :]
+    assert (colourfulness(below) > 150).sum() > 50
+    assert colourfulness(np.asarray(plain).astype(int)[46 + 900 + 5 :]).max() < 30
+
+
+def test_the_legend_says_what_colours_span() -> None:
+    own, fixed = MapKind("patch_cosine", ""), MapKind("similarity", "", (0, 6), "fixed scale: similarity 0 to 6")
+    assert describe_scale(own, (0.00123, 0.5)) == (
+        "colours: patch cosine, over this map's own range; none at 0.00123, yellow at 0.5, a line at half of it"
+    )
+    assert describe_scale(fixed, (0, 6)).startswith("colours: fixed scale: similarity 0 to 6; none at 0, yellow at 6,")
 
 
 def test_saved_overlay_is_the_drawn_one(tmp_path: Path) -> None:

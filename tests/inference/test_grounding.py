@@ -13,13 +13,14 @@ from carzero.errors import ConfigurationError, OutputError, TableError
 from carzero.images.boxes import load_coco
 from carzero.images.listing import list_images
 from carzero.images.loading import Readers
+from carzero.images.overlay_frame import Captions
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
-from carzero.weights.source import DEMO, WeightsSource, example_film
+from carzero.weights.source import DEMO, WeightsSource
 from tests.support.tiny import save_tiny_weights
 
 ASKED = PromptSet.from_labels(["pneumonia", "pleural effusion"])
@@ -91,12 +92,29 @@ def test_wrong_settings_are_refused(films: list[Path], tiny_weights: Path, tmp_p
         run(films[:1], tiny_weights, out=tmp_path / "file").execute()
 
 
-def test_the_demos_maps_are_said_not_to_be_trusted(tmp_path: Path) -> None:
-    asked = PromptSet.from_mapping({"There is pleural effusion": ["There is pleural effusion"]})
-    result = GroundingRun(list_images([example_film()]), asked, weights=WeightsSource(DEMO), device="cpu").execute()
-    doubt = "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
-    assert result.manifest["warnings"] == [doubt]
-    assert result.rows[0]["width"] == 1841
+def test_every_map_names_its_image_its_score_and_the_demo(
+    films: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Captions] = []
+
+    def record(image: Image.Image, captions: Captions, *_: object) -> Image.Image:
+        seen.append(captions)
+        return image
+
+    monkeypatch.setattr("carzero.images.overlay.frame_image", record)
+    ground = run(films[:1], DEMO, out=tmp_path / "ground").execute()
+    assert ground.manifest["warnings"] == [
+        "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
+    ]
+    settings = ScoringSettings(WeightsSource(DEMO), ASKED, device="cpu")
+    ScoringRun(list_images(films[:1]), settings, overlay=tmp_path / "predict").execute()
+    assert [captions.title for captions in seen] == 2 * [row["label"] for row in ground.rows]
+    for captions, row in zip(seen, [*ground.rows, *ground.rows], strict=True):
+        assert captions.subtitle.startswith(f"logit {row['logit']:.2f}")
+        assert captions.image == films[0].name
+        assert captions.caution == "demo weights: not for diagnosis; do not trust this map"
+        assert "attention, over this map's own range" in captions.notes[0]
+        assert "where, not whether" in captions.notes[1]
 
 
 def test_an_interrupted_run_is_resumed_a_finished_one_kept_or_replaced(
@@ -167,7 +185,7 @@ def test_maps_on_a_fixed_scale_are_drawn_and_cut_by_it(films: list[Path], tmp_pa
         assert grid.max() < 0.5 * high, "random weights show nothing"
         assert row["box"] is None
         with Image.open(out / row["files"]["overlay"]) as picture:
-            assert colourfulness(np.asarray(picture)[60:600, 20:600]) < 8
+            assert colourfulness(np.asarray(picture)[100:600, 20:600]) < 8
     assert drawn.manifest["box_rule"].startswith("the part of the map, connected to its highest pixel, at or above 2,")
     low_share = run(films[:1], weights, box_share=0.001).execute()
     assert any(row["box"] is not None for row in low_share.rows)

@@ -19,10 +19,8 @@ from carzero.evaluation.calibrate import check_origin
 from carzero.evaluation.calibration_file import hash_calibration
 from carzero.images import PixelTransform
 from carzero.images.overlay import draw_layers, make_thumbnail
-from carzero.inference.placed_map import PlacedMap
 from carzero.inference.places import (
     DEMO_DOUBT,
-    GroundingRow,
     check_box_share,
     describe_box_rule,
     ground_image,
@@ -180,11 +178,14 @@ def collect_content(
         when: when the content is made; None is now.
     """
     thumbnail = _find_thumbnail(image) if overlays else None
-    probabilities = _to_probabilities(settings, image)
+    kind = image.map_kind
+    probabilities, demo = _to_probabilities(settings, image), is_demo(settings.provenance.weights_sha256 or "")
     findings: list[FindingResult] = []
     for row, placed in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
         label = row["label"]
         box = row["box"]
+        title, subtitle = f"{len(findings) + 1}. {label}", f"logit {row['logit']:.3f}"
+        marks = mark_place(row, title, subtitle, image="", is_demo=demo)  # what names the image may name the patient
         findings.append(
             FindingResult(
                 label,
@@ -193,14 +194,13 @@ def collect_content(
                 row["logit"],
                 probabilities.get(label),
                 None if box is None else to_corners(box),
-                None if thumbnail is None else _draw(thumbnail, row, placed, image.map_kind, len(findings) + 1),
-                placed.mark_region(settings.box_share, image.map_kind.scale) if regions else None,
+                None if thumbnail is None else draw_layers(placed.to_layers(thumbnail, kind), marks, kind=kind),
+                placed.mark_region(settings.box_share, kind.scale) if regions else None,
             )
         )
-    demo = [DEMO_DOUBT] if is_demo(settings.provenance.weights_sha256 or "") else []
-    doubts = (*image.info.warnings, *settings.doubts, *demo)
+    doubts = (*image.info.warnings, *settings.doubts, *([DEMO_DOUBT] if demo else []))
     moment = to_local(when, source)
-    return ResultContent(source, image.info, thumbnail, settings, tuple(findings), doubts, moment, image.map_kind)
+    return ResultContent(source, image.info, thumbnail, settings, tuple(findings), doubts, moment, kind)
 
 
 def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.datetime:
@@ -228,11 +228,6 @@ def _find_thumbnail(image: ScoredImage) -> Thumbnail:
     if image.radiograph is None:
         raise ValueError("The image was scored without maps; score it with need_maps=True.")
     return make_thumbnail(image.radiograph.pixels, THUMBNAIL_PX)
-
-
-def _draw(thumbnail: Thumbnail, row: GroundingRow, placed: PlacedMap, kind: MapKind, number: int) -> Image.Image:
-    marks = mark_place(row, f"{number}. {row['label']}", f"logit {row['logit']:.3f}")
-    return draw_layers(placed.to_layers(thumbnail, kind), marks, kind=kind)
 
 
 def describe_provenance(content: ResultContent) -> Mapping[str, str]:

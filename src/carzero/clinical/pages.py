@@ -5,6 +5,7 @@ Pages carry no name and no date: what identifies the patient stands in the attri
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,14 +13,13 @@ from PIL import Image, ImageDraw
 
 from carzero._version import __version__
 from carzero.clinical.content import RESEARCH_USE, FindingResult, ResultContent
-from carzero.images.lettering import fit_text, load_font, measure_text, write_text
+from carzero.images.lettering import fit_text, load_font, spell_out, wrap_text, write_text
 
 _WIDTH = 1600
 _MARGIN = 24
 _TILE_ROWS, _TILE_COLUMNS = 2, 3
 _PER_PAGE = _TILE_ROWS * _TILE_COLUMNS - 1  # the first tile is the image without marks
 _GROUND, _INK, _FAINT, _CAUTION = (16, 18, 22), (236, 239, 244), (150, 158, 170), (249, 203, 53)
-_LATIN_END = "\u024f"  # what the font has ends about here; it draws a box for the rest
 
 
 def count_pages(findings: int) -> int:
@@ -49,7 +49,7 @@ def _draw_page(
     for start in range(0, len(tiles), _TILE_COLUMNS):
         bottom += max(tile.height for tile in tiles[start : start + _TILE_COLUMNS]) + 12
     table = _table_lines(findings, first)
-    notes = _wrap(_notes(content), _WIDTH - 2 * _MARGIN, 15)
+    notes = [line for note in _notes(content) for line in wrap_text(note, 15, _WIDTH - 2 * _MARGIN)]
     table_top = bottom + 12
     height = table_top + 30 * len(table) + 24 + 21 * len(notes) + _MARGIN
     canvas = Image.new("RGB", (_WIDTH, height), _GROUND)
@@ -112,27 +112,13 @@ def _notes(content: ResultContent) -> list[str]:
     """What a reader must know, a paragraph each."""
     settings = content.settings
     calibration = settings.calibration
-    foreign = any(letter > _LATIN_END for finding in content.findings for letter in finding.label)
+    labels = [unicodedata.normalize("NFC", finding.label) for finding in content.findings]
+    coded = "Letters of a label that are codes here (\\u80ba) are letters in the structured report."
     return [
         "Logits are raw scores: compare them between images for one finding, never between findings; they are no "
         "probabilities. A map says where the model looks, not whether the finding is there."
         + (f" Probability: {calibration.describe()}." if calibration is not None else ""),
         *content.doubts,
-        *(["A label with boxes for letters is spelled out in the structured report."] if foreign else []),
+        *([coded] if any(spell_out(label) != label for label in labels) else []),
         f"carzero {__version__}; weights {settings.provenance.weights}, SHA-256 {settings.provenance.weights_sha256}",
     ]
-
-
-def _wrap(paragraphs: Sequence[str], room: int, size: int) -> list[str]:
-    lines = []
-    for paragraph in paragraphs:
-        line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}".strip()
-            if line and measure_text(longer, size) > room:
-                lines.append(line)
-                line = word
-            else:
-                line = longer
-        lines.append(line)
-    return lines

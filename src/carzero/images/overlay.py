@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from carzero.core.outputs import new_files
-from carzero.images.lettering import fit_text, write_text
+from carzero.images.overlay_frame import Captions, frame_image
 from carzero.records import UNSTATED, MapKind, Thumbnail
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ _ANCHORS = np.array(
 
 _STRENGTH = 0.72  # opacity of the hottest place
 _VISIBLE_FROM, _FULL_FROM = 0.25, 0.95  # shares of the map's range
-_GROUND, _INK, _FAINT = (16, 18, 22), (236, 239, 244), (139, 147, 160)
-_BOX_INK, _CROSS_INK = (94, 214, 255), (255, 255, 255)
-_MARGIN_PX, _BAR_PX, _BAR_COLUMN_PX = 16, 14, 84
-_UNSEEN_LABEL = "hatched: not seen by the model"
+_EDGE_INK, _BOX_INK, _CROSS_INK = (16, 18, 22), (94, 214, 255), (255, 255, 255)
+_BAR_PX = 14
+_UNSEEN_TEXT = "hatched: not seen by the model"
+_OWN_TEXT = "colours say where, not whether: a finding that is absent shows them too, see its score"
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayMarks:
-    """What is written above an overlay and marked on it.
+    """What is written around an overlay and marked on it.
 
     Attributes:
         title: first caption line, usually the finding.
@@ -54,12 +54,17 @@ class OverlayMarks:
         peak: (x, y) in original pixels, marked with a cross; outside the image it is left out. It is left out too where
             a map on a stated range stays below its middle and has no box, as the finding is then seen nowhere.
         boxes: xyxy in original pixels, drawn as outlines.
+        image: id of the image, the third caption line. Of a path the file's name is written, as folders may name a
+            patient; shortened in its middle where it is long.
+        caution: what must be known of every map of these weights, in a colour of its own below the image.
     """
 
     title: str = ""
     subtitle: str = ""
     peak: tuple[float, float] | None = None
     boxes: Sequence[_Box] = ()
+    image: str = ""
+    caution: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,8 +146,17 @@ def draw_layers(layers: OverlayLayers, marks: OverlayMarks = _UNMARKED, *, kind:
     if marks.peak is not None and not is_low and _is_inside(marks.peak, layers.size):
         _draw_cross(draw, marks.peak[0] * zoom, marks.peak[1] * zoom)
     low_text = f"nothing reaches {(low + high) / 2:.3g}, the middle of the scale: no place is marked" if is_low else ""
-    legend = [text for text in (kind.scale_text, low_text, _UNSEEN_LABEL if layers.unseen.any() else "") if text]
-    return _frame(drawn, marks.title, marks.subtitle, (low, high), legend)
+    own_text = "" if kind.scale is not None else _OWN_TEXT
+    notes = (describe_scale(kind, (low, high)), own_text, low_text, _UNSEEN_TEXT if layers.unseen.any() else "")
+    captions = Captions(marks.title, marks.subtitle, marks.image, marks.caution, notes)
+    return frame_image(drawn, captions, _build_bar(min(drawn.height, 320)), (low, high))
+
+
+def describe_scale(kind: MapKind, value_range: tuple[float, float]) -> str:
+    """What the colours of a map are, and what they span, in a line."""
+    ends = kind.scale_text or f"{kind.name.replace('_', ' ')}, over this map's own range"
+    low, high = value_range
+    return f"colours: {ends}; none at {low:.3g}, yellow at {high:.3g}, a line at half of it"
 
 
 def _is_inside(peak: tuple[float, float], size: tuple[int, int]) -> bool:
@@ -241,47 +255,15 @@ def _colours(heat: _Levels) -> _Levels:
 def _draw_box(draw: ImageDraw.ImageDraw, edges: list[float]) -> None:
     """Draws one outline on a dark edge, so that it shows on bone and on air."""
     left, top, right, bottom = min(edges[0::2]), min(edges[1::2]), max(edges[0::2]), max(edges[1::2])
-    draw.rectangle((left, top, right, bottom), outline=_GROUND, width=4)
+    draw.rectangle((left, top, right, bottom), outline=_EDGE_INK, width=4)
     draw.rectangle((left + 1, top + 1, max(left + 1, right - 1), max(top + 1, bottom - 1)), outline=_BOX_INK, width=2)
 
 
 def _draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
     """Draws an open cross, whose middle stays visible."""
-    for ink, width in ((_GROUND, 5), (_CROSS_INK, 2)):
+    for ink, width in ((_EDGE_INK, 5), (_CROSS_INK, 2)):
         for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             draw.line((x + 5 * dx, y + 5 * dy, x + 15 * dx, y + 15 * dy), fill=ink, width=width)
-
-
-def _frame(
-    image: Image.Image, title: str, subtitle: str, value_range: tuple[float, float], legend: Sequence[str]
-) -> Image.Image:
-    """Returns the image with caption above, colour bar at the right and legend below."""
-    caption_px = _MARGIN_PX + 30 * bool(title) + 24 * bool(subtitle)
-    legend_px = 14 + 20 * len(legend) if legend else _MARGIN_PX
-    width = image.width + 2 * _MARGIN_PX + _BAR_COLUMN_PX
-    canvas = Image.new("RGB", (width, caption_px + image.height + legend_px), _GROUND)
-    canvas.paste(image, (_MARGIN_PX, caption_px))
-    room = width - 2 * _MARGIN_PX
-    if title:
-        write_text(canvas, (_MARGIN_PX, 10), fit_text(title, 22, room), 22, _INK)
-    if subtitle:
-        write_text(canvas, (_MARGIN_PX, 10 + 30 * bool(title)), fit_text(subtitle, 16, room), 16, _FAINT)
-    for number, line in enumerate(legend):
-        top = caption_px + image.height + 9 + 20 * number
-        write_text(canvas, (_MARGIN_PX, top), fit_text(line, 14, room), 14, _FAINT)
-    _draw_bar(canvas, _MARGIN_PX * 2 + image.width, caption_px, min(image.height, 320), value_range)
-    return canvas
-
-
-def _draw_bar(canvas: Image.Image, left: int, top: int, height: int, value_range: tuple[float, float]) -> None:
-    """Draws the colour bar as the heat looks on mid grey, with the range's ends."""
-    canvas.paste(_build_bar(height), (left, top))
-    low, high = value_range
-    for share in (1.0, 0.5, 0.0):
-        y = top + (1 - share) * (height - 1)
-        text_y = min(max(y - 8, top - 2), top + height - 15)
-        value = f"{low + share * (high - low):.3g}"
-        write_text(canvas, (left + _BAR_PX + 6, text_y), fit_text(value, 13, _BAR_COLUMN_PX), 13, _FAINT)
 
 
 @lru_cache

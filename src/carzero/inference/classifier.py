@@ -18,7 +18,7 @@ from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, Trial, load_backend
 from carzero.inference.groundings import Grounding, to_groundings
-from carzero.inference.places import DEMO_DOUBT
+from carzero.inference.places import DEMO_CAUTION
 from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
 from carzero.inference.score_table import mark_unfamiliar, not_finite, score_row, to_frame
 from carzero.model import CARZeroModel
@@ -318,7 +318,7 @@ class ZeroShotClassifier:
 
     def to_groundings(self, image: ScoredImage, labels: Sequence[str]) -> list[Grounding]:
         """Carries the maps of an image scored with `need_maps=True` to its own pixels."""
-        doubt = DEMO_DOUBT if (source := self._find_source()) is not None and source.is_demo else ""
+        doubt = DEMO_CAUTION if (source := self._find_source()) is not None and source.is_demo else ""
         return list(to_groundings(image, labels, self.processor.image_processor.pixels, doubt))
 
     def stream(

@@ -260,7 +260,13 @@ class GroundingRun:
             stem.with_name(files["overlay"]),
             image.radiograph.pixels,
             placed.heatmap,
-            mark_place(row, row["label"], _subtitle(row, manifest)),
+            mark_place(
+                row,
+                row["label"],
+                _subtitle(row, manifest),
+                image=row["image_id"],
+                is_demo=self.weights.is_demo,
+            ),
             kind=image.map_kind,
         )
         return files
@@ -296,10 +302,8 @@ class GroundingRun:
 def _subtitle(row: GroundingRow, manifest: GroundingManifest) -> str:
     """Score of an overlay, and what is to be known of it."""
     unfamiliar = manifest["unfamiliar"]
-    doubts = [doubt.split(";")[0] for doubt in manifest["warnings"]]
-    if isinstance(unfamiliar, list) and row["label"] in unfamiliar:
-        doubts.insert(0, "unfamiliar to these weights")
-    return "; ".join([f"logit {row['logit']:.2f}", *doubts])
+    is_unfamiliar = isinstance(unfamiliar, list) and row["label"] in unfamiliar
+    return f"logit {row['logit']:.2f}" + ("; unfamiliar to these weights" if is_unfamiliar else "")
 
 
 def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping[str, object]]]:

@@ -38,7 +38,7 @@ class Grounding:
         image_id: the image.
         kind: what the cells of the map are.
         pixels: (height, width) grey levels of the image, 0-255.
-        doubt: what is to be known before the map is trusted, or "".
+        doubt: what is to be known before the map is trusted, or ""; it stands on the image of `to_image`.
     """
 
     label: str
@@ -55,9 +55,8 @@ class Grounding:
         """The image with the map over it, the peak marked, the box drawn, and a scale: a Pillow image, RGB."""
         from carzero.images.overlay import OverlayMarks, draw_overlay
 
-        subtitle = " ".join(part for part in (f"logit {self.logit:.2f}", self.doubt) if part)
         boxes = [] if self.box is None else [self.box]
-        marks = OverlayMarks(f"{self.image_id}: {self.label}", subtitle, self.peak, boxes)
+        marks = OverlayMarks(self.label, f"logit {self.logit:.2f}", self.peak, boxes, self.image_id, self.doubt)
         return draw_overlay(self.pixels, self.heatmap, marks, kind=self.kind)
 
     def plot(self, axes: Axes | None = None) -> Axes:

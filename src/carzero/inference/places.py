@@ -22,6 +22,7 @@ FIXED_BOX_RULE = (
 )
 
 DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
+DEMO_CAUTION = "demo weights: not for diagnosis; do not trust this map"  # on maps themselves
 
 
 class Peak(TypedDict):
@@ -113,10 +114,19 @@ def ground_image(
         yield row, placed
 
 
-def mark_place(row: GroundingRow, title: str, subtitle: str) -> OverlayMarks:
-    """What an overlay of a finding's map shows: its captions, its peak and its box."""
+def mark_place(row: GroundingRow, title: str, subtitle: str, *, image: str, is_demo: bool) -> OverlayMarks:
+    """What an overlay of a finding's map shows: its captions, its peak and its box.
+
+    Args:
+        row: of the finding.
+        title: see `OverlayMarks`.
+        subtitle: likewise.
+        image: likewise.
+        is_demo: whether the map is of the demo weights.
+    """
     boxes = [] if row["box"] is None else [to_corners(row["box"])]
-    return OverlayMarks(title, subtitle, (row["peak"]["x"], row["peak"]["y"]), boxes)
+    peak, caution = (row["peak"]["x"], row["peak"]["y"]), DEMO_CAUTION if is_demo else ""
+    return OverlayMarks(title, subtitle, peak, boxes, image, caution)
 
 
 def to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:

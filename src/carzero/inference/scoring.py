@@ -125,7 +125,13 @@ class _Overlays:
 
         for grounding in classifier.to_groundings(image, self._labels):
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
-            marks = OverlayMarks(grounding.label, f"logit {grounding.logit:.2f}", grounding.peak)
+            marks = OverlayMarks(
+                grounding.label,
+                f"logit {grounding.logit:.2f}",
+                grounding.peak,
+                image=image.item.image_id,
+                caution=grounding.doubt,
+            )
             pixels = image.radiograph.pixels  # type: ignore[union-attr]
             save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind, overwrite=self._replace)
             self.drawn.append(path)

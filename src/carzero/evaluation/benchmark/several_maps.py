@@ -18,7 +18,7 @@ from carzero.core.html_page import build_figure
 from carzero.datasets.files import find_images
 from carzero.evaluation.benchmark.several import Contender, SeveralResult, load_classifier
 from carzero.images.overlay import OverlayMarks, draw_overlay
-from carzero.inference.places import DEMO_DOUBT
+from carzero.inference.places import DEMO_CAUTION, DEMO_DOUBT
 from carzero.metrics.calibration import to_abnormal
 from carzero.records import FailedImage, ImageItem, MapKind
 
@@ -102,7 +102,8 @@ def _draw(classifier: ZeroShotClassifier, bank: PromptBank[object], model: Conte
     heatmap = geometry.map_to_original(np.kron(grid, np.ones((_PARTS, _PARTS), grid.dtype)))
     across, down = (geometry.affine[axis][axis] * geometry.crop_px / grid.shape[1 - axis] for axis in (0, 1))
     label = bank.labels[0]
-    marks = OverlayMarks(label, f"score {image.logits[0]:.2f}", geometry.peak_to_original(grid))
+    peak, caution = geometry.peak_to_original(grid), DEMO_CAUTION if model.weights.is_demo else ""
+    marks = OverlayMarks(label, f"score {image.logits[0]:.2f}", peak, image=item.image_id, caution=caution)
     overlay = draw_overlay(pixels, heatmap, marks, kind=image.map_kind, long_side_px=_MAP_PX)
     data = io.BytesIO()
     overlay.save(data, format="PNG")

@@ -51,19 +51,20 @@ function drawPane(context, pane, pyramid, table, transform, { width, height }, u
   context.restore();
 }
 
-/** What stands below a pane: the finding, what its colours mean, where it comes from, and what it is not. */
+/** What stands below a pane: finding, image, what its colours mean, where it comes from, and what it is not. */
 function captionOf(pane) {
   const model = modelNamed(modelOf(pane));
+  const name = currentImage().name.split("/").at(-1); // folders may name a patient
   const map = mapOf(pane);
   const weights = text("picture.weights", { weights: model.name, hash: model.weights_sha256.slice(0, 12) });
   const lines = [text("notice")];
-  if (!pane.finding) return [text("pane.plain"), ...lines];
+  if (!pane.finding) return [text("pane.plain"), name, ...lines];
   const score = scoreOf(currentImage(), pane.finding, modelOf(pane));
   const title = score ? `${pane.finding}: ${formatScore(score, model).long}` : pane.finding;
-  if (!map?.map) return [title, weights, ...lines];
+  if (!map?.map) return [title, name, weights, ...lines];
   const [low, high] = map.scale.map(formatValue);
   const range = text("picture.range", { low, high, what: describeScale(model) });
-  return [title, range, describePlaces(map), weights, ...(model.demo ? [text("map.demo")] : []), ...lines];
+  return [title, name, range, describePlaces(map), weights, ...(model.demo ? [text("map.demo")] : []), ...lines];
 }
 
 function write(context, lines, left, top, width, height) {
