@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTra
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from carzero.images import Geometry, PixelTransform, load_image, to_model_input
+from carzero.images import Geometry, PixelTransform
 from carzero.images.listing import to_sequence
 from carzero.model import CARZeroConfig
 from carzero.records import ImageSource, Levels, Radiograph
@@ -74,6 +74,8 @@ class CARZeroImageProcessor(BaseImageProcessor):
 
     def to_pixel_values(self, radiograph: Radiograph) -> torch.Tensor:
         """Returns (3, model_px, model_px) float32, normalised."""
+        from carzero.images import to_model_input
+
         return self.normalise(to_model_input(radiograph, self.pixels))
 
     def normalise(self, levels: Levels) -> torch.Tensor:
@@ -94,6 +96,8 @@ class CARZeroImageProcessor(BaseImageProcessor):
         self, images: ImageSource | Sequence[ImageSource], *, return_tensors: str | None = "pt", **_: object
     ) -> BatchFeature:
         """Returns `pixel_values` (I, 3, model_px, model_px) for one image or a sequence of them; see `load_image`."""
+        from carzero.images import load_image  # not above: images that other processes read need no decoder here
+
         batch = torch.stack([self.to_pixel_values(load_image(image)) for image in to_sequence(images)])
         return BatchFeature({"pixel_values": batch if return_tensors == "pt" else batch.numpy()})
 

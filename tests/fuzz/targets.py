@@ -227,7 +227,7 @@ def read_journal(folder: Path) -> None:
 
 
 def read_bank(folder: Path) -> None:
-    from carzero.inference.prompt_bank import load_bank_prompts
+    from carzero.inference.bank_record import load_bank_prompts
 
     load_bank_prompts(folder)
     _check_scores(_classifier(), _classifier().load_prompts(folder))

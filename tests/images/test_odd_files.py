@@ -154,7 +154,7 @@ def test_whatever_a_decoder_raises_belongs_to_its_file(
 
 def test_resizing_that_fails_belongs_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.png").write_bytes(FILM)
-    monkeypatch.setattr("carzero.images.loading.to_model_input", lambda *_: np.empty(-1))
+    monkeypatch.setattr("carzero.images.reading.to_model_input", lambda *_: np.empty(-1))
     with Readers(1) as readers:
         (failed,) = load_ahead(list_images([tmp_path]), readers, batch_size=1, transform=TRANSFORM)
     assert isinstance(failed, FailedImage)

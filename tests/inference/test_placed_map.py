@@ -9,7 +9,7 @@ from carzero.images import Geometry
 from carzero.images.overlay import make_thumbnail, scale_heat, scale_levels
 from carzero.images.placement import PLACEMENTS
 from carzero.inference.placed_map import MapFrame, PlacedMap
-from carzero.metrics.boxes import box_of_region, region_of_peak
+from carzero.metrics.regions import box_of_region, region_of_peak
 from carzero.records import UNSTATED, MapKind
 
 SCALED = MapKind("scaled", "a map on a scale", (0.0, 1.0), "0 to 1")

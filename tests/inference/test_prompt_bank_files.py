@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from carzero.errors import OutputError, PromptError
+from carzero.inference.bank_record import is_bank, load_bank_prompts
 from carzero.inference.classifier import ZeroShotClassifier
-from carzero.inference.prompt_bank import PromptBank, is_bank, load_bank_prompts
+from carzero.inference.prompt_bank import PromptBank
 from carzero.inference.score_table import load_scores
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem, ScoredImage

@@ -14,16 +14,15 @@ from carzero.metrics.boxes import (
     Boxes,
     average_precision,
     box_iou,
-    box_of_region,
     contrast_to_noise,
     dice,
     mask_from_boxes,
     mask_iou,
     match_boxes,
     mean_average_precision,
-    region_of_peak,
 )
 from carzero.metrics.localisation import compare_peaks, count_trials, pointing_game, wilson
+from carzero.metrics.regions import box_of_region, region_of_peak
 
 NAN = float("nan")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ EXIT_MISUSE = 2
 _SHOWN = 50  # lines of a list on a terminal
 _PARTS = 20  # of the whole: a line after each where there is no terminal
 _EVERY_S = 30.0  # and a line at least so often
+_QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def stderr_console() -> Console:
@@ -113,7 +115,13 @@ def print_result(*tables: TextTable, to_stderr: bool = False) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keeps transformers' own bars and advice off the user's terminal. Only the command line calls this."""
+    """Keeps transformers' own bars and advice off the user's terminal. Only the command line calls this.
+
+    Where it is not loaded yet its variables are set: loading takes seconds, in which images may be read already.
+    """
+    if "transformers" not in sys.modules:
+        os.environ.update(_QUIET)
+        return
     from transformers.utils import logging
 
     logging.disable_progress_bar()

@@ -46,8 +46,6 @@ from carzero.cli.options import (
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring import ScoringSettings
     from carzero.inference.scoring_result import RunResult
@@ -237,7 +235,7 @@ def _find_calibration(settings: ScoringSettings, given: Path | None) -> Addition
 
 
 def _load_bank_prompts(labels: list[str] | None, bank: Path, score: ScoreName | None) -> PromptSet:
-    from carzero.inference.prompt_bank import load_bank_prompts
+    from carzero.inference.bank_record import load_bank_prompts
     from carzero.prompts import PromptSet
 
     encoded = load_bank_prompts(bank)
@@ -248,7 +246,7 @@ def _load_bank_prompts(labels: list[str] | None, bank: Path, score: ScoreName | 
 
 def _find_bank(prompts: str | None) -> Path | None:
     """The folder of prompts already encoded that --prompts names, or None; a name of the library comes first."""
-    from carzero.inference.prompt_bank import is_bank
+    from carzero.inference.bank_record import is_bank
     from carzero.prompts import list_prompt_sets
 
     if prompts is None or not is_bank(prompts) or prompts in {record.name for record in list_prompt_sets()}:
@@ -263,7 +261,7 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
     elif out is None:
         unfamiliar = result.manifest.get("unfamiliar")
         kind = str(result.manifest["score_kind"])
-        print_result(_table(result.table, unfamiliar if isinstance(unfamiliar, list) else [], kind))
+        print_result(_table(result, unfamiliar if isinstance(unfamiliar, list) else [], kind))
     if out is not None:
         say(f"Wrote {result.scored} rows to {out}.")
     say(*(f"Wrote {path}" for path in result.overlays[:_SHOWN]))
@@ -286,16 +284,14 @@ _NOTES = {
 }
 
 
-def _table(frame: pd.DataFrame, unfamiliar: Sequence[str], kind: str) -> TextTable:
-    from carzero.inference.score_table import NORMAL_COLUMN
-
-    names = [name for name in frame.columns if name.startswith(("logit:", "prob:")) or name == NORMAL_COLUMN]
+def _table(result: RunResult, unfamiliar: Sequence[str], kind: str) -> TextTable:
+    names = result.score_columns
     headings = ["image", *(_head(name, unfamiliar) for name in names)]
     calibrated = any(name.startswith("prob:") for name in names)
     rest = ", and probabilities where calibrated" if calibrated else "; not probabilities"
     table = TextTable(headings, range(1, len(headings)), note=_NOTES[kind] + rest)
-    for row in frame.to_dict("records"):
-        table.add(row["image_id"], *(f"{row[name]:.3f}" for name in names))
+    for row in result.plain_rows():
+        table.add(str(row["image_id"]), *(f"{row[name]:.3f}" for name in names))
     return table
 
 

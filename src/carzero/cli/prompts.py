@@ -63,7 +63,7 @@ def encode(
 
     Exit code 0: written; 2: wrong use.
     """
-    from carzero.inference.prompt_bank import check_bank_folder
+    from carzero.inference.bank_record import check_bank_folder
     from carzero.prompts import resolve_prompts
 
     prompt_set = resolve_prompts(name, variant)

@@ -8,6 +8,7 @@ every process; these processes are plain interpreters with a pipe each, so it is
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import queue
 import signal
@@ -52,10 +53,14 @@ class WorkerProcess:
         function: importable by name; arguments, results and exceptions must be picklable.
         remarked: takes a result and what libraries have said during the call, and returns what `call` returns. Without
             it that is dropped; it is never printed.
+        modules: names of what the function imports when it is called; the process loads it while it starts.
     """
 
-    def __init__(self, function: Callable[..., Any], remarked: Remarked | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], remarked: Remarked | None = None, modules: Sequence[str] = ()
+    ) -> None:
         self._function = function
+        self._modules = tuple(modules)
         self._remarked = remarked
         self._closed = False
         self._start()
@@ -104,7 +109,7 @@ class WorkerProcess:
         theirs.close()
         self._ready = False
         with contextlib.suppress(OSError):
-            self._pipe.send(self._function)
+            self._pipe.send((self._function, self._modules))
 
     def _await_start(self) -> None:
         if self._ready:
@@ -168,7 +173,9 @@ def serve(descriptor: int) -> None:
     """The process's side: receives a function, then calls of it, and sends results, until the pipe ends."""
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
-        function = pipe.recv()
+        function, modules = pipe.recv()
+        for name in modules:
+            importlib.import_module(name)
         pipe.send(True)
         while True:
             arguments, limit_s = pipe.recv()
@@ -195,13 +202,20 @@ class WorkerPool:
         workers: how many.
         limit_s: seconds a call may take.
         remarked: as for `WorkerProcess`.
+        modules: likewise.
     """
 
     def __init__(
-        self, function: Callable[..., Any], workers: int, *, limit_s: float, remarked: Remarked | None = None
+        self,
+        function: Callable[..., Any],
+        workers: int,
+        *,
+        limit_s: float,
+        remarked: Remarked | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self._limit_s = limit_s
-        self._workers = [WorkerProcess(function, remarked) for _ in range(workers)]
+        self._workers = [WorkerProcess(function, remarked, modules) for _ in range(workers)]
         self._idle: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)

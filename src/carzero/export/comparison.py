@@ -85,7 +85,7 @@ def load_images(items: Sequence[ImageItem], processor: CARZeroProcessor, largest
 
 
 def _read(items: Sequence[ImageItem], processor: CARZeroProcessor) -> Iterator[LoadedImage | FailedImage]:
-    with Readers(isolated=True) as readers:
+    with Readers(images=len(items), isolated=True) as readers:
         yield from load_ahead(items, readers, batch_size=8, transform=processor.image_processor.pixels)
 
 

@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from carzero.errors import ImageError, UnreadableImageError, UnsuitableImageError, describe, printable
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 # Film scanned at 50 micrometres has 60 million pixels. Above 89 million Pillow starts to warn by itself.
 MAX_PIXELS = 80_000_000

@@ -23,7 +23,6 @@ from carzero.errors import ImageError, UnreadableImageError, describe, printable
 from carzero.images.checks import as_unreadable
 from carzero.images.geometry import PixelTransform
 from carzero.images.overlay import make_thumbnail
-from carzero.images.reading import load_image, to_model_input
 from carzero.records import FailedImage, ImageItem, LoadedImage, to_info
 
 
@@ -46,6 +45,8 @@ def load_item(
     Raises:
         ImageError: the image cannot be read, or is not a chest radiograph.
     """
+    from carzero.images.reading import load_image, to_model_input  # not above: who has it read needs no decoder
+
     with as_unreadable("image", item.path):
         radiograph = load_image(item.image, force=force)
         levels = to_model_input(radiograph, transform)
@@ -82,6 +83,7 @@ class Readers:
 
     Args:
         count: how many images are read at the same time; None takes the number of cores, at most 16.
+        images: how many there are to read, so that no more readers start; None where it is not known.
         isolated: True reads files in processes, where a crash or a hang costs one file; False in threads. What is no
             file is read in threads, and on Windows all is.
         limit_s: seconds that reading a file may take in a process.
@@ -93,17 +95,21 @@ class Readers:
         self,
         count: int | None = None,
         *,
+        images: int | None = None,
         isolated: bool = False,
         limit_s: float = LIMIT_S,
         thumbnail_px: int | None = None,
     ) -> None:
         if count is not None and count < 1:
             raise ValueError(f"count must be at least 1; got {count}.")
-        self.count = count or min(_MOST_READERS, count_cores())
+        most = count or min(_MOST_READERS, count_cores())
+        self.count = most if images is None else max(1, min(most, images))
         self._thumbnail_px = thumbnail_px
         self._threads = ThreadPoolExecutor(self.count)
         self._processes = (
-            WorkerPool(load_item, self.count, limit_s=limit_s, remarked=_with_remarks)
+            WorkerPool(
+                load_item, self.count, limit_s=limit_s, remarked=_with_remarks, modules=("carzero.images.reading",)
+            )
             if isolated and CAN_ISOLATE
             else None
         )

@@ -17,9 +17,10 @@ from carzero.errors import PromptError, WeightsError, describe
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
 from carzero.inference.backends import Backend, TorchBackend, Trial, load_backend
+from carzero.inference.bank_record import BankKey
 from carzero.inference.groundings import Grounding, to_groundings
 from carzero.inference.places import DEMO_CAUTION
-from carzero.inference.prompt_bank import BankKey, PromptBank, load_bank, save_bank
+from carzero.inference.prompt_bank import PromptBank, load_bank, save_bank
 from carzero.inference.score_table import mark_unfamiliar, not_finite, score_row, to_frame
 from carzero.model import CARZeroModel
 from carzero.model.scoring_model import ScoringModel

@@ -179,7 +179,7 @@ class GroundingRun:
         if not remaining:
             return
         done, failed = len(self.items) - len(remaining), 0
-        with Readers(isolated=True) as readers:  # they start beside torch
+        with Readers(images=len(remaining), isolated=True) as readers:  # they start beside torch
             # torch is loaded here and not above, so that wrong use is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
 

@@ -17,7 +17,7 @@ from PIL import Image
 from carzero.images import Geometry
 from carzero.images.overlay import OverlayLayers, scale_heat, scale_levels
 from carzero.inference.heatmaps import ScoreMap
-from carzero.metrics.boxes import box_of_region, part_at_peak
+from carzero.metrics.regions import box_of_region, part_at_peak
 from carzero.records import MapKind, Thumbnail
 
 _Floats = NDArray[np.float32]

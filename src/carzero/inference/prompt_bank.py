@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -12,16 +11,25 @@ from typing import Generic, TypeVar
 import torch
 
 from carzero.core.atomic import AGAIN, room_for
-from carzero.core.documents import check_folder_files, load_json_object, parse_json_object
-from carzero.core.outputs import check_folder, make_folder, new_files, refuse_existing
-from carzero.errors import PromptError, describe, refuse_broken
+from carzero.core.documents import parse_json_object
+from carzero.core.outputs import make_folder, new_files
+from carzero.errors import PromptError, describe
+from carzero.inference.bank_record import (
+    RECORD_FILE,
+    TENSORS_FILE,
+    BankKey,
+    check_bank_folder,
+    check_key,
+    damaged_bank,
+    read_record,
+    whole_bank,
+)
 from carzero.inference.score_kinds import SCORE_RULES
 from carzero.model.alignment import ALIGNMENTS, ScoringTexts
 from carzero.model.scoring_model import ScoringModel, device_of
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
-from carzero.records import POOLS, Pool, to_score_kind
-from carzero.text.cleaning import CLEANINGS
+from carzero.records import POOLS, Pool
 
 _TEXTS_AT_ONCE = 64
 
@@ -181,31 +189,7 @@ def _check_length(processor: CARZeroProcessor, text: str) -> None:
         )
 
 
-_RECORD, _TENSORS = "bank.json", "bank.safetensors"
-
 _KEY = "key"  # of the tensors' own header, so that record and tensors of two banks cannot be mixed
-
-
-@dataclass(frozen=True, slots=True)
-class BankKey:
-    """What encoded prompts depend on, beside the prompts.
-
-    Attributes:
-        weights_sha256: hash of the weights that encoded them.
-        backend: engine that encoded them.
-        dtype: precision they are kept in.
-        carzero_version: of the package that wrote them.
-    """
-
-    weights_sha256: str
-    backend: str
-    dtype: str
-    carzero_version: str
-
-
-def is_bank(path: str | Path) -> bool:
-    """Whether a path is a folder that `save_bank` wrote."""
-    return (Path(path) / _RECORD).is_file()
 
 
 def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
@@ -237,30 +221,11 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
     }
     make_folder(folder)
     with room_for("The prompt bank", folder, AGAIN, also=(SafetensorError,)):
-        files = new_files([folder / _RECORD], overwrite=overwrite, beside=[folder / _TENSORS])
+        files = new_files([folder / RECORD_FILE], overwrite=overwrite, beside=[folder / TENSORS_FILE])
         with files as (unfinished, unfinished_tensors):
             save_file(tensors, unfinished_tensors, {_KEY: json.dumps(record)})
             content = json.dumps({**record, "prompts": bank.prompt_set.to_mapping()}, indent=2)
             unfinished.write_text(content, encoding="utf-8")
-
-
-def check_bank_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuses a folder where no bank could be written, or where one is that must stay.
-
-    Raises:
-        OutputError: as said.
-    """
-    check_folder(folder)
-    refuse_existing([folder / _RECORD], overwrite=overwrite)
-
-
-def load_bank_prompts(folder: str | Path) -> PromptSet:
-    """Reads what a bank asks; torch is not needed for it.
-
-    Raises:
-        PromptError: the folder holds no bank, or its record was changed.
-    """
-    return _read_record(Path(folder))[1]
 
 
 def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cpu") -> PromptBank[TorchTexts]:
@@ -276,64 +241,23 @@ def load_bank(folder: str | Path, key: BankKey, device: str | torch.device = "cp
     """
     from safetensors import safe_open
 
-    record, prompt_set = _read_record(Path(folder))
-    _check_key(Path(folder), record, {**asdict(key), "prompts_sha256": prompt_set.hash})
-    with _whole(Path(folder)), safe_open(Path(folder) / _TENSORS, framework="pt", device=str(device)) as file:
+    record, prompt_set = read_record(Path(folder))
+    check_key(Path(folder), record, {**asdict(key), "prompts_sha256": prompt_set.hash})
+    with whole_bank(Path(folder)), safe_open(Path(folder) / TENSORS_FILE, framework="pt", device=str(device)) as file:
         header = parse_json_object((file.metadata() or {}).get(_KEY, "{}"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if header != {name: record.get(name) for name in header} or not header:
-        raise _damaged(Path(folder), "tensors and record are of two banks")
+        raise damaged_bank(Path(folder), "tensors and record are of two banks")
     return build_bank(prompt_set, _read_texts(Path(folder), tensors))
-
-
-def _read_record(folder: Path) -> tuple[Mapping[str, object], PromptSet]:
-    with _whole(folder):
-        check_folder_files(folder, error=PromptError)
-        record = load_json_object(folder / _RECORD, error=PromptError)
-        prompts = record["prompts"]
-        if not isinstance(prompts, dict):
-            raise ValueError("prompts that are not an object")
-        kind, cleaning = to_score_kind(record) or "logit", str(record.get("cleaning", "carzero"))
-        if cleaning not in CLEANINGS:
-            raise ValueError(f"an unknown cleaning {cleaning!r}")
-        prompt_set = PromptSet.from_request(None, PromptSet.from_mapping(prompts, cleaning=cleaning), score_kind=kind)
-    if record.get("prompts_sha256") != prompt_set.hash:
-        raise _damaged(folder, "its prompts were changed")
-    return record, prompt_set
-
-
-def _check_key(folder: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if differing:
-        raise PromptError(
-            describe(
-                f"The prompt bank {folder} is stale: it was made by other weights or in another way",
-                got={name: found.get(name) for name in differing},
-                expected=str({name: wanted[name] for name in differing}),
-                then="make it again with `carzero prompts encode`, with the --weights and --dtype of this run",
-            )
-        )
 
 
 def _read_texts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> TorchTexts:
     kinds = {kind.scoring_texts.__name__: kind.scoring_texts for kind in ALIGNMENTS.values()}
     groups: dict[int, tuple[type[ScoringTexts], dict[str, torch.Tensor]]] = {}
-    with _whole(folder):
+    with whole_bank(folder):
         for name, tensor in tensors.items():
             if tensor.isnan().any():  # infinity masks padding
                 raise ValueError(f"{name} holds values that are not numbers")
             number, kind, field = name.split(".")
             groups.setdefault(int(number), (kinds[kind], {}))[1][field] = tensor
         return TorchTexts(tuple(kind(**fields) for _, (kind, fields) in sorted(groups.items())))
-
-
-_EXPECTED = f"{_RECORD} and {_TENSORS} as `carzero prompts encode` writes them"
-_ANEW = "make it again with `carzero prompts encode`"
-
-
-def _whole(folder: Path) -> AbstractContextManager[None]:
-    return refuse_broken(f"{folder} is not a whole prompt bank", error=PromptError, expected=_EXPECTED, then=_ANEW)
-
-
-def _damaged(folder: Path, why: str) -> PromptError:
-    return PromptError(describe(f"{folder} is not a whole prompt bank", got=why, expected=_EXPECTED, then=_ANEW))

@@ -216,6 +216,23 @@ def unpack_rows(rows: Sequence[Mapping[str, object]], labels: Sequence[str]) -> 
     return pd.concat([keys, scores, warnings], axis=1)
 
 
+def unpack_row(row: Mapping[str, object], labels: Sequence[str], mark: str) -> dict[str, object]:
+    """A row of a scored image as plain values: what `to_rows` makes of the table of `unpack_rows`, marked.
+
+    Args:
+        row: of a journal.
+        labels: names of its scores.
+        mark: see `mark_unfamiliar`.
+    """
+    logits = _unpack(row["logits"]).tolist()
+    return {
+        **{name: row[name] for name in KEY_COLUMNS},
+        **{f"logit:{label}": logit for label, logit in zip(labels, logits, strict=True)},
+        **({UNFAMILIAR: mark} if mark else {}),
+        "warnings": row["warnings"],
+    }
+
+
 def _pack(logits: NDArray[np.float32]) -> str:
     return base64.b64encode(np.ascontiguousarray(logits, _FLOAT).tobytes()).decode("ascii")
 

@@ -205,7 +205,9 @@ class ScoringRun:
                 advance(done, failed)
 
     def _batches(self, items: list[ImageItem], dtype: str) -> Generator[list[ScoredImage | FailedImage], None, None]:
-        with Readers(self.readers, isolated=True, limit_s=self.read_limit_s) as readers:  # they start beside torch
+        with Readers(
+            self.readers, images=len(items), isolated=True, limit_s=self.read_limit_s
+        ) as readers:  # they start beside torch
             # torch is loaded here and not above, so that a run with nothing left to do ends at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
@@ -256,7 +258,7 @@ class ScoringRun:
                 save_score_pieces(rows.pieces(), self.out)
                 save_failures(rows.failures, self.out)
         else:
-            for _ in rows.pieces():
+            for _ in rows.plain_rows():
                 pass
         manifest = build_manifest(
             record,

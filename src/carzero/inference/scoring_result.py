@@ -13,11 +13,13 @@ from carzero.core.atomic import replace_when_done
 from carzero.core.journal import Journal
 from carzero.core.text_files import to_cells
 from carzero.inference.score_table import (
+    NORMAL_COLUMN,
     load_score_pieces,
     mark_unfamiliar,
     rows_in_piece,
     save_scores,
     to_rows,
+    unpack_row,
     unpack_rows,
 )
 from carzero.records import Failure, ImageItem
@@ -59,9 +61,18 @@ class ScoredRows:
         """Scores in a row."""
         return len(self._labels)
 
+    @property
+    def score_columns(self) -> list[str]:
+        """Names of the scores in a table of these rows."""
+        return [f"logit:{label}" for label in self._labels]
+
+    def plain_rows(self) -> Iterator[dict[str, object]]:
+        """The rows with scores as plain values, one after the other: what a table of them holds, without pandas."""
+        for row in self._rows():
+            yield unpack_row(row, self._labels, self._mark)
+
     def pieces(self) -> Iterator[pd.DataFrame]:
         """The rows with scores as tables of bounded size below each other; at least one, which may be empty."""
-        self.scored, self.failures, self.doubts = 0, [], []
         rows: list[dict[str, object]] = []
         for row in self._rows():
             rows.append(row)
@@ -72,6 +83,7 @@ class ScoredRows:
             yield mark_unfamiliar(unpack_rows(rows, self._labels), self._mark)
 
     def _rows(self) -> Iterator[dict[str, object]]:
+        self.scored, self.failures, self.doubts = 0, [], []
         for item in self._items:
             row = self._journal.rows[item.image_id]
             if "reason" in row:
@@ -128,6 +140,21 @@ class RunResult:
         else:
             yield from load_score_pieces(self._out, self._rows.label_count)
 
+    @property
+    def score_columns(self) -> list[str]:
+        """Names of the table's scores and of what was added to them, in its order."""
+        if "table" not in self.__dict__:
+            return self._rows.score_columns
+        return [name for name in self.table.columns if name.startswith(("logit:", "prob:")) or name == NORMAL_COLUMN]
+
+    def plain_rows(self) -> Iterator[dict[str, object]]:
+        """The rows of the table as plain values, one after the other; pandas is loaded only where they are in one."""
+        if "table" not in self.__dict__ and self._out is None:
+            yield from self._rows.plain_rows()
+        else:
+            for piece in self.pieces():
+                yield from to_rows(piece)
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row a scored image, in the order of the inputs; see `ZeroShotClassifier.predict`. Read on first use."""
@@ -139,7 +166,7 @@ class RunResult:
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
         return {
-            "scores": to_rows(self.table),
+            "scores": list(self.plain_rows()),
             "failures": [failure.to_dict() for failure in self.failures],
             "manifest": self.manifest,
         }
@@ -147,10 +174,9 @@ class RunResult:
     def iterate_json(self) -> Iterator[str]:
         """The text of `to_dict` as JSON, in parts, with a line for each image."""
         between = '{"scores": [\n'
-        for piece in self.pieces():
-            for row in to_rows(piece):
-                yield between + json.dumps(row)
-                between = ",\n"
+        for row in self.plain_rows():
+            yield between + json.dumps(row)
+            between = ",\n"
         yield "\n" if between == ",\n" else between
         rest = {"failures": [failure.to_dict() for failure in self.failures], "manifest": self.manifest}
         yield "],\n" + json.dumps(rest, indent=2).removeprefix("{\n") + "\n"

@@ -93,7 +93,7 @@ def _to_record(provenance: ScoreProvenance) -> RunRecord:
 def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[dict[str, object]]]:
     if not items:
         return
-    with Readers(isolated=True) as readers:  # they start beside torch
+    with Readers(images=len(items), isolated=True) as readers:  # they start beside torch
         # torch is loaded here and not above, so that a run with nothing left to do ends at once.
         from carzero.inference.classifier import ZeroShotClassifier
 

@@ -26,15 +26,14 @@ from carzero.images import Geometry
 from carzero.inference.heatmaps import MapTable
 from carzero.metrics.boxes import (
     Boxes,
-    box_of_region,
     contrast_to_noise,
     dice,
     mask_from_boxes,
     mask_iou,
     mean_average_precision,
-    region_of_peak,
 )
 from carzero.metrics.localisation import Trials, average_trials, compare_peaks, count_trials, plan_draws, pointing_game
+from carzero.metrics.regions import box_of_region, region_of_peak
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
 from carzero.metrics.sampling import describe_bootstrap

@@ -100,7 +100,7 @@ def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: C
     failures: list[str] = []
     items = (ImageItem(path, path, path) for path in paths)
     square = PixelTransform(resize_px, resize_px)  # the whole padded square: crops are drawn in training
-    with file.open("wb") as out, Readers(isolated=True) as readers:
+    with file.open("wb") as out, Readers(images=len(paths), isolated=True) as readers:
         for done, entry in enumerate(load_ahead(items, readers, batch_size=_BATCH, transform=square), start=1):
             if isinstance(entry, FailedImage):
                 failures.append(entry.failure.reason)
