@@ -13,7 +13,7 @@ import pytest
 from carzero.datasets.chestxray14 import LABELS
 from carzero.errors import ConfigurationError, OutputError
 from carzero.evaluation.benchmark.run import BenchmarkRun
-from carzero.evaluation.benchmark.several import SeveralResult, common_prompts, tell_apart
+from carzero.evaluation.benchmark.several import SeveralResult, common_prompts, remove_others, tell_apart
 from carzero.evaluation.benchmark.several_report import find_row, save_several, table_rows
 from carzero.evaluation.evaluate import EvaluationRun
 from carzero.evaluation.joined import Joined
@@ -201,6 +201,26 @@ def test_a_full_disk_leaves_the_earlier_comparison(result: SeveralResult, folder
     with full_disk(), pytest.raises(OutputError, match="Make room"):
         save_several(result, folder / "images", folder / "out")
     assert {path.name: path.read_bytes() for path in (folder / "out").glob("*comparison.*")} == before
+
+
+def test_what_earlier_contenders_wrote_is_removed_and_nothing_else(result: SeveralResult, tmp_path: Path) -> None:
+    own = result.contenders[0]
+    files = {
+        f"{own.short_name}-{own.wording}/scores.parquet": True,
+        "earlier-common/scores.parquet": False,
+        "earlier-common/scores.parquet.manifest.json": False,
+        "earlier-authors-0123abcd/scores.parquet.journal": False,
+        "noted-both/scores.parquet": False,
+        "noted-both/notes.txt": True,
+        "theirs/scores.parquet": True,
+        "comparison.html": True,
+    }
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    remove_others(tmp_path, result.contenders)
+    assert {name: (tmp_path / name).exists() for name in files} == files
+    assert not (tmp_path / "earlier-common").exists()
 
 
 def test_weights_of_one_name_are_told_apart_by_the_way_to_them(folder: Path, tmp_path: Path) -> None:

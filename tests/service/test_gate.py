@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -224,6 +225,25 @@ def test_other_machines_need_keys_unless_that_is_wanted(keys: ApiKeys) -> None:
     Address("127.0.0.1").check(ServiceSettings())
     with pytest.raises(ConfigurationError, match="TLS needs both"):
         Address(certificate=Path("a.pem")).check(ServiceSettings())
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "shown"),
+    [
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("127.0.0.1", ("127.0.0.1", "localhost", "::1", "pacs"), "127.0.0.1"),
+        ("0.0.0.0", None, "127.0.0.1"),  # noqa: S104
+        ("::", None, "[::1]"),
+        ("::1", None, "[::1]"),
+        ("10.1.2.3", None, "10.1.2.3"),
+        ("0.0.0.0", ("cxr.example.org",), "cxr.example.org"),  # noqa: S104
+    ],
+)
+def test_the_address_that_is_shown_can_be_asked(host: str, names: tuple[str, ...] | None, shown: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+        assert Address(host).url(bound, names) == f"http://{shown}:{port}/"
+    assert Address(host).is_everywhere == (host in ("0.0.0.0", "::"))  # noqa: S104
 
 
 def test_the_app_works_below_a_prefix_of_another(tiny_weights: Path, films: list[Path]) -> None:

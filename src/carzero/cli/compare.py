@@ -13,6 +13,7 @@ from carzero.cli.evaluate import show_result, to_cell
 from carzero.cli.options import (
     AllowMissing,
     BatchSize,
+    ComparedWeights,
     Confidence,
     DatasetName,
     Device,
@@ -29,7 +30,6 @@ from carzero.cli.options import (
     Seed,
     TruthId,
     Uncertain,
-    WeightsList,
     complete_prompts,
     json_option,
     refuse_given,
@@ -69,7 +69,7 @@ def compare(
             "--weights.",
         ),
     ] = None,
-    weights: WeightsList = None,
+    weights: ComparedWeights = None,
     prompts: Annotated[
         str | None,
         typer.Option(

@@ -94,6 +94,15 @@ WeightsList = Annotated[
         show_default="demo",
     ),
 ]
+ComparedWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        "-w",
+        autocompletion=complete_weights,
+        help=f"With --images, twice or more: {WEIGHTS_HELP[:-1]}; all are compared with the first.",
+    ),
+]
 PoolName = Literal["mean", "max", "text"]
 Pool = Annotated[
     PoolName | None,

@@ -90,4 +90,5 @@ def serve(
         device=device,
         dtype=dtype,
     )
-    run(settings, address, lambda url: typer.echo(f"CARZero is at {url}"), quiet_libraries)
+    others = ", and at the other addresses of this machine" if address.is_everywhere else ""
+    run(settings, address, lambda url: typer.echo(f"CARZero is at {url}{others}"), quiet_libraries)

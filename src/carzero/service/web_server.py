@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from carzero.service.telemetry import Telemetry, silence_libraries
 _GRACE_S = 30.0  # by which the end outlives the longest request
 _KEEP_ALIVE_S = 10
 _BACKLOG = 2048
+# What stands for all addresses of a machine, and the one of them that it can ask itself.
+_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,23 @@ class Address:
                 )
             ) from error
 
-    def url(self, bound: socket.socket) -> str:
-        """The address as a browser takes it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http{'s' if self.certificate else ''}://{host}:{bound.getsockname()[1]}/"
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it stands for all addresses of this machine, and is none that could be asked."""
+        return self.host in _EVERYWHERE
+
+    def url(self, bound: socket.socket, names: Sequence[str] | None = None) -> str:
+        """An address that a browser on this machine can ask.
+
+        Args:
+            bound: the socket.
+            names: under which the service answers; None: under any.
+        """
+        host = _EVERYWHERE.get(self.host, self.host)
+        if names and host not in names:
+            host = names[0]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http{'s' if self.certificate else ''}://{shown}:{bound.getsockname()[1]}/"
 
 
 def serve(
@@ -125,7 +140,8 @@ def serve(
     with contextlib.closing(address.listen()) as bound:
         server = GracefulServer(_configure(app, settings.limits, address), telemetry)
         engine.start(prepare, server.stop)
-        threading.Thread(target=_announce, args=(server, partial(show, address.url(bound))), daemon=True).start()
+        announce = partial(show, address.url(bound, settings.hosts))
+        threading.Thread(target=_announce, args=(server, announce), daemon=True).start()
         telemetry.tell("started", version=__version__)
         server.run([bound])
     engine.close()

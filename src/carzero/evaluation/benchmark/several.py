@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from carzero.core.outputs import make_folder, refuse_existing, to_file_name
+from carzero.core.run_record import journal_path, manifest_path
 from carzero.datasets.base import PublicDataset
 from carzero.errors import ConfigurationError, describe
 from carzero.evaluation.benchmark.classification import (
@@ -25,6 +28,7 @@ from carzero.evaluation.benchmark.classification import (
 )
 from carzero.images import load_image
 from carzero.inference.scoring import ScoringSettings
+from carzero.inference.scoring_result import failures_path
 from carzero.metrics.normality import NORMAL_SCORE
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import MetricRow
@@ -41,6 +45,7 @@ WORDINGS = {
     "common": "the set's common prompts, the same sentences for every model (for differences: those that deny, too)",
     "authors": "as the model's authors ask, its own template for each label",
 }
+BOTH = "both"  # a wording where both are the same sentences
 
 _TIMED_IMAGES = 8
 _TIMED_ROUNDS = 3
@@ -69,7 +74,7 @@ class Contender:
         name: of the weights and the wording.
         short_name: of the weights alone, such as their folder's; no other weights of the benchmark share it.
         weights: where they are.
-        wording: a key of `WORDINGS`, or "both" where both are the same sentences.
+        wording: a key of `WORDINGS`, or `BOTH` where both are the same sentences.
         settings: how it was scored.
         result: on the set.
         cost: what scoring takes.
@@ -195,11 +200,11 @@ class SeveralRun:
         authors = common if own else source.style.ask(list(self.dataset.labels), score_kind=self.score_kind)
         known = {"common": common, "authors": authors}
         if known["common"].hash == known["authors"].hash:
-            return {"both": common}
+            return {BOTH: common}
         return {wording: known[wording] for wording in self.wordings}
 
     def _find_folder(self, short_name: str, wording: str) -> Path | None:
-        return None if self.output.folder is None else self.output.folder / to_file_name(f"{short_name}-{wording}")
+        return None if self.output.folder is None else self.output.folder / name_folder(short_name, wording)
 
     def _make_folders(self, folders: Sequence[Path | None]) -> None:
         """All of them before anything is scored: a wrong one of the last would be found when the others are done."""
@@ -251,6 +256,32 @@ class SeveralRun:
                 statistics=self.terms.statistics,
             )
         return [row for row in rows if " - " in row.group and row.metric.startswith("auroc_difference")]
+
+
+def name_folder(short_name: str, wording: str) -> str:
+    """The folder of a contender below the output."""
+    return to_file_name(f"{short_name}-{wording}")
+
+
+_FOLDER = re.compile(rf".+-({'|'.join((*WORDINGS, BOTH))})(-[0-9a-f]{{8}})?")
+
+
+def remove_others(out: Path, kept: Sequence[Contender]) -> None:
+    """Removes what contenders of an earlier benchmark have written below its output, and nothing else.
+
+    Args:
+        out: the folder of the output.
+        kept: whose scores stay.
+    """
+    own = {name_folder(each.short_name, each.wording) for each in kept}
+    for folder in out.iterdir():
+        scores = folder / SCORES_FILE
+        if folder.name in own or folder.is_symlink() or not _FOLDER.fullmatch(folder.name):
+            continue
+        for file in (scores, manifest_path(scores), journal_path(scores), failures_path(scores)):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file of somebody else is in it
+            folder.rmdir()
 
 
 def tell_apart(weights: Sequence[WeightsSource]) -> list[str]:

@@ -15,7 +15,7 @@ from carzero.core.system import count_cores, read_processor
 from carzero.core.text_files import format_csv
 from carzero.evaluation.benchmark.classification import Progress, no_progress
 from carzero.evaluation.benchmark.manifest import BenchmarkRow
-from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, SeveralRun
+from carzero.evaluation.benchmark.several import WORDINGS, Contender, SeveralResult, SeveralRun, remove_others
 from carzero.evaluation.benchmark.several_maps import build_maps
 from carzero.metrics.normality import NORMAL_SCORE
 
@@ -40,6 +40,8 @@ def run_several(run: SeveralRun, progress: Progress = no_progress) -> SeveralRes
     refuse_existing(finished, overwrite=out.overwrite or out.resume, resumable=True)
     result = run.execute(progress)
     save_several(result, run.images, out.folder, overwrite=out.overwrite or out.resume)
+    if out.overwrite:
+        remove_others(out.folder, result.contenders)
     return result
 
 
