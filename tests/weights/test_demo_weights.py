@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import carzero
+from carzero.inference.backends import TorchBackend
 from carzero.weights.source import WeightsSource
 
 FOLDER = WeightsSource("demo").folder
@@ -44,6 +46,23 @@ def test_words_are_understood_as_words(classifier: carzero.ZeroShotClassifier) -
     logits = classifier.predict([carzero.example_film()], labels=words).iloc[0]
     pneumonia, synonym, other = (logits[f"logit:{word}"] for word in words)
     assert abs(pneumonia - synonym) < abs(pneumonia - other)
+
+
+def test_its_tower_is_given_few_images_at_once_on_a_cpu(
+    classifier: carzero.ZeroShotClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = classifier.backend
+    assert isinstance(backend, TorchBackend)
+    encode, given = backend.model.encode_images, []
+    monkeypatch.setattr(backend.model, "encode_images", lambda pixels: (given.append(len(pixels)), encode(pixels))[1])
+    pixels = torch.rand(9, 3, 320, 320, generator=torch.Generator().manual_seed(0))
+    bank = classifier.encode_prompts(carzero.PromptSet.from_labels(["pneumonia", "edema"]))
+    found = backend.score(pixels, bank, need_maps=True)
+    assert given == [4, 4, 1]
+    alone = [backend.score(one.unsqueeze(0), bank, need_maps=True) for one in pixels]
+    np.testing.assert_allclose(found.scores, np.concatenate([one.scores for one in alone]), atol=1e-3)
+    assert found.maps is not None
+    np.testing.assert_allclose(found.maps, np.concatenate([one.maps for one in alone]), atol=1e-4)
 
 
 def test_shared_held_out_films_are_told_apart(classifier: carzero.ZeroShotClassifier, shared: Path) -> None:

@@ -25,6 +25,12 @@ class ImageFeatures:
     local: Tensor
     grid: tuple[int, int]
 
+    @classmethod
+    def join(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        """Joins features of several groups of images of one grid."""
+        pooled, local = (torch.cat([getattr(part, name) for part in parts]) for name in ("pooled", "local"))
+        return cls(pooled, local, parts[0].grid)
+
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:

@@ -27,6 +27,7 @@ from carzero.model.image_encoder import ChannelScale, ImageEncoder
 from carzero.model.scoring_model import ScoringModel
 from carzero.model.text import count_words, text_features
 from carzero.model.vision import (
+    CONVOLVED_AT_ONCE,
     build_tower,
     freeze_position_embeddings,
     is_convolutional,
@@ -199,6 +200,11 @@ class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
     def map_kind(self) -> MapKind:
         """That of the alignment."""
         return self.alignment.map_kind
+
+    @property
+    def images_at_once(self) -> int | None:
+        """See `ScoringModel.images_at_once`."""
+        return CONVOLVED_AT_ONCE if is_convolutional(self.config.vision_config) else None
 
     def encode_raw_images(self, pixel_values: Tensor) -> ImageFeatures:
         """See `ScoringModel.encode_raw_images`."""

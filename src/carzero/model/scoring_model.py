@@ -30,6 +30,11 @@ class ScoringModel(nn.Module, ABC):
     def map_kind(self) -> MapKind | None:
         """What the maps of `score_prompts` are; None: the model has none."""
 
+    @property
+    def images_at_once(self) -> int | None:
+        """How many images a CPU should encode together; None: as many as it is given."""
+        return None
+
     @abstractmethod
     def encode_images(self, pixel_values: Tensor) -> ImageFeatures:
         """Encodes images (I, 3, h, w), normalised as the weights' processor does."""

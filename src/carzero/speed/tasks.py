@@ -91,7 +91,7 @@ def _tower_task(classifier: ZeroShotClassifier, pixels: torch.Tensor) -> Task | 
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
-        return model.encode_raw_images(ready).pooled.cpu()  # the copy waits for a GPU
+        return backend.encode_in_blocks(model.encode_raw_images, ready).pooled.cpu()  # the copy waits for a GPU
 
     return Task("image tower", classifier.dtype, len(pixels), run)
 

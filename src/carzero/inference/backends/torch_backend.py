@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from carzero.inference.backends.base import PairScores
 from carzero.inference.prompt_bank import PromptBank, TorchTexts, encode_prompts, unmergeable
+from carzero.model.features import ImageFeatures
 from carzero.model.scoring_model import ScoringModel, dtype_of
 from carzero.processing import CARZeroProcessor
 from carzero.prompts import PromptSet
@@ -57,9 +60,16 @@ class TorchBackend:
     @torch.inference_mode()
     def score(self, pixel_values: Tensor, bank: PromptBank[object], need_maps: bool = False) -> PairScores:
         """Scores images; see `Backend.score`."""
-        images = self.model.encode_images(self._to_device(pixel_values))
+        images = self.encode_in_blocks(self.model.encode_images, self._to_device(pixel_values))
         scores, maps = self.model.score_prompts(images, bank.texts_as(TorchTexts).groups, need_maps)
         return PairScores(_to_host(scores), None if maps is None else _to_host(maps))
+
+    def encode_in_blocks(self, encode: Callable[[Tensor], ImageFeatures], pixel_values: Tensor) -> ImageFeatures:
+        """Encodes images (I, 3, h, w), so many at once as the model's tower does best with on this device."""
+        at_once = self.model.images_at_once if self.device.type == "cpu" else None
+        if at_once is None or len(pixel_values) <= at_once:
+            return encode(pixel_values)
+        return ImageFeatures.join([encode(block) for block in pixel_values.split(at_once)])
 
     def _to_device(self, pixel_values: Tensor) -> Tensor:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation

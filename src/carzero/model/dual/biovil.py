@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
 from carzero.model.features import ImageFeatures
 from carzero.model.scoring_model import DualEncoder
+from carzero.model.vision import CONVOLVED_AT_ONCE
 from carzero.records import CELL_COSINE
 
 RESNET_WIDTH = 2048
@@ -36,6 +37,7 @@ class BiovilEncoder(DualEncoder):
 
     text_mean = "raw"
     map_kind = CELL_COSINE
+    images_at_once = CONVOLVED_AT_ONCE
 
     def __init__(self, text_config: BertConfig, joint_size: int = 128, *, temporal: bool = False) -> None:
         super().__init__()
