@@ -29,9 +29,6 @@ from carzero.images.checks import (
     as_unreadable,
     check_jpeg_2000,
     check_size,
-    doubts_about_header,
-    doubts_about_orientation,
-    find_view,
     refuse_unless_forced,
     unreadable,
 )
@@ -40,6 +37,12 @@ from carzero.images.containers import to_plain_jpeg
 from carzero.images.damage import find_jpeg_damage
 from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, doubts_about_words, name_content
 from carzero.images.dicom_luts import to_grey
+from carzero.images.dicom_subject import (
+    doubts_about_header,
+    doubts_about_orientation,
+    doubts_about_view,
+    find_view,
+)
 from carzero.images.grey_levels import align, grey_from_array
 from carzero.records import Radiograph
 
@@ -93,15 +96,12 @@ def decode_dicom(data: bytes, *, source: str, force: bool) -> Radiograph:
         else:
             grey, odd = grey_from_array(frame.samples, bits=frame.colour_bits, source=source, force=force)
         more += odd
-        view = find_view(header)
-        if view == "LATERAL":
-            more.append("The view is lateral; the model was trained on frontal views.")
-        more += doubts_about_orientation(header)
+        more += doubts_about_view(header) + doubts_about_orientation(header)
         return Radiograph(
             pixels=grey,
             source=source,
             encoding=frame.encoding,
-            view=view,
+            view=find_view(header),
             study_uid=_uid(header, "StudyInstanceUID", more),
             series_uid=_uid(header, "SeriesInstanceUID", more),
             sop_uid=_uid(header, "SOPInstanceUID", more),

@@ -16,9 +16,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from carzero.errors import printable
-from carzero.images.checks import as_unreadable, doubts_about_orientation, find_view
+from carzero.images.checks import as_unreadable
 from carzero.images.dicom import is_dicom, read_frame
 from carzero.images.dicom_luts import GreyPipeline, Greyscale, build_pipeline, map_values
+from carzero.images.dicom_subject import doubts_about_orientation, find_view
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, sniff_raster
 from carzero.images.reading import read_bytes, unknown_format
