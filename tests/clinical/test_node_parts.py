@@ -21,6 +21,8 @@ import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from pynetdicom import AE, evt
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification
 
 from carzero.clinical.node import sources, web
@@ -271,12 +273,12 @@ def test_files_and_rows_are_kept_for_their_time(spool: Spool) -> None:
 
 
 @contextmanager
-def answering(status: Callable[[], int]) -> Iterator[int]:
+def answering(status: Callable[[Event], int]) -> Iterator[int]:
     """A PACS that answers as told."""
     ae = AE(ae_title="PACS")
     for each in (ComprehensiveSRStorage, Comprehensive3DSRStorage):
         ae.add_supported_context(each)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: status())])
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, status)])
     assert server is not None
     try:
         yield server.server_address[1]
@@ -304,7 +306,7 @@ def test_a_refusing_pacs_is_asked_again_and_given_up_with_its_answer(
     for uid in ("1.1", "1.2"):
         wait_for_results(spool, uid)
     stop = threading.Event()
-    with answering(lambda: next(answers)) as port:
+    with answering(lambda _: next(answers)) as port:
         courier = Courier(spool, Peer("PACS", "127.0.0.1", port), Events(io.StringIO()), stop, 3600)
         thread = threading.Thread(target=keep_working, args=(courier, courier.events, stop))
         thread.start()
@@ -336,6 +338,41 @@ def test_a_pacs_that_is_away_is_no_refusal(spool: Spool) -> None:
         with pytest.raises(ConfigurationError):
             Peer.parse(text, "CARZERO")
     assert Peer.parse("PACS@10.0.0.1:104", "ME") == Peer("PACS", "10.0.0.1", 104, "ME")
+
+
+def test_an_answer_is_heard_where_the_thread_of_the_association_takes_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom's own sender and that thread read from one queue; who is held up on a busy machine comes too late."""
+    get = DIMSEServiceProvider.get_msg
+
+    def get_first(self: DIMSEServiceProvider, block: bool = False) -> Any:
+        return get(self, block) if threading.current_thread() is self.assoc else (None, None)
+
+    monkeypatch.setattr(DIMSEServiceProvider, "get_msg", get_first)
+    wait_for_results(spool, "1.1")
+    answers = iter([0x0000, 0xB000, 0xC123])
+    with answering(lambda _: next(answers)) as port, pytest.raises(SendError, match=r"answered 0xC123\."):
+        Peer("PACS", "127.0.0.1", port, patience_s=600).send([*(spool.results / "1.1").glob("*.dcm")] * 3)
+
+
+def test_a_pacs_that_breaks_off_is_no_refusal(spool: Spool) -> None:
+    wait_for_results(spool, "1.1")
+    ended = threading.Event()
+
+    def end(event: Event) -> int:
+        if not ended.is_set():
+            ended.set()
+            event.assoc.abort()
+        return 0
+
+    with answering(end) as port:
+        peer = Peer("PACS", "127.0.0.1", port, patience_s=600)
+        with pytest.raises(SendError, match="broke off") as failed:
+            peer.send([*(spool.results / "1.1").glob("*.dcm")])
+        assert failed.value.refused is False
+        peer.send([*(spool.results / "1.1").glob("*.dcm")])  # on a new association
+        peer.close()
 
 
 def test_a_watched_folder_gives_each_complete_image_once(spool: Spool, tmp_path: Path) -> None:
@@ -472,7 +509,7 @@ def test_a_queue_that_fails_for_a_while_ends_no_loop_and_loses_nothing(
     scoring = ScoringSettings(WeightsSource(tiny_weights), PromptSet.from_labels(["mass"]), device="cpu", force=True)
     stop, log = threading.Event(), io.StringIO()
     events = Events(log)
-    with ResultMaker(scoring, kinds=("sr",)) as maker, answering(lambda: 0x0000) as port:
+    with ResultMaker(scoring, kinds=("sr",)) as maker, answering(lambda _: 0x0000) as port:
         scorer = Scorer(spool, maker, Rules(), events, stop)
         courier = Courier(spool, Peer("PACS", "127.0.0.1", port), events, stop, 3600)
         threads = [threading.Thread(target=keep_working, args=(hand, events, stop)) for hand in (scorer, courier)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import itertools
+import queue
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,7 +23,9 @@ from carzero.errors import CARZeroError, ConfigurationError, describe
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
     from pynetdicom.association import Association
+    from pynetdicom.events import Event
 
+_Context = tuple[str, str]  # SOP class, transfer syntax
 _WARNINGS = {0xB000, 0xB006, 0xB007}  # stored all the same, PS3.4 section B.2.3
 
 
@@ -69,8 +75,7 @@ class Peer:
     own_title: str = "CARZERO"
     patience_s: float = 60.0
     tls: TLSFiles | None = None
-    _association: Association | None = field(init=False, default=None)
-    _contexts: set[tuple[str, str]] = field(init=False, default_factory=set)
+    _talk: _Talk | None = field(init=False, default=None)
 
     @classmethod
     def parse(cls, text: str, own_title: str, tls: TLSFiles | None = None) -> Peer:
@@ -96,46 +101,118 @@ class Peer:
 
     def close(self) -> None:
         """Ends the association, which is kept from one image to the next."""
-        association, self._association = self._association, None
-        if association is not None:
-            association.release()
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            talk.association.release()
 
     def _send(self, files: Sequence[Path]) -> None:
         found = [_read_context(path) for path in files]
-        association = self._associate({*found})
-        for path, (sop_class, _) in zip(files, found, strict=True):
-            try:
-                status = association.send_c_store(path).get("Status")
-            except ValueError as error:  # no such context was accepted
-                what = f"{self.title} does not take objects of the class {UID(sop_class).name}."
-                raise SendError(what, refused=True) from error
+        talk = self._associate({*found})
+        for path, context in zip(files, found, strict=True):
+            if context not in talk.contexts:
+                what = f"{self.title} does not take objects of the class {UID(context[0]).name}."
+                raise SendError(what, refused=True)
+            status = talk.store(path, context, self.patience_s)
             if status is None:
-                raise SendError(f"{self.title} broke off.", refused=False)
+                raise SendError(f"{self.title} broke off, or did not answer.", refused=False)
             if status and status not in _WARNINGS:
                 raise SendError(f"{self.title} answered 0x{status:04X}.", refused=True)
 
-    def _associate(self, contexts: set[tuple[str, str]]) -> Association:
+    def _associate(self, contexts: set[_Context]) -> _Talk:
         """The association that is open, if it was asked to take such objects; a new one otherwise."""
-        if self._association is not None and self._association.is_established and contexts <= self._contexts:
-            return self._association
+        if self._talk is not None and self._talk.association.is_established and contexts <= self._talk.asked:
+            return self._talk
         self.close()
         with require_extra("The node needs pynetdicom", "clinical"):
-            from pynetdicom import AE, _config
-        _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent as they are, not read and written anew
+            from pynetdicom import AE, evt
         ae = AE(ae_title=self.own_title)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.patience_s
         ae.connection_timeout = self.patience_s
         for pair in sorted(contexts):
             ae.add_requested_context(*pair)
         tls = None if self.tls is None else (self.tls.build_client(), self.host)
-        association = ae.associate(self.host, self.port, ae_title=self.title, tls_args=tls)
+        answers = _Answers()
+        association = ae.associate(
+            self.host,
+            self.port,
+            ae_title=self.title,
+            tls_args=tls,
+            evt_handlers=[(evt.EVT_DIMSE_RECV, answers.take), (evt.EVT_CONN_CLOSE, answers.end)],
+        )
         if not association.is_established:
             raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
-        self._association, self._contexts = association, contexts
-        return association
+        self._talk = _Talk(association, contexts, answers)
+        return self._talk
 
 
-def _read_context(path: Path) -> tuple[str, str]:
+class _Answers:
+    """Statuses as they come in, by the message that they answer, and the end of the connection.
+
+    They are taken at their event. pynetdicom's own `send_c_store` waits at a queue from which the thread of the
+    association reads too: held up in between, as on a busy machine, that one takes the answer and drops it, and the
+    caller waits for it until its time is up.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+
+    def take(self, event: Event) -> None:
+        """Is told of each message that has come in whole."""
+        command = event.message.command_set
+        answered, status = command.get("MessageIDBeingRespondedTo"), command.get("Status")
+        if isinstance(answered, int) and isinstance(status, int):
+            self._queue.put((answered, status))
+
+    def end(self, event: Event) -> None:
+        """Is told that the connection is closed."""
+        self._queue.put(None)
+
+    def wait_for(self, number: int, patience_s: float) -> int | None:
+        """The status that answers a message; None where the connection ends, or nothing comes in time."""
+        deadline = time.monotonic() + patience_s
+        try:
+            while (answer := self._queue.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+                if answer[0] == number:
+                    return answer[1]
+        except queue.Empty:
+            pass
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """An association, what it was asked to take, and its answers."""
+
+    association: Association
+    asked: set[_Context]
+    answers: _Answers
+    contexts: dict[_Context, int] = field(init=False, default_factory=dict)
+    _numbers: Iterator[int] = field(init=False, default_factory=lambda: itertools.cycle(range(1, 2**16)))
+
+    def __post_init__(self) -> None:
+        for each in self.association.accepted_contexts:
+            if each.context_id is not None and each.abstract_syntax is not None:
+                self.contexts[str(each.abstract_syntax), str(each.transfer_syntax[0])] = each.context_id
+
+    def store(self, path: Path, context: _Context, patience_s: float) -> int | None:
+        """The status of a C-STORE of a file as it lies on the disk; None where there is no answer."""
+        from pynetdicom.dimse_primitives import C_STORE
+        from pynetdicom.dsutils import split_dataset
+
+        meta, offset = split_dataset(path)
+        request = C_STORE()
+        request.MessageID = next(self._numbers)
+        request.AffectedSOPClassUID = context[0]
+        request.AffectedSOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        request.Priority = 2  # low
+        with path.open("rb") as file:
+            file.seek(offset)
+            request.DataSet = io.BytesIO(file.read())
+        self.association.dimse.send_msg(request, self.contexts[context])
+        return self.answers.wait_for(request.MessageID, patience_s)
+
+
+def _read_context(path: Path) -> _Context:
     """SOP class and transfer syntax of a file."""
     meta = read_file_meta_info(path)
     return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
