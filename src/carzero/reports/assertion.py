@@ -21,6 +21,10 @@ _SIDES = frozenset({"left", "right"})  # "no left effusion, right effusion" goes
 
 _JOINTS = frozenset({",", "/", "and"})
 
+_AGAIN = frozenset({"no", "without"})  # behind a denial's own trigger these are part of "no change in" and its like
+
+_BEHIND_OBJECT = frozenset({",", ":", "the", "this", "these"})
+
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
 
 
@@ -43,9 +47,19 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright
     skip, denial = _last(clause.of("skip_after"), start), _last(clause.of("deny_after"), start)
     if skip and (denial is None or denial.start < skip.start):
         return "skipped"
-    if (denial and _reaches(clause, denial.end, start, outright)) or _is_denied(clause, start, end, tail, outright):
+    is_reached = denial is not None and _reaches(clause, denial.end, start, outright)
+    if is_reached and denial and "," not in clause.tokens[denial.end : start] and _is_exclusion_behind(clause, end):
+        return "uncertain"
+    if is_reached or _is_denied(clause, start, end, tail, outright):
         return "absent"
     return "uncertain" if _is_doubted(clause, start, end) else "present"
+
+
+def _is_exclusion_behind(clause: Clause, end: int) -> bool:
+    """Whether an exclusion stands behind, which a denial before the name denies: "no effusion can be excluded"."""
+    at = next((at for at in range(end, clause.end) if clause.tokens[at] in (",", "/")), clause.end)
+    said = clause.tokens[end:at]
+    return "excluded" in said or ("ruled" in said and "out" in said)
 
 
 def _is_denied(clause: Clause, start: int, end: int, tail: int, outright: bool) -> bool:
@@ -103,9 +117,12 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
     if any(start <= trigger.start < end for trigger in clause.of("end_denial")):
         return False
     tokens = clause.tokens
+    if _is_spent(clause, start, end) or _runs_on(clause, start, end, outright):
+        return False
     opens_bracket = "(" in tokens[start:end] and {")", "or"}.isdisjoint(tokens[start:end])  # "no edema (chf stable)"
     is_of_size = outright and tokens[start : start + 2] == ["enlargement", "of"]
-    if opens_bracket or is_of_size or _ends_at_colon(clause, start, end):
+    is_of_next = tokens[start - 1] in ("not", "longer") and _denies_only_next(clause, start, end, outright)
+    if opens_bracket or is_of_size or is_of_next or _ends_at_colon(clause, start, end):
         return False
     for at in range(start, end):
         if tokens[at] not in _JOINTS:
@@ -120,6 +137,44 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
         if tokens[at - 1] in load_words("seen") and tokens[at + 1] not in ("or", "nor"):
             return False
     return True
+
+
+def _is_spent(clause: Clause, start: int, end: int) -> bool:
+    """Whether a denial has denied something that is no finding, or another denial follows that denies none.
+
+    "No priors, cardiomegaly"; "nothing new, effusion"; "no effusion, no interval increase in edema".
+    """
+    tokens = clause.tokens
+    if (tokens[start - 1] == "nothing" and "," in tokens[start:end]) or not _AGAIN.isdisjoint(tokens[start:end]):
+        return True
+    at = next((at for at in range(start, min(start + _NEXT_ONLY, end)) if tokens[at] in load_words("objects")), None)
+    if at is None or _BEHIND_OBJECT.isdisjoint(tokens[at + 1 : end]) or tokens[at + 1] in ("of", "or", "nor"):
+        return False
+    return not any(mark.kind == "finding" and mark.start < at for mark in clause.marks if mark.start >= start)
+
+
+def _runs_on(clause: Clause, start: int, end: int, outright: bool) -> bool:
+    """Whether something new begins behind a denied name without a comma: "no ptx small effusion", "no edema heart large".
+
+    It does not in a list that "or" closes.
+    """
+    names = {mark.end for mark in clause.of("finding") if start <= mark.start and mark.end < end}
+    if not names or not {"or", "nor"}.isdisjoint(clause.tokens[start : clause.end]):
+        return False
+    fresh = {mark.start for mark in clause.marks if mark.kind == "severity" or (mark.kind == "anatomy" and not outright)}
+    opening = load_words("affirming") - _SIDES - {"there", "?"}
+    return any(at in fresh or clause.tokens[at] in opening for at in names)
+
+
+def _denies_only_next(clause: Clause, start: int, end: int, outright: bool) -> bool:
+    """Whether "not" denies a grade ("mild, not severe, edema") or, before a comma, soundness ("not clear, edema")."""
+    start += clause.tokens[start] in ("a", "an")
+    next_marks = [mark for mark in clause.marks if mark.start == start]
+    if outright and any(mark.kind == "severity" for mark in next_marks):
+        return True
+    is_sound = any(mark.kind == "attribute" and mark.value in load_words("sound") for mark in next_marks)
+    rest = clause.tokens[start:end]
+    return is_sound and "," in rest and "or" not in rest
 
 
 def _ends_at_colon(clause: Clause, start: int, end: int) -> bool:

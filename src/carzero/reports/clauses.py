@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from carzero.reports.lexicon import Mark
 from carzero.reports.vocabulary import load_words
@@ -13,6 +13,10 @@ _JOINTS = frozenset({",", "and"})
 # What begins a statement of its own behind a comma or "and".
 _OPENERS = frozenset({"there", "the", "no", "not", "without", "this", "these", "it"})
 _PREDICATES = frozenset({"verb", "deny_before", "doubt_before"})  # the last two hold their verb: "is not seen"
+_NEGATORS = frozenset({"no", "not", "without", "lack", "absence", "never"})
+_STEERING = ("deny_", "doubt_", "end")
+_FURTHEST = 5  # words between a denial and the word of change that it denies
+
 _LONGEST = 80  # tokens; a longer one is cut, so that the time for a text grows no faster than its length
 
 
@@ -55,6 +59,7 @@ def cut_clauses(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Clause]:
     Returns:
         The clauses in order, each of at most 80 tokens.
     """
+    marks = _without_void(tokens, marks)
     edges = [0]
     verb: int | None = None
     denial: int | None = None
@@ -76,6 +81,35 @@ def cut_clauses(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Clause]:
     if len(spans) == 1:
         return [Clause(tokens, marks, *spans[0])]
     return [Clause(tokens, [mark for mark in marks if start <= mark.start < end], start, end) for start, end in spans]
+
+
+def _without_void(tokens: Sequence[str], marks: Sequence[Mark]) -> Sequence[Mark]:
+    """The marks without denials that leave a thing where it is.
+
+    These deny its change ("has not yet completely resolved", "lack of any improvement in"), a doubt ("no doubt") or
+    another denial ("not without").
+    """
+    denials = {mark.start for mark in marks if mark.kind.startswith("deny_")}
+    void = [(mark.start, end) for mark in marks if (end := _void_end(tokens, mark, denials))]
+    if not void:
+        return marks
+    return [
+        mark
+        for mark in marks
+        if not (mark.kind.startswith(_STEERING) and any(start <= mark.start < end for start, end in void))
+    ]
+
+
+def _void_end(tokens: Sequence[str], mark: Mark, denials: Set[int]) -> int | None:
+    """Behind the word of change, doubt or denial that a denial denies; None of any other mark."""
+    if mark.kind != "deny_after" or tokens[mark.start] not in _NEGATORS:
+        return None
+    reach = range(mark.end, min(mark.end + _FURTHEST, len(tokens)))
+    at = next((at for at in reach if tokens[at] not in load_words("grading")), None)
+    if at is None:
+        return None
+    is_twice = tokens[mark.start] in ("not", "never") and tokens[at] in load_words("lacking") and at in denials
+    return at + 1 if is_twice or tokens[at] in load_words("changing") else None
 
 
 def _joint(tokens: Sequence[str], start: int, end: int) -> int | None:

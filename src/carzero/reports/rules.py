@@ -85,7 +85,7 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
             text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
         ).text.strip()
         ends_other = before.startswith("?") and any(token.isalpha() for token in open_tokens)
-        if not before and _only_denies(open_tokens):
+        if not before and _only_denies(open_tokens, text[span[0]].islower()):
             tokens = [*open_tokens, *tokens]  # a break between "no evidence of" and what it denies
         if not ends_other and before.endswith("?") and (not before[:-1].strip() or before[-2:-1] in " \n,;:("):
             tokens.insert(0, "?")  # "?pneumonia"
@@ -101,12 +101,18 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
         yield from last
 
 
-def _only_denies(tokens: Sequence[str]) -> bool:
-    """Whether a sentence is the beginning of a denial and nothing more: "No", "without evidence of"."""
+def _only_denies(tokens: Sequence[str], goes_on: bool) -> bool:
+    """Whether a sentence is the beginning of a denial and nothing more: "No", "without evidence of".
+
+    Args:
+        tokens: of the sentence.
+        goes_on: whether the next begins in lower case, so that "No associated" may belong to it.
+    """
     marks = load_lexicon().mark(tokens) if 0 < len(tokens) <= _LONGEST_ELLIPSIS else []
     if not marks or marks[0].kind != "deny_after" or marks[0].start or any(mark.kind in _NAMING for mark in marks):
         return False
-    return marks[0].end == len(tokens) or tokens[-1] in load_words("leading")
+    is_open = tokens[-1] in load_words("leading") or (goes_on and tokens[-1] in load_words("qualifying"))
+    return marks[0].end == len(tokens) or is_open
 
 
 def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:

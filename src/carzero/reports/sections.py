@@ -136,6 +136,8 @@ _LAST_WORD = re.compile(r"[A-Za-z.]{1,12}\Z")
 
 _NEXT_WORD = re.compile(r"[ \t]*+([A-Za-z0-9]+)")
 
+_FIELD = re.compile(r"[ \t]*+[A-Za-z][A-Za-z /,]{1,40}:")  # "Heart: normal" begins anew, whatever ends the line before
+
 _REPLIES = frozenset({"no", "not"})
 
 _WIDTH = 40  # characters; a shorter line was not broken for its length
@@ -179,6 +181,8 @@ def _is_wrapped(text: str, begin: int, at: int) -> bool:
     word, end = (following[1] if following else ""), (last.group().lower() if last else "")
     if not line or not word:
         return bool(line) and text[at + 1 : at + 80].strip()[:1] in ("(", "/", "&")
+    if _FIELD.match(text, at + 1, at + 80) and (word[:1].isupper() or ":" in line):
+        return False
     if end in _REPLIES and _is_reply(text, begin, at, line):
         return False
     if line[-1] in ",-/(&" or end in load_words("leading") or word.lower() in load_words("following"):
