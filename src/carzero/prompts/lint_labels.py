@@ -11,6 +11,9 @@ from carzero.prompts.lint_finding import LintFinding, Severity
 from carzero.prompts.lint_wording import strip_form
 from carzero.prompts.prompt_set import PromptSet
 from carzero.prompts.training_words import TrainingWords
+from carzero.reports.agreement import report_presence
+from carzero.reports.rules import find_findings
+from carzero.reports.vocabulary import canonical_finding
 from carzero.reports.wording import to_singular
 from carzero.text.cleaning import clean_text, split_words
 
@@ -137,7 +140,7 @@ def lint_denials(prompt_set: PromptSet, known: TrainingWords | None = None) -> I
             if denied and opening.intersection(strip_form(prompt).split()[:1]):
                 message = describe("The prompt is a denial", got=prompt, then="ask for the findings that it denies")
                 yield LintFinding("warning", "negated-label", label, prompt, message)
-            elif not denied and _DENIES.intersection(_words(prompt)):
+            elif not denied and _DENIES.intersection(_words(prompt)) and not _is_affirmed(label, prompt):
                 yield _denied_prompt(label, prompt)
         if denied or _is_state(kind):
             continue
@@ -207,6 +210,12 @@ def _is_trained(kind: NotFinding, prompts: tuple[str, ...], known: TrainingWords
 
 def _is_state(kind: NotFinding | None) -> bool:
     return kind is not None and kind.kind in ("normal state", "remark on the study")
+
+
+def _is_affirmed(label: str, prompt: str) -> bool:
+    """Whether a prompt affirms its label though it denies something: "Pneumothorax without tension"."""
+    name = canonical_finding(label)
+    return name is not None and report_presence(find_findings(prompt)).get(name) == "present"
 
 
 def _denied_prompt(label: str, prompt: str) -> LintFinding:

@@ -10,7 +10,7 @@ from carzero.reports.vocabulary import Laterality, Presence, load_language
 
 _MARKS = frozenset({":", "?", "(", "~"})  # "~" stands for a dash between blanks
 
-_ENDS = frozenset({",", ";", ")", "~", "and", "but", "/", "?", ""})
+_ENDS = frozenset({",", ";", ")", "~", "and", "but", "/", "?"})
 
 _ADVERBS = frozenset(
     {"now", "today", "currently", "presently", "since", "completely", "fully", "entirely", "has", "have", "is", "are"}
@@ -50,7 +50,7 @@ def find_answers(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Answer]:
 def _behind(tokens: Sequence[str], sides: dict[int, Mark], at: int, name: int, floor: int) -> Answer | None:
     """An answer that begins at a token: behind a colon and its like, or at once ("effusion none, edema mild")."""
     begin = at
-    while begin < len(tokens) and tokens[begin] in _MARKS:
+    while begin < len(tokens) and (tokens[begin] in _MARKS or (begin > at and tokens[begin][0] == "_")):
         begin += 1
     if at == name and tokens[at] == ",":  # "pneumonia, now resolved"
         first = next((place for place in range(at + 1, len(tokens)) if tokens[place] not in _ADVERBS), len(tokens))
@@ -68,6 +68,8 @@ def _behind(tokens: Sequence[str], sides: dict[int, Mark], at: int, name: int, f
     for side, presence, behind in _read_said(tokens, sides, begin):
         said.append((side, presence))
         end = behind
+    if not said and tokens[at] == ":" and begin > at + 1 and begin == len(tokens) and tokens[-1][0] == "_":
+        return Answer(_first_name(tokens, name, floor), at, begin, ())  # a form's blank: "Effusion: ____"
     if not said:
         return None
     end += tokens[end : end + 1] == [")"]
@@ -107,15 +109,20 @@ def _answer(tokens: Sequence[str], at: int, sides: Mapping[int, Mark]) -> tuple[
     for count in range(_LONGEST, 0, -1):
         end = at + count
         presence = load_answers().get(" ".join(tokens[at:end])) if end <= len(tokens) else None
-        if presence and (end in sides or (tokens[end] if end < len(tokens) else "") in _ENDS):
+        if presence and (end in sides or _ends_at(tokens, end)):
             return presence, end
     return None
+
+
+def _ends_at(tokens: Sequence[str], end: int) -> bool:
+    """Whether an answer may end before a token: one of the ends, or the rest of a form's line ("__no__")."""
+    return end >= len(tokens) or tokens[end] in _ENDS or tokens[end][0] == "_"
 
 
 def _grade(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> tuple[Presence, int] | None:
     """A grade or a place that answers of a side: "left none, right small"."""
     end = sides[at].end if at in sides and sides[at].kind in ("severity", "place") else at
-    return ("present", end) if end > at and (tokens[end] if end < len(tokens) else "") in _ENDS else None
+    return ("present", end) if end > at and _ends_at(tokens, end) else None
 
 
 def _first_name(tokens: Sequence[str], name: int, floor: int) -> int:

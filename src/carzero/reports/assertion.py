@@ -47,7 +47,7 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright
     skip, denial = _last(clause.of("skip_after"), start), _last(clause.of("deny_after"), start)
     if skip and (denial is None or denial.start < skip.start):
         return "skipped"
-    is_reached = denial is not None and _reaches(clause, denial.end, start, outright)
+    is_reached = denial is not None and _holds(clause, denial.end, start, outright)
     if is_reached and denial and "," not in clause.tokens[denial.end : start] and _is_exclusion_behind(clause, end):
         return "uncertain"
     if is_reached or _is_denied(clause, start, end, tail, outright):
@@ -108,6 +108,12 @@ def _is_alternative(clause: Clause, start: int) -> bool:
     return any(mark.start == at + 1 and mark.kind in ("finding", "severity") for mark in clause.marks)
 
 
+def _holds(clause: Clause, start: int, end: int, outright: bool) -> bool:
+    """Whether a denial that ends at `start` has not been spent before `end`, and reaches it."""
+    is_over = _is_spent(clause, start, end) or _runs_on(clause, start, end, outright)
+    return not is_over and _reaches(clause, start, end, outright)
+
+
 def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
     """Whether a denial that ends at `start` still holds at `end`.
 
@@ -117,8 +123,6 @@ def _reaches(clause: Clause, start: int, end: int, outright: bool) -> bool:
     if any(start <= trigger.start < end for trigger in clause.of("end_denial")):
         return False
     tokens = clause.tokens
-    if _is_spent(clause, start, end) or _runs_on(clause, start, end, outright):
-        return False
     opens_bracket = "(" in tokens[start:end] and {")", "or"}.isdisjoint(tokens[start:end])  # "no edema (chf stable)"
     is_of_size = outright and tokens[start : start + 2] == ["enlargement", "of"]
     is_of_next = tokens[start - 1] in ("not", "longer") and _denies_only_next(clause, start, end, outright)
@@ -150,18 +154,24 @@ def _is_spent(clause: Clause, start: int, end: int) -> bool:
     at = next((at for at in range(start, min(start + _NEXT_ONLY, end)) if tokens[at] in load_words("objects")), None)
     if at is None or _BEHIND_OBJECT.isdisjoint(tokens[at + 1 : end]) or tokens[at + 1] in ("of", "or", "nor"):
         return False
+    if tokens[at + 1] == "," and "or" in tokens[at : clause.end]:
+        return False  # "no symptoms, effusion or fracture"
     return not any(mark.kind == "finding" and mark.start < at for mark in clause.marks if mark.start >= start)
 
 
 def _runs_on(clause: Clause, start: int, end: int, outright: bool) -> bool:
-    """Whether something new begins behind a denied name without a comma: "no ptx small effusion", "no edema heart large".
+    """Whether something new begins behind a denied name without a comma.
 
-    It does not in a list that "or" closes.
+    "No ptx small effusion", "no edema heart large"; not in a list that "or" closes.
     """
     names = {mark.end for mark in clause.of("finding") if start <= mark.start and mark.end < end}
     if not names or not {"or", "nor"}.isdisjoint(clause.tokens[start : clause.end]):
         return False
-    fresh = {mark.start for mark in clause.marks if mark.kind == "severity" or (mark.kind == "anatomy" and not outright)}
+    fresh = {
+        mark.start
+        for mark in clause.marks
+        if (mark.kind == "severity" and mark.value != "large") or (mark.kind == "anatomy" and not outright)
+    }  # "no ptx large effusion" denies both
     opening = load_words("affirming") - _SIDES - {"there", "?"}
     return any(at in fresh or clause.tokens[at] in opening for at in names)
 

@@ -26,7 +26,21 @@ _PREPOSITIONS = frozenset({"in", "on", "at", "of", "within", "than", "over"})
 
 # Words behind which "one" is a thing, not a number: "a smaller one".
 _BEFORE_ONE = frozenset(
-    {"sided", "smaller", "larger", "bigger", "new", "newer", "older", "similar", "another", "second", "the", "old", "known"}
+    {
+        "sided",
+        "smaller",
+        "larger",
+        "bigger",
+        "new",
+        "newer",
+        "older",
+        "similar",
+        "another",
+        "second",
+        "the",
+        "old",
+        "known",
+    }
 )
 
 
