@@ -4,10 +4,11 @@
 
 tests/reports/fixtures/kinds.jsonl holds 400 sentences with gold; kinds_second.jsonl 128, kinds_third.jsonl 80 and, in
 the manner of ordinary reports, kinds_ordinary.jsonl 60 that were written later, each before the rules were run on it;
-kinds_terse.jsonl has 281 terse sentences and short reports, of which the held-out half (124) was not looked at while the
-rules were mended. docs/reports.md has the figures at first sight; once they were taken the errors of the other sets were
-read and their kinds mended, so that the figures of now are of sentences tuned on. A finding with a side ("pleural
-effusion@left") is looked for on that side. "not said" counts findings that are read as present or uncertain without gold.
+kinds_terse.jsonl has 281 terse sentences and short reports, of which the held-out half (124) was not looked at while
+the rules were mended. docs/reports.md has the figures at first sight; once they were taken the errors of the other
+sets were read and their kinds mended, so that the figures of now are of sentences tuned on. A finding with a side
+("pleural effusion@left") is looked for on that side. "not said" counts findings that are read as present or uncertain
+without gold.
 """
 
 from __future__ import annotations
