@@ -16,6 +16,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.encaps import generate_fragments
 from pydicom.pixels.decoders.base import Decoder, DecodeRunner, get_decoder
 from pydicom.uid import UID
 
@@ -147,11 +148,12 @@ def read_jpeg_header(stream: bytes) -> JpegHeader:
 
 @dataclass(frozen=True, slots=True)
 class J2kHeader:
-    """What the size marker of a JPEG 2000 stream says: rows, columns, channels."""
+    """What the size marker of a JPEG 2000 stream says: rows, columns, channels, bits of the first channel."""
 
     rows: int
     columns: int
     channels: int
+    bits: int
 
 
 def read_j2k_header(stream: bytes) -> J2kHeader:
@@ -166,9 +168,17 @@ def read_j2k_header(stream: bytes) -> J2kHeader:
     words = [int.from_bytes(stream[start + at : start + at + 4], "big") for at in range(8, 24, 4)]
     columns, rows, left, top = words
     channels = int.from_bytes(stream[start + 40 : start + 42], "big")
-    return J2kHeader(rows - top, columns - left, channels)
+    return J2kHeader(rows - top, columns - left, channels, (stream[start + 42] & 0x7F) + 1)
 
 
 def has_end_marker(stream: bytes) -> bool:
     """Whether the stream is closed by its end marker; padding behind it is allowed."""
     return _END in stream[-16:] or stream.rstrip(b"\x00").endswith(_END)
+
+
+_STREAM_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")  # JPEG and JPEG-LS, JPEG 2000, JP2
+
+
+def count_streams(pixel_data: bytes) -> int:
+    """Returns how many images encapsulated pixel data begin; 1 where that cannot be told."""
+    return sum(fragment.startswith(_STREAM_STARTS) for fragment in generate_fragments(pixel_data)) or 1

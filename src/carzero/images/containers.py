@@ -35,7 +35,7 @@ class PlainFile:
         data: the file.
         orientation: 1 to 8 as in EXIF; 1 where nothing is stated.
         doubts: sentences about what was left out.
-        pages: images in the file.
+        pages: images in the file, those of an animation too.
         tags: the numbers of a TIFF's first directory by tag; empty for other formats.
     """
 
@@ -81,11 +81,14 @@ def to_plain_png(data: bytes) -> PlainFile:
     """
     kept, orientation, position, ended = [data[:8]], 1, 8, False
     doubts: tuple[str, ...] = ()
+    pages = 1
     while not ended and position + 12 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         kind, stop = data[position + 4 : position + 8], position + 12 + size
         if kind == b"eXIf":
             orientation, doubts = _read_orientation(data[position + 8 : stop - 4])
+        elif kind == b"acTL":  # an animation
+            pages = int.from_bytes(data[position + 8 : position + 12], "big") or 1
         elif kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
             if stop > len(data):
                 raise ValueError(f"the chunk {kind.decode()} is cut, and there is no end marker")
@@ -95,7 +98,7 @@ def to_plain_png(data: bytes) -> PlainFile:
         ended, position = kind == b"IEND", stop
     if not ended:
         raise ValueError("the file has no end marker")
-    return PlainFile(b"".join(kept), orientation, doubts)
+    return PlainFile(b"".join(kept), orientation, doubts, pages)
 
 
 # Size, depth, compression, polarity, strips and tiles, layout, predictor, palette, sample format, JPEG tables, YCbCr.

@@ -32,18 +32,24 @@ from carzero.images.checks import (
     refuse_unless_forced,
     unreadable,
 )
-from carzero.images.codecs import has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
+from carzero.images.codecs import count_streams, has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
 from carzero.images.containers import to_plain_jpeg
 from carzero.images.damage import find_jpeg_damage
-from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, doubts_about_words, name_content
-from carzero.images.dicom_luts import to_grey
+from carzero.images.dicom_doubts import (
+    doubts_about_amount,
+    doubts_about_sign,
+    doubts_about_words,
+    name_content,
+    settle_planes,
+)
+from carzero.images.dicom_luts import lift_functional_groups, to_grey
 from carzero.images.dicom_subject import (
     doubts_about_header,
     doubts_about_orientation,
     doubts_about_view,
     find_view,
 )
-from carzero.images.grey_levels import align, grey_from_array
+from carzero.images.grey_levels import align, doubts_about_arrangement, grey_from_array
 from carzero.records import Radiograph
 
 _LARGEST_DATA_SET = MAX_DECODED_BYTES + 2**24  # bytes; what a deflated file may unpack to
@@ -138,6 +144,7 @@ def read_frame(data: bytes, *, source: str, force: bool) -> DicomFrame:
     doubts += _frame_doubts(header, source=source, force=force)
     more += _settle_pixel_module(header, source)
     _check_decoded_size(header, source)
+    lift_functional_groups(header)
     more += doubts_about_words(header)
     samples, odd = _decode_pixels(header, source)
     encoding = _encoding(header)
@@ -249,8 +256,10 @@ def _inflate(data: bytes, source: str) -> FileDataset | None:
 
 
 def _frame_doubts(header: FileDataset, *, source: str, force: bool) -> list[str]:
-    """Returns a doubt about an image with several frames."""
+    """Returns a doubt about an image with several frames, also where the header speaks of one."""
     frames = int(header.get("NumberOfFrames") or 1)
+    if frames <= 1 and header.file_meta.TransferSyntaxUID.is_encapsulated:
+        frames = count_streams(header.PixelData)
     if frames <= 1:
         return []
     what = "The file holds several frames"
@@ -269,6 +278,8 @@ def _settle_pixel_module(header: FileDataset, source: str) -> list[str]:
     if header.get("SamplesPerPixel") is None:
         header.SamplesPerPixel = 1
         doubts.append("The header does not say how many samples a pixel has (Samples per Pixel); 1 is assumed.")
+    if int(header.SamplesPerPixel) == 3 and header.get("PlanarConfiguration") is None:
+        header.PlanarConfiguration = 0  # as usual; of grey images the samples themselves tell
     if not 1 <= int(header.get("BitsStored") or 0) <= allocated:
         doubts.append(f"Bits Stored is {header.get('BitsStored')}; {allocated} is assumed, as allocated.")
         header.BitsStored = allocated
@@ -315,7 +326,7 @@ def _decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list
         header.NumberOfFrames = 1
         del frame, plain
     else:
-        doubts += doubts_about_amount(header)
+        doubts += settle_planes(header) + doubts_about_amount(header)
     allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
     whole_words = not syntax.is_encapsulated or str(syntax) in _WHOLE_WORDS
     if int(header.SamplesPerPixel) == 1 and whole_words and stored < allocated and allocated in (8, 16, 32):
@@ -328,6 +339,8 @@ def _decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list
         doubts += more
     else:
         samples, _ = to_decoder(str(syntax)).as_array(header, index=0)
+    if whole_words:
+        doubts += doubts_about_arrangement(samples)
     doubts += doubts_about_sign(samples, bits=stored, signed=bool(header.PixelRepresentation))
     if header.PhotometricInterpretation == "PALETTE COLOR":
         samples = apply_color_lut(samples, header)

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from carzero.errors import printable
+from carzero.images.dicom_luts import read_shape
 
 _SQUARE = 1.05  # larger ratios of a pixel's sides are said
 _FEW_JUMPS = 20
 _SAMPLED_ROWS = 256
 _FUNCTIONS = {"", "LINEAR", "LINEAR_EXACT", "SIGMOID"}
+_SHAPES = {"", "IDENTITY", "INVERSE"}
 _SPACINGS = ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing")
 _PAIRS = (("RescaleSlope", "RescaleIntercept"), ("WindowCenter", "WindowWidth"))
 
@@ -46,6 +48,28 @@ def doubts_about_amount(header: Dataset) -> list[str]:
     ]
 
 
+def settle_planes(header: Dataset) -> list[str]:
+    """Corrects a Planar Configuration that the samples of a grey image in colours contradict; returns a doubt.
+
+    Args:
+        header: the data set with its pixel data, not compressed.
+    """
+    if int(header.SamplesPerPixel) != 3 or int(header.BitsAllocated) not in (8, 16):
+        return []
+    depth = int(header.BitsAllocated) // 8
+    pixels = int(header.Rows) * int(header.Columns)
+    if len(header.PixelData) < 3 * pixels * depth:
+        return []
+    samples = np.frombuffer(header.PixelData, dtype=f"u{depth}", count=3 * pixels)
+    for planar, channels in ((0, samples.reshape(pixels, 3).T), (1, samples.reshape(3, pixels))):
+        if all(np.array_equal(channels[0], channels[other]) for other in (1, 2)):
+            stated, header.PlanarConfiguration = int(header.PlanarConfiguration), planar
+            return (
+                [] if stated == planar else [f"Planar Configuration is {stated}, and the samples lie as for {planar}."]
+            )
+    return []
+
+
 def doubts_about_sign(samples: NDArray[Any], *, bits: int, signed: bool) -> list[str]:
     """Returns a sentence where samples look as if Pixel Representation had the wrong sign.
 
@@ -62,7 +86,9 @@ def doubts_about_sign(samples: NDArray[Any], *, bits: int, signed: bool) -> list
     part = samples[:: max(1, len(samples) // _SAMPLED_ROWS)].astype(np.int64)
     half, mask = 1 << (bits - 1), (1 << bits) - 1
     other = part & mask if signed else ((part + half) & mask) - half
-    jumps, other_jumps = (int(np.count_nonzero(np.abs(np.diff(one)) > half)) for one in (part, other))
+    ends = (part == part.min()) | (part == part.max())  # what fills the rectangle may jump
+    inner = ~(ends[:, 1:] | ends[:, :-1])
+    jumps, other_jumps = (int(np.count_nonzero(inner & (np.abs(np.diff(one)) > half))) for one in (part, other))
     if jumps <= _FEW_JUMPS or jumps <= 10 * other_jumps:
         return []
     stated = "have a sign" if signed else "have no sign"
@@ -75,6 +101,16 @@ def doubts_about_words(header: Dataset) -> list[str]:
     function = str(header.get("VOILUTFunction") or "").strip()
     if function.upper() not in _FUNCTIONS:
         doubts.append(f"The VOI LUT Function {printable(function)[:40]!r} is not known; LINEAR is taken.")
+    shape = read_shape(header)
+    if shape not in _SHAPES:
+        doubts.append(f"The Presentation LUT Shape {printable(shape)[:40]!r} is not known; the image may be inverted.")
+    elif shape == "IDENTITY" and str(header.PhotometricInterpretation) == "MONOCHROME1":
+        doubts.append(
+            "Photometric Interpretation MONOCHROME1 and Presentation LUT Shape IDENTITY contradict each other; small "
+            "values are taken as bright, and the image may be inverted."
+        )
+    if header.get("PresentationLUTSequence"):
+        doubts.append("The header has a presentation look-up table, which is not applied; the image may be inverted.")
     for pair in _PAIRS:
         given = [name for name in pair if _is_given(header, name)]
         if len(given) == 1:

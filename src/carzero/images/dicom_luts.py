@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,15 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from carzero.images.grey_levels import bits_in_use, by_strips, count_stray
+from carzero.images.grey_levels import by_strips, count_stray
+from carzero.images.lookup_tables import LookUpTable, read_table
 
 _Values = NDArray[np.float64]
 _Stored = NDArray[Any]
 _LARGEST_TABLE = 1 << 17
+_CUT_BY_WINDOW, _CUT_BY_RIGHT_WINDOW = 0.05, 0.01  # shares of the pixels
+_MOST_FILLERS = 64  # values that only fill the rectangle
+_FULL_EDGE = 0.9  # share of an edge that is filled
 _STRETCH = 1.5  # stray pixels that make the range so many times wider are left out of it
 
 
@@ -55,6 +59,19 @@ def to_grey(stored: _Stored, header: Dataset) -> tuple[NDArray[np.float32], list
     return map_values(stored, pipeline.to_grey), words.doubts
 
 
+def lift_functional_groups(header: Dataset) -> None:
+    """Puts rescaling and window of the first frame's functional groups where a plain image has them, if it has none.
+
+    Multi-frame objects of one frame keep them there (PS3.3 C.7.6.16.2.9 and C.7.6.16.2.10).
+    """
+    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            items = [item for group in (header.get(groups) or [])[:1] for item in (group.get(macro) or [])[:1]]
+            for element in (element for item in items for element in item if element.keyword in _LIFTED):
+                if element.keyword not in header:
+                    header.add(element)
+
+
 def build_pipeline(stored: _Stored, words: Greyscale, header: Dataset) -> GreyPipeline | None:
     """Returns the steps from stored values to grey levels for one image; None where all of it is padding.
 
@@ -66,11 +83,39 @@ def build_pipeline(stored: _Stored, words: Greyscale, header: Dataset) -> GreyPi
     Raises:
         ValueError: rescaling leaves no finite numbers.
     """
+    if words.padding is not None and (doubt := _doubt_padding(stored, words, words.padding)):
+        words.doubts.append(doubt)
+        words = replace(words, padding=None)
     seen, counts = _histogram(stored, int(stored.min()), int(stored.max()), words)
     if seen.size == 0:
         return None
     with np.errstate(all="ignore"):  # what overflows is refused
         return GreyPipeline.of(words, header, seen, counts)
+
+
+def _doubt_padding(stored: _Stored, words: Greyscale, padding: tuple[float, float]) -> str:
+    """Returns why pixels with the padding value cannot only fill the rectangle, or "".
+
+    Fillers are a few values, lie in solid areas, reach a corner of the image, and where they are not its darkest or
+    brightest pixels they fill whole rows or columns at its edge. Grey levels of the image itself do not. Padding darker
+    than all else is black either way.
+    """
+    padded = words.is_padding(stored)
+    count = int(np.count_nonzero(padded))
+    if count in (0, padded.size):
+        return ""
+    content = stored[~padded]
+    brighter, darker = bool(content.min() > padding[1]), bool(content.max() < padding[0])
+    several = len(np.unique(stored[padded])) > _MOST_FILLERS
+    if (darker if words.inverted else brighter) and not several:
+        return ""
+    solid = np.count_nonzero(padded[:, 1:] & padded[:, :-1]) > count / 2
+    edges = (padded[0], padded[-1], padded[:, 0], padded[:, -1])
+    at_corner = any(bool(edge[place]) for edge in edges for place in (0, -1))
+    at_edge = any(float(edge.mean()) > _FULL_EDGE for edge in edges)
+    if not several and solid and at_corner and (brighter or darker or at_edge):
+        return ""
+    return "The padding value occurs among the grey levels of the image; it is not applied."
 
 
 def map_values(stored: _Stored, function: Callable[[_Stored], _Values]) -> NDArray[np.float32]:
@@ -141,6 +186,8 @@ class Greyscale:
         return np.asarray((values >= self.padding[0]) & (values <= self.padding[1]))
 
 
+_LIFTED = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
+
 _NUMBERS = (
     "RescaleSlope",
     "RescaleIntercept",
@@ -152,30 +199,12 @@ _NUMBERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """A LUT: its entries, the first value that it maps, and the entries' depth in bits."""
-
-    entries: _Values
-    first: int
-    bits: int
-
-    def look_up(self, values: _Values | _Stored) -> _Values:
-        """Returns the entries for values; values beside the table get its first or last entry."""
-        index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
-        return np.asarray(self.entries[index])
-
-    def look_up_shares(self, values: _Values) -> _Values:
-        """Returns the entries as shares of the table's output range."""
-        return self.look_up(values) / (2.0**self.bits - 1)
-
-
-@dataclass(frozen=True, slots=True)
 class GreyPipeline:
     """The steps from stored values to grey levels, settled for one image; `span` is its lowest and highest unit."""
 
     words: Greyscale
-    modality: _Table | None
-    voi: _Table | None
+    modality: LookUpTable | None
+    voi: LookUpTable | None
     window: tuple[float, float, str] | None
     ends: tuple[float, float] | None
     span: tuple[float, float] = (0.0, 0.0)
@@ -187,17 +216,19 @@ class GreyPipeline:
         Raises:
             ValueError: rescaling leaves no finite numbers.
         """
-        modality = _read_table(header, "ModalityLUTSequence", seen, words.doubts)
+        modality = read_table(header, "ModalityLUTSequence", seen, words.doubts)
         units = cls(words, modality, None, None, None).to_units(seen)
         if not np.isfinite(units).all() or not math.isfinite(float(units.max()) - float(units.min())):
             raise ValueError(f"rescale slope and intercept {words.rescale} leave no finite numbers")
         span = float(units.min()), float(units.max())
-        voi = _read_table(header, "VOILUTSequence", units, words.doubts)
+        voi = read_table(header, "VOILUTSequence", units, words.doubts)
         if voi is not None:
             return cls(words, modality, voi, None, None, span)
         window = _usable_window(words.window, units, words.doubts)
         if window is None and modality is None and words.bits <= 8 and not words.signed and _is_plain(words.rescale):
             return cls(words, modality, None, None, (0.0, 2.0**words.bits - 1), span)
+        if window is not None and modality is None:
+            words.doubts.extend(_doubts_about_window(window, seen, units, counts, words))
         ends = None if window else _find_range(units, counts, words.doubts)
         return cls(words, modality, None, window, ends, span)
 
@@ -248,58 +279,6 @@ def _find_range(units: _Values, counts: NDArray[np.int64], doubts: list[str]) ->
     return new_low, new_high
 
 
-def _read_table(header: Dataset, name: str, values: _Values | _Stored, doubts: list[str]) -> _Table | None:
-    """Returns a sequence's first complete LUT for the values that it will map, or None."""
-    items = header.get(name) or []
-    if not items:
-        return None
-    if items[0].get("LUTDescriptor") is None or items[0].get("LUTData") is None:
-        doubts.append(f"The {name.removesuffix('Sequence')} is incomplete and is not applied.")
-        return None
-    count, first, bits = (int(number) for number in items[0].LUTDescriptor)
-    count = count or 2**16
-    entries = _read_entries(items[0], count, bits)
-    if len(entries) == 0:
-        doubts.append(f"The {name.removesuffix('Sequence')} is empty and is not applied.")
-        return None
-    if len(entries) < count:
-        doubts.append(f"The {name.removesuffix('Sequence')} holds {len(entries)} entries instead of {count}.")
-    if first >= 2**15 and values.min() < 0:  # the sign it must have had, for writers that store it unsigned
-        first -= 2**16
-    table = entries[:count].astype(np.float64)
-    return _Table(table, first, _find_table_depth(int(table.max()), bits, doubts))
-
-
-def _read_entries(item: Dataset, count: int, bits: int) -> NDArray[Any]:
-    """Returns a LUT's entries from words, bytes, or bytes packed two to a word with the first one low."""
-    data = item.LUTData
-    big_endian = item.original_encoding[1] is False
-    if isinstance(data, bytes):
-        in_bytes = len(data) <= count + 1
-        if in_bytes and not (big_endian and item["LUTData"].VR == "OW"):
-            return np.frombuffer(data, dtype="u1")[:count]
-        words = np.frombuffer(data[: len(data) // 2 * 2], dtype=">u2" if big_endian else "<u2")
-    else:
-        words = np.atleast_1d(np.asarray(data)).astype("<u2")
-    if bits <= 8 and len(words) == (count + 1) // 2 and count > 1:
-        return words.astype("<u2").view("u1")[:count]
-    return words
-
-
-def _find_table_depth(largest: int, bits: int, doubts: list[str]) -> int:
-    """Returns the depth of a LUT's entries in bits.
-
-    A 12-bit table declared as 16 bits is common, and taken at its word nearly black; a table whose entries exceed its
-    declared depth would be white.
-    """
-    if not 1 <= bits <= 16:
-        return bits_in_use(largest)
-    if largest > 2**bits * 1.01:  # a table that counts to 4096 is still one of 12 bits
-        doubts.append(f"A look-up table is said to have {bits} bits and holds {largest}; its entries are believed.")
-        return bits_in_use(largest)
-    return min(bits, bits_in_use(largest))
-
-
 def _function(header: Dataset) -> str:
     return str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
 
@@ -319,6 +298,24 @@ def _usable_window(
         doubts.append("The window leaves nothing to see; the full range of the pixels is shown instead.")
         return None
     return window
+
+
+def _doubts_about_window(
+    window: tuple[float, float, str], seen: _Stored, units: _Values, counts: NDArray[np.int64], words: Greyscale
+) -> list[str]:
+    """Returns a doubt where a window cuts many pixels and would hold all, were it for values before rescaling."""
+    centre, width, _ = window
+
+    def cut(values: _Values | _Stored) -> float:
+        return float(counts[np.abs(values - centre) > width / 2 + 1].sum() / counts.sum())
+
+    if cut(units) < _CUT_BY_WINDOW:
+        return []
+    if not _is_plain(words.rescale) and cut(seen) < _CUT_BY_RIGHT_WINDOW:
+        return ["The window fits the values before rescaling and cuts those after it; its centre may be wrong."]
+    if words.signed and cut(units + 2.0 ** (words.bits - 1)) < _CUT_BY_RIGHT_WINDOW:
+        return ["The window fits values without a sign and cuts those here, which have one; its centre may be wrong."]
+    return []
 
 
 def _apply_window(units: _Values, centre: float, width: float, function: str) -> _Values:
@@ -345,8 +342,12 @@ def _as_stored(value: float, bits: int, signed: bool) -> float:
 def _is_inverted(header: Dataset) -> bool:
     """Whether small values are bright. Both signs of it together still mean one inversion."""
     photometric = str(header.get("PhotometricInterpretation", "")).strip()
-    shape = str(header.get("PresentationLUTShape", "")).strip()
-    return photometric == "MONOCHROME1" or shape == "INVERSE"
+    return photometric == "MONOCHROME1" or read_shape(header) == "INVERSE"
+
+
+def read_shape(header: Dataset) -> str:
+    """Returns the Presentation LUT Shape in capitals, or ""."""
+    return str(header.get("PresentationLUTShape") or "").strip(" \0").upper()
 
 
 def _is_plain(rescale: tuple[float, float] | None) -> bool:

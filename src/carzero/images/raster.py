@@ -17,9 +17,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from carzero.images.checks import as_unreadable, check_jpeg_2000, check_size, refuse_unless_forced, too_large
 from carzero.images.codecs import read_j2k_header, read_jpeg_header
-from carzero.images.containers import to_plain_jpeg, to_plain_png, to_plain_tiff, turn
+from carzero.images.containers import PlainFile, to_plain_jpeg, to_plain_png, to_plain_tiff, turn
 from carzero.images.damage import find_deflate_damage, find_jpeg_damage, find_tiff_damage
-from carzero.images.grey_levels import find_depth, grey_from_array
+from carzero.images.grey_levels import doubts_about_arrangement, find_depth, grey_from_array
 
 _Grey = NDArray[np.float32]
 _Samples = NDArray[Any]
@@ -36,6 +36,8 @@ _SIGNATURES = {
 
 _GREY_MODES = ("1", "L", "I", "F")
 _TIFF_COLUMNS, _TIFF_ROWS, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 256, 257, 258, 262, 277
+
+_TIFF_FORMAT, _TIFF_SIGNED = 339, 2
 
 _TIFF_COMPRESSION, _TIFF_JPEG, _TIFF_DEFLATED = 259, 7, (8, 32946)
 
@@ -85,6 +87,7 @@ def decode_raster(data: bytes, *, source: str, force: bool) -> RasterImage:
         samples, bits, orientation, doubts = _DECODERS[name](data, source, force)
         grey, more = grey_from_array(samples, bits=bits, source=source, force=force)
         depth = bits or find_depth(samples)
+        more += doubts_about_arrangement(samples)
         if name == "JPEG" and samples.ndim == 3 and not read_jpeg_header(data).needs_imagecodecs:
             del samples  # the stream's own brightness, as other readers take it; equal within rounding
             grey = _jpeg_brightness(to_plain_jpeg(data).data)
@@ -123,22 +126,29 @@ def _decode_jpeg(data: bytes, source: str, force: bool) -> _Decoded:
 
 def _decode_png(data: bytes, source: str, force: bool) -> _Decoded:
     plain = to_plain_png(data)
+    doubts = _page_doubts(plain, source=source, force=force)
     depth, colour = data[24], data[25]  # IHDR
     channels = {2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 1)
     rows, columns = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     check_size(rows, columns, source, sample_bytes=channels * (1 + (depth > 8)))
     if depth == 16 and colour != 0:  # Pillow would cut it to 8 bits
-        return np.asarray(imagecodecs.png_decode(plain.data)), None, plain.orientation, list(plain.doubts)
+        return np.asarray(imagecodecs.png_decode(plain.data)), None, plain.orientation, doubts
     with _open(plain.data, "PNG", source) as image:
-        return _image_samples(image), _stated_bits(image), plain.orientation, list(plain.doubts)
+        return _image_samples(image), _stated_bits(image), plain.orientation, doubts
+
+
+def _page_doubts(plain: PlainFile, *, source: str, force: bool) -> list[str]:
+    """Returns a file's doubts, with one about further images."""
+    if plain.pages <= 1:
+        return list(plain.doubts)
+    what = "The file holds several images"
+    more = refuse_unless_forced(what, got=plain.pages, expected="one image", source=source, force=force)
+    return [*plain.doubts, more]
 
 
 def _decode_tiff(data: bytes, source: str, force: bool) -> _Decoded:
     plain = to_plain_tiff(data)
-    doubts = list(plain.doubts)
-    if plain.pages > 1:
-        what = "The file holds several images"
-        doubts.append(refuse_unless_forced(what, got=plain.pages, expected="one image", source=source, force=force))
+    doubts = _page_doubts(plain, source=source, force=force)
     tags = plain.tags or {}
     bits, channels = max(tags.get(_TIFF_BITS, (1,))), tags.get(_TIFF_SAMPLES, (1,))[0]
     rows, columns = tags.get(_TIFF_ROWS, (0,))[0], tags.get(_TIFF_COLUMNS, (0,))[0]
@@ -149,18 +159,33 @@ def _decode_tiff(data: bytes, source: str, force: bool) -> _Decoded:
     white_is_zero = tags.get(_TIFF_PHOTOMETRIC, (1,))[0] == 0
     if bits > 8 and channels > 1:
         samples = np.asarray(imagecodecs.tiff_decode(plain.data, index=0))
-        return samples if samples.shape[-1] <= 4 else np.moveaxis(samples, 0, -1), None, plain.orientation, doubts
+        samples = samples if samples.shape[-1] <= 4 else np.moveaxis(samples, 0, -1)
+        return (_from_white(samples) if white_is_zero else samples), None, plain.orientation, doubts
     depth = bits if 8 < bits < 16 else (8 if bits <= 8 else None)
     try:
+        if bits == 8 and tags.get(_TIFF_FORMAT, (1,))[0] == _TIFF_SIGNED:
+            raise UnidentifiedImageError  # Pillow takes them for unsigned ones
         with _open(plain.data, "TIFF", source) as image:
             samples = _image_samples(image)
             depth = 1 if image.mode == "1" else depth
     except UnidentifiedImageError:  # one channel in a layout that Pillow does not know, such as 16 bits from white
         samples, depth = np.asarray(imagecodecs.tiff_decode(plain.data, index=0)), None
-    if white_is_zero and samples.dtype.kind in "ui" and samples.dtype != np.uint8:  # Pillow inverts 8-bit files only
-        top = 2 ** (depth or find_depth(samples)) - 1
-        samples = top - np.minimum(samples, top)
+    inverted = samples.dtype == np.uint8 and samples.ndim == 2  # by Pillow, and nothing else
+    if white_is_zero and samples.dtype != np.bool_ and not inverted:
+        samples = _from_white(samples, depth)
     return samples, depth, plain.orientation, doubts
+
+
+def _from_white(samples: _Samples, depth: int | None = None) -> _Samples:
+    """Returns samples that count from white, opacity as it is, as samples that count from black."""
+    if samples.ndim == 3:
+        colours = samples.shape[-1] - 1 + samples.shape[-1] % 2
+        grey = _from_white(samples[..., 0], 8 * samples.dtype.itemsize if samples.dtype.kind in "ui" else None)
+        return np.dstack([grey] * colours + [samples[..., channel] for channel in range(colours, samples.shape[-1])])
+    if samples.dtype.kind in "ui":
+        top = 2 ** (depth or find_depth(samples)) - 1
+        return np.asarray(top - np.minimum(samples, top)).astype(samples.dtype)
+    return np.asarray((1 if samples.max() <= 1 else 255) - samples)
 
 
 def _tiff_damage(data: bytes, tags: dict[int, tuple[int, ...]]) -> str:
@@ -181,7 +206,7 @@ def _decode_jpeg_2000(data: bytes, source: str, force: bool) -> _Decoded:
     header = read_j2k_header(data)
     check_jpeg_2000(header.rows, header.columns, header.channels, len(data), source)
     samples = np.asarray(imagecodecs.jpeg2k_decode(data))
-    return samples, None, 1, []
+    return samples, header.bits if 8 < header.bits < 16 else None, 1, []
 
 
 _DECODERS: dict[str, Callable[[bytes, str, bool], _Decoded]] = {
