@@ -38,7 +38,7 @@ STAGES = {
         "bank = classifier.encode_prompts(asked); "
         "items = carzero.images.listing.list_arrays([carzero.example_film()]); list(classifier.stream(items, bank))"
     ),
-    "the table": "import pandas, rich.table",
+    "the table": "import rich.table",
 }
 PROGRAM = """
 import json, time

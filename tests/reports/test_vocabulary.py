@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from carzero.reports.vocabulary import canonical_finding, expand_phrase, load_vocabulary, pluralise
+from carzero.reports import lexicon
+from carzero.reports.vocabulary import canonical_finding, expand_phrase, load_language, load_vocabulary, pluralise
 
 CHESTXRAY14 = (
     "Atelectasis, Cardiomegaly, Effusion, Infiltration, Mass, Nodule, Pneumonia, Pneumothorax, Consolidation, Edema, "
@@ -97,3 +99,12 @@ def test_phrases_that_mean_nothing_or_too_much_are_refused(pattern: str) -> None
 )
 def test_plurals(one: str, many: str) -> None:
     assert pluralise(one) == many
+
+
+def test_plain_words_are_read_as_the_long_way_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    phrases = [phrase for phrase, _ in lexicon._language_entries(load_language())]
+    phrases += [phrase for phrase, _ in lexicon._vocabulary_entries(load_vocabulary())]
+    phrases += ["r o effusion", "effusion n o oedema", "no o", "bl effusions", "pna", "cant see it", "a  b", " a", ""]
+    short = [lexicon.tokenize(phrase) for phrase in phrases]
+    monkeypatch.setattr(lexicon, "_PLAIN_WORDS", re.compile(r"(?!)"))
+    assert [lexicon.tokenize(phrase) for phrase in phrases] == short

@@ -2,7 +2,8 @@
 
 Its modules of models load torch's compiler, tensors over many devices, accelerate and scipy's optimiser. Scoring uses
 none of them. transformers asks functions of its own whether each package is there, and does without where it is not;
-while these modules are loaded, they say no. Commands that train or export load all of it.
+while these modules are loaded, they say no. Names of its models are looked up late (`lean_structure`). Commands that
+train or export load all of it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
+from carzero.cli.lean_structure import look_up_later
+
 SCORING_VERBS = frozenset({"bench", "benchmark", "demo", "dicom", "ground", "predict", "prompts", "serve", "speed"})
 
 _MODULES = frozenset(
     {"transformers.generation.utils", "transformers.masking_utils", "transformers.modeling_utils"},
 )
+_NAMES = "transformers.utils.import_utils"
 _ASKED = ("is_accelerate_available", "is_scipy_available", "is_torch_distributed_available")
 _MARKS = ("allow_in_graph", "assume_constant_result", "disable")
 _COMPILER = "torch._dynamo"
@@ -47,7 +51,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _MODULES:
+        if fullname not in _MODULES and fullname != _NAMES:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -66,6 +70,10 @@ class _Loader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._real
         module.__loader__ = self._real
+        if module.__name__ == _NAMES:
+            self._real.exec_module(module)
+            look_up_later(module)
+            return
         with _spared():
             self._real.exec_module(module)
 

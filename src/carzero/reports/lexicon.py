@@ -25,6 +25,8 @@ from carzero.reports.vocabulary import (
 # no text makes the search slow.
 _TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[^\W\d_]+[0-9]*|_+|[,;:/?()~]")
 
+_PLAIN_WORDS = re.compile("[a-z]+(?: [a-z]+)*")
+
 _NOT = re.compile("(?<=[a-z])n't(?![a-z])")
 
 # Answers by sign, "(-)", "-ve", "edema -", "effusion ++", "[x]", and other signs that stand for words or part
@@ -86,6 +88,8 @@ def tokenize(sentence: str) -> list[str]:
 
     "~" is a dash between blanks; "(-)" and "(+)" are answers.
     """
+    if _PLAIN_WORDS.fullmatch(sentence) and _short_words().isdisjoint(words := sentence.split(" ")):
+        return words  # as most of the lexicon's own phrases are: nothing below would change them
     text = _HYPHEN.sub(_join_parts, _short_forms().sub(_write_out, plain_text(sentence).text))
     tokens = _TOKEN.findall(_NOT.sub(" not", _SIGNS.sub(_read_sign, text.lower())))
     return tokens if text.isascii() else [_without_accent(token) for token in tokens]
@@ -139,6 +143,12 @@ def _read_box(match: re.Match[str]) -> str:
 def _last_words() -> frozenset[str]:
     """The words that names of findings end with."""
     return frozenset(term.split()[-1] for one in load_vocabulary().findings.values() for term in one.terms)
+
+
+@cache
+def _short_words() -> frozenset[str]:
+    """The words that short forms in small letters consist of."""
+    return frozenset(word for form in load_language()["short"] for word in form.lower().split())
 
 
 @cache
