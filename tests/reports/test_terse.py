@@ -66,6 +66,18 @@ def test_the_half_tuned_on_is_read_as_labelled() -> None:
         ("Pneumonia can be ruled out", "pneumonia", "absent"),
         ("No pneumonia, fracture excluded", "fracture", "absent"),
         ("Without doubt a pneumonia", "pneumonia", "present"),
+        # a denial that is doubted; once more at first sight of the held-out half
+        ("Absence of effusion can not be confirmed", "pleural effusion", "uncertain"),
+        ("We cannot state that there is no fracture", "fracture", "uncertain"),
+        ("Cannot exclude pneumonia, no effusion", "pleural effusion", "absent"),
+        ("No effusion, pneumonia cannot be excluded", "pneumonia", "uncertain"),
+        ("No effusion, pneumonia cannot be excluded", "pleural effusion", "absent"),
+        ("No pneumothorax is suspected", "pneumothorax", "absent"),
+        ("No consolidation could explain this", "consolidation", "absent"),
+        ("No evidence of:\n* edema\n* effusion\nCardiomegaly.", "pleural effusion", "absent"),
+        ("No evidence of:\n* edema\n* effusion\nCardiomegaly.", "cardiomegaly", "present"),
+        ("Lungs:\n- no effusion\n- edema", "pulmonary edema", "present"),
+        ("ETT not visualized below the clavicles", "endotracheal tube", "present"),
         # what a denial denies besides findings
         ("No priors, cardiomegaly", "cardiomegaly", "present"),
         ("In the absence of fever the opacity is old", "lung opacity", "present"),

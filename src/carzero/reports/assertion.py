@@ -23,6 +23,12 @@ _JOINTS = frozenset({",", "/", "and"})
 
 _AGAIN = frozenset({"no", "without"})  # behind a denial's own trigger these are part of "no change in" and its like
 
+_CAN = frozenset({"can", "cannot", "could"})
+
+_NEGATED = frozenset({"not", "cannot"})
+
+_BEFORE_NO = frozenset({"that", "there", "is", "are"})
+
 _BEHIND_OBJECT = frozenset({",", ":", "the", "this", "these"})
 
 _WHERE = frozenset({"place", "side", "anatomy", "verb"})
@@ -48,18 +54,29 @@ def assert_presence(clause: Clause, start: int, end: int, tail: int, *, outright
     if skip and (denial is None or denial.start < skip.start):
         return "skipped"
     is_reached = denial is not None and _holds(clause, denial.end, start, outright)
-    if is_reached and denial and "," not in clause.tokens[denial.end : start] and _is_exclusion_behind(clause, end):
+    if is_reached and denial and _is_denial_doubted(clause, denial, start, end):
         return "uncertain"
     if is_reached or _is_denied(clause, start, end, tail, outright):
         return "absent"
     return "uncertain" if _is_doubted(clause, start, end) else "present"
 
 
-def _is_exclusion_behind(clause: Clause, end: int) -> bool:
-    """Whether an exclusion stands behind, which a denial before the name denies: "no effusion can be excluded"."""
+def _is_denial_doubted(clause: Clause, denial: Mark, start: int, end: int) -> bool:
+    """Whether a denial before a name is itself denied or doubted.
+
+    "No effusion can be excluded", "absence of edema cannot be confirmed", "one cannot say there is no edema".
+    """
+    for doubt in clause.of("doubt_after"):
+        between = clause.tokens[doubt.end : denial.start]
+        if doubt.end <= denial.start and clause.tokens[doubt.start] in _CAN and _BEFORE_NO.issuperset(between):
+            return True
     at = next((at for at in range(end, clause.end) if clause.tokens[at] in (",", "/")), clause.end)
+    behind = (clause.tokens[mark.start : mark.end] for mark in clause.of("doubt_before") if end <= mark.start < at)
+    if any(words[0] in _CAN and not _NEGATED.isdisjoint(words) for words in behind):
+        return True
     said = clause.tokens[end:at]
-    return "excluded" in said or ("ruled" in said and "out" in said)
+    is_excluded = "excluded" in said or ("ruled" in said and "out" in said)
+    return is_excluded and "," not in clause.tokens[denial.end : start]
 
 
 def _is_denied(clause: Clause, start: int, end: int, tail: int, outright: bool) -> bool:

@@ -30,6 +30,8 @@ _ANSWER_CHARS = 40
 
 _LONGEST_ELLIPSIS = 8  # words of "None is seen on the left side"
 
+_BULLETS = ("-", "*", "\u2022")
+
 _NAMING = frozenset({"finding", "anatomy", "attribute", "place"})
 
 NOT_ENGLISH = "not_english"
@@ -74,6 +76,7 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
     last: list[ReportFinding] = []
     open_tokens: list[str] = []  # of the sentence before, where it answers nothing
     reply: list[str] = []
+    heading: list[str] = []  # "There is no:" above bullets
     for number, span in enumerate(spans):
         if not is_english(text[span[0] : span[1]]):
             last = []
@@ -84,6 +87,10 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
         behind = plain_text(
             text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
         ).text.strip()
+        is_item = before.lstrip().startswith(_BULLETS)
+        heading = heading if is_item and heading else _denying_heading(open_tokens)
+        if heading and is_item:
+            tokens = [*heading, *tokens]
         ends_other = before.startswith("?") and any(token.isalpha() for token in open_tokens)
         if not before and _only_denies(open_tokens, text[span[0]].islower()):
             tokens = [*open_tokens, *tokens]  # a break between "no evidence of" and what it denies
@@ -99,6 +106,12 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
         else:
             last = [_narrow(finding) for finding in _read_sentence(tokens, sentence, span)]
         yield from last
+
+
+def _denying_heading(tokens: Sequence[str]) -> list[str]:
+    """The words of "There is no:", which deny each item of a list of bullets; nothing of another sentence."""
+    words = list(tokens[2:] if tokens[:1] == ["there"] else tokens)[:-1]
+    return words if tokens[-1:] == [":"] and _only_denies(words, False) else []
 
 
 def _only_denies(tokens: Sequence[str], goes_on: bool) -> bool:
