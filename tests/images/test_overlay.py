@@ -50,6 +50,15 @@ def test_unseen_margin_is_darker_and_hatched() -> None:
     assert len(np.unique(picture[8, 100:140, 0])) > 2
 
 
+def test_a_finding_that_is_probably_absent_does_not_glow() -> None:
+    full, likely, absent = (colourfulness(drawn(OverlayMarks(probability=chance))).max() for chance in (1.0, 0.6, 0.02))
+    assert full == colourfulness(drawn()).max() > 100
+    assert 0.5 * full < likely < 0.75 * full
+    assert absent <= 4
+    scaled = MapKind("similarity", "", (0, 1))
+    np.testing.assert_array_equal(drawn(OverlayMarks(probability=0.02), scaled), drawn(kind=scaled))
+
+
 def test_low_heat_leaves_the_film_as_it_is() -> None:
     image = np.asarray(draw_overlay(FILM, np.full_like(FILM, 0.3), long_side_px=400))[16:416, 16:316]
     np.testing.assert_allclose(image[..., 0], FILM, atol=1)

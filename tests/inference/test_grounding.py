@@ -18,6 +18,8 @@ from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
 from carzero.inference.scoring import ScoringRun, ScoringSettings
+from carzero.metrics.calibration import Calibration
+from carzero.metrics.calibrators import LabelCalibration
 from carzero.prompts import PromptSet
 from carzero.records import ImageItem
 from carzero.weights.source import DEMO, WeightsSource
@@ -107,14 +109,23 @@ def test_every_map_names_its_image_its_score_and_the_demo(
         "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
     ]
     settings = ScoringSettings(WeightsSource(DEMO), ASKED, device="cpu")
-    ScoringRun(list_images(films[:1]), settings, overlay=tmp_path / "predict").execute()
+    known = LabelCalibration("platt", {"slope": 1.0, "intercept": -30.0}, 9, 4, -1.0, 1.0)
+    calibration = Calibration({ASKED.labels[0]: known})
+    films_run = ScoringRun(list_images(films[:1]), settings, overlay=tmp_path / "predict", calibration=calibration)
+    films_run.execute()
+    chances = [captions.subtitle.partition(", probability ")[2] for captions in seen]
+    assert [bool(chance) for chance in chances] == [False] * (len(seen) // 2) + [
+        label == ASKED.labels[0] for label in ASKED.labels
+    ]
+    assert float(chances[len(seen) // 2]) < 1e-6
+    assert "how strong they are says whether" in seen[len(seen) // 2].notes[1]
     assert [captions.title for captions in seen] == 2 * [row["label"] for row in ground.rows]
     for captions, row in zip(seen, [*ground.rows, *ground.rows], strict=True):
         assert captions.subtitle.startswith(f"logit {row['logit']:.2f}")
         assert captions.image == films[0].name
         assert captions.caution == "demo weights: not for diagnosis; do not trust this map"
         assert "attention, over this map's own range" in captions.notes[0]
-        assert "where, not whether" in captions.notes[1]
+        assert ("where, not whether" in captions.notes[1]) == (", probability" not in captions.subtitle)
 
 
 def test_an_interrupted_run_is_resumed_a_finished_one_kept_or_replaced(
@@ -133,7 +144,7 @@ def test_an_interrupted_run_is_resumed_a_finished_one_kept_or_replaced(
 
     monkeypatch.setattr(ZeroShotClassifier, "stream", counted)
     monkeypatch.setattr(ZeroShotClassifier, "from_pretrained", lambda *_, **__: classifier)
-    monkeypatch.setattr("carzero.inference.grounding.Readers", lambda isolated: Readers())  # no processes to wait for
+    monkeypatch.setattr("carzero.inference.grounding.Readers", lambda **_: Readers())  # no processes to wait for
     whole, out = tmp_path / "whole", tmp_path / "out"
     expected = run(films[:3], tiny_weights, out=whole).execute()
 

@@ -46,6 +46,7 @@ from carzero.cli.options import (
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
+    from carzero.evaluation.calibrate import CalibratedScoring
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring import ScoringSettings
     from carzero.inference.scoring_result import RunResult
@@ -91,8 +92,8 @@ def predict(
     overlay: Annotated[
         Path | None,
         typer.Option(
-            help="Draw where the model looks, one PNG an image and finding, into this folder; with --resume, for the "
-            "images that are still to be scored."
+            help="Draw where the model looks, one PNG an image and finding, into this folder; with probabilities, as "
+            "strongly as these are high; with --resume, for the images that are still to be scored."
         ),
     ] = None,
     calibration: CalibrationFile = None,
@@ -162,8 +163,9 @@ def predict(
         bank=bank,
     )
     additions: list[Addition] = []
-    if calibration is not None or probabilities:
-        additions.append(_find_calibration(settings, calibration))
+    calibrated = _find_calibration(settings, calibration) if calibration is not None or probabilities else None
+    if calibrated is not None:
+        additions.append(calibrated)
     if normal is not None:
         additions.append(_find_normality(settings, normal, normal_from, len(items)))
     quiet_libraries()
@@ -175,6 +177,7 @@ def predict(
         run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
     else:
         run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
+        run.calibration = None if calibrated is None else calibrated.calibration
         run.following = {name: value for added in additions for name, value in added.record.items()}
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
@@ -227,7 +230,7 @@ def _find_normality(settings: ScoringSettings, pool: NormalPool, source: Path | 
     return NormalScoring.check(pool, source, settings, images)
 
 
-def _find_calibration(settings: ScoringSettings, given: Path | None) -> Addition:
+def _find_calibration(settings: ScoringSettings, given: Path | None) -> CalibratedScoring:
     """The calibration that is named, or that of the weights; wrong ones are refused before any image is scored."""
     from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
 

@@ -184,15 +184,18 @@ def collect_content(
     for row, placed in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
         label = row["label"]
         box = row["box"]
-        title, subtitle = f"{len(findings) + 1}. {label}", f"logit {row['logit']:.3f}"
-        marks = mark_place(row, title, subtitle, image="", is_demo=demo)  # what names the image may name the patient
+        chance = probabilities.get(label)
+        title = f"{len(findings) + 1}. {label}"
+        subtitle = f"logit {row['logit']:.3f}" + ("" if chance is None else f", probability {chance:.3f}")
+        # What names the image may name the patient: pages do not.
+        marks = mark_place(row, title, subtitle, image="", is_demo=demo, probability=chance)
         findings.append(
             FindingResult(
                 label,
                 find_concept(label, settings.prompts.entry(label)),
                 settings.prompts.prompts[label],
                 row["logit"],
-                probabilities.get(label),
+                chance,
                 None if box is None else to_corners(box),
                 None if thumbnail is None else draw_layers(placed.to_layers(thumbnail, kind), marks, kind=kind),
                 placed.mark_region(settings.box_share, kind.scale) if regions else None,

@@ -42,6 +42,7 @@ _EDGE_INK, _BOX_INK, _CROSS_INK = (16, 18, 22), (94, 214, 255), (255, 255, 255)
 _BAR_PX = 14
 _UNSEEN_TEXT = "hatched: not seen by the model"
 _OWN_TEXT = "colours say where, not whether: a finding that is absent shows them too, see its score"
+_FADED_TEXT = "colours say where; how strong they are says whether: probability {:.2g}, by a calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class OverlayMarks:
         image: id of the image, the third caption line. Of a path the file's name is written, as folders may name a
             patient; shortened in its middle where it is long.
         caution: what must be known of every map of these weights, in a colour of its own below the image.
+        probability: of the finding, by a calibration; colours of a map without a fixed scale are as strong as that, so
+            that a finding which is absent does not glow. None: not known, colours are at their full strength.
     """
 
     title: str = ""
@@ -65,6 +68,7 @@ class OverlayMarks:
     boxes: Sequence[_Box] = ()
     image: str = ""
     caution: str = ""
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +142,9 @@ def draw_layers(layers: OverlayLayers, marks: OverlayMarks = _UNMARKED, *, kind:
     """Draws as `draw_overlay`, from what is at the size of the drawing already."""
     low, high = layers.value_range
     zoom = max(layers.radiograph.shape) / max(layers.size)
-    drawn = Image.fromarray(_blend(layers.radiograph, layers.heat, layers.unseen))
+    faded = kind.scale is None and marks.probability is not None
+    strength = marks.probability if faded and marks.probability is not None else 1.0
+    drawn = Image.fromarray(_blend(layers.radiograph, layers.heat, layers.unseen, strength))
     draw = ImageDraw.Draw(drawn)
     for box in marks.boxes:
         _draw_box(draw, [float(edge) * zoom for edge in box])
@@ -146,7 +152,7 @@ def draw_layers(layers: OverlayLayers, marks: OverlayMarks = _UNMARKED, *, kind:
     if marks.peak is not None and not is_low and _is_inside(marks.peak, layers.size):
         _draw_cross(draw, marks.peak[0] * zoom, marks.peak[1] * zoom)
     low_text = f"nothing reaches {(low + high) / 2:.3g}, the middle of the scale: no place is marked" if is_low else ""
-    own_text = "" if kind.scale is not None else _OWN_TEXT
+    own_text = "" if kind.scale is not None else _FADED_TEXT.format(strength) if faded else _OWN_TEXT
     notes = (describe_scale(kind, (low, high)), own_text, low_text, _UNSEEN_TEXT if layers.unseen.any() else "")
     captions = Captions(marks.title, marks.subtitle, marks.image, marks.caution, notes)
     return frame_image(drawn, captions, _build_bar(min(drawn.height, 320)), (low, high))
@@ -218,20 +224,27 @@ def scale_heat(scores: NDArray[Any], value_range: tuple[float, float], size: tup
     return np.clip(scale_levels((np.nan_to_num(scores, nan=low) - low) / (high - low), size), 0, 1)
 
 
-def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Returns (H, W, 3) uint8: image under heat, hatched where unseen, with a line at half of the range."""
+def _blend(radiograph: _Levels, heat: _Levels, unseen: NDArray[np.bool_], strength: float = 1.0) -> NDArray[np.uint8]:
+    """Returns (H, W, 3) uint8: image under heat, hatched where unseen, with a line at half of the range.
+
+    Args:
+        radiograph: see `OverlayLayers`.
+        heat: likewise.
+        unseen: likewise.
+        strength: of heat and line, 0 to 1.
+    """
     inside = (heat >= 0.5) & ~unseen
     outer, inner = _grow(inside) & ~inside & ~unseen, inside & _grow(~inside)
     marked = (heat > _VISIBLE_FROM) | outer | unseen  # all others are the radiograph, as it is
     drawn = np.repeat(np.clip(radiograph, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
     seen, values, hidden = radiograph[marked, None], heat[marked], unseen[marked]
     opacity = np.clip((values - _VISIBLE_FROM) / (_FULL_FROM - _VISIBLE_FROM), 0, 1)
-    opacity = (_STRENGTH * opacity * opacity * (3 - 2 * opacity))[:, None]
+    opacity = (strength * _STRENGTH * opacity * opacity * (3 - 2 * opacity))[:, None]
     opacity[hidden] = 0
     colours = seen * (1 - opacity) + _colours(values) * opacity
-    colours[outer[marked]] *= 0.45  # a dark edge keeps the light line visible on bone
+    colours[outer[marked]] *= 1 - 0.55 * strength  # a dark edge keeps the light line visible on bone
     line = inner[marked]
-    colours[line] = 0.3 * colours[line] + 0.7 * 255
+    colours[line] += 0.7 * strength * (255 - colours[line])
     if hidden.any():
         rows, columns = np.nonzero(marked)
         colours[hidden] = colours[hidden] * 0.4 + 6

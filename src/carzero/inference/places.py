@@ -114,7 +114,9 @@ def ground_image(
         yield row, placed
 
 
-def mark_place(row: GroundingRow, title: str, subtitle: str, *, image: str, is_demo: bool) -> OverlayMarks:
+def mark_place(
+    row: GroundingRow, title: str, subtitle: str, *, image: str, is_demo: bool, probability: float | None = None
+) -> OverlayMarks:
     """What an overlay of a finding's map shows: its captions, its peak and its box.
 
     Args:
@@ -123,10 +125,11 @@ def mark_place(row: GroundingRow, title: str, subtitle: str, *, image: str, is_d
         subtitle: likewise.
         image: likewise.
         is_demo: whether the map is of the demo weights.
+        probability: see `OverlayMarks`.
     """
     boxes = [] if row["box"] is None else [to_corners(row["box"])]
     peak, caution = (row["peak"]["x"], row["peak"]["y"]), DEMO_CAUTION if is_demo else ""
-    return OverlayMarks(title, subtitle, peak, boxes, image, caution)
+    return OverlayMarks(title, subtitle, peak, boxes, image, caution, probability)
 
 
 def to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:

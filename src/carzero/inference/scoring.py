@@ -32,6 +32,8 @@ from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
+    from carzero.inference.groundings import Grounding
+    from carzero.metrics.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,9 @@ def _to_lists(prompts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 class _Overlays:
     """The images that a run draws into a folder: one for each image and finding."""
 
-    def __init__(self, folder: Path, labels: Sequence[str]) -> None:
+    def __init__(self, folder: Path, labels: Sequence[str], calibration: Calibration | None) -> None:
         self.folder = folder
+        self._calibration = calibration
         self.drawn: list[Path] = []
         self._labels = list(labels)
         self._name = PairNames(labels)
@@ -125,16 +128,24 @@ class _Overlays:
 
         for grounding in classifier.to_groundings(image, self._labels):
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
+            chance = self._find_probability(grounding)
             marks = OverlayMarks(
                 grounding.label,
-                f"logit {grounding.logit:.2f}",
+                f"logit {grounding.logit:.2f}" + ("" if chance is None else f", probability {chance:.2g}"),
                 grounding.peak,
                 image=image.item.image_id,
                 caution=grounding.doubt,
+                probability=chance,
             )
             pixels = image.radiograph.pixels  # type: ignore[union-attr]
             save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind, overwrite=self._replace)
             self.drawn.append(path)
+
+    def _find_probability(self, grounding: Grounding) -> float | None:
+        """Of the finding, where a calibration has it."""
+        if self._calibration is None or grounding.label not in self._calibration.labels:
+            return None
+        return float(self._calibration.apply([[grounding.logit]], [grounding.label])[0, 0])
 
 
 Advance = Callable[[int, int], None]
@@ -149,6 +160,7 @@ class ScoringRun:
     Attributes:
         following: what is to be added to the scores afterwards, by `CALIBRATION` (its hash, `hash_calibration`) or
             `NORMAL_BY`, so that no other run, with another one or with none, takes up the output and drops its columns.
+        calibration: of these scores; overlays are as strong as its probabilities.
     """
 
     items: Sequence[ImageItem]
@@ -160,6 +172,7 @@ class ScoringRun:
     readers: int | None = None
     read_limit_s: float = LIMIT_S
     following: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
     _overlays: _Overlays | None = field(default=None, init=False)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:
@@ -179,7 +192,7 @@ class ScoringRun:
         if self.resume and self.out is None:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
-            self._overlays = _Overlays(self.overlay, self.settings.prompts.labels)
+            self._overlays = _Overlays(self.overlay, self.settings.prompts.labels, self.calibration)
             self._overlays.prepare(self.items, replace=self.overwrite or self.resume)
         provenance = self.settings.provenance(self.out if self.resume else None)
         record = RunRecord({**provenance.settings, **self.following})
