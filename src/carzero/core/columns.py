@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from carzero.core.documents import parse_json, parse_json_object
 from carzero.core.text_files import Layout
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+
+R = TypeVar("R")
 
 _SHOWN = 5
 
@@ -89,15 +91,20 @@ class Cells:
         expected = f"texts joined by {separator!r}" if separator else 'a list of texts, such as ["One.", "Two."]'
         return self._read(name, lambda value: _list(value, separator), expected)
 
-    def objects(self, name: str) -> list[dict[str, object]]:
-        """One JSON object a row; {} for an empty cell, and where there is no such column.
+    def objects(self, name: str, read: Callable[[object], R], expected: str) -> list[dict[str, R]]:
+        """One JSON object a row, its values read; {} for an empty cell, and where there is no such column.
+
+        Args:
+            name: the column.
+            read: what becomes of a value; a ValueError refuses the cell.
+            expected: what a cell should hold, for messages.
 
         Raises:
-            TableError: a cell holds something else.
+            TableError: cells hold something else; all of them are counted.
         """
         if name not in self:
             return [{} for _ in range(len(self))]
-        return self._read(name, _object, 'an object, such as {"name": 1}')
+        return self._read(name, lambda value: {key: read(each) for key, each in _object(value).items()}, expected)
 
     def records(self, rows: Sequence[int]) -> list[dict[str, object]]:
         """Rows by number (from 0) with every column, ours under our names, values as read, None where there is none."""
@@ -106,8 +113,9 @@ class Cells:
         columns = {taken.get(name, str(name)): _plain(self._frame[name].iloc[list(rows)]) for name in kept}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _read(self, name: str, read: Any, expected: str) -> list[Any]:
-        values, wrong = [], []
+    def _read(self, name: str, read: Callable[[object], R], expected: str) -> list[R]:
+        values: list[R] = []
+        wrong: list[tuple[int, object]] = []
         for row, value in enumerate(_plain(self._frame[self._names[name]]), start=1):
             try:
                 values.append(read(value))
@@ -132,7 +140,7 @@ def _plain(column: pd.Series) -> list[Any]:
     return [value.tolist() if hasattr(value, "tolist") else value for value in values]  # Parquet's lists are arrays
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -142,7 +150,7 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _list(value: Any, separator: str) -> list[str]:
+def _list(value: object, separator: str) -> list[str]:
     items = value
     if isinstance(value, str):
         items = value.split(separator) if separator else parse_json(value) if value.strip() else []
@@ -153,7 +161,7 @@ def _list(value: Any, separator: str) -> list[str]:
     return [item.strip() for item in items if item.strip()]
 
 
-def _object(value: Any) -> dict[str, object]:
+def _object(value: object) -> dict[str, object]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     items = parse_json_object(value) if isinstance(value, str) else value

@@ -195,25 +195,11 @@ def _read_rows(cells: Cells, names: list[str], needs: Needs) -> PairTable:
         studies=cells.texts("study_id"),
         views=[view.upper() for view in cells.texts("view")],
         sources=cells.texts("source"),
-        boxes=_read_boxes(cells) if needs == "pairs" else [{} for _ in names],
+        boxes=cells.objects("boxes", _to_boxes, _BOXES) if needs == "pairs" else [{} for _ in names],
     )
 
 
-def _read_boxes(cells: Cells) -> list[dict[str, list[Box]]]:
-    """Raises TableError where a cell holds something else than lists of boxes by finding."""
-    rows = []
-    for number, named in enumerate(cells.objects("boxes"), start=1):
-        try:
-            rows.append({finding: _to_boxes(boxes) for finding, boxes in named.items()})
-        except ValueError as error:
-            raise TableError(
-                describe(
-                    f"Row {number} of {cells.path} has boxes that are none: {error}",
-                    got=named,
-                    expected='{"edema": [[x1, y1, x2, y2], ...]} in pixels of the image, x1 < x2 and y1 < y2',
-                )
-            ) from error
-    return rows
+_BOXES = 'boxes by finding, such as {"edema": [[x1, y1, x2, y2], ...]} in pixels of the image, x1 < x2 and y1 < y2'
 
 
 def _to_boxes(given: object) -> list[Box]:
