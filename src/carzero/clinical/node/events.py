@@ -73,7 +73,10 @@ class Events:
 
 
 def silence_libraries() -> None:
-    """Keeps pynetdicom's and pydicom's own logs quiet: they quote what they receive."""
+    """Keeps pynetdicom's and pydicom's own logs quiet: they quote what they receive, and cost time for each packet."""
+    with require_extra("The node needs pynetdicom", "clinical"):
+        from pynetdicom import _config
+    _config.LOG_HANDLER_LEVEL = "none"  # its documented switch
     for name in ("pynetdicom", "pydicom", "dicomweb_client", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")
