@@ -314,12 +314,13 @@ def test_images_without_results_are_listed(
     broken.write_bytes(to_bytes(chest(1))[:4000])
     asked = [films[0], broken, save(chest(2), tmp_path / "good.dcm")]
     code, stdout, stderr = in_process(
-        capsys, "dicom", "results", *asked, "-l", "pneumonia", "-w", tiny_weights, "-o", tmp_path / "out", "--json"
+        capsys, "dicom", "results", *asked, "-l", "pneumonia,肺炎", "-w", tiny_weights, "-o", tmp_path / "out", "--json"
     )
     assert code == 1
     assert [*json.loads(stdout)["files"]] == ["good.dcm"]
     assert "film_000.png: the file is not DICOM" in stderr
     assert "broken.dcm: " in stderr
+    assert 'warning: lost-character: "肺炎"' in stderr, "what is to be known of the words, as predict says it"
 
 
 def test_codes_are_those_of_the_dictionary() -> None:

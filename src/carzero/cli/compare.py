@@ -116,7 +116,7 @@ def compare(
     """
     if images is not None:
         from carzero.evaluation.benchmark.classification import Output, Terms
-        from carzero.evaluation.benchmark.own_set import OwnSetRun
+        from carzero.evaluation.benchmark.own_set import OwnSetRun, check_several
         from carzero.inference.scoring import ScoringSettings
         from carzero.metrics.resampling import Statistics
         from carzero.weights.source import WeightsSource
@@ -124,6 +124,7 @@ def compare(
         refuse_given(context, "cannot be used with --images.", "scores", "readers", "names", "plot")
         if truth is None:
             raise typer.BadParameter("a comparison needs the truth of the images.", param_hint="--truth")
+        check_several(weights or ())
         asked = _find_prompts(context, labels, prompts)
         output, statistics = Output(out, resume, overwrite), Statistics(bootstrap, seed, confidence)
         own = OwnSetRun(

@@ -15,6 +15,8 @@ from carzero.cli.console import (
     quiet_libraries,
     say,
     show_progress,
+    show_review,
+    show_warnings,
 )
 from carzero.cli.options import (
     BatchSize,
@@ -90,6 +92,7 @@ def results(
     from carzero.clinical.run import ResultMaker, ResultRun
     from carzero.evaluation.calibration_file import load_calibration
     from carzero.images.listing import list_images
+    from carzero.inference.places import DEMO_DOUBT
     from carzero.inference.scoring import ScoringSettings
     from carzero.weights.source import WeightsSource
 
@@ -103,9 +106,12 @@ def results(
     )
     quiet_libraries()
     quiet_headers()
+    show_review(source.review(asked))
     with show_progress("scoring", "made results of", "images", len(items)) as task:
         made = ResultRun(items, maker, out, overwrite).execute(task.advance)
     _show(made, out, as_json)
+    if source.is_demo:
+        show_warnings([DEMO_DOUBT])
     if made.failures:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -331,4 +337,5 @@ def _show(made: ResultFiles, out: Path, as_json: bool) -> None:
     say(f"Wrote {count} objects to {out}, for {len(new)} of {made.manifest['images']} images.")
     if made.kept:
         say(f"Left as they were: the objects of {len(made.kept)} images, made before.")
-    print_failures(f"{len(made.failures)} images without results", made.failures, rest="--json lists all of them")
+    images = "1 image" if len(made.failures) == 1 else f"{len(made.failures)} images"
+    print_failures(f"{images} without results", made.failures, rest="--json lists all of them")

@@ -27,6 +27,18 @@ _NO_PATIENTS = (
 )
 
 
+def check_several(weights: Sequence[str]) -> None:
+    """Refuses fewer weights than can be compared.
+
+    Raises:
+        ConfigurationError: fewer than two.
+    """
+    if len(weights) < 2:
+        raise ConfigurationError(
+            describe("A comparison needs several weights", got=list(weights), then="give --weights A --weights B")
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSetRun:
     """A comparison of weights on images of one's own; see `carzero compare --help` for each.
@@ -61,11 +73,7 @@ class OwnSetRun:
         Raises:
             CARZeroError: settings that cannot work, or files that do not fit.
         """
-        if len(self.weights) < 2:
-            got = [source.name for source in self.weights]
-            raise ConfigurationError(
-                describe("A comparison needs several weights", got=got, then="give --weights A --weights B")
-            )
+        check_several([source.name for source in self.weights])
         truth = self._read_truth()
         run = SeveralRun(
             build_own_set(truth, self.name or self.truth.stem),
