@@ -5,9 +5,9 @@
     python benchmarks/node_throughput.py --parts
 
 The images are the bundled radiograph under new identifiers (JPEG 2000, 1955 x 1841). They are sent to a real node by
-C-STORE, ten an association, and again where one is broken off, as a modality does; its results go to a receiver in this
-process, which counts and drops them. The clock of the node runs from the first image sent, weights loaded, to the last
-result; that of `predict` from its first batch to the last one before which images are still being read.
+C-STORE, ten an association, and again where one is broken off, as a modality does; its results go to a receiver that
+drops them. The clock of the node runs from the first image sent, weights loaded, to the last result sent on; that of
+`predict` from its first batch to the last one before which images are still being read.
 `--full-size` makes weights of the released model's size
 by the test suite's formula (about 1.8 GB under --scratch); `--weights` takes others. `--parts` measures what the node
 does beside scoring, part by part, for one image.
@@ -22,26 +22,28 @@ import argparse
 import itertools
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.uid import UID, Comprehensive3DSRStorage, EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage, EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from carzero.clinical.content import THUMBNAIL_PX
 from carzero.clinical.image_header import load_source
 from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.spool import Spool
-from carzero.clinical.pages import count_pages
-from carzero.clinical.result_objects import KINDS, build_by_kind
+from carzero.clinical.result_objects import build_by_kind
 from carzero.clinical.run import ResultMaker, save_result
 from carzero.images.listing import list_images
 from carzero.images.loading import load_item
@@ -72,7 +74,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
     image = dcmread(example_film())
     paths = []
     for number in range(1, count + 1):
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.8.498.7.{number}"
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.826.0.1.3680043.8.498.7.{number}")
         image.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.8.{number}"
         image.SeriesInstanceUID = f"1.2.826.0.1.3680043.8.498.9.{number}"
         paths.append(folder / f"{number:05d}.dcm")
@@ -102,21 +104,66 @@ def time_predict(paths: list[Path], labels: list[str], weights: str) -> Spent:
     return Spent(last[0] - first[0], last[1] - first[1], last[2] - first[2])
 
 
-class Sink:
-    """A receiver that counts results by their identifier, and forgets them."""
+@contextmanager
+def taking(folder: Path) -> Iterator[tuple[str, int, int | None]]:
+    """A receiver that drops what it takes: its name, its port, and its process where it is not this one.
 
-    def __init__(self) -> None:
-        self.seen: set[str] = set()
+    dcmtk's storescp where it is installed, which costs the machine little, as a PACS of its own machine would; else
+    pynetdicom's, in this process.
+    """
+    program = shutil.which("storescp")
+    if program is None:
         ae = AE(ae_title="SINK")
         for each in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage, EncapsulatedPDFStorage):
             ae.add_supported_context(each)
-        self.server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self.count)])
-        self.port = self.server.server_address[1]
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
+        if server is not None:
+            yield "pynetdicom", int(server.server_address[1]), None
+            server.shutdown()
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    process = subprocess.Popen([program, "--ignore", "--aetitle", "SINK", str(port)], cwd=folder)
+    try:
+        yield "storescp", port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
-    def count(self, event: evt.Event) -> int:
-        """Answers success."""
-        self.seen.add(str(event.request.AffectedSOPInstanceUID))
-        return 0
+
+class Log:
+    """The node's log, read as it grows."""
+
+    def __init__(self, path: Path, node: subprocess.Popen[bytes]) -> None:
+        self._file, self._path, self._node = path.open(), path, node
+        self.sent = 0
+        self._rest = ""
+
+    def read(self) -> Iterator[dict[str, object]]:
+        """Yields events that are new since the last time; raises RuntimeError where the node has ended."""
+        if self._node.poll() is not None:
+            raise RuntimeError(self.tail)
+        *lines, self._rest = (self._rest + self._file.read()).split("\n")
+        for line in lines:
+            if line.startswith("{"):
+                event = dict(json.loads(line))
+                self.sent += event["event"] == "sent"
+                if event["event"] in ("dead", "fault"):
+                    raise RuntimeError(line)
+                yield event
+
+    def wait_for(self, name: str) -> dict[str, object]:
+        """The next event of this name."""
+        while True:
+            for event in self.read():
+                if event["event"] == name:
+                    return event
+            time.sleep(0.1)
+
+    @property
+    def tail(self) -> str:
+        """How it ends."""
+        return self._path.read_text()[-2000:]
 
 
 def find_tree(process: int) -> set[int]:
@@ -193,43 +240,67 @@ class Sender(threading.Thread):
                 return
 
 
-def run_node(
-    paths: list[Path], asked: argparse.Namespace, weights: str, folder: Path
-) -> tuple[Spent, float, list[tuple[int, float]], Sender]:
-    """What all images take through the node, processor time of the stand-in, memory after so many images, sender."""
-    sink, log = Sink(), folder / "node.log"
-    command = [sys.executable, "-m", "carzero", "dicom", "node", "--spool", folder / "spool", "--port", 0]
-    command += ["--host", "127.0.0.1", "--forward", f"SINK@127.0.0.1:{sink.port}", "--labels", asked.labels]
-    command += ["--kinds", asked.kinds, "--device", "cpu", "--keep-hours", 0, "--weights", weights]
-    pages = count_pages(len(asked.labels.split(",")))
-    objects = sum(pages if KINDS[kind].paged else 1 for kind in asked.kinds.split(","))
-    with log.open("w") as file:
+@dataclass(frozen=True, slots=True)
+class Through:
+    """What all images took through the node.
+
+    Attributes:
+        spent: by the node.
+        standin_s: processor time of the stand-in for the PACS, an image.
+        taker: what took the results.
+        curve: memory of the node after so many images, MiB.
+        sender: what sent the images.
+    """
+
+    spent: Spent
+    standin_s: float
+    taker: str
+    curve: list[tuple[int, float]]
+    sender: Sender
+
+
+def run_node(paths: list[Path], asked: argparse.Namespace, weights: str, folder: Path) -> Through:
+    """Starts a node and has it work on all images."""
+    path = folder / "node.log"
+    with taking(folder) as (taker, taker_port, taker_process), path.open("w") as file:
+        command = [sys.executable, "-m", "carzero", "dicom", "node", "--spool", folder / "spool", "--port", 0]
+        command += ["--host", "127.0.0.1", "--forward", f"SINK@127.0.0.1:{taker_port}", "--labels", asked.labels]
+        command += ["--kinds", asked.kinds, "--device", "cpu", "--keep-hours", 0, "--weights", weights]
         node = subprocess.Popen(list(map(str, command)), stderr=file)
-    try:
-        port = wait_for(log, node, "listening")["port"]
-        wait_for(log, node, "ready")
-        sender = Sender(paths, port)
-        own, processor, begun = time.process_time(), processor_s(node.pid), time.perf_counter()
-        sender.start()
-        curve = [(0, memory_mib(node.pid))]
-        step = max(1, len(paths) // 20)
-        while len(sink.seen) < len(paths) * objects:
-            if node.poll() is not None:
-                raise RuntimeError(log.read_text()[-2000:])
-            if sender.error is not None:
-                raise RuntimeError(f"{sender.error} {log.read_text()[-2000:]}")
-            if len(sink.seen) >= step * objects * len(curve):
-                curve.append((len(sink.seen) // objects, memory_mib(node.pid)))
-            time.sleep(0.05)
-        spent = Spent(len(paths), time.perf_counter() - begun, processor_s(node.pid) - processor)
-        own = time.process_time() - own
-        sender.join()
-        curve.append((len(paths), memory_mib(node.pid)))
-        return spent, own / len(paths), curve, sender
-    finally:
-        node.terminate()
-        node.wait()
-        sink.server.shutdown()
+        try:
+            return watch(Log(path, node), node.pid, paths, taker, taker_process)
+        finally:
+            node.terminate()
+            node.wait()
+
+
+def watch(log: Log, node: int, paths: list[Path], taker: str, taker_process: int | None) -> Through:
+    """Sends the images to a node that is starting, until the last of their results is sent on."""
+
+    def standin_s() -> float:
+        return time.process_time() + (0.0 if taker_process is None else processor_s(taker_process))
+
+    port = log.wait_for("listening")["port"]
+    log.wait_for("ready")
+    sender = Sender(paths, int(str(port)))
+    own, processor, begun = standin_s(), processor_s(node), time.perf_counter()
+    sender.start()
+    curve = [(0, memory_mib(node))]
+    step = max(1, len(paths) // 20)
+    while log.sent < len(paths):
+        for _ in log.read():
+            pass
+        if sender.error is not None:
+            raise RuntimeError(f"{sender.error} {log.tail}")
+        if log.sent >= step * len(curve):
+            curve.append((log.sent, memory_mib(node)))
+        time.sleep(0.05)
+    spent = Spent(len(paths), time.perf_counter() - begun, processor_s(node) - processor)
+    own = standin_s() - own
+    sender.join()
+    if curve[-1][0] < len(paths):
+        curve.append((len(paths), memory_mib(node)))
+    return Through(spent, own / len(paths), taker, curve, sender)
 
 
 def time_parts(asked: argparse.Namespace, folder: Path, rounds: int = 20) -> Iterator[tuple[str, float]]:
@@ -266,16 +337,6 @@ def time_parts(asked: argparse.Namespace, folder: Path, rounds: int = 20) -> Ite
         yield name, 1000 * (time.process_time() - begun) / rounds
 
 
-def wait_for(log: Path, node: subprocess.Popen[bytes], event: str) -> dict[str, object]:
-    """The first line of the node's log with this event."""
-    while node.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("{") and json.loads(line)["event"] == event:
-                return dict(json.loads(line))
-        time.sleep(0.1)
-    raise RuntimeError(log.read_text()[-2000:])
-
-
 def main() -> None:
     """Prints both speeds and the memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -301,14 +362,15 @@ def main() -> None:
         weights = str(make_full_size(folder / "full")) if asked.full_size else asked.weights
         paths = write_images(folder / "images", asked.images)
         alone = time_predict(paths, asked.labels.split(","), weights)
-        through, standin, curve, sender = run_node(paths, asked, weights, folder)
+        node = run_node(paths, asked, weights, folder)
+    through, curve, sender = node.spent, node.curve, node.sender
     ratio = (alone.seconds / alone.images) / (through.seconds / through.images)
     share = (alone.processor / alone.images) / (through.processor / through.images)
     named = "weights of full size" if asked.full_size else f"weights {asked.weights}"
     print(f"n = {asked.images}, labels {asked.labels}, kinds {asked.kinds}, {named}, {os.cpu_count()} cores")
     print(f"predict: {alone}")
     print(f"node:    {through}; {ratio:.2f} of predict by the clock, {share:.2f} by processor time")
-    print(f"stand-in for the PACS: {standin:.3f} s of processor time an image")
+    print(f"stand-in for the PACS ({node.taker}): {node.standin_s:.3f} s of processor time an image")
     received = 60 * asked.images / sender.seconds
     print(f"sent: {received:.0f} images a minute, slowest answer {sender.slowest_s:.1f} s, {sender.again} times again")
     middle = min(curve, key=lambda each: abs(each[0] - asked.images / 2))
