@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from carzero.data.pairs import Box
 from carzero.errors import ConfigurationError, TableError
-from carzero.images import Geometry
+from carzero.images import Geometry, load_radiograph
 from carzero.model import ImageFeatures, TextFeatures
 from carzero.model.alignment import ALIGNMENTS
 from carzero.model.loss import box_loss
-from carzero.training.batches.boxes import fill_boxes
+from carzero.records import Radiograph
+from carzero.training.batches.boxes import BoxLoader, fill_boxes
 from carzero.training.batches.image_cache import CachedImages, save_images
 from carzero.training.batches.inputs import ImageInputs
 from carzero.training.recipe_sections import PixelSection
@@ -71,6 +75,27 @@ def test_what_is_drawn_over_an_image_moves_as_the_image(
     varied = ImageInputs(films, pixels, seed=5, device=torch.device("cpu"))
     white = varied.move(torch.full((4, SIDE, SIDE), 255.0), varied.choose(rows, 1))
     assert white[:, 16, 16].tolist() == [255] * 4, "levels of what is drawn are not varied"
+
+
+def test_an_image_is_read_once_for_all_its_findings(films: CachedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, list[Box]] = {"edema": [(0.0, 0.0, 40.0, 20.0)], "mass": [(10.0, 5.0, 20.0, 30.0)]}
+    table: Any = SimpleNamespace(images=[str(path) for path in IMAGES[:2]], boxes=[found, found])
+    statements: Any = SimpleNamespace(present={finding: [f"There is {finding}."] for finding in found})
+    texts: Any = SimpleNamespace(load=list)
+    read: list[str] = []
+
+    def load(path: str) -> Radiograph:
+        read.append(path)
+        return load_radiograph(path)
+
+    monkeypatch.setattr("carzero.training.batches.boxes.load_radiograph", load)
+    inputs = ImageInputs(films, PLACES, seed=5, device=torch.device("cpu"))
+    loader = BoxLoader(table, np.arange(2), statements, inputs, texts, seed=5)
+    first, again = loader.load(1), loader.load(1)
+    assert sorted(read) == sorted(table.images)
+    assert torch.equal(first.cover, again.cover)
+    assert len(first.cover) == 4
+    assert len({float(cover.sum()) for cover in first.cover}) > 1, "each finding has boxes of its own"
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)
