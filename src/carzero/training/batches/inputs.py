@@ -134,15 +134,18 @@ class ImageInputs:
             if views.variation is None:
                 raise ValueError("These views were not chosen by `choose`.")
             return augment(squares, self._pixels, views.variation.without_levels())
-        moved = []
-        for square, row, version in zip(squares, views.rows, views.versions, strict=True):
+        size = self._pixels.crop_px
+        moved = squares.new_empty((len(squares), size, size))
+        for version in np.unique(views.versions):
+            places = np.flatnonzero(views.versions == version)
+            part = squares[places]
             if int(version) not in self._frozen_variations:
-                moved.append(self._crop(square.unsqueeze(0)))
+                moved[places] = self._crop(part)
                 continue
-            rows, variation = self._frozen_variations[int(version)]
-            own = variation.select(torch.from_numpy(np.flatnonzero(rows == row)))
-            moved.append(augment(square.unsqueeze(0), self._pixels, own.without_levels()))
-        return torch.cat(moved)
+            rows, variation = self._frozen_variations[int(version)]  # rows ascend
+            own = variation.select(torch.from_numpy(np.searchsorted(rows, views.rows[places])))
+            moved[places] = augment(part, self._pixels, own.without_levels())
+        return moved
 
     def plain(self, rows: NDArray[np.int64]) -> Tensor | ImageFeatures:
         """The same of images as they are: what the model sees outside training."""
