@@ -30,10 +30,11 @@ docs: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-# Rebuilds the bundled weights from DATA, a folder with nih/, pneumonia/ and hannover/ (see docs/demo-weights.md).
+# Rebuilds the bundled weights from DATA, a folder with nih/, pneumonia/ and hannover/, and BOXES, NIH's BBox_List_2017.csv
+# or .csv.gz (see docs/demo-weights.md).
 demo-weights: $(VENV)/.installed-training
 	mkdir -p runs
-	$(BIN)/python recipes/demo/build_table.py $(DATA) runs/demo.csv
+	$(BIN)/python recipes/demo/build_table.py $(DATA) runs/demo.csv $(BOXES)
 	$(BIN)/carzero train recipes/demo/recipe.yaml --table runs/demo.csv --out runs/demo
 
 # The viewer OHIF, prebuilt (50 MB, MIT licence), that tests/clinical/test_viewer.py looks at results with.

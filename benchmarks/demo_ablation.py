@@ -29,7 +29,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from demo_apart import FINDINGS, WORDINGS, auroc, effective_rank, list_questions, load_rows, measure, point
+from scipy.stats import t
 
+from carzero.metrics.localisation import wilson
 from carzero.training.recipes import Recipe, load_recipe
 from carzero.training.run import train
 
@@ -48,6 +50,7 @@ TWO_LAYERS: Changes = {
     "model.fields.vision_feature_pool": 1,
 }
 TWICE: Changes = {"sources.nih.visits": {"pneumonia": 2}}
+THRICE: Changes = {"sources.nih.visits": {"pneumonia": 3}}
 WORDED: Changes = {
     "wording": {
         "present": [
@@ -71,6 +74,8 @@ MAP: Changes = {
     "model.fields.alignment_options": {"directions": "both"},
     "loss.contrastive": 0.3,
 }
+SOFTER: Changes = {"model.fields.alignment_options": {"directions": "both", "attention_temperature": 0.3}}
+ENCODED: Changes = {"model.fields.image_encoder_layers": 1, "model.fields.image_encoder_heads": 4}
 TOLD: Changes = {**TWO_LAYERS, **TWICE, **WORDED, **TEXT}
 VARIANTS: dict[str, Changes] = {
     "simr, as in 0.1": {},
@@ -82,6 +87,11 @@ VARIANTS: dict[str, Changes] = {
     "similarity_map, and boxes": {**TOLD, **MAP, **BOXES},
     "similarity_map, and boxes, one layer": {**TWICE, **WORDED, **TEXT, **MAP, **BOXES},
     "similarity_map, and boxes, abnormal once": {**TWO_LAYERS, **WORDED, **TEXT, **MAP, **BOXES},
+    "similarity_map, and boxes, abnormal three times": {**TOLD, **MAP, **BOXES, **THRICE},
+    "similarity_map, and boxes, softer attention": {**TOLD, **MAP, **BOXES, **SOFTER},
+    "similarity_map, and boxes, one layer of an image encoder": {**TOLD, **MAP, **BOXES, **ENCODED},
+    "simr, and boxes, abnormal three times": {**TOLD, **BOXES, **THRICE},
+    "simr, and boxes, more of them": {**TOLD, "loss.boxes": 1.0},
 }
 
 
@@ -152,20 +162,22 @@ def measure_fold(weights: Path, rows: pd.DataFrame, boxes: Path) -> dict[str, An
 
 
 def summarise(variant: str, found: Sequence[dict[str, Any]], best: Sequence[float]) -> dict[str, Any]:
-    """A row of the table: means over folds, the folds themselves, and trials summed over them."""
+    """A row of the table: means over folds with t intervals, the folds themselves, and trials summed over them."""
     apart = [fold["abnormal"]["macro"] for fold in found]
     below = np.subtract(best, apart)
-    error = below.std(ddof=1) / np.sqrt(len(below)) if len(below) > 1 else 0.0
+    error, own = (np.std(each, ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else 0.0 for each in (below, apart))
+    reach = own * t.ppf(0.975, len(apart) - 1) if len(apart) > 1 else 0.0
     trials = [fold["pointing"] for fold in found]
     hits, centre = (sum(each[name][0] for each in trials) for name in ("peak", "centre"))
     every = sum(each["trials"] for each in trials)
     wordings = np.mean([fold["wordings"] for fold in found], axis=0)
+    low, high = map(float, wilson(hits, every))
     return {
         "variant": variant,
-        "among abnormal": f"{np.mean(apart):.3f}",
+        "among abnormal": f"{np.mean(apart):.3f} ({np.mean(apart) - reach:.3f} to {np.mean(apart) + reach:.3f})",
         "by fold": " ".join(f"{value:.3f}" for value in apart),
         "below the best (standard error)": f"{below.mean():.3f} ({error:.3f})",
-        "peaks in a box": f"{hits} of {every}",
+        "peaks in a box": f"{hits} of {every} ({low:.2f} to {high:.2f})",
         "centre": f"{centre}",
         "against all": f"{np.mean([fold['all']['macro'] for fold in found]):.3f}",
         "effective rank": f"{np.mean([fold['effective rank'] for fold in found]):.2f}",

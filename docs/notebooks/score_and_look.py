@@ -37,7 +37,8 @@ print(said[0].message)
 assert asked["unfamiliar"].tolist() == ["rib fracture"]
 
 # %% [markdown]
-# A grounding shows itself. The maps of the demo weights are not to be trusted; this one peaks between the masses.
+# A grounding shows itself. The maps of the demo weights miss about as often as they hit; this one peaks beside the left
+# hilum.
 
 # %%
 (found,) = classifier.ground(film, labels=["pneumonia"])

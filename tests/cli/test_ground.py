@@ -45,7 +45,7 @@ def test_a_table_failures_and_doubts_of_the_demo(
     assert len([line for line in out.splitlines() if line.strip().startswith(films[0].name)]) == 2
     assert "1 of 2 images were not read:" in err
     assert "  broken.png: " in err
-    assert "warning: Maps of the demo weights are not to be trusted" in err
+    assert "warning: Maps of the demo weights miss about as often as they hit" in err
 
 
 def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ VERBS = [
         ["image.sr.dcm"],
     ),
     Verb("ground", "found", scoring, ["grounding.json"]),
-    Verb("demo", "demo", lambda _: [], ["chest.dcm__edema.png"]),
+    Verb("demo", "demo", lambda _: [], ["chest.dcm__pneumonia.png"]),
     Verb("reports align", "aligned.jsonl", lambda folder: [folder / "reports.csv"]),
     Verb("evaluate", "metrics.csv", scores_and_truth),
     Verb("evaluate", "metrics", scores_and_truth, ["metrics.json"]),

@@ -269,7 +269,7 @@ def test_probabilities(tmp_path: Path, tiny_weights: Path, capsys: pytest.Captur
         if f"prob:{label}" in names:
             np.testing.assert_allclose(scores[f"prob:{label}"], fitted.apply(scores[f"logit:{label}"].astype(float)))
     assert json.loads(manifest_path(out).read_text())["calibration"]["labels"] == ["edema", "effusion"]
-    assert "these weights were trained on too" in stderr
+    assert "which these weights were not trained on" in stderr
     assert "No probability for hernia" in stderr
     assert "atelectasis" not in stderr.split("note:", 1)[1], "nobody has asked for it"
 

@@ -99,8 +99,8 @@ def test_ohif_shows_the_image_the_page_of_scores_and_the_boxes(
         page.get_by_text("No", exact=True).click()  # "Do you want to continue tracking measurements?"
         page.get_by_text("continue tracking").wait_for(state="hidden")
         texts = " ".join(page.locator("svg text").all_text_contents())
-        assert "Zero-shot logit, pneumonia: 3.85" in texts
-        assert "Zero-shot logit, pleural effusion: -1.64" in texts
+        assert "Zero-shot logit, pneumonia: 4.69" in texts
+        assert "Zero-shot logit, pleural effusion: -1.37" in texts
         with_boxes = wait_for_picture(page, "boxes", 40)
         assert np.abs(with_boxes.astype(int) - film).mean() < 5, "the image under the boxes is not shown"
     assert errors == []

@@ -134,7 +134,9 @@ def test_every_option_that_the_pages_name_exists() -> None:
     from carzero.cli.main import app
 
     commands = typer.main.get_group(app).commands
-    known = {option for verb in ("benchmark", "ground") for each in commands[verb].params for option in each.opts}
+    known = {
+        option for verb in ("benchmark", "ground", "predict") for each in commands[verb].params for option in each.opts
+    }
     for page in ("benchmarks.md", "grounding.md"):
         named = set(re.findall(r"--[a-z][a-z-]+", (DOCS / page).read_text()))
         assert named <= known, page

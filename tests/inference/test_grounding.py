@@ -106,7 +106,7 @@ def test_every_map_names_its_image_its_score_and_the_demo(
     monkeypatch.setattr("carzero.images.overlay.frame_image", record)
     ground = run(films[:1], DEMO, out=tmp_path / "ground").execute()
     assert ground.manifest["warnings"] == [
-        "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
+        "Maps of the demo weights miss about as often as they hit; see `carzero docs demo-weights`."
     ]
     settings = ScoringSettings(WeightsSource(DEMO), ASKED, device="cpu")
     known = LabelCalibration("platt", {"slope": 1.0, "intercept": -30.0}, 9, 4, -1.0, 1.0)
@@ -123,7 +123,7 @@ def test_every_map_names_its_image_its_score_and_the_demo(
     for captions, row in zip(seen, [*ground.rows, *ground.rows], strict=True):
         assert captions.subtitle.startswith(f"logit {row['logit']:.2f}")
         assert captions.image == films[0].name
-        assert captions.caution == "demo weights: not for diagnosis; do not trust this map"
+        assert captions.caution == "demo weights: not for diagnosis; maps often miss"
         assert "attention, over this map's own range" in captions.notes[0]
         assert ("where, not whether" in captions.notes[1]) == (", probability" not in captions.subtitle)
 

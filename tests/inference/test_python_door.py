@@ -95,7 +95,7 @@ def test_a_grounding_has_a_box_and_shows_itself(classifier: ZeroShotClassifier) 
     assert left <= found.peak[0] <= right
     assert top <= found.peak[1] <= bottom
     assert found.heatmap.shape == found.pixels.shape
-    assert found.doubt == "demo weights: not for diagnosis; do not trust this map"
+    assert found.doubt == "demo weights: not for diagnosis; maps often miss"
     assert len(repr(found)) < 500
     picture = found.to_image()
     assert picture.mode == "RGB"

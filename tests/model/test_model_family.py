@@ -52,7 +52,6 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "vision_feature_layer": [2, 4],
         "vision_feature_width": 6 + 8,
         "projection_dim": 8,
-        "text_projection_hidden": 5,
         "alignment": "simr",
     },
     "convnext+bert simr projected": {
@@ -291,8 +290,6 @@ def test_a_fresh_model_is_dimensioned_as_the_released_one() -> None:
         ({"text_config": {"model_type": "bert", **BERT, "hidden_size": 24}}, "vision 16, text 24.*Set projection_dim"),
         ({"decoder_heads": 3}, "width 16, decoder_heads 3.*divisible by decoder_heads"),
         ({"projection_dim": 10, "decoder_heads": 4}, "width 10, decoder_heads 4"),
-        ({"text_projection_hidden": 8}, "text_projection_hidden 8, projection_dim None.*Set projection_dim"),
-        ({"text_projection_hidden": 0, "projection_dim": 8}, "text_projection_hidden 0.*1 or more"),
         ({"summed_text_layers": 4}, "summed_text_layers 4.*expected 1 to 3"),
         ({"summed_text_layers": 0}, "summed_text_layers 0.*expected 1 to 3"),
         ({"decoder_heads": 0}, "width 16, decoder_heads 0"),

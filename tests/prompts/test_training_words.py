@@ -20,6 +20,7 @@ from carzero.prompts.review import NOT_KNOWN, review_prompts
 from carzero.prompts.training_words import FILE_NAME, load_training_words
 from carzero.training.batches.statements import FindingStatements, ReportStatements
 from carzero.training.recipe_sections import ReportSection
+from carzero.training.recipes import load_recipe
 from carzero.weights.source import WeightsSource, example_film
 from tests.support.commands import ROOT, in_process
 
@@ -65,9 +66,10 @@ def test_what_of_a_prompt_is_unfamiliar(prompt: str, strange: list[str]) -> None
 
 
 def test_the_bundled_file_is_what_the_recipe_writes(tmp_path: Path) -> None:
-    recipe = yaml.safe_load((ROOT / "recipes" / "demo" / "recipe.yaml").read_text(encoding="utf-8"))
-    findings = list(recipe["sentences"])
-    statements = FindingStatements(recipe["sentences"], [findings, []], [[], findings])
+    recipe = load_recipe(ROOT / "recipes" / "demo" / "recipe.yaml")
+    assert recipe.sentences is not None
+    findings = list(recipe.sentences)
+    statements = FindingStatements(recipe.sentences, [findings, []], [[], findings], wording=recipe.wording)
     words = TrainingWords.of(statements.count_sentences(np.arange(2)))
     assert (words.words, words.wordings, set(words.findings)) == (
         demo_words().words,

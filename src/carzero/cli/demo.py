@@ -12,6 +12,7 @@ from carzero.cli.options import Overwrite
 from carzero.cli.predict import show_result
 
 DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltration")
+UNMEASURED = ("edema",)  # nobody has drawn boxes of it on images that the weights have not seen
 
 
 def demo(
@@ -29,8 +30,12 @@ def demo(
 
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
-    result = ScoringRun(list_images([example_film()]), settings, overlay=out, overwrite=overwrite).execute()
+    drawn = [label for label in DEMO_LABELS if label not in UNMEASURED]
+    result = ScoringRun(
+        list_images([example_film()]), settings, overlay=out, drawn=drawn, overwrite=overwrite
+    ).execute()
     show_result(result, out=None, as_json=False)
+    say(f"No map of {' and '.join(UNMEASURED)} is shown: where it points was never measured.")
     say("Research demonstration, not for clinical use.")
     print_failures("The image was not scored", result.failures, rest="")
     if result.failures:

@@ -21,8 +21,8 @@ FIXED_BOX_RULE = (
     "fixed scale from {low:.4g} to {high:.4g}; the box is the smallest one around it; a map that stays below has none"
 )
 
-DEMO_DOUBT = "Maps of the demo weights are not to be trusted; see `carzero docs demo-weights`."
-DEMO_CAUTION = "demo weights: not for diagnosis; do not trust this map"  # on maps themselves
+DEMO_DOUBT = "Maps of the demo weights miss about as often as they hit; see `carzero docs demo-weights`."
+DEMO_CAUTION = "demo weights: not for diagnosis; maps often miss"  # on maps themselves
 
 
 class Peak(TypedDict):

@@ -107,11 +107,13 @@ def _to_lists(prompts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 class _Overlays:
     """The images that a run draws into a folder: one for each image and finding."""
 
-    def __init__(self, folder: Path, labels: Sequence[str], calibration: Calibration | None) -> None:
+    def __init__(
+        self, folder: Path, asked: Sequence[str], labels: Sequence[str], calibration: Calibration | None
+    ) -> None:
         self.folder = folder
         self._calibration = calibration
         self.drawn: list[Path] = []
-        self._labels = list(labels)
+        self._asked, self._labels = list(asked), list(labels)
         self._name = PairNames(labels)
         self._replace = False
 
@@ -126,7 +128,9 @@ class _Overlays:
     def draw(self, classifier: ZeroShotClassifier, image: ScoredImage) -> None:
         from carzero.images.overlay import OverlayMarks, save_overlay
 
-        for grounding in classifier.to_groundings(image, self._labels):
+        for grounding in classifier.to_groundings(image, self._asked):
+            if grounding.label not in self._labels:
+                continue
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
             chance = self._find_probability(grounding)
             marks = OverlayMarks(
@@ -158,6 +162,7 @@ class ScoringRun:
     """One run over a list of images; see `carzero predict --help` for each option.
 
     Attributes:
+        drawn: labels of which overlays are drawn; None: all.
         following: what is to be added to the scores afterwards, by `CALIBRATION` (its hash, `hash_calibration`) or
             `NORMAL_BY`, so that no other run, with another one or with none, takes up the output and drops its columns.
         calibration: of these scores; overlays are as strong as its probabilities.
@@ -167,6 +172,7 @@ class ScoringRun:
     settings: ScoringSettings
     out: Path | None = None
     overlay: Path | None = None
+    drawn: Sequence[str] | None = None
     resume: bool = False
     overwrite: bool = False
     readers: int | None = None
@@ -192,7 +198,8 @@ class ScoringRun:
         if self.resume and self.out is None:
             raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.overlay is not None:
-            self._overlays = _Overlays(self.overlay, self.settings.prompts.labels, self.calibration)
+            asked = self.settings.prompts.labels
+            self._overlays = _Overlays(self.overlay, asked, self.drawn or asked, self.calibration)
             self._overlays.prepare(self.items, replace=self.overwrite or self.resume)
         provenance = self.settings.provenance(self.out if self.resume else None)
         record = RunRecord({**provenance.settings, **self.following})

@@ -46,8 +46,6 @@ class CARZeroConfig(PreTrainedConfig):
         vision_feature_pool: side of the squares of a feature map that are averaged into one local feature; 1: none.
         projection_dim: common width of both towers after a linear projection, one for global and one for local
             features. None: no projection; the towers' widths must be equal (the released model).
-        text_projection_hidden: width of a hidden layer before the text's projection, for texts from a frozen tower:
-            with it "no" can mean something else for every finding. None: no such layer (the released model).
         projection_dropout: dropout of global features before their projection, active in training only.
         max_text_length: W, tokens per text after padding or truncation. Scores depend on it: padding is not masked.
         summed_text_layers: how many of the text tower's last hidden states are summed into the text features.
@@ -86,7 +84,6 @@ class CARZeroConfig(PreTrainedConfig):
     vision_feature_width: int | None = None
     vision_feature_pool: int = 1
     projection_dim: int | None = None
-    text_projection_hidden: int | None = None
     projection_dropout: float = 0.0
     max_text_length: int = 97
     summed_text_layers: int = 4
@@ -155,16 +152,6 @@ class CARZeroConfig(PreTrainedConfig):
                     got=f"vision {self.vision_width}, text {self.text_width}",
                     expected="equal widths, or a projection_dim",
                     then="set projection_dim, for example to 256",
-                )
-            )
-        hidden = self.text_projection_hidden
-        if hidden is not None and (self.projection_dim is None or hidden < 1):
-            raise ConfigurationError(
-                describe(
-                    "A hidden layer stands before a projection",
-                    got=f"text_projection_hidden {hidden}, projection_dim {self.projection_dim}",
-                    expected="a width of 1 or more, and a projection_dim beside it",
-                    then="set projection_dim, or leave text_projection_hidden out",
                 )
             )
         alignment.check_config(self)

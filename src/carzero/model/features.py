@@ -140,15 +140,11 @@ class FeatureProjection(nn.Module):
     """Projects global and local features by a linear layer each, after standardising their channels.
 
     The statistics are set once before training (`calibrate`), so that towers whose channels differ in scale by orders
-    of magnitude start level; they are saved with the weights. A hidden layer, where there is one, stands between and
-    adds to its input. A linear layer alone cannot turn a text round: what "no" adds is then the same for all findings.
+    of magnitude start level; they are saved with the weights.
     """
 
-    def __init__(self, width: int, projected: int, dropout: float = 0.0, hidden: int | None = None) -> None:
+    def __init__(self, width: int, projected: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.hidden = None
-        if hidden is not None:
-            self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
         self.pooled_norm = Standardise(width)
         self.pooled = nn.Linear(width, projected)
         self.dropout = nn.Dropout(dropout)
@@ -168,11 +164,8 @@ class FeatureProjection(nn.Module):
 
     def forward(self, pooled: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """Projects (N, width) and (N, P, width)."""
-        pooled = self.pooled(self.dropout(self._turn(self.pooled_norm(pooled))))  # (N, projected)
-        return pooled, self.local(self._turn(self.local_norm(local)))  # (N, P, projected)
-
-    def _turn(self, x: Tensor) -> Tensor:
-        return x if self.hidden is None else x + self.hidden(x)
+        pooled = self.pooled(self.dropout(self.pooled_norm(pooled)))  # (N, projected)
+        return pooled, self.local(self.local_norm(local))  # (N, P, projected)
 
 
 class NoProjection(nn.Module):
@@ -183,8 +176,6 @@ class NoProjection(nn.Module):
         return pooled, local
 
 
-def build_projection(
-    width: int, projected: int | None, dropout: float = 0.0, hidden: int | None = None
-) -> FeatureProjection | NoProjection:
+def build_projection(width: int, projected: int | None, dropout: float = 0.0) -> FeatureProjection | NoProjection:
     """Builds the projection, or none where `projected` is None."""
-    return NoProjection() if projected is None else FeatureProjection(width, projected, dropout, hidden)
+    return NoProjection() if projected is None else FeatureProjection(width, projected, dropout)

@@ -118,9 +118,7 @@ class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
             config.image_encoder_heads,
             config.image_encoder_mlp_ratio,
         )
-        self.text_projection = build_projection(
-            config.text_width, config.projection_dim, config.projection_dropout, config.text_projection_hidden
-        )
+        self.text_projection = build_projection(config.text_width, config.projection_dim, config.projection_dropout)
         self.alignment = find_alignment(config.alignment)(config)
         # Which vocabulary entries continue a word belongs to the weights as the vocabulary does, so it is saved.
         vocabulary = int(config.text_config.vocab_size)

@@ -35,7 +35,8 @@ class TrainingWords:
     """What training sentences spoke of.
 
     Attributes:
-        findings: of the vocabulary, that some sentence affirms or suspects, to the number of images it was said of.
+        findings: of the vocabulary, that some sentence affirms or suspects, to how often an image had such a sentence;
+            an image counts once for each of its sentences.
         words: hashes of words that the vocabulary does not know.
         wordings: hashes of what whole sentences are about, see `carzero.reports.wording`.
         sentences: how many different ones were read.
