@@ -11,7 +11,7 @@ from carzero.cli.console import EXIT_FAILURES, print_failures, quiet_libraries, 
 from carzero.cli.options import Overwrite
 from carzero.cli.predict import show_result
 
-DEMO_LABELS = ("pneumonia", "pleural effusion", "atelectasis", "edema", "infiltration")
+DEMO_LABELS = ("pneumonia", "effusion", "atelectasis", "edema", "infiltration")
 UNMEASURED = ("edema",)  # nobody has drawn boxes of it on images that the weights have not seen
 
 
@@ -23,6 +23,7 @@ def demo(
 
     A research demonstration, not for clinical use.
     """
+    from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
     from carzero.images.listing import list_images
     from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.prompts import PromptSet
@@ -31,9 +32,9 @@ def demo(
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
     drawn = [label for label in DEMO_LABELS if label not in UNMEASURED]
-    result = ScoringRun(
-        list_images([example_film()]), settings, overlay=out, drawn=drawn, overwrite=overwrite
-    ).execute()
+    run = ScoringRun(list_images([example_film()]), settings, overlay=out, drawn=drawn, overwrite=overwrite)
+    run.calibration = CalibratedScoring.check(find_calibration(settings.weights), settings).calibration
+    result = run.execute()
     show_result(result, out=None, as_json=False)
     say(f"No map of {' and '.join(UNMEASURED)} is shown: where it points was never measured.")
     say("Research demonstration, not for clinical use.")
