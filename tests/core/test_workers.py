@@ -19,7 +19,7 @@ from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.images import PixelTransform
 from carzero.images.loading import Readers, _with_remarks, load_ahead, load_item
 from carzero.records import FailedImage, ImageItem, LoadedImage, RadiographInfo
-from tests.support.commands import ENVIRONMENT, ROOT, run_program
+from tests.support.commands import ENVIRONMENT, ROOT, default_interrupts, run_program
 from tests.support.decoder import FOREVER_S, behave
 
 
@@ -185,7 +185,7 @@ def test_an_interrupt_waits_while_processes_are_started_and_they_never_see_one()
             signal.raise_signal(signal.SIGINT)
             reached.append("the end of the block")
 
-    with pytest.raises(KeyboardInterrupt):
+    with default_interrupts(), pytest.raises(KeyboardInterrupt):  # a pytest in the background ignores them
         start_and_be_interrupted()
     assert reached == ["lives\n", "the end of the block"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

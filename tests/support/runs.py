@@ -63,7 +63,7 @@ def save_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
 
 def save_findings_table(path: Path) -> Path:
     """The fixtures' six images with labels, in training and validation."""
-    rows = ["image,source,split,patient_id,present,absent"]
+    rows = ["image,source,split,patient_id,present,absent,boxes"]
     for split in ("train", "val"):
         folder = path.parent / split
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,8 @@ def save_findings_table(path: Path) -> Path:
             present, absent = ("effusion", "normal") if index in EFFUSION else ("normal", "effusion")
             copied = folder / image.name
             copied.write_bytes(image.read_bytes())
-            rows.append(f"{copied},films,{split},,{present},{absent}")
+            boxes = '"{""effusion"": [[2, 2, 20, 20]]}"' if present == "effusion" else ""
+            rows.append(f"{copied},films,{split},,{present},{absent},{boxes}")
     path.write_text("\n".join(rows) + "\n")
     return path
 
