@@ -32,9 +32,11 @@ def demo(
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
     drawn = [label for label in DEMO_LABELS if label not in UNMEASURED]
-    run = ScoringRun(list_images([example_film()]), settings, overlay=out, drawn=drawn, overwrite=overwrite)
-    run.calibration = CalibratedScoring.check(find_calibration(settings.weights), settings).calibration
-    result = run.execute()
+    calibration = CalibratedScoring.check(find_calibration(settings.weights), settings).calibration
+    films = list_images([example_film()])
+    result = ScoringRun(
+        films, settings, overlay=out, drawn=drawn, overwrite=overwrite, calibration=calibration
+    ).execute()
     show_result(result, out=None, as_json=False)
     say(f"No map of {' and '.join(UNMEASURED)} is shown: where it points was never measured.")
     say("Research demonstration, not for clinical use.")

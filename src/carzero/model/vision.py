@@ -16,8 +16,9 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from carzero.errors import ConfigurationError, describe
 
-# Feature maps of more images leave the caches of a CPU. Of EfficientNet-Lite0 at 320 px one takes 96 ms of one core
-# among 16 images and 54 ms among 4 (AMD EPYC, 2026-11-28).
+# Feature maps of more images are blocks of memory that the system takes back and clears at every use, unless
+# `keep_freed_memory` is in force. Of EfficientNet-Lite0 at 320 px an image takes 103 ms of one core among 16 and 50
+# among 4; with freed memory kept, 37 and 40, and 4 at once need less memory (AMD EPYC, 2026-11-28).
 CONVOLVED_AT_ONCE = 4
 
 
