@@ -171,7 +171,7 @@ def test_unknown_transfer_syntax_is_refused() -> None:
 def test_deflated_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dicom(DEEP, syntax=DeflatedExplicitVRLittleEndian)
     np.testing.assert_array_equal(load_image(whole).pixels, load_image(WHOLE["DICOM"]).pixels)
-    monkeypatch.setattr("carzero.images.dicom._LARGEST_DATA_SET", 50_000)
+    monkeypatch.setattr("carzero.images.dicom_dataset._LARGEST_DATA_SET", 50_000)
     with pytest.raises(UnreadableImageError, match=r"unpacks to more than any radiograph"):
         load_image(whole)
 

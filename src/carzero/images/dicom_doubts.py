@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from carzero.errors import printable
-from carzero.images.dicom_luts import read_shape
+from carzero.images.dicom_greyscale import read_shape
 
 _SQUARE = 1.05  # larger ratios of a pixel's sides are said
 _FEW_JUMPS = 20

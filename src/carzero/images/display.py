@@ -17,8 +17,10 @@ from pydicom.multival import MultiValue
 
 from carzero.errors import printable
 from carzero.images.checks import as_unreadable
-from carzero.images.dicom import is_dicom, read_frame
-from carzero.images.dicom_luts import GreyPipeline, Greyscale, build_pipeline, map_values
+from carzero.images.dicom import read_frame
+from carzero.images.dicom_dataset import is_dicom
+from carzero.images.dicom_greyscale import Greyscale
+from carzero.images.dicom_luts import GreyPipeline, build_pipeline, map_values
 from carzero.images.dicom_subject import doubts_about_orientation, find_view
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, sniff_raster

@@ -22,7 +22,8 @@ from pydicom.dataset import Dataset
 
 from carzero.errors import UnreadableImageError, first_line, printable
 from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_image, unreadable
-from carzero.images.dicom import decode_dicom, is_dicom, read_header
+from carzero.images.dicom import decode_dicom
+from carzero.images.dicom_dataset import is_dicom, read_header
 from carzero.images.geometry import PixelTransform
 from carzero.images.grey_levels import grey_from_array
 from carzero.images.raster import decode_raster, grey_from_image, sniff_raster
