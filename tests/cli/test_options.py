@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Annotated, get_args, get_type_hints
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from carzero.cli import benchmark, calibrate, convert, data, export, ground, options
 from carzero.cli.main import build_command
+from carzero.cli.option_records import takes_records
 from carzero.datasets.folder import PatientFrom
 from carzero.datasets.mimic_cxr import Labeller
 from carzero.evaluation.benchmark.manifest import Task
@@ -82,3 +87,47 @@ def test_the_shell_asks_for_them(
         build_command()([], prog_name="carzero")
     assert not ended.value.code
     assert capsys.readouterr().out.split() == values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    width: Annotated[int, typer.Option()]
+    height: Annotated[int, typer.Option(min=1)] = 3
+
+
+def run_verb(verb: Callable[..., None], *arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(verb)
+    return CliRunner().invoke(app, arguments)
+
+
+def test_fields_of_a_record_are_options_each_by_itself() -> None:
+    seen: list[tuple[Size, str, str]] = []
+
+    @takes_records("first height last width")
+    def verb(first: str, size: Size, last: str = "z") -> None:
+        seen.append((size, first, last))
+
+    assert run_verb(verb, "a", "--width", "2").exit_code == 0
+    assert run_verb(verb, "a", "--width", "2", "--height", "5", "--last", "b").exit_code == 0
+    assert seen == [(Size(width=2, height=3), "a", "z"), (Size(width=2, height=5), "a", "b")]
+    shown = run_verb(verb, "--help").output
+    assert shown.index("--height") < shown.index("--last") < shown.index("--width")
+    assert run_verb(verb, "a").exit_code == run_verb(verb, "a", "--width", "2", "--height", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("order", ["size", "width", "width height height", "width height other"])
+def test_an_order_names_every_option_once(order: str) -> None:
+    def verb(size: Size) -> None:
+        raise AssertionError(size)
+
+    with pytest.raises(TypeError, match="verb: the options are"):
+        takes_records(order)(verb)
+
+
+def test_two_options_of_one_name_are_refused() -> None:
+    def verb(width: str, size: Size) -> None:
+        raise AssertionError(width, size)
+
+    with pytest.raises(TypeError, match="verb: the options are"):
+        takes_records()(verb)

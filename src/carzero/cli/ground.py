@@ -19,49 +19,32 @@ from carzero.cli.console import (
     show_review,
     show_warnings,
 )
-from carzero.cli.options import (
-    BatchSize,
-    BoxShare,
-    Device,
-    Force,
-    Images,
-    Labels,
-    Overwrite,
-    Resume,
-    Score,
-    SentencesOrName,
-    Weights,
-    WeightsTemplate,
-    json_option,
-    read_prompts,
-)
+from carzero.cli.option_records import EarlierRun, SentenceScoring, takes_records
+from carzero.cli.options import BoxShare, Images, json_option
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
     from carzero.inference.grounding import GroundingResult
 
 
+@takes_records(
+    "images labels prompts weights out as_json resume overwrite map_format box_share force template score batch_size "
+    "device"
+)
 def ground(
     images: Images,
-    labels: Labels = None,
-    prompts: SentencesOrName = None,
-    weights: Weights = "demo",
+    scoring: SentenceScoring,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Write maps, overlays, grounding.json and boxes.coco.json into this folder."),
     ] = None,
     as_json: Annotated[bool, json_option("Print findings, failures and manifest as JSON.")] = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    *,
+    earlier: EarlierRun,
     map_format: Annotated[
         Literal["npz", "png"], typer.Option(help="npz (float32), or png (16 bit, with a .json beside it).")
     ] = "npz",
     box_share: BoxShare = 0.5,
-    force: Force = False,
-    template: WeightsTemplate = None,
-    score: Score = None,
-    batch_size: BatchSize = 16,
-    device: Device = None,
 ) -> None:
     """Shows where the model looks for each finding: peak and box, in the image's own pixels.
 
@@ -74,8 +57,8 @@ def ground(
     from carzero.inference.grounding import GroundingRun
     from carzero.weights.source import WeightsSource
 
-    items, source = list_images(images), WeightsSource(weights)
-    prompt_set = read_prompts(labels, prompts, template, source.style, score)
+    items, source = list_images(images), WeightsSource(scoring.weights)
+    prompt_set = scoring.ask(source)
     quiet_libraries()
     show_review(source.review(prompt_set))
     run = GroundingRun(
@@ -85,11 +68,11 @@ def ground(
         out=out,
         map_format=map_format,
         box_share=box_share,
-        force=force,
-        batch_size=batch_size,
-        device=device,
-        resume=resume,
-        overwrite=overwrite,
+        force=scoring.force,
+        batch_size=scoring.batch_size,
+        device=scoring.device,
+        resume=earlier.resume,
+        overwrite=earlier.overwrite,
     )
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)

@@ -16,6 +16,7 @@ from carzero.cli import (
     data,
     demo,
     dicom,
+    dicom_node,
     evaluate,
     export,
     ground,
@@ -73,6 +74,10 @@ app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
 app.add_typer(reports.app, name="reports")
 app.add_typer(data.app, name="data")
+dicom.app.command("node")(dicom_node.node)
+dicom.app.command("status")(dicom_node.status)
+dicom.app.command("retry")(dicom_node.retry)
+dicom.app.command("purge")(dicom_node.purge)
 app.add_typer(dicom.app, name="dicom")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(train.pretrain_app, name="pretrain")
