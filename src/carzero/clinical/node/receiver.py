@@ -13,6 +13,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from carzero.clinical.node.connections import answer_at_once
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.spool import Spool, is_uid
 from carzero.clinical.node.tls import TLSFiles
@@ -139,6 +140,7 @@ class Receiver:
 
     def _on_open(self, event: Event) -> None:
         """Bounds what a connection may send before an image of it is complete."""
+        answer_at_once(event.assoc)
         socket = event.assoc.dul.socket
         if socket is not None:
             _Meter(socket.recv, self.settings.largest_image + _LARGEST_PDU).attach(event.assoc, socket)

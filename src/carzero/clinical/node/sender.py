@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
+from carzero.clinical.node.connections import answer_at_once
 from carzero.clinical.node.receiver import check_title
 from carzero.clinical.node.tls import TLSFiles
 from carzero.core.optional import require_extra
@@ -141,6 +142,7 @@ class Peer:
         )
         if not association.is_established:
             raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
+        answer_at_once(association)
         self._talk = _Talk(association, contexts, answers)
         return self._talk
 
