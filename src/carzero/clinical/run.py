@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydicom.dataset import Dataset
 
@@ -15,19 +17,22 @@ from carzero.clinical.content import THUMBNAIL_PX, ResultSettings
 from carzero.clinical.image_header import load_source
 from carzero.clinical.result_objects import DEFAULT_KINDS, build_by_kind, check_kinds, list_results, load_libraries
 from carzero.core.atomic import remove_leftovers, replace_together
+from carzero.core.lookahead import ahead
 from carzero.core.outputs import make_folder, refuse_existing, to_file_name
 from carzero.core.run_record import RunRecord
 from carzero.errors import ImageError
 from carzero.images.loading import Readers
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.metrics.calibration import Calibration
-from carzero.records import FailedImage, Failure, ImageItem
+from carzero.records import FailedImage, Failure, ImageItem, ScoredImage
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
     from carzero.inference.prompt_bank import PromptBank
 
 Advance = Callable[[int, int], None]
+MadeResults = list[tuple[str, list[Dataset]]]  # kind, and its objects
+Kept = TypeVar("Kept")
 
 
 @dataclass(slots=True)
@@ -93,10 +98,26 @@ class ResultMaker:
         return self._loaded
 
     def make(
-        self, items: Iterable[ImageItem]
-    ) -> Generator[tuple[ImageItem, list[tuple[str, list[Dataset]]]] | FailedImage, None, None]:
-        """Yields the results of each image by kind, or why it has none, in the order in which they are finished."""
+        self, items: Iterable[ImageItem], keep: Callable[[ImageItem, MadeResults], Kept]
+    ) -> Generator[tuple[ImageItem, Kept] | FailedImage, None, None]:
+        """Yields what became of the results of each image, or why it has none, in the order of their scores.
+
+        Args:
+            items: the images.
+            keep: takes an image's results by kind as they are made. It is called in a thread of its own, so that the
+                next images are scored meanwhile; what it raises is raised here.
+        """
         classifier, bank = self.load()
+
+        def build(image: ScoredImage | FailedImage) -> tuple[ImageItem, Kept] | FailedImage:
+            if isinstance(image, FailedImage):
+                return image
+            try:
+                results = build_by_kind(image, self.settings, self.kinds)
+            except ImageError as error:
+                return FailedImage(image.item, error)
+            return image.item, keep(image.item, results)
+
         stream = classifier.stream(
             items,
             bank,
@@ -107,16 +128,12 @@ class ResultMaker:
             readers=self._readers,
             in_order=False,
         )
-        for image in stream:
-            if isinstance(image, FailedImage):
-                yield image
-                continue
-            try:
-                results = build_by_kind(image, self.settings, self.kinds)
-            except ImageError as error:
-                yield FailedImage(image.item, error)
-            else:
-                yield image.item, results
+        with (
+            ThreadPoolExecutor(1) as builder,
+            closing(ahead(stream, lambda image: builder.submit(build, image), 2 * self.scoring.batch_size)) as made,
+        ):
+            for _, future in made:
+                yield future.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +199,12 @@ class ResultRun:
         kept = list(written)
         if remaining:
             with self.maker:
-                for result in self.maker.make(remaining):
+                for result in self.maker.make(remaining, self._save):
                     if isinstance(result, FailedImage):
                         failures.append(result.failure)
                     else:
-                        item, results = result
-                        written[item.image_id] = [*self._save(item, results)]
+                        item, names = result
+                        written[item.image_id] = names
                     advance(len(written) + len(failures), len(failures))
         provenance = self.maker.settings.provenance
         record = RunRecord(self.maker.settings.parameters)
@@ -211,12 +228,13 @@ class ResultRun:
         refuse_existing(others, overwrite=self.overwrite)
         return [*names] if found == names else []
 
-    def _save(self, item: ImageItem, results: list[tuple[str, list[Dataset]]]) -> Iterator[str]:
+    def _save(self, item: ImageItem, results: MadeResults) -> list[str]:
+        names = []
         for kind, objects in results:
             for number, each in enumerate(objects, start=1):
-                name = _name(item, kind, number, len(objects))
-                save_result(each, self.out / name, overwrite=self.overwrite)
-                yield name
+                names.append(_name(item, kind, number, len(objects)))
+                save_result(each, self.out / names[-1], overwrite=self.overwrite)
+        return names
 
 
 def save_result(result: Dataset, path: Path, *, overwrite: bool = True) -> None:

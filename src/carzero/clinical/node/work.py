@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
-
-from pydicom.dataset import Dataset
 
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
 from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_results
-from carzero.clinical.run import ResultMaker, save_result
+from carzero.clinical.run import MadeResults, ResultMaker, save_result
 from carzero.errors import ImageError
 from carzero.images.reading import load_header
 from carzero.records import FailedImage, ImageItem
@@ -90,15 +89,12 @@ class Scorer:
         try:
             self._apply_rules(rows)
             items = [ImageItem(uid, str(self.spool.path(uid)), str(self.spool.path(uid))) for uid in rows]
-            with closing(self.maker.make(items)) as results:
+            with closing(self.maker.make(items, partial(self._keep, rows))) as results:
                 for result in results:
                     if isinstance(result, FailedImage):
                         uid = result.item.image_id
                         self._bury(rows[uid], result.error)
-                    else:
-                        uid = result[0].image_id
-                        self._keep(rows[uid], result[1])
-                    del rows[uid]  # only now: what fails on the way is put off below
+                        del rows[uid]
                     if self.stop.is_set():
                         break
         except Exception as error:  # whatever it is: the other images go on
@@ -124,7 +120,9 @@ class Scorer:
                 del rows[row.uid]
                 self.events.tell("ignored", image=row.uid)
 
-    def _keep(self, row: Row, made: list[tuple[str, list[Dataset]]]) -> None:
+    def _keep(self, rows: dict[str, Row], item: ImageItem, made: MadeResults) -> None:
+        """Keeps the results of one image until they are sent; what fails on the way is put off with the others."""
+        row = rows[item.image_id]
         try:
             with filling(self.spool.results_of(row.uid)) as folder:
                 for kind, objects in made:
@@ -132,9 +130,10 @@ class Scorer:
                         save_result(each, folder / f"{kind}-{number:03d}.dcm")
         except OSError as error:
             self._rest(row, error)
-            return
-        self.spool.move(row.uid, "sending")
-        self.events.tell("scored", image=row.uid, seconds=round(time.time() - row.received, 3))
+        else:
+            self.spool.move(row.uid, "sending")
+            self.events.tell("scored", image=row.uid, seconds=round(time.time() - row.received, 3))
+        del rows[row.uid]
 
     def _bury(self, row: Row, error: Exception) -> None:
         """An image that cannot be scored will not be the better for a second look."""
