@@ -45,6 +45,7 @@ from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.spool import Spool
 from carzero.clinical.result_objects import build_by_kind
 from carzero.clinical.run import ResultMaker, save_result
+from carzero.core.system import tune_process
 from carzero.images.listing import list_images
 from carzero.images.loading import load_item
 from carzero.images.overlay import make_thumbnail
@@ -356,6 +357,7 @@ def main() -> None:
         return
     if asked.images < 96:
         parser.error("--images: 96 at least, or predict does not come to run evenly")
+    tune_process()  # as the command line does
     with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
         folder = Path(name)
         (folder / "images").mkdir()

@@ -31,7 +31,7 @@ from carzero.cli import (
 )
 from carzero.cli.console import EXIT_MISUSE, report_error
 from carzero.cli.streams import INTERRUPTED, guarded_streams
-from carzero.core.system import keep_freed_memory
+from carzero.core.system import tune_process
 from carzero.errors import CARZeroError
 
 _HELP_NAMES = ["-h", "--help"]
@@ -130,7 +130,7 @@ def _tidy_help(command: object) -> None:
 
 def run() -> None:
     """Runs the command line; every expected error becomes one message on stderr and exit code 2."""
-    keep_freed_memory()
+    tune_process()
     with guarded_streams() as streams:
         code = _run()
         if problem := streams.find_problem():

@@ -23,6 +23,11 @@ _FEATURES = {
 
 _CPUINFO = Path("/proc/cpuinfo")
 
+# How long a thread of libgomp, which torch computes with on Linux, looks for its next work before it sleeps. By default
+# a fifth of the tower's processor time went there beside processes that read images, which wanted the core.
+_SPINS, _FEW_SPINS = "GOMP_SPINCOUNT", "1000"
+_WAITS = {_SPINS, "OMP_WAIT_POLICY"}  # what the user sets is left alone
+
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -61,12 +66,19 @@ def memory_gib() -> float | None:
         return None
 
 
+def tune_process() -> None:
+    """Sets what a program that owns its process sets before it imports torch; a library leaves this to its caller."""
+    keep_freed_memory()
+    if not _WAITS.intersection(os.environ):
+        os.environ[_SPINS] = _FEW_SPINS
+
+
 def keep_freed_memory() -> bool:
     """Has the C library keep memory that is freed for what is allocated next, for the rest of this process.
 
     By default glibc maps every block beyond 32 MiB anew and gives it back at once, so that the system clears its pages
     at every use: of a convolutional tower on a CPU more than half of the time went there. The process then holds what
-    it needed at most. For a program that owns its process; a library leaves this to its caller.
+    it needed at most.
 
     Returns:
         Whether it is so now; False where the C library is not glibc.

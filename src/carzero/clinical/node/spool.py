@@ -201,15 +201,20 @@ class Spool:
         """Gives back what was taken to be scored and is in nobody's hands."""
         self._change("update images set state = 'waiting', due = 0 where state = 'scoring'")
 
-    def begin(self, limit: int) -> list[Row]:
+    def begin(self, limit: int, *, fresh: bool = False) -> list[Row]:
         """Takes images to score, the oldest first.
 
         One that was in work before, and may be why that ended, waits until the others are done and is taken by itself.
+
+        Args:
+            limit: how many at most.
+            fresh: only such as were never in work before.
         """
         ready = "select uid from images where state = 'waiting' and due <= ? and starts {} order by received limit ?"
         query = "update images set state = 'scoring', starts = starts + 1 where uid in ({}) returning *"
-        fresh = self._query(query.format(ready.format("= 0")), (time.time(), limit))
-        rows = fresh or self._query(query.format(ready.format("> 0")), (time.time(), 1))
+        rows = self._query(query.format(ready.format("= 0")), (time.time(), limit))
+        if not rows and not fresh:
+            rows = self._query(query.format(ready.format("> 0")), (time.time(), 1))
         return sorted(rows, key=lambda row: row.received)
 
     def due_to_send(self, limit: int) -> list[Row]:

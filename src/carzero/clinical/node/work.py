@@ -1,4 +1,4 @@
-"""The node's work: images are scored in rounds, results are sent and sources are read, each in its own loop."""
+"""The node's work: images are scored, results are sent and sources are read, each in its own loop."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from carzero.images.reading import load_header
 from carzero.records import FailedImage, ImageItem
 
 _IDLE_S = 0.2
-_QUIET_TURNS = 10  # without anything to send, before the PACS is let go
+_GATHER_S = 1.0  # in which results gather to be sent together
+_MOST_SENT = 16  # images in one association
 _MOST_TRIES = 5  # of what is hardly better the next time
-_ROUND = 4  # batches: readers are ahead of the model within a round
 
 
 class Task(Protocol):
@@ -73,23 +73,42 @@ class Scorer:
     _is_done: bool = field(init=False, default=True)
 
     def turn(self) -> float:
-        """Scores a round; see `Task`."""
-        if not self._is_done:  # a fault ended the last round
+        """Scores what waits, and what comes meanwhile; see `Task`."""
+        if not self._is_done:  # a fault ended the last turn
             self.spool.release()
         self._is_done = False
-        rows = self.spool.begin(_ROUND * self.maker.scoring.batch_size)
+        rows = self._begin(fresh=False)
         if rows:
-            self.events.count_batch(len(rows))
-            self._score({row.uid: row for row in rows})
+            self._score(rows)
         self._is_done = True
         return 0.0 if rows else _IDLE_S
 
-    def _score(self, rows: dict[str, Row]) -> None:
-        """Scores one round; an image that is not reached waits again."""
+    def _begin(self, *, fresh: bool) -> list[Row]:
+        """Takes a batch of images; what a rule ignores, or cannot decide, is not among them."""
+        while rows := self.spool.begin(self.maker.scoring.batch_size, fresh=fresh):
+            self.events.count_batch(len(rows))
+            if left := [row for row in rows if self._is_wanted(row)]:
+                return left
+        return []
+
+    def _take(self, begun: list[Row], rows: dict[str, Row]) -> Iterator[ImageItem]:
+        """Yields images to score, as readers ask for them; further ones, entered in `rows`, where any wait.
+
+        An image that may be why the node ended before is not begun together with others; see `Spool.begin`.
+        """
+        while begun:
+            for row in begun:
+                path = str(self.spool.path(row.uid))
+                yield ImageItem(row.uid, path, path)
+            is_suspect, stops = begun[0].starts > 1, self.stop.is_set()
+            begun = [] if is_suspect or stops else self._begin(fresh=True)
+            rows.update({row.uid: row for row in begun})
+
+    def _score(self, begun: list[Row]) -> None:
+        """Scores images; one that is not reached waits again."""
+        rows = {row.uid: row for row in begun}  # in work
         try:
-            self._apply_rules(rows)
-            items = [ImageItem(uid, str(self.spool.path(uid)), str(self.spool.path(uid))) for uid in rows]
-            with closing(self.maker.make(items, partial(self._keep, rows))) as results:
+            with closing(self.maker.make(self._take(begun, rows), partial(self._keep, rows))) as results:
                 for result in results:
                     if isinstance(result, FailedImage):
                         uid = result.item.image_id
@@ -105,20 +124,20 @@ class Scorer:
         for uid in rows:
             self.spool.move(uid, "waiting")
 
-    def _apply_rules(self, rows: dict[str, Row]) -> None:
+    def _is_wanted(self, row: Row) -> bool:
+        """Whether the rules want an image scored; one that they do not is done."""
         if not self.rules.rules:
-            return
-        for row in [*rows.values()]:
-            try:
-                header = load_header(self.spool.path(row.uid))
-            except ImageError as error:
-                self._bury(row, error)
-                del rows[row.uid]
-                continue
-            if self.rules.decide(header, row.origin) == "ignore":
-                self.spool.move(row.uid, "done", "A rule says not to score it.")
-                del rows[row.uid]
-                self.events.tell("ignored", image=row.uid)
+            return True
+        try:
+            header = load_header(self.spool.path(row.uid))
+        except ImageError as error:
+            self._bury(row, error)
+            return False
+        if self.rules.decide(header, row.origin) == "ignore":
+            self.spool.move(row.uid, "done", "A rule says not to score it.")
+            self.events.tell("ignored", image=row.uid)
+            return False
+        return True
 
     def _keep(self, rows: dict[str, Row], item: ImageItem, made: MadeResults) -> None:
         """Keeps the results of one image until they are sent; what fails on the way is put off with the others."""
@@ -167,20 +186,19 @@ class Courier:
     events: Events
     stop: threading.Event
     give_up_s: float
-    _quiet_turns: int = field(init=False, default=0)
 
     def turn(self) -> float:
         """Sends what is due; see `Task`."""
-        rows = self.spool.due_to_send(16)
-        self._quiet_turns = 0 if rows else self._quiet_turns + 1
-        if self._quiet_turns == _QUIET_TURNS:
+        rows = self.spool.due_to_send(_MOST_SENT)
+        try:
+            for row in rows:
+                if self.stop.is_set():
+                    break
+                if pause := self._send(row):
+                    return pause
+        finally:  # an open association looks for messages a thousand times a second, for a fifteenth of a core
             self.destination.close()
-        for row in rows:
-            if self.stop.is_set():
-                break
-            if pause := self._send(row):
-                return pause
-        return 0.0 if rows else _IDLE_S
+        return _GATHER_S if rows else _IDLE_S
 
     def _send(self, row: Row) -> float:
         """Sends the results of one image; returns the seconds to rest before the next."""
