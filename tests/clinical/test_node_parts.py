@@ -11,27 +11,31 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification
 
-from carzero.clinical.node import sources, web
+from carzero.clinical.node import receiver, sender, sources, web, work
+from carzero.clinical.node.connections import answer_at_once
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.image_rules import Rule, Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Peer, SendError
 from carzero.clinical.node.sources import WatchedFolder, choose_sources
-from carzero.clinical.node.spool import MOST_STARTS, Spool, filling
+from carzero.clinical.node.spool import MOST_STARTS, STATES, Spool, filling
 from carzero.clinical.node.tls import TLSFiles
 from carzero.clinical.node.web import OrthancChanges
 from carzero.clinical.node.work import Collector, Courier, Scorer, keep_working
@@ -356,6 +360,33 @@ def test_an_answer_is_heard_where_the_thread_of_the_association_takes_it(
         Peer("PACS", "127.0.0.1", port, patience_s=600).send([*(spool.results / "1.1").glob("*.dcm")] * 3)
 
 
+def test_no_message_waits_for_an_acknowledgement(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends send at once, and acknowledge at once what comes in, where the system can be told so."""
+    sides = []
+
+    def keep(association: Association) -> None:
+        answer_at_once(association)
+        assert association.dul.socket is not None
+        sides.append(association.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(sender, "answer_at_once", keep)
+    monkeypatch.setattr(receiver, "answer_at_once", keep)
+    with receiving(spool) as (running, _):
+        send(running.port, chest(1))
+        peer = Peer(SETTINGS.ae, "127.0.0.1", running.port)
+        save(chest(2), spool.folder / "2.dcm")
+        peer.send([spool.folder / "2.dcm"])
+        peer.close()
+    assert len(sides) == 3
+    assert all(sides)
+    raw, received = Mock(), Mock(return_value=bytearray(b"abc"))
+    association = SimpleNamespace(dul=SimpleNamespace(socket=SimpleNamespace(socket=raw, recv=received)))
+    answer_at_once(association)  # type: ignore[arg-type]
+    before = raw.setsockopt.call_count
+    assert association.dul.socket.recv(3) == b"abc"
+    assert raw.setsockopt.call_count == before + hasattr(socket, "TCP_QUICKACK")
+
+
 def test_a_pacs_that_breaks_off_is_no_refusal(spool: Spool) -> None:
     wait_for_results(spool, "1.1")
     ended = threading.Event()
@@ -522,6 +553,55 @@ def test_a_queue_that_fails_for_a_while_ends_no_loop_and_loses_nothing(
     assert next(failures, None) is None, "not all failures were met"
     assert '"fault"' in log.getvalue()
     assert [*spool.results.iterdir()] == []
+
+
+def test_one_turn_scores_all_that_waits_but_a_suspect_alone(
+    spool: Spool, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are taken batch by batch while earlier ones are scored; what may have ended the node is not among them."""
+    spool.take_over("1.9", encode(chest(9, SOPInstanceUID="1.9")), "A")
+    spool.begin(1)
+    spool.release()  # a node ended over it
+    for number in (1, 2, 3, 4, 5, 6):
+        spool.take_over(f"1.{number}", encode(chest(number, SOPInstanceUID=f"1.{number}")), "A")
+    spool.path("1.2").write_bytes(b"not an image")
+
+    def fill_but_one(folder: Path) -> AbstractContextManager[Path]:
+        if folder.name == "1.3":
+            raise OSError(errno.ENOSPC, "full")
+        return filling(folder)
+
+    monkeypatch.setattr(work, "filling", fill_but_one)
+    weights, prompts = WeightsSource(tiny_weights), PromptSet.from_labels(["mass"])
+    scoring = ScoringSettings(weights, prompts, device="cpu", force=True, batch_size=1)
+    with ResultMaker(scoring, kinds=("sr",)) as maker:
+        scorer = Scorer(spool, maker, Rules(), Events(io.StringIO()), threading.Event())
+        scorer.turn()
+        states = {row.uid: row.state for row in spool.rows([*STATES])}
+        assert {states.pop(uid) for uid in ("1.1", "1.4", "1.5", "1.6")} == {"sending"}
+        assert states == {"1.2": "dead", "1.3": "waiting", "1.9": "waiting"}
+        monkeypatch.undo()
+        spool.move("1.3", "done")
+        scorer.turn()
+    assert {row.uid for row in spool.rows(["sending"])} == {"1.1", "1.4", "1.5", "1.6", "1.9"}
+
+
+def test_an_image_that_cannot_be_kept_holds_up_no_other(spool: Spool, tiny_weights: Path) -> None:
+    """Whatever ends the building of results is told, and its image and those behind it are tried again."""
+    for number in (1, 2, 3):
+        spool.take_over(f"1.{number}", encode(chest(number, SOPInstanceUID=f"1.{number}")), "A")
+    scoring = ScoringSettings(WeightsSource(tiny_weights), PromptSet.from_labels(["mass"]), device="cpu", force=True)
+    log = io.StringIO()
+    with ResultMaker(scoring, kinds=("sr",)) as maker:
+        scorer = Scorer(spool, maker, Rules(), Events(log), threading.Event())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(work, "save_result", Mock(side_effect=[None, ValueError("odd"), None]))
+            scorer.turn()
+        assert "odd" not in log.getvalue()
+        assert '"fault"' in log.getvalue()
+        assert "1.1" in {row.uid for row in spool.rows(["sending"])}
+        assert [row.state for row in spool.rows([*STATES]) if row.uid == "1.2"] == ["waiting"]
+        wait_until(lambda: scorer.turn() >= 0 and spool.counts()["sending"] == 3)
 
 
 def test_rules_decide_what_the_node_scores(spool: Spool, tiny_weights: Path) -> None:

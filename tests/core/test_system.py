@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 
@@ -35,3 +36,17 @@ def test_freed_memory_is_used_again_without_new_pages() -> None:
     usual, kept = map(int, done.stdout.split())
     assert usual >= 4 * 50, "large blocks are given back, or nothing was measured"  # of 2 MiB pages at most
     assert kept < usual / 10
+
+
+@pytest.mark.parametrize(("name", "value"), [(None, "1000"), ("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "active")])
+def test_what_the_user_says_of_waiting_threads_holds(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, value: str
+) -> None:
+    for each in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setattr(system, "keep_freed_memory", lambda: True)
+    if name is not None:
+        monkeypatch.setenv(name, value)
+    system.tune_process()
+    assert os.environ.get("GOMP_SPINCOUNT") == (None if name == "OMP_WAIT_POLICY" else value)
+    os.environ.pop("GOMP_SPINCOUNT", None)
