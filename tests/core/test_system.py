@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from carzero.core import system
 from tests.support.commands import run_program
 
 _REPEATED = """
