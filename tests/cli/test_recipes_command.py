@@ -57,7 +57,13 @@ def test_train_takes_a_recipe_by_its_name_and_a_file_of_that_name_first(
     assert (code, "none.csv" in err) == (2, False)
 
 
-def test_a_name_of_no_recipe_is_refused() -> None:
+def test_a_name_of_no_recipe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, said in {"twocores": "Did you mean two-cores?", "mine.yaml": "no such file"}.items():
+        code, _, err = in_process(capsys, "train", given, "--table", "none.csv", "--out", "run")
+        assert (code, said.lower() in err.lower()) == (2, True), err
     assert find_shipped("recipes", ".yaml", "paper.yaml").stem == "paper"
     with pytest.raises(ConfigurationError, match="None of the recipes has this name"):
         find_shipped("recipes", ".yaml", "../recipes/paper")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from carzero.cli import console
 from carzero.cli.terminal_table import TextTable, print_table
 
 WIDTHS = range(40, 201)
@@ -129,3 +130,16 @@ def test_data_is_shown_and_never_obeyed() -> None:
 def test_a_row_has_a_cell_for_every_column() -> None:
     with pytest.raises(ValueError, match="1 cells in a row of 2 columns"):
         TextTable(["image", "edema"]).add("a.png")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_count_of_a_bar_is_cut(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr(console, "stderr_console", lambda: shown)
+    with console.Progress() as progress:
+        progress.add("reading and comparing images", "read", "images").advance(3, 1, 249)
+        progress.add("training", "step").advance(19, 0, 20, "loss 6.7834, 9.9 images/s")
+    assert isinstance(shown.file, io.StringIO)
+    said = shown.file.getvalue()
+    assert ("3/249" in said, "19/20" in said, "…" in said) == (True, True, False)
+    assert all(word in said for word in ("6.7834", "9.9", "1 failed"))

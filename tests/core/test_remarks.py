@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import warnings
+from typing import Literal
 
 import pytest
 
-from carzero.core.remarks import Remark, collected_remarks
+from carzero.core.remarks import Remark, collected_remarks, warn_once
 
 
 def test_every_way_of_speaking_is_heard_once_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +47,17 @@ def test_a_flood_is_cut() -> None:
         for number in range(20_000):
             os.write(2, b"line %d\n" % number)
     assert 1000 < len(remarks) < 20_000
+
+
+def test_a_loop_is_warned_once_although_libraries_touch_the_filters() -> None:
+    def count(action: Literal["default", "always", "ignore"]) -> int:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.resetwarnings()
+            warnings.filterwarnings(action, category=UserWarning)
+            for image in range(6):
+                with warnings.catch_warnings():  # as pandas does
+                    warnings.simplefilter("ignore")
+                warn_once(f"odd {image % 2}, {action}", UserWarning)
+        return len(caught)
+
+    assert [count("default"), count("always"), count("ignore")] == [2, 6, 0]

@@ -194,6 +194,11 @@ class TestJoin:
             TableError, match=r"no column for 1 of 2 labels; got \['mass'\].*Name those to keep with --labels"
         ):
             join_truth(scores(["a"], "edema", "mass"), truth)
+        named = to_truth(pd.DataFrame({"image": ["a"], "Finding Labels": ["Edema|Mass"]}))
+        with pytest.raises(TableError, match=r"it has image, Finding Labels\. .*NIH's list .* `carzero benchmark"):
+            join_truth(scores(["a"], "edema", "mass"), named)
+        with pytest.raises(TableError, match="Give truth one column a finding"):
+            join_truth(scores(["a"], "mass"), truth)
         with pytest.raises(TableError, match=r"no scores for some labels; got \['hernia'\]"):
             join_truth(scores(["a"], "edema"), truth, labels=["hernia"])
         truth.frame["mass"] = "a column of notes"

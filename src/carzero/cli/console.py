@@ -206,9 +206,14 @@ class Progress:
 
 def _make_bars(console: Console, is_kept: bool) -> Bars:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    title, rate = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
-    columns = (title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    # Where a row is too wide its texts wrap; left to themselves all columns are cut, the counts too.
+    title, rate = (
+        TextColumn(text, table_column=Column(no_wrap=False)) for text in ("{task.description}", "{task.fields[rate]}")
+    )
+    bar = BarColumn(bar_width=max(6, min(40, console.width - 60)))
+    columns = (title, bar, MofNCompleteColumn(), rate, TimeRemainingColumn())
     return Progress(*columns, console=console, transient=not is_kept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +44,12 @@ def find_shipped(kind: str, suffix: str, name: str) -> Path:
     known = list_shipped(kind, suffix)
     if name.removesuffix(suffix) in known:
         return known[name.removesuffix(suffix)]
+    near = get_close_matches(name, known, n=1)
+    then = (
+        f"did you mean {near[0]}?" if near else "take one of these, or give your own file" if kind == "recipes" else ""
+    )
     raise ConfigurationError(
-        describe(f"None of the {kind} has this name", got=name, expected=", ".join(known), then="take one of these")
+        describe(f"None of the {kind} has this name", got=name, expected=", ".join(known), then=then)
     )
 
 

@@ -167,7 +167,7 @@ class _Observer:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._reading = progress.add("reading images", "read", "images")
-        self._encoding = progress.add("running the frozen image tower", "encoded", "images")
+        self._encoding = progress.add("frozen image tower", "encoded", "images")
         self._steps = progress.add("training", "step")
 
     def say(self, text: str) -> None:
@@ -180,7 +180,7 @@ class _Observer:
         self._encoding.count(done, total)
 
     def add_record(self, record: StepRecord) -> None:
-        line = f"loss {record.loss:.4f}, lr {record.lr:.2e}, {record.items_per_s:.1f} {record.items}/s"
+        line = f"loss {record.loss:.4f}, {record.items_per_s:.1f} {record.items}/s"
         self._steps.advance(record.step, 0, record.steps, line)
         if record.validation is not None:
             parts = (f"{name} {_to_text(value)}" for name, value in record.validation.to_dict().items())
@@ -209,6 +209,7 @@ def _read_recipe(schema: type[Schema], given: Path, changes: list[str] | None, *
 
 def _find_recipe(given: Path) -> Path:
     """The user's file; or, where there is none of that name, the recipe that comes with the package."""
-    from carzero.cli.recipes import list_shipped
+    from carzero.cli.recipes import find_shipped
 
-    return given if given.exists() else list_shipped("recipes", ".yaml").get(str(given), given)
+    is_file = given.exists() or given.suffix or given.parent != Path()
+    return given if is_file else find_shipped("recipes", ".yaml", str(given))

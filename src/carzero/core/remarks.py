@@ -1,4 +1,4 @@
-"""What libraries say while a call runs: their warnings, their logs, and what their C code prints.
+"""What libraries say while a call runs: their warnings, their logs, and what their C code prints; and saying it once.
 
 A decoder warns of what it repairs in silence otherwise. On a user's terminal such a line names no file; here it is
 kept, so that it can be told with the file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -19,6 +20,45 @@ from typing import IO, NamedTuple
 _LONGEST_BYTES = 2**16  # of what is printed in one call; the rest is dropped
 _ABOUT_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning, ImportWarning)
 _DESCRIPTORS = (1, 2)  # of stdout and stderr
+
+
+_said: set[tuple[str, int, str]] = set()  # by `warn_once`: file, line, text
+_MOST_SAID = 10_000
+
+
+def warn_once(text: str, category: type[Warning], stacklevel: int = 1) -> None:
+    """Warns as `warnings.warn`, once for each text and line of code where Python's filter is "default".
+
+    Python means to do so by itself, but forgets what it said whenever any library touches the filters, as torch and
+    pandas do all the time: a loop over images would warn at every image. Other filters, such as "always" and "error",
+    hold as they are.
+
+    Args:
+        text: what to say.
+        category: the warning's class.
+        stacklevel: whose line is meant: 1 is the caller of this function.
+    """
+    frame = sys._getframe(stacklevel)
+    place = (frame.f_code.co_filename, frame.f_lineno, text)
+    if place in _said and _find_action(text, category, str(frame.f_globals.get("__name__", "")), place[1]) == "default":
+        return
+    if len(_said) >= _MOST_SAID:
+        _said.clear()
+    _said.add(place)
+    warnings.warn(text, category, stacklevel=stacklevel + 1)
+
+
+def _find_action(text: str, category: type[Warning], module: str, line: int) -> str:
+    """What Python's filters do with a warning, by the rules of `warnings.warn_explicit`."""
+    for action, message, wanted, place, number in warnings.filters:
+        if (
+            (message is None or re.match(message, text))
+            and issubclass(category, wanted)
+            and (place is None or re.match(place, module))
+            and number in (0, line)
+        ):
+            return action
+    return "default"
 
 
 class Remark(NamedTuple):

@@ -24,6 +24,7 @@ LABELS = (
     *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
 )
 
+LISTED = "Finding Labels"  # NIH's column, with the findings joined by |
 _KNOWN = {*LABELS, "No Finding"}
 
 
@@ -79,11 +80,11 @@ def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]
 def _load_entries(path: Path, names: Sequence[str], listed: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """Reads NIH's table for the listed images, and holds it against the list's own labels."""
     frame = load_table(path)
-    if lacking := [name for name in ("Image Index", "Finding Labels") if name not in frame.columns]:
+    if lacking := [name for name in ("Image Index", LISTED) if name not in frame.columns]:
         raise TableError(describe(f"{path} is not NIH's table", got=f"no column {' or '.join(lacking)}"))
     found = {
         str(name): {part.strip() for part in str(labels).split("|")}
-        for name, labels in zip(frame["Image Index"], frame["Finding Labels"], strict=True)
+        for name, labels in zip(frame["Image Index"], frame[LISTED], strict=True)
     }
     if missing := [name for name in names if name not in found]:
         raise TableError(describe(f"{path} lacks {len(missing)} of {len(names)} listed images", got=missing[:3]))

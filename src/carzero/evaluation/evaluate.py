@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from carzero.evaluation.controls import Advance as ReadAdvance
 from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined, join_truth
 from carzero.evaluation.normal_scoring import SELF_STANDARDISED
+from carzero.evaluation.results import to_frame
 from carzero.evaluation.score_matrix import (
     ScoreMatrix,
     ScoreSource,
@@ -35,6 +37,9 @@ from carzero.metrics.rows import MetricRow
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate
 from carzero.metrics.thresholds import Thresholds, choose_thresholds
 from carzero.records import ScoreProvenance
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Advance = Callable[[int, int], None]
 
@@ -57,6 +62,10 @@ class EvaluationResult:
     rows: list[MetricRow]
     manifest: dict[str, object]
     notes: list[str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as pandas has it: one row a figure, columns as in `metrics.csv`."""
+        return to_frame(self.rows)
 
 
 @dataclass(slots=True)

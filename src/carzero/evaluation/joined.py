@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from carzero.core.columns import describe_number, to_numbers
 from carzero.core.hashing import hash_texts
 from carzero.datasets.base import UNCERTAIN, Truth
+from carzero.datasets.chestxray14 import LISTED
 from carzero.errors import TableError, describe, refuse_settings
 from carzero.evaluation.score_matrix import ScoreMatrix
 from carzero.evaluation.truth import match_labels
@@ -264,11 +265,20 @@ def _choose_labels(scores: ScoreMatrix, truth: Truth, wanted: Sequence[str] | No
             describe(
                 f"{truth.source} has no column for {len(absent)} of {len(labels)} labels",
                 got=absent[:10],
-                expected="one for each label that is scored",
-                then="name those to keep with --labels",
+                expected=f"one for each label that is scored; it has {', '.join(map(str, truth.frame.columns[:20]))}",
+                then="name those to keep with --labels"
+                if len(absent) < len(labels)
+                else _then(list(truth.frame.columns)),
             )
         )
     return {label: found[label] for label in labels}
+
+
+def _then(columns: Sequence[str]) -> str:
+    """What to do about truth that has none of the labels."""
+    if LISTED in columns:
+        return f"the column {LISTED} is NIH's list of findings, which `carzero benchmark chestxray14` reads"
+    return "give truth one column a finding, of 1, 0 or blank, named as the label"
 
 
 def _columns_of(scores: ScoreMatrix, truth: Truth) -> dict[str, str]:

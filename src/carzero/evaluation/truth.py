@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Names of the key in tables that people have: ours, then those of NIH, PadChest, CheXpert, MIMIC-CXR, Open-i, SIIM.
-ID_COLUMNS = ("image_id", "Image Index", "ImageID", "Path", "dicom_id", "imageid", "ImageId")
+# Names of the key in tables that people have: ours, then those of NIH, PadChest, CheXpert, MIMIC-CXR, Open-i, SIIM,
+# then what people call it who write their own.
+ID_COLUMNS = (
+    *("image_id", "Image Index", "ImageID", "Path", "dicom_id", "imageid", "ImageId"),
+    *("image", "Image", "filename", "Filename", "file_name", "file", "path"),
+)
 
 _SHOWN = 5
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from carzero.core.remarks import warn_once
 from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.lint_wording import WordPieces
@@ -76,7 +76,7 @@ class PromptReview:
     def warn(self, stacklevel: int = 2) -> None:
         """Says each line as a `PromptWarning` of the code that asked."""
         for line in self.lines:
-            warnings.warn(line, PromptWarning, stacklevel=stacklevel + 1)
+            warn_once(line, PromptWarning, stacklevel=stacklevel + 1)
 
 
 def review_prompts(

@@ -113,7 +113,7 @@ def check_best_can_be_chosen(keep: Literal["best", "last"], *, is_validated: boo
             describe(
                 "The best weights are to be kept and nothing is there to judge them by",
                 expected=expected,
-                then="give the table a validation part, or set keep: last",
+                then="give the table a validation part, or keep the last weights (--set keep=last)",
             )
         )
 

@@ -112,7 +112,7 @@ class Validator:
                     f"The validation rows cannot tell which weights are best by {best_by}",
                     got=lacking,
                     expected="findings with both values, or more than ten reports",
-                    then="choose another best_by, or a larger validation part",
+                    then="keep the last weights (--set keep=last), choose another best_by, or a larger validation part",
                 )
             )
 
