@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 
 from carzero.errors import UnsuitableImageError
 from carzero.images import load_image
-from carzero.images.grey_levels import doubts_about_arrangement
+from carzero.images.arrangement import doubts_about_arrangement
 from tests.support.image_files import dicom, encode, film, lut
 
 GREY = film()

@@ -148,12 +148,13 @@ def read_jpeg_header(stream: bytes) -> JpegHeader:
 
 @dataclass(frozen=True, slots=True)
 class J2kHeader:
-    """What the size marker of a JPEG 2000 stream says: rows, columns, channels, bits of the first channel."""
+    """What a JPEG 2000 stream's size marker says: rows, columns, channels, bits and sign of the first channel."""
 
     rows: int
     columns: int
     channels: int
     bits: int
+    signed: bool
 
 
 def read_j2k_header(stream: bytes) -> J2kHeader:
@@ -168,7 +169,7 @@ def read_j2k_header(stream: bytes) -> J2kHeader:
     words = [int.from_bytes(stream[start + at : start + at + 4], "big") for at in range(8, 24, 4)]
     columns, rows, left, top = words
     channels = int.from_bytes(stream[start + 40 : start + 42], "big")
-    return J2kHeader(rows - top, columns - left, channels, (stream[start + 42] & 0x7F) + 1)
+    return J2kHeader(rows - top, columns - left, channels, (stream[start + 42] & 0x7F) + 1, stream[start + 42] > 0x7F)
 
 
 def has_end_marker(stream: bytes) -> bool:

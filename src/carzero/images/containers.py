@@ -12,18 +12,17 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carzero.images.codecs import read_jpeg_header
 from carzero.images.damage import walk_segments
+from carzero.images.tiff_directories import LONG_8, TiffLayout, count_pages, read_directory
 
 _ORIENTATION = 0x0112
 _BROKEN_EXIF = "The EXIF data are damaged; an orientation that they may state is not applied."
 _MOST_TAGS = 4096
-_MOST_PAGES = 100_000
 _SCANNED_PIXELS = 900_000_000  # pixels x scans of a progressive JPEG; usual ones have up to 10 scans
 
 
@@ -36,6 +35,7 @@ class PlainFile:
         orientation: 1 to 8 as in EXIF; 1 where nothing is stated.
         doubts: sentences about what was left out.
         pages: images in the file, those of an animation too.
+        bits: of the samples, where a PNG says that its own are fewer than it has room for; else 0.
         tags: the numbers of a TIFF's first directory by tag; empty for other formats.
     """
 
@@ -44,6 +44,7 @@ class PlainFile:
     doubts: tuple[str, ...] = ()
     pages: int = 1
     tags: dict[int, tuple[int, ...]] | None = None
+    bits: int = 0
 
 
 def to_plain_jpeg(data: bytes) -> PlainFile:
@@ -81,12 +82,14 @@ def to_plain_png(data: bytes) -> PlainFile:
     """
     kept, orientation, position, ended = [data[:8]], 1, 8, False
     doubts: tuple[str, ...] = ()
-    pages = 1
+    pages, bits = 1, 0
     while not ended and position + 12 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         kind, stop = data[position + 4 : position + 8], position + 12 + size
         if kind == b"eXIf":
             orientation, doubts = _read_orientation(data[position + 8 : stop - 4])
+        elif kind == b"sBIT" and size:
+            bits = data[position + 8]
         elif kind == b"acTL":  # an animation
             pages = int.from_bytes(data[position + 8 : position + 12], "big") or 1
         elif kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"):
@@ -98,7 +101,7 @@ def to_plain_png(data: bytes) -> PlainFile:
         ended, position = kind == b"IEND", stop
     if not ended:
         raise ValueError("the file has no end marker")
-    return PlainFile(b"".join(kept), orientation, doubts, pages)
+    return PlainFile(b"".join(kept), orientation, doubts, pages, bits=bits)
 
 
 # Size, depth, compression, polarity, strips and tiles, layout, predictor, palette, sample format, JPEG tables, YCbCr.
@@ -107,65 +110,46 @@ _TIFF_PIXELS = {
     *(320, 322, 323, 324, 325, 338, 339, 347, 529, 530, 531, 532),
 }
 
-_TIFF_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-
 
 def to_plain_tiff(data: bytes) -> PlainFile:
-    """Returns a TIFF whose one directory holds the tags that make the first page's pixels.
+    """Returns a TIFF whose one directory holds the tags that make the first page's pixels; a BigTIFF as a plain one.
 
     Raises:
         ValueError: the directory lies outside the file, or its tags claim more bytes than the file has.
     """
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    start, entries = _read_directory(data, struct.unpack_from(order + "I", data, 4)[0], order)
-    kept, tags, claimed = [], {}, 0
-    for tag, kind, count, value in entries:
-        size = _TIFF_WIDTHS.get(kind, 1) * count
-        if tag not in _TIFF_PIXELS or tag in tags:
+    layout = TiffLayout.of(data)
+    start = layout.read_offset(data, 8 if layout.is_big else 4)
+    entries = read_directory(data, start, layout)
+    kept: list[bytes] = []
+    tags: dict[int, tuple[int, ...]] = {}
+    added, claimed, end = b"", 0, len(data) + len(data) % 2
+    for entry in entries:
+        if entry.tag not in _TIFF_PIXELS or entry.tag in tags:
             continue
-        claimed += size if size > 4 else 0
-        offset = struct.unpack(order + "I", value)[0]
-        if size > 4 and offset + size > len(data):
-            raise ValueError(f"tag {tag} lies outside the file")
-        numbers = data[offset : offset + size] if size > 4 else value[:size]
-        tags[tag] = struct.unpack(f"{order}{count}{'H' if kind == 3 else 'I'}", numbers) if kind in (3, 4) else ()
-        kept.append(struct.pack(order + "HHI", tag, kind, count) + value)
+        claimed += entry.size if entry.size > layout.room else 0
+        if entry.at + entry.size > len(data):
+            raise ValueError(f"tag {entry.tag} lies outside the file")
+        tags[entry.tag] = entry.read_numbers(data, layout)
+        if entry.tag == _ORIENTATION:
+            continue
+        kind, size, value = entry.kind, entry.size, data[entry.at : entry.at + entry.size]
+        if kind == LONG_8:
+            kind, value = 4, struct.pack(f"{layout.order}{entry.count}I", *tags[entry.tag])
+            size = len(value)
+            place, added = end + len(added), added + (value if size > 4 else b"")
+        else:
+            place = entry.at
+        short = value.ljust(4, b"\0") if size <= 4 else struct.pack(layout.order + "I", place)
+        kept.append(struct.pack(layout.order + "HHI", entry.tag, kind, entry.count) + short)
     if claimed > len(data):
         raise ValueError("the tags overlap")
-    pages = _count_pages(data, start, len(entries), order)
     orientation = tags.pop(_ORIENTATION, (1,))[0]
-    kept = [entry for entry in kept if struct.unpack_from(order + "H", entry)[0] != _ORIENTATION]
-    padding = b"\0" * (len(data) % 2)
-    head = data[:4] + struct.pack(order + "I", len(data) + len(padding))
-    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + b"\0" * 4
-    plain = b"".join((head, memoryview(data)[8:], padding, directory))
+    magic = b"II*\0" if layout.order == "<" else b"MM\0*"
+    head = magic + struct.pack(layout.order + "I", end + len(added))
+    directory = struct.pack(layout.order + "H", len(kept)) + b"".join(kept) + b"\0" * 4
+    plain = b"".join((head, memoryview(data)[8:], b"\0" * (len(data) % 2), added, directory))
+    pages = count_pages(data, start, layout)
     return PlainFile(plain, orientation if 1 <= orientation <= 8 else 1, pages=pages, tags=tags)
-
-
-def _read_directory(data: bytes, start: int, order: str) -> tuple[int, list[tuple[int, int, int, bytes]]]:
-    """Returns where a TIFF directory starts and its (tag, kind, count, value) entries in their order."""
-    if start + 2 > len(data):
-        raise ValueError("a TIFF directory outside the file")
-    count = struct.unpack_from(order + "H", data, start)[0]
-    if start + 2 + 12 * count > len(data):
-        raise ValueError("a TIFF directory outside the file")
-    places = range(start + 2, start + 2 + 12 * count, 12)
-    return start, [(*struct.unpack_from(order + "HHI", data, at), data[at + 8 : at + 12]) for at in places]
-
-
-def _count_pages(data: bytes, start: int, entries: int, order: str) -> int:
-    """Returns how many directories follow one another from `start`; a ring counts once round."""
-    seen = {start}
-    while len(seen) < _MOST_PAGES:
-        at = start + 2 + 12 * entries
-        if at + 4 > len(data):
-            break
-        start = struct.unpack_from(order + "I", data, at)[0]
-        if start == 0 or start in seen or start + 2 > len(data):
-            break
-        seen.add(start)
-        entries = struct.unpack_from(order + "H", data, start)[0]
-    return len(seen)
 
 
 def _read_orientation(body: bytes) -> tuple[int, tuple[str, ...]]:
@@ -174,17 +158,17 @@ def _read_orientation(body: bytes) -> tuple[int, tuple[str, ...]]:
         found = re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", body)
         return (int(found[1]) if found else 1), ()
     block = body.removeprefix(b"Exif\0")[body.startswith(b"Exif\0") :]
-    order = "<" if block[:2] == b"II" else ">"
     try:
         if block[:4] not in (b"II*\0", b"MM\0*"):
             raise ValueError("no TIFF header")
-        _, entries = _read_directory(block, struct.unpack_from(order + "I", block, 4)[0], order)
+        layout = TiffLayout.of(block)
+        entries = read_directory(block, layout.read_offset(block, 4), layout)
     except (ValueError, struct.error):
         return 1, (_BROKEN_EXIF,)
-    for tag, kind, count, value in entries[:_MOST_TAGS]:
-        if tag == _ORIENTATION:
-            stated = struct.unpack_from(order + "H", value)[0]
-            whole = kind == 3 and count == 1 and 1 <= stated <= 8
+    for entry in entries[:_MOST_TAGS]:
+        if entry.tag == _ORIENTATION:
+            stated = entry.read_word(block, layout)
+            whole = entry.kind == 3 and entry.count == 1 and 1 <= stated <= 8
             return (stated, ()) if whole else (1, () if stated == 0 else (_BROKEN_EXIF,))
     return 1, ()
 

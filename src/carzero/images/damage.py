@@ -34,6 +34,7 @@ _Samples = NDArray[np.integer]
 UNCHECKED = "The JPEG stream is of a rare kind that cannot be checked for damage."
 _COMPLAINTS = ("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression")
 _LARGEST_TRANSCODED = 20_000_000  # pixels; libjxl keeps all coefficients
+_TABLES = {0xDB, 0xC4}
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"(?<!\xff)\xff++[\xd0-\xd7]")
 
@@ -108,9 +109,25 @@ def _find_plain_damage(stream: bytes, pixels: int) -> tuple[str, str]:
     return "", UNCHECKED
 
 
-def find_tiff_damage(data: bytes) -> str:
-    """Returns what libjpeg complains of in a TIFF with JPEG strips, or ""."""
-    return _complaint_of_libjpeg(data)
+def find_tiff_damage(data: bytes, strips: list[tuple[int, int]]) -> str:
+    """Returns what libjpeg complains of in a TIFF with JPEG strips, or "".
+
+    Of a last strip that is shorter than the others libtiff asks for more than it holds. Where strips have their own
+    tables, each is heard for itself.
+
+    Args:
+        data: the file.
+        strips: (offset, bytes) of each.
+    """
+    damage = _complaint_of_libjpeg(data)
+    streams = [data[offset : offset + size] for offset, size in strips]
+    if (
+        not damage
+        or len(streams) < 2
+        or not all({each[0] for each in walk_segments(one)} >= _TABLES for one in streams)
+    ):
+        return damage
+    return next((found for one in streams if (found := find_jpeg_damage(one)[0])), "")
 
 
 def _complaint_of_libjpeg(tiff: bytes) -> str:

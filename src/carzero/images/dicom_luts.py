@@ -26,6 +26,7 @@ _Values = NDArray[np.float64]
 _Stored = NDArray[Any]
 _LARGEST_TABLE = 1 << 17
 _CUT_BY_WINDOW, _CUT_BY_RIGHT_WINDOW = 0.05, 0.01  # shares of the pixels
+_CUT_BESIDE, _BESIDE = 0.001, 0.1  # shares of the pixels, and of the window
 _MOST_FILLERS = 64  # values that only fill the rectangle
 _FULL_EDGE = 0.9  # share of an edge that is filled
 _STRETCH = 1.5  # stray pixels that make the range so many times wider are left out of it
@@ -243,13 +244,25 @@ def _doubts_about_window(
     def cut(values: _Values | _Stored) -> float:
         return float(counts[np.abs(values - centre) > width / 2 + 1].sum() / counts.sum())
 
-    if cut(units) < _CUT_BY_WINDOW:
-        return []
-    if not _is_plain(words.rescale) and cut(seen) < _CUT_BY_RIGHT_WINDOW:
+    share = cut(units)
+    if share > _CUT_BY_WINDOW and not _is_plain(words.rescale) and cut(seen) < _CUT_BY_RIGHT_WINDOW:
         return ["The window fits the values before rescaling and cuts those after it; its centre may be wrong."]
-    if words.signed and cut(units + 2.0 ** (words.bits - 1)) < _CUT_BY_RIGHT_WINDOW:
+    if share > _CUT_BY_WINDOW and words.signed and cut(units + 2.0 ** (words.bits - 1)) < _CUT_BY_RIGHT_WINDOW:
         return ["The window fits values without a sign and cuts those here, which have one; its centre may be wrong."]
-    return []
+    missing = _lies_beside(window, words) if share > _CUT_BESIDE and _is_plain(words.rescale) else ""
+    return [missing] if missing else []
+
+
+def _lies_beside(window: tuple[float, float, str], words: Greyscale) -> str:
+    """Returns a doubt about a window that reaches far beyond all that samples can hold, for ones that it cuts."""
+    centre, width, _ = window
+    lowest = -(2.0 ** (words.bits - 1)) if words.signed else 0.0
+    below = lowest - (centre - width / 2)
+    above = centre + width / 2 - (lowest + 2.0**words.bits)
+    if max(below, above) < _BESIDE * width or min(below, above) > 0:
+        return ""
+    side = "below" if below > above else "above"
+    return f"The window reaches far {side} what samples can hold and cuts others; a rescale intercept may be missing."
 
 
 def _apply_window(units: _Values, centre: float, width: float, function: str) -> _Values:

@@ -11,12 +11,13 @@ from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import apply_color_lut
 
+from carzero.images.arrangement import doubts_about_arrangement
 from carzero.images.checks import check_jpeg_2000, check_size, unreadable
 from carzero.images.codecs import has_end_marker, read_j2k_header, read_jpeg_header, to_decoder
 from carzero.images.containers import to_plain_jpeg
 from carzero.images.damage import find_jpeg_damage
 from carzero.images.dicom_doubts import doubts_about_amount, doubts_about_sign, settle_planes
-from carzero.images.grey_levels import align, doubts_about_arrangement
+from carzero.images.grey_levels import align
 
 # Native, RLE and lossless JPEG samples are words as the scanner wrote them; other streams state their own depth.
 _WHOLE_WORDS = {"1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
@@ -90,6 +91,7 @@ def decode_pixels(header: FileDataset, source: str) -> tuple[NDArray[Any], list[
     if syntax.is_encapsulated:
         frame = get_frame(header.PixelData, 0, number_of_frames=int(header.get("NumberOfFrames") or 1))
         plain, doubts = _check_stream(frame, str(syntax), (int(header.Rows), int(header.Columns)), source)
+        doubts += _settle_stream(frame, str(syntax), header)
         header.PixelData = encapsulate([plain], has_bot=False)
         header.NumberOfFrames = 1
         del frame, plain
@@ -145,6 +147,18 @@ def _check_stream(frame: bytes, syntax: str, size: tuple[int, int], source: str)
             then="send or export the image again",
         )
     return frame, doubts
+
+
+def _settle_stream(frame: bytes, syntax: str, header: FileDataset) -> list[str]:
+    """Corrects depth and sign where the compressed stream has others than the header says; returns doubts."""
+    family = _SYNTAX_NAMES.get(syntax, "")
+    if family == "JPEG" and int(header.BitsAllocated) > 8 >= read_jpeg_header(frame).precision:
+        said, header.BitsAllocated, header.BitsStored, header.HighBit = int(header.BitsStored), 8, 8, 7
+        return [f"The JPEG stream has 8 bits, though the header says {said}; the stream is believed."]
+    if family in ("JPEG 2000", "HTJ2K") and read_j2k_header(frame).signed and not int(header.PixelRepresentation):
+        header.PixelRepresentation = 1
+        return [f"The samples of the {family} stream have a sign, though the header says none; the stream is believed."]
+    return []
 
 
 def name_encoding(header: FileDataset) -> str:

@@ -180,11 +180,14 @@ def _purpose_doubts(header: Dataset) -> list[str]:
             "The image is raw (Presentation Intent Type FOR PROCESSING): its grey levels are the detector's, not those "
             "of a finished radiograph, and may be inverted."
         )
+    if localizer := next((word for word in _words(header, "ImageType") if word.upper() in _LOCALIZERS), ""):
+        doubts.append(f"The image type is {printable(localizer)}: it was made to plan others, not to be read.")
     if _text(header, "QualityControlImage").upper() == "YES":
         doubts.append("The header says that this is a quality control image, perhaps of a phantom.")
     return doubts
 
 
+_LOCALIZERS = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SCOUT VIEW"}
 _RAW_CLASS = str(DigitalXRayImageStorageForProcessing)
 
 
@@ -227,6 +230,12 @@ def _meaning(header: Dataset, sequence: str) -> str:
     """Returns the code meaning of a sequence's first item, or ""."""
     items: Any = header.get(sequence) or []
     return _text(items[0], "CodeMeaning") if len(items) else ""
+
+
+def _words(header: Dataset, name: str) -> list[str]:
+    """Returns the values of an element as texts."""
+    value = header.get(name) or []
+    return [str(part).strip() for part in ([value] if isinstance(value, str) else value)]
 
 
 def _text(header: Dataset, name: str) -> str:

@@ -25,11 +25,6 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in JPEG
 _COLOURED = 24 / 255  # channel spread beyond what JPEG's colour noise makes of grey
 _PHOTOGRAPH_SHARE = 0.05
 _MARKS_SHARE = 0.001
-
-
-_LEAST_SIDE = 64
-_MEASURED_LINES = 256
-_FAR_SMOOTHER, _TORN = 3.0, 2.5  # of 500 open images 4.3 at least with bytes exchanged; 3.4 at least torn, else 1.4
 _STRIP_SAMPLES = 1 << 22  # what is worked on at once, so that temporary copies stay small
 
 
@@ -86,34 +81,6 @@ def by_strips(samples: _Samples, convert: Callable[[_Samples], NDArray[Any]], sh
     for top in range(0, len(samples), rows):
         result[top : top + rows] = convert(samples[top : top + rows])
     return result
-
-
-def doubts_about_arrangement(samples: _Samples) -> list[str]:
-    """Returns a sentence where samples are noise as they lie and an image in another order, so nearly surely misread.
-
-    Neighbours of an image differ little. With their bytes exchanged, or with rows of the wrong length, they differ by
-    several times as much.
-
-    Args:
-        samples: (H, W) whole numbers.
-    """
-    if samples.ndim != 2 or samples.dtype.kind not in "iu" or min(samples.shape) < _LEAST_SIDE:
-        return []
-    across, down = _roughness(samples, 1), _roughness(samples, 0)
-    if samples.dtype.itemsize == 2 and _roughness(samples, 1, exchanged=True) * _FAR_SMOOTHER < across:
-        return ["The bytes of the samples seem to be exchanged (byte order): the image is noise as it is read."]
-    if down > _TORN * across > 0:
-        return ["Neighbouring rows do not fit each other: the image may have other rows and columns than are stated."]
-    return []
-
-
-def _roughness(samples: _Samples, axis: int, *, exchanged: bool = False) -> float:
-    """Returns how much neighbours along an axis differ, as a share of how much all samples do; of some lines only."""
-    lines = samples if axis else samples.T
-    lines = lines[:: max(1, len(lines) // _MEASURED_LINES)]
-    lines = (lines.byteswap() if exchanged else lines).astype(np.float32)
-    spread = float(lines.std())
-    return float(np.abs(np.diff(lines)).mean()) / spread if spread else 0.0
 
 
 def align(words: _Samples, *, stored: int, high: int, overlays: bool) -> tuple[_Samples, list[str]]:

@@ -63,7 +63,7 @@ def _read_entries(item: Dataset, count: int, bits: int) -> NDArray[Any]:
     data = item.LUTData
     big_endian = item.original_encoding[1] is False
     if isinstance(data, bytes):
-        in_bytes = len(data) <= count + 1
+        in_bytes = len(data) <= count + 1 and bits <= 8
         if in_bytes and not (big_endian and item["LUTData"].VR == "OW"):
             return np.frombuffer(data, dtype="u1")[:count]
         words = np.frombuffer(data[: len(data) // 2 * 2], dtype=">u2" if big_endian else "<u2")

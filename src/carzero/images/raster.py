@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from carzero.images.arrangement import doubts_about_arrangement
 from carzero.images.checks import as_unreadable, check_jpeg_2000, check_size, refuse_unless_forced, too_large
 from carzero.images.codecs import read_j2k_header, read_jpeg_header
 from carzero.images.containers import PlainFile, to_plain_jpeg, to_plain_png, to_plain_tiff, turn
 from carzero.images.damage import find_deflate_damage, find_jpeg_damage, find_tiff_damage
-from carzero.images.grey_levels import doubts_about_arrangement, find_depth, grey_from_array
+from carzero.images.grey_levels import bits_in_use, count_stray, find_depth, grey_from_array
 
 _Grey = NDArray[np.float32]
 _Samples = NDArray[Any]
@@ -29,6 +30,8 @@ _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
+    b"II+\x00\x08\x00\x00\x00": "TIFF",
+    b"MM\x00+\x00\x08\x00\x00": "TIFF",
     b"BM": "BMP",
     b"\x00\x00\x00\x0cjP  \r\n\x87\n": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
@@ -134,7 +137,10 @@ def _decode_png(data: bytes, source: str, force: bool) -> _Decoded:
     if depth == 16 and colour != 0:  # Pillow would cut it to 8 bits
         return np.asarray(imagecodecs.png_decode(plain.data)), None, plain.orientation, doubts
     with _open(plain.data, "PNG", source) as image:
-        return _image_samples(image), _stated_bits(image), plain.orientation, doubts
+        samples, bits = _image_samples(image), _stated_bits(image)
+    if bits is None and 8 < plain.bits < 16 and samples.max() < 2**plain.bits:
+        bits = plain.bits
+    return samples, bits, plain.orientation, doubts
 
 
 def _page_doubts(plain: PlainFile, *, source: str, force: bool) -> list[str]:
@@ -169,11 +175,13 @@ def _decode_tiff(data: bytes, source: str, force: bool) -> _Decoded:
             samples = _image_samples(image)
             depth = 1 if image.mode == "1" else depth
     except UnidentifiedImageError:  # one channel in a layout that Pillow does not know, such as 16 bits from white
-        samples, depth = np.asarray(imagecodecs.tiff_decode(plain.data, index=0)), None
+        samples = np.asarray(imagecodecs.tiff_decode(plain.data, index=0))
+        depth = bits if 8 < bits < 16 else None
     inverted = samples.dtype == np.uint8 and samples.ndim == 2  # by Pillow, and nothing else
     if white_is_zero and samples.dtype != np.bool_ and not inverted:
         samples = _from_white(samples, depth)
-    return samples, depth, plain.orientation, doubts
+    samples, more = _settle_floats(samples)
+    return samples, depth, plain.orientation, doubts + more
 
 
 def _from_white(samples: _Samples, depth: int | None = None) -> _Samples:
@@ -188,13 +196,25 @@ def _from_white(samples: _Samples, depth: int | None = None) -> _Samples:
     return np.asarray((1 if samples.max() <= 1 else 255) - samples)
 
 
+def _settle_floats(samples: _Samples) -> tuple[_Samples, list[str]]:
+    """Returns floating-point samples that count as whole numbers of more than 8 bits do as shares, and a doubt."""
+    if samples.dtype.kind != "f" or np.count_nonzero(samples > 255) <= count_stray(samples.size):
+        return samples, []
+    high = float(samples.max())
+    if not high < 2**16 or samples.min() < 0:
+        return samples, []
+    bits = bits_in_use(int(high))
+    return samples / np.float64(2**bits - 1), [f"Floating-point samples up to {high:g} are taken for {bits}-bit ones."]
+
+
 def _tiff_damage(data: bytes, tags: dict[int, tuple[int, ...]]) -> str:
     """Returns what is wrong with the strips or tiles of a compressed TIFF as far as their coding tells, or ""."""
     compression = tags.get(_TIFF_COMPRESSION, (1,))[0]
+    offsets, sizes = (tags.get(strip) or tags.get(tile) or () for strip, tile in _TIFF_STRIPS)
+    strips = list(zip(offsets, sizes, strict=False))
     if compression in _TIFF_DEFLATED:
-        offsets, sizes = (tags.get(strip) or tags.get(tile) or () for strip, tile in _TIFF_STRIPS)
-        return find_deflate_damage(data, list(zip(offsets, sizes, strict=False)))
-    return find_tiff_damage(data) if compression == _TIFF_JPEG else ""
+        return find_deflate_damage(data, strips)
+    return find_tiff_damage(data, strips) if compression == _TIFF_JPEG else ""
 
 
 def _decode_bmp(data: bytes, source: str, force: bool) -> _Decoded:
