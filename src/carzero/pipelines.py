@@ -20,6 +20,7 @@ import torch
 from transformers import Pipeline
 from transformers import pipeline as transformers_pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import logging
 
 from carzero.images import load_image
 from carzero.inference.backends import TorchBackend
@@ -132,5 +133,11 @@ def pipeline(model: str | Path = DEMO, **options: Any) -> ZeroShotCXRPipeline:
         WeightsError: not found.
     """
     make: Any = transformers_pipeline  # whose annotations know the tasks of transformers alone
-    made: ZeroShotCXRPipeline = make(TASK, model=str(WeightsSource(model).folder), **options)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar of some hundred tensors that takes no time
+    try:
+        made: ZeroShotCXRPipeline = make(TASK, model=str(WeightsSource(model).folder), **options)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return made

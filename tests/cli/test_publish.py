@@ -25,7 +25,8 @@ library_name: carzero
 ```json
 {
   "train images": 12,
-  "patients": 9
+  "patients": 9,
+  "sources": [""]
 }
 ```
 
@@ -153,6 +154,7 @@ def test_nobody_is_logged_in(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["ours/chest"], "No licence is given; expected one that your images, reports and starting weights allow"),
         (["chest", "--license", "mit"], "This is not a name on the hub"),
         (["ours/chest", "--license", "My own!"], "This is not the identifier of a licence"),
         (["ours/chest", "--license", "mit", "--metrics", "config.json"], "not a table of metrics"),

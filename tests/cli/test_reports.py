@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,7 @@ class TestRules:
         assert done.returncode == 0, done.stderr
         assert "rows by rules" in done.stdout
         assert f"Wrote 4 rows to {out}." in done.stderr
+        assert re.search("Without a sentence, as no finding was read: [1-3]; `carzero data validate`", done.stderr)
         rows = read(out)
         assert rows[0]["sentences"] == ["There is cardiomegaly", "There is no pneumothorax"]
         assert rows[0]["image"] == "a.png"
@@ -97,6 +99,7 @@ class TestRules:
         )
         code, stdout, stderr = in_process(capsys, "reports", "align", table, "--out", out)
         assert code == 0, stderr
+        assert "Without a sentence" not in stderr
         assert "Not English, and not read: 2; the column fallback of these reports says not_english." in stderr
         assert "3  rows by rules" in stdout
         assert [(row["fallback"], row["sentences"]) for row in read(out)] == [

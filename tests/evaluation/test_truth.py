@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from carzero.errors import ConfigurationError, TableError
+from carzero.evaluation.evaluate import EvaluationRun
 from carzero.evaluation.joined import join_truth
 from carzero.evaluation.score_matrix import ScoreMatrix, load_score_matrix, to_score_matrix
 from carzero.evaluation.truth import match_labels, to_truth
@@ -40,6 +41,14 @@ class FakeDataset:
             },
             index=[10, 20, 30],
         )
+
+
+def test_metrics_that_are_undefined_for_the_same_findings_are_one_note() -> None:
+    truth = pd.DataFrame({"image": ["a", "b"], "edema": [1, 1], "mass": [0, 1]})
+    table = pd.DataFrame({"image_id": ["a", "b"], "logit:edema": [0.0, 1.0], "logit:mass": [0.0, 1.0]})
+    notes = [note for note in EvaluationRun(table, truth, rounds=0).execute().notes if "undefined" in note]
+    assert len(notes) == 1
+    assert "auroc, auprc, average_precision: undefined (NaN) for 1 of 2 classes" in notes[0]
 
 
 class TestTruth:

@@ -268,6 +268,9 @@ class TestGroups:
         assert list(masks) == ["all", "sex=F", "sex=M", "view=AP", "view=PA"]
         assert masks["sex=F"].tolist() == [True, False, True, False]
         assert find_reference(masks) == {"sex=M": "sex=F", "view=PA": "view=AP"}
+        ages = ["40-59", "", "<18", "120", ">=80", "18-39", "unknown", "18"]
+        ordered = [name.partition("=")[2] for name in split_groups({"age": ages}, 8)][1:]
+        assert ordered == ["<18", "18", "18-39", "40-59", ">=80", "120", "unknown"]
         assert to_bands([17.9, 18, 39, 40, np.nan], [18, 40]) == ["<18", "18-39", "18-39", ">=40", ""]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from carzero.cli.console import (
 )
 from carzero.cli.options import WEIGHTS_HELP, Overwrite, complete_weights, json_option
 from carzero.cli.terminal_table import TextTable
+from carzero.errors import ConfigurationError, describe
 
 if TYPE_CHECKING:
     from carzero.export import ExportResult
@@ -111,9 +113,13 @@ def publish(
     folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="Of a training run, or of weights.")],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the hub.")],
     licence: Annotated[
-        str,
-        typer.Option("--license", help="As the hub writes it: apache-2.0, cc-by-nc-4.0, other.", prompt="License"),
-    ],
+        str | None,
+        typer.Option(
+            "--license",
+            help="As the hub writes it: apache-2.0, cc-by-nc-4.0, other. Asked for if not given.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[str, typer.Option(help="What the weights were trained on, for the card.")] = "",
     metrics: Annotated[
         Path | None, typer.Option(help="A metrics.json of `carzero evaluate`, for the card.", show_default=False)
@@ -134,6 +140,7 @@ def publish(
     from carzero.weights.publishing import CARD, prepare_publication
 
     quiet_libraries()
+    licence = licence or _ask_licence()
     figures = [] if metrics is None else load_figures(metrics)
     ready = prepare_publication(folder, repository, licence=licence, data=data, figures=figures)
     where = str(dry_run) if dry_run is not None else f"the hub as {repository}"
@@ -146,3 +153,11 @@ def publish(
     print_some("Left out, as they are no part of the weights:", ready.left_out, rest="all are in the folder")
     if not data:
         say("note: the card does not say what the weights were trained on; say it with --data.")
+
+
+def _ask_licence() -> str:
+    """Asks a person for the licence; where nobody sits before the terminal, says how it is given."""
+    allowed = "one that your images, reports and starting weights allow"
+    if not sys.stdin.isatty():
+        raise ConfigurationError(describe("No licence is given", expected=allowed, then="name it by --license"))
+    return str(typer.prompt(f"Licence, {allowed} (such as cc-by-4.0)"))

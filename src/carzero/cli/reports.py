@@ -213,6 +213,8 @@ def _show_result(result: AlignmentResult, out: Path, *, as_json: bool) -> None:
     else:
         print_result(_table(result))
     say(f"Wrote {counts.backends.total()} rows to {out}.")
+    if counts.empty:
+        say(f"Without a sentence, as no finding was read: {counts.empty}; `carzero data validate` drops such rows.")
     if count := counts.reasons["not_english"]:
         say(f"Not English, and not read: {count}; the column fallback of these reports says not_english.")
     failures = [f"{each['report_id']}: {each['reason'].replace('_', ' ')}" for each in counts.listed]

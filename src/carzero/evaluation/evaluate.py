@@ -68,6 +68,15 @@ class EvaluationResult:
         return to_frame(self.rows)
 
 
+def _join_undefined(messages: Sequence[str]) -> list[str]:
+    """One note for metrics that are undefined for the same classes."""
+    metrics: dict[str, list[str]] = {}
+    for message in messages:
+        metric, _, rest = message.partition(" is undefined ")
+        metrics.setdefault(rest, []).append(metric)
+    return [f"{', '.join(names)}: undefined {rest}" for rest, names in metrics.items()]
+
+
 @dataclass(slots=True)
 class EvaluationRun:
     """The settings of one evaluation; see `carzero evaluate --help` for each.
@@ -157,7 +166,7 @@ class EvaluationRun:
         if self.normal is not None and self.normal_from is None:
             notes.append(SELF_STANDARDISED)
         notes += threshold_notes + probability_notes + control_notes + _describe_groups(groups)
-        notes += [str(each.message) for each in undefined]
+        notes += _join_undefined([str(each.message) for each in undefined])
         manifest = {
             **describe_sources([matrix], truth, joined),
             "settings": {**self._settings(patient, thresholds), **standardised_by},

@@ -301,6 +301,10 @@ def _rows_of(ids: Sequence[str], order: Sequence[str]) -> list[int]:
     return [rows[image_id] for image_id in ids]
 
 
+def _such(names: Sequence[str]) -> str:
+    return f" (such as {names})" if names else ""
+
+
 def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     unscored = sorted({*truth.ids} - {*scores.ids})[:_SHOWN]
     unlabelled = sorted({*scores.ids} - {*truth.ids})[:_SHOWN]
@@ -308,8 +312,8 @@ def _mismatch(scores: ScoreMatrix, truth: Truth, both: int) -> TableError:
     return TableError(
         describe(
             f"Scores and truth name different images: {both} are in both, {len(truth.ids) - both} have "
-            f"truth but no score (such as {unscored}), {len(scores.ids) - both} a score but no truth (such as "
-            f"{unlabelled})" + (f"; {failed} images failed when they were scored" if failed else ""),
+            f"truth but no score{_such(unscored)}, {len(scores.ids) - both} a score but no truth{_such(unlabelled)}"
+            + (f"; {failed} images failed when they were scored" if failed else ""),
             expected=f"image_id of {scores.source} equal to {truth.id_column} of {truth.source}",
             then="name another key with --truth-id, or continue with those in both by --allow-missing"
             if both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 ALL = "all"
 Mask = NDArray[np.bool_]
+
+_NUMBER = re.compile(r"(<|>=)?(-?[0-9]+(?:\.[0-9]+)?)")
 
 
 def split_groups(groups: Mapping[str, Sequence[str]], n: int) -> dict[str, Mask]:
@@ -20,7 +23,8 @@ def split_groups(groups: Mapping[str, Sequence[str]], n: int) -> dict[str, Mask]
         n: number of images.
 
     Returns:
-        (n,) masks by name: "all" first, then "column=value" by column, values sorted.
+        (n,) masks by name: "all" first, then "column=value" by column, values sorted: numbers and bands of numbers by
+        size, then texts.
 
     Raises:
         ValueError: a column does not have one text for each image.
@@ -30,9 +34,15 @@ def split_groups(groups: Mapping[str, Sequence[str]], n: int) -> dict[str, Mask]
         values = np.asarray(texts, dtype=str)
         if values.shape != (n,):
             raise ValueError(f"The column {column} does not fit; got shape {values.shape}; expected ({n},).")
-        for value in np.unique(values[values != ""]):
+        for value in sorted({*values[values != ""].tolist()}, key=_to_place):
             masks[f"{column}={value}"] = values == value
     return masks
+
+
+def _to_place(value: str) -> tuple[bool, float, bool, str]:
+    """Where a value stands among those of its column: "<18", "18-39", "40", "120", then texts."""
+    number = _NUMBER.match(value)
+    return number is None, float(number[2]) if number else 0.0, not (number and number[1] == "<"), value
 
 
 def find_reference(masks: Mapping[str, Mask]) -> dict[str, str]:

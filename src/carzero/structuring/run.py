@@ -46,15 +46,18 @@ class RowCounts:
         backends: rows by "rules" or the model's name.
         reasons: rows that the rules made instead of the model, by reason.
         listed: report id and reason of the first 1,000 of these.
+        empty: rows without a sentence, as nothing in the report is a finding that is known.
     """
 
     backends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     listed: list[dict[str, str]] = field(default_factory=list)
+    empty: int = 0
 
-    def add(self, report_id: str, backend: str, reason: str) -> None:
+    def add(self, report_id: str, backend: str, reason: str, *, is_empty: bool) -> None:
         """Counts a row. A report without text is not a failure of the model, so it is not listed."""
         self.backends[backend] += 1
+        self.empty += is_empty and reason != NOT_ENGLISH
         if reason:
             self.reasons[reason] += 1
             if reason not in ("without_text", NOT_ENGLISH) and len(self.listed) < _LISTED:
@@ -229,7 +232,8 @@ class AlignmentRun:
                     for row, outcome in zip(taken, outcomes, strict=True)
                 )
                 for outcome in outcomes:
-                    counts.add(outcome.aligned.report_id, outcome.aligned.backend, outcome.fallback)
+                    aligned = outcome.aligned
+                    counts.add(aligned.report_id, aligned.backend, outcome.fallback, is_empty=not aligned.sentences)
                 advance(len(self.rows) - len(left), tally)
 
             if left and self.model is None:
@@ -286,7 +290,7 @@ class AlignmentRun:
                         then="give the input of the interrupted run, or start anew with --overwrite",
                     )
                 )
-            counts.add(row.report_id, found["backend"], found["fallback"])
+            counts.add(row.report_id, found["backend"], found["fallback"], is_empty=not found["sentences"])
         return number
 
     def _by_rules(self, rows: Sequence[ReportRow], write: Write) -> None:

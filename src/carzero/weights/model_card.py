@@ -201,7 +201,17 @@ def _trained(folder: Path) -> Iterator[str]:
         elif written:
             with refuse_broken(f"{card} is not as a training run wrote it", error=WeightsError):
                 content = parse_json_object(written)
-            yield f"{heading}: " + "; ".join(f"{name}: {json.dumps(value)}" for name, value in content.items()) + "."
+            said = ((name, _to_words(value)) for name, value in content.items())
+            yield f"{heading}: " + "; ".join(f"{name}: {words}" for name, words in said if words) + "."
+
+
+def _to_words(value: object) -> str:
+    """A value of a training run's card for people: figures with four digits, lists without brackets, no empty names."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_to_words, value)))
+    return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _figures_table(figures: Sequence[Figure]) -> str:
