@@ -43,6 +43,36 @@ class FakeDataset:
         )
 
 
+def test_a_training_table_is_truth_by_what_its_reports_say(tmp_path: Path) -> None:
+    def say(**findings: str) -> list[dict[str, str]]:
+        return [{"finding": name.rstrip("2"), "presence": presence} for name, presence in findings.items()]
+
+    said = [
+        say(edema="absent", edema2="present", mass="uncertain"),
+        say(edema="absent", mass="absent", mass2="uncertain"),
+        say(edema="uncertain", edema2="absent"),
+        [],
+    ]
+    aligned = pd.DataFrame({"image": list("abcd"), "split": ["test"] * 4, "structured": said})
+    listed = pd.DataFrame(
+        {"image": list("abcd"), "present": ["edema|mass", "", None, " mass "], "absent": ["", "edema"] * 2}
+    )
+    aligned.to_json(tmp_path / "aligned.jsonl", orient="records", lines=True)
+    aligned.assign(structured=[json.dumps(each) for each in said]).to_csv(tmp_path / "clean.csv", index=False)
+    aligned.to_parquet(tmp_path / "clean.parquet")
+    for table in ("aligned.jsonl", "clean.csv", "clean.parquet"):
+        values = to_truth(tmp_path / table).values(["edema", "mass"]).T
+        np.testing.assert_array_equal(values, [[1, 0, -1, np.nan], [-1, -1, np.nan, np.nan]], err_msg=table)
+    np.testing.assert_array_equal(
+        to_truth(listed).values(["edema", "mass"]).T, [[1, 0, np.nan, 0], [1, np.nan, np.nan, 1]]
+    )
+    scored = pd.DataFrame({"image_id": list("abcd"), "logit:Edema": [1.0, 2.0, 3.0, 4.0]})
+    notes = EvaluationRun(scored, listed, rounds=0).execute().notes
+    assert "Truth of Edema is what reports say: negatives are images whose report denies the finding" in " ".join(notes)
+    other = pd.DataFrame({"image": ["a", "b"], "structured": ["yes", "{}"], "present": [1, 0], "edema": [1, 0]})
+    assert list(to_truth(other).frame) == list(other)
+
+
 def test_metrics_that_are_undefined_for_the_same_findings_are_one_note() -> None:
     truth = pd.DataFrame({"image": ["a", "b"], "edema": [1, 1], "mass": [0, 1]})
     table = pd.DataFrame({"image_id": ["a", "b"], "logit:edema": [0.0, 1.0], "logit:mass": [0.0, 1.0]})

@@ -50,6 +50,7 @@ class Truth:
         unit: what `groups` are: "patient", "study", "report" or "image".
         files: the files that were read.
         boxes: where the files hold boxes.
+        reported: columns of `frame` that say what reports say.
     """
 
     ids: tuple[str, ...]
@@ -62,6 +63,7 @@ class Truth:
     unit: str = "image"
     files: tuple[Path, ...] = ()
     boxes: BoxTable | None = None
+    reported: frozenset[str] = frozenset()
 
     @property
     def matrix(self) -> NDArray[np.float64]:

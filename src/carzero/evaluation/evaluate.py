@@ -27,7 +27,7 @@ from carzero.evaluation.score_matrix import (
     describe_probabilities,
     read_section,
 )
-from carzero.evaluation.truth import TruthSource, to_truth
+from carzero.evaluation.truth import TruthSource, match_labels, to_truth
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels
@@ -66,6 +66,17 @@ class EvaluationResult:
     def to_frame(self) -> pd.DataFrame:
         """The table as pandas has it: one row a figure, columns as in `metrics.csv`."""
         return to_frame(self.rows)
+
+
+def _describe_reported(joined: Joined, truth: Truth) -> list[str]:
+    columns = match_labels(joined.labels, list(truth.frame.columns))
+    labels = [label for label, column in columns.items() if column in truth.reported]
+    if not labels:
+        return []
+    return [
+        f"Truth of {', '.join(labels)} is what reports say: negatives are images whose report denies the finding, and "
+        "those whose report does not mention it are left out."
+    ]
 
 
 def _join_undefined(messages: Sequence[str]) -> list[str]:
@@ -132,6 +143,7 @@ class EvaluationRun:
             matrix, truth, labels=self._labels(), uncertain=self.uncertain, allow_missing=self.allow_missing
         )
         patient, notes = find_patients(joined, self.patient)
+        notes += _describe_reported(joined, truth)
         columns = dict.fromkeys([*self.groups, *self.bands])  # edges say that a column is to make groups
         groups = {column: joined.read_groups(column, self.bands.get(column)) for column in columns}
         if self.controls.among_abnormal and ABNORMAL in groups:

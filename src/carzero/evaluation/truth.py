@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from carzero.core.hashing import hash_texts, load_hashed_table
 from carzero.datasets.base import Truth
 from carzero.errors import TableError, describe
+from carzero.evaluation.report_truth import add_report_findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,8 @@ def to_truth(source: TruthSource, *, id_column: str | None = None) -> Truth:
     Args:
         source: a `Truth`, such as that of a public data set; a table's path; a pandas table; or a torchxrayvision-style
             data set: `.pathologies` (C,), `.labels` (N, C) of 1, 0, NaN, and `.csv`, a pandas table of N rows that
-            holds the key.
+            holds the key. A training table, with `structured` of `carzero reports align` or with `present` and
+            `absent`, has a column for each finding that its reports speak of, see `add_report_findings`.
         id_column: the column with each image's key; by default the first of `ID_COLUMNS` that is there.
 
     Raises:
@@ -71,7 +73,9 @@ def to_truth(source: TruthSource, *, id_column: str | None = None) -> Truth:
     column = _find_id_column(frame, id_column, name)
     ids = _read_ids(frame[column], name)
     frame = frame.reset_index(drop=True)
-    return Truth(ids, frame, column, name, sha256 or hash_texts([frame.to_csv(index=False)]))
+    findings = add_report_findings(frame)
+    reported = frozenset(findings.columns) - frozenset(frame.columns)
+    return Truth(ids, findings, column, name, sha256 or hash_texts([frame.to_csv(index=False)]), reported=reported)
 
 
 def match_labels(labels: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
