@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,20 +21,8 @@ from carzero.cli.console import (
     show_progress,
 )
 from carzero.cli.evaluate import control_tables
-from carzero.cli.options import (
-    AmongAbnormal,
-    Baseline,
-    BatchSize,
-    Device,
-    Dtype,
-    Normal,
-    Overwrite,
-    Resume,
-    Score,
-    Seed,
-    WeightsList,
-    json_option,
-)
+from carzero.cli.option_records import ComputeOptions, ControlOptions, EarlierRun, takes_records
+from carzero.cli.options import Normal, Score, Seed, WeightsList, json_option
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
@@ -51,15 +40,18 @@ _REST = "--json and --out list all of them"
 SetName = Literal["chestxray14", "openi", "padchest", "chexpert", "chestxdet10", "all"]
 
 
-def benchmark(
-    name: Annotated[SetName, typer.Argument(metavar="SET", help="The test set, or all of those below --images.")],
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetOptions:
+    """A public test set, and its official files."""
+
+    name: Annotated[SetName, typer.Argument(metavar="SET", help="The test set, or all of those below --images.")]
     label_files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="LABEL_FILE", help="The set's label files; the same as --truth."),
-    ] = None,
+    ] = None
     images: Annotated[
         Path | None, typer.Option(help="Folder that holds the images at any depth; for all, one folder a set.")
-    ] = None,
+    ] = None
     labels: Annotated[
         list[Path] | None,
         typer.Option(
@@ -67,34 +59,58 @@ def benchmark(
             "--labels",
             help="The set's label files, official or released; found below --images if not given.",
         ),
-    ] = None,
-    weights: WeightsList = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredBy:
+    """What is measured: weights, or scores that are there already."""
+
+    weights: WeightsList = None
     scores: Annotated[
         Path | None,
         typer.Option(help="Instead of --images: a score table, or released logits; maps.npz for --task pointing."),
-    ] = None,
-    image_list: Annotated[Path | None, typer.Option(help="The images that rows of released logits follow.")] = None,
+    ] = None
+    image_list: Annotated[Path | None, typer.Option(help="The images that rows of released logits follow.")] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkTerms(ControlOptions):
+    """How a set's scores are evaluated."""
+
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
+    ] = False
+    score: Score = None
+    normal: Normal = None
+    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkOut(EarlierRun):
+    """Where results go."""
+
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write table, record, plots and report.html into this folder.")
+    ] = None
+    as_json: Annotated[bool, json_option("Print metrics and manifest as JSON.")] = False
+
+
+@takes_records(
+    "name label_files images labels weights scores image_list task out as_json allow_missing score normal "
+    "among_abnormal baseline resume overwrite rounds seed batch_size device dtype"
+)
+def benchmark(
+    test_set: SetOptions,
+    scored: ScoredBy,
     task: Annotated[
         Literal["classification", "pointing"], typer.Option(help="pointing is for sets with boxes.")
     ] = "classification",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write table, record, plots and report.html into this folder.")
-    ] = None,
-    as_json: Annotated[bool, json_option("Print metrics and manifest as JSON.")] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
-    ] = False,
-    score: Score = None,
-    normal: Normal = None,
-    among_abnormal: AmongAbnormal = False,
-    baseline: Baseline = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
-    seed: Seed = 0,
-    batch_size: BatchSize = 16,
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    terms: BenchmarkTerms,
+    kept: BenchmarkOut,
+    computing: ComputeOptions,
 ) -> None:
     """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
 
@@ -106,39 +122,39 @@ def benchmark(
     """
     from carzero.evaluation.benchmark.manifest import to_rows
     from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun
-    from carzero.evaluation.controls import Controls
     from carzero.weights.source import WeightsSource
 
-    sources = [] if scores is not None else [WeightsSource(each) for each in weights or ["demo"]]
+    out = kept.out
+    sources = [] if scored.scores is not None else [WeightsSource(each) for each in scored.weights or ["demo"]]
     run = BenchmarkRun(
-        name=name,
-        labels=[*(labels or []), *(label_files or [])],
-        images=images,
-        scores=scores,
-        image_list=image_list,
+        name=test_set.name,
+        labels=[*(test_set.labels or []), *(test_set.label_files or [])],
+        images=test_set.images,
+        scores=scored.scores,
+        image_list=scored.image_list,
         weights=sources[0] if sources else None,
         task=task,
         out=out,
-        allow_missing=allow_missing,
-        controls=Controls(among_abnormal, baseline),
-        resume=resume,
-        overwrite=overwrite,
-        rounds=rounds,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        score_kind=score,
-        normal=normal,
+        allow_missing=terms.allow_missing,
+        controls=terms.to_controls(),
+        resume=kept.resume,
+        overwrite=kept.overwrite,
+        rounds=terms.rounds,
+        seed=terms.seed,
+        batch_size=computing.batch_size,
+        device=computing.device,
+        dtype=computing.dtype,
+        score_kind=terms.score,
+        normal=terms.normal,
     )
     if len(sources) > 1:
-        show_several(run.execute_several(sources, show_scoring), out, as_json=as_json)
+        show_several(run.execute_several(sources, show_scoring), out, as_json=kept.as_json)
         return
     results = run.execute(show_scoring)
-    if as_json:
-        print_json(_join(results) if name == EVERY else results[0].to_dict())
+    if kept.as_json:
+        print_json(_join(results) if test_set.name == EVERY else results[0].to_dict())
     for result in results:
-        if not as_json:
+        if not kept.as_json:
             print_result(_table(result), *control_tables(to_rows(result.rows)))
         show_notes(result.manifest["notes"])
         print_failures(_LEFT_OUT.format(len(result.failures)), result.failures, rest=_REST)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from carzero.cli.console import print_json, print_result, say, show_notes
-from carzero.cli.options import (
-    AllowMissing,
-    OnlyLabels,
-    Overwrite,
-    Scores,
-    Truth,
-    TruthId,
-    Uncertain,
-    json_option,
-    split_names,
-)
+from carzero.cli.option_records import TruthOptions, takes_records
+from carzero.cli.options import Overwrite, Scores, Truth, json_option, split_names
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
@@ -32,33 +24,48 @@ app = typer.Typer(
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitOptions:
+    """What is fitted to the scores of a finding."""
+
+    method: Annotated[
+        Literal["platt", "isotonic", "temperature"], typer.Option(help="How scores become probabilities.")
+    ] = "platt"
+    pairs: Annotated[bool, typer.Option("--pairs", help='Calibrate the logit of "edema" minus that of "no edema".')] = (
+        False
+    )
+    rules: Annotated[list[str] | None, typer.Option("--rule", help="Rules for thresholds; youden,f1 if not given.")] = (
+        None
+    )
+    name: Annotated[str, typer.Option(help="What the set is called in every result that rests on it.")] = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AbnormalityOptions:
+    """The one probability that an image is abnormal."""
+
+    abnormal: Annotated[
+        bool, typer.Option("--abnormal", help="Also fit one probability that an image is abnormal.")
+    ] = False
+    no_finding: Annotated[
+        str, typer.Option(help="Label of the prompt for a normal image, to count against --abnormal.")
+    ] = ""
+    pool: Annotated[Literal["logsumexp", "max"], typer.Option(help="How findings become --abnormal.")] = "logsumexp"
+
+
 @app.command("fit")
+@takes_records(
+    "scores truth out overwrite method truth_id labels uncertain allow_missing pairs rules abnormal no_finding pool "
+    "name as_json"
+)
 def fit(
     scores: Scores,
     truth: Truth,
+    reading: TruthOptions,
+    fitting: FitOptions,
+    abnormality: AbnormalityOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration, a .json file.")],
     overwrite: Overwrite = False,
-    method: Annotated[
-        Literal["platt", "isotonic", "temperature"], typer.Option(help="How scores become probabilities.")
-    ] = "platt",
-    truth_id: TruthId = None,
-    labels: OnlyLabels = None,
-    uncertain: Uncertain = "drop",
-    allow_missing: AllowMissing = False,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help='Calibrate the logit of "edema" minus that of "no edema".')
-    ] = False,
-    rules: Annotated[
-        list[str] | None, typer.Option("--rule", help="Rules for thresholds; youden,f1 if not given.")
-    ] = None,
-    abnormal: Annotated[
-        bool, typer.Option("--abnormal", help="Also fit one probability that an image is abnormal.")
-    ] = False,
-    no_finding: Annotated[
-        str, typer.Option(help="Label of the prompt for a normal image, to count against --abnormal.")
-    ] = "",
-    pool: Annotated[Literal["logsumexp", "max"], typer.Option(help="How findings become --abnormal.")] = "logsumexp",
-    name: Annotated[str, typer.Option(help="What the set is called in every result that rests on it.")] = "",
     as_json: Annotated[bool, json_option("Print the calibration as JSON.")] = False,
 ) -> None:
     """Fits a calibration: the probability that belongs to each score, and thresholds.
@@ -73,17 +80,17 @@ def fit(
     run = CalibrationRun(
         scores=scores,
         truth=truth,
-        method=method,
-        truth_id=truth_id,
-        labels=split_names(labels),
-        uncertain=uncertain,
-        allow_missing=allow_missing,
-        pairs=pairs,
-        rules=split_names(rules) or ("youden", "f1"),
-        abnormal=abnormal,
-        no_finding=no_finding,
-        pool=pool,
-        name=name,
+        method=fitting.method,
+        truth_id=reading.truth_id,
+        labels=reading.names,
+        uncertain=reading.uncertain,
+        allow_missing=reading.allow_missing,
+        pairs=fitting.pairs,
+        rules=split_names(fitting.rules) or ("youden", "f1"),
+        abnormal=abnormality.abnormal,
+        no_finding=abnormality.no_finding,
+        pool=abnormality.pool,
+        name=fitting.name,
     )
     calibration = run.execute()
     save_calibration(calibration, out, overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -9,29 +10,15 @@ import typer
 
 from carzero.cli.benchmark import show_scoring, show_several
 from carzero.cli.console import say, show_progress
-from carzero.cli.evaluate import show_result, to_cell
+from carzero.cli.evaluate import ResultOptions, show_result, to_cell
+from carzero.cli.option_records import CohortOptions, ComputeOptions, IntervalOptions, takes_records
 from carzero.cli.options import (
-    AllowMissing,
-    BatchSize,
     ComparedWeights,
-    Confidence,
-    DatasetName,
-    Device,
-    Dtype,
     Normal,
-    OnlyLabels,
     OptionalTruth,
-    Overwrite,
-    Patient,
-    ResultOut,
     Resume,
-    Rounds,
     Score,
-    Seed,
-    TruthId,
-    Uncertain,
     complete_prompts,
-    json_option,
     refuse_given,
     split_names,
 )
@@ -47,20 +34,39 @@ Item = TypeVar("Item", str, Path)
 _OF_IMAGES = ("weights", "prompts", "score", "normal", "resume", "batch_size", "device", "dtype")
 
 
-def compare(
-    context: typer.Context,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TwoScores:
+    """Two score tables, by name."""
+
     scores: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="A B",
             help="Two score tables of the same images; with --readers any number, or none; with --images none.",
         ),
-    ] = None,
-    truth: OptionalTruth = None,
+    ] = None
+    names: Annotated[str | None, typer.Option(help="Names of A and B, as in ours,theirs; file names if not given.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReaderOptions:
+    """Radiologists to compare with, and their points."""
+
     readers: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Instead of --truth: the folder of the CheXpert reader study."),
-    ] = None,
+    ] = None
+    plot: Annotated[
+        Path | None, typer.Option(help="With --readers: draw ROC curves and readers' points (.png, .svg, .pdf).")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnSet(ComputeOptions):
+    """Images to score with several weights, in place of score tables."""
+
     images: Annotated[
         Path | None,
         typer.Option(
@@ -68,8 +74,8 @@ def compare(
             help="Instead of score tables: the folder that holds the images of --truth, which are scored with each of "
             "--weights.",
         ),
-    ] = None,
-    weights: ComparedWeights = None,
+    ] = None
+    weights: ComparedWeights = None
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -78,31 +84,25 @@ def compare(
             help="With --images: what all weights are asked, beside what their authors ask; by default --labels in "
             '"There is {label}".',
         ),
-    ] = None,
-    score: Score = None,
-    normal: Normal = None,
-    names: Annotated[
-        str | None, typer.Option(help="Names of A and B, as in ours,theirs; file names if not given.")
-    ] = None,
-    truth_id: TruthId = None,
-    labels: OnlyLabels = None,
-    patient: Patient = None,
-    uncertain: Uncertain = "drop",
-    allow_missing: AllowMissing = False,
-    bootstrap: Rounds = 1000,
-    confidence: Confidence = 0.95,
-    seed: Seed = 0,
-    dataset: DatasetName = "",
-    plot: Annotated[
-        Path | None, typer.Option(help="With --readers: draw ROC curves and readers' points (.png, .svg, .pdf).")
-    ] = None,
-    out: ResultOut = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    batch_size: BatchSize = 16,
-    device: Device = None,
-    dtype: Dtype = None,
-    as_json: Annotated[bool, json_option("Print every row, and the manifest, as JSON.")] = False,
+    ] = None
+    score: Score = None
+    normal: Normal = None
+    resume: Resume = False
+
+
+@takes_records(
+    "context scores truth readers images weights prompts score normal names truth_id labels patient uncertain "
+    "allow_missing bootstrap confidence seed dataset plot out resume overwrite batch_size device dtype as_json"
+)
+def compare(
+    context: typer.Context,
+    compared: TwoScores,
+    study: ReaderOptions,
+    own: OwnSet,
+    cohort: CohortOptions,
+    intervals: IntervalOptions,
+    kept: ResultOptions,
+    truth: OptionalTruth = None,
 ) -> None:
     """Compares two scores of the same images: differences A - B with intervals by bootstrap and DeLong's test.
 
@@ -114,74 +114,99 @@ def compare(
 
     With --readers, compares models with radiologists instead: is a reader's point below a model's ROC curve?
     """
-    if images is not None:
-        from carzero.evaluation.benchmark.classification import Output, Terms
-        from carzero.evaluation.benchmark.own_set import OwnSetRun, check_several
-        from carzero.inference.scoring import ScoringSettings
-        from carzero.metrics.resampling import Statistics
-        from carzero.weights.source import WeightsSource
-
+    if own.images is not None:
         refuse_given(context, "cannot be used with --images.", "scores", "readers", "names", "plot")
         if truth is None:
             raise typer.BadParameter("a comparison needs the truth of the images.", param_hint="--truth")
-        check_several(weights or ())
-        asked = _find_prompts(context, labels, prompts)
-        output, statistics = Output(out, resume, overwrite), Statistics(bootstrap, seed, confidence)
-        own = OwnSetRun(
-            truth=truth,
-            images=images,
-            weights=[WeightsSource(each) for each in weights or []],
-            prompts=asked,
-            settings=ScoringSettings(WeightsSource("demo"), asked, batch_size=batch_size, device=device, dtype=dtype),
-            truth_id=truth_id,
-            patient=patient,
-            uncertain=uncertain,
-            score_kind=score,
-            name=dataset,
-            output=output,
-            terms=Terms(allow_missing, statistics, normal=normal),
-        )
-        show_several(own.execute(show_scoring), out, as_json=as_json)
+        from carzero.evaluation.benchmark.own_set import check_several
+
+        check_several(own.weights or ())
+        asked = _find_prompts(context, cohort.labels, own.prompts)
+        _compare_weights(own.images, truth, asked, own, cohort, intervals, kept)
         return
     refuse_given(context, "belongs to --images.", *_OF_IMAGES)
     from carzero.evaluation.compare import ComparisonRun
     from carzero.evaluation.readers import ReaderRun
     from carzero.evaluation.results import check_result_path
 
-    if out is not None:
-        check_result_path(out, overwrite=overwrite)
+    if kept.out is not None:
+        check_result_path(kept.out, overwrite=kept.overwrite)
     run: ComparisonRun | ReaderRun
-    if plot is not None and readers is not None:
+    if study.plot is not None and study.readers is not None:
         from carzero.evaluation.reader_plot import check_plot_path
 
-        check_plot_path(plot, overwrite=overwrite)
-    if readers is not None:
+        check_plot_path(study.plot, overwrite=kept.overwrite)
+    if study.readers is not None:
         refuse_given(context, "cannot be used with --readers: the reader study brings its own truth.", "truth")
-        run = ReaderRun(readers, scores or (), split_names(labels), bootstrap, seed, confidence, plot, overwrite)
+        run = ReaderRun(
+            study.readers,
+            compared.scores or (),
+            cohort.names,
+            intervals.bootstrap,
+            intervals.seed,
+            intervals.confidence,
+            study.plot,
+            kept.overwrite,
+        )
     elif truth is None:
         raise typer.BadParameter("a comparison needs the truth, or a reader study.", param_hint="--truth")
     else:
         refuse_given(context, "belongs to --readers.", "plot")
+        names = compared.names
         run = ComparisonRun(
-            scores=_check_pair(scores or [], "score tables", "A B"),
+            scores=_check_pair(compared.scores or [], "score tables", "A B"),
             truth=truth,
             names=None if names is None else _check_pair(_distinct(names), "different names", "--names"),
-            truth_id=truth_id,
-            labels=split_names(labels),
-            patient=patient,
-            uncertain=uncertain,
-            allow_missing=allow_missing,
-            rounds=bootstrap,
-            seed=seed,
-            confidence=confidence,
-            dataset=dataset,
+            truth_id=cohort.truth_id,
+            labels=cohort.names,
+            patient=cohort.patient,
+            uncertain=cohort.uncertain,
+            allow_missing=cohort.allow_missing,
+            rounds=intervals.bootstrap,
+            seed=intervals.seed,
+            confidence=intervals.confidence,
+            dataset=cohort.dataset,
         )
     with show_progress("bootstrap") as task:
         result = run.execute(task.count)
-    table = _table(result.rows) if readers is None else _reader_table(result.rows)
-    show_result(result, [table], out=out, overwrite=overwrite, as_json=as_json)
-    if plot is not None:
-        say(f"Wrote {plot}")
+    table = _table(result.rows) if study.readers is None else _reader_table(result.rows)
+    show_result(result, [table], kept)
+    if study.plot is not None:
+        say(f"Wrote {study.plot}")
+
+
+def _compare_weights(
+    images: Path,
+    truth: Path,
+    asked: PromptSet,
+    own: OwnSet,
+    cohort: CohortOptions,
+    intervals: IntervalOptions,
+    kept: ResultOptions,
+) -> None:
+    """Scores images with each of several weights, and compares these."""
+    from carzero.evaluation.benchmark.classification import Output, Terms
+    from carzero.evaluation.benchmark.own_set import OwnSetRun
+    from carzero.inference.scoring import ScoringSettings
+    from carzero.weights.source import WeightsSource
+
+    run = OwnSetRun(
+        truth=truth,
+        images=images,
+        weights=[WeightsSource(each) for each in own.weights or []],
+        prompts=asked,
+        settings=ScoringSettings(
+            WeightsSource("demo"), asked, batch_size=own.batch_size, device=own.device, dtype=own.dtype
+        ),
+        truth_id=cohort.truth_id,
+        patient=cohort.patient,
+        uncertain=cohort.uncertain,
+        score_kind=own.score,
+        name=cohort.dataset,
+        output=Output(kept.out, own.resume, kept.overwrite),
+        terms=Terms(cohort.allow_missing, intervals.to_statistics(), normal=own.normal),
+    )
+    show_several(run.execute(show_scoring), kept.out, as_json=kept.as_json)
 
 
 def _find_prompts(context: typer.Context, labels: list[str] | None, prompts: str | None) -> PromptSet:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from carzero.cli.console import Progress, print_json, print_result, say, show_notes
+from carzero.cli.option_records import CohortOptions, ControlOptions, IntervalOptions, takes_records
 from carzero.cli.options import (
-    AllowMissing,
-    AmongAbnormal,
-    Baseline,
-    Confidence,
-    DatasetName,
     Normal,
     NormalFrom,
-    OnlyLabels,
     Overwrite,
-    Patient,
     ResultOut,
-    Rounds,
     Scores,
-    Seed,
     Truth,
-    TruthId,
-    Uncertain,
     json_option,
     split_names,
     split_numbers,
@@ -42,102 +33,123 @@ if TYPE_CHECKING:
 _HEADINGS = {"average_precision": "avg precision", "expected_calibration_error": "calibration error"}
 
 
-def evaluate(
-    scores: Scores,
-    truth: Truth,
-    truth_id: TruthId = None,
-    labels: OnlyLabels = None,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitOptions:
+    """The groups that figures are also computed for."""
+
     groups: Annotated[
         list[str] | None,
         typer.Option(help="Columns of either table to split by, such as view,sex: the same table each."),
-    ] = None,
+    ] = None
     bands: Annotated[
         list[str] | None,
         typer.Option(help="Split by a column of numbers, or ages such as 060Y, cut at edges: --bands age=18,40,60,80."),
-    ] = None,
-    patient: Patient = None,
-    uncertain: Uncertain = "drop",
-    allow_missing: AllowMissing = False,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThresholdOptions:
+    """The thresholds of figures that need one."""
+
+    threshold_from: Annotated[
+        Path | None, typer.Option(help="Calibration with thresholds from another set: adds F1, MCC, sensitivity, ...")
+    ] = None
+    threshold_same: Annotated[
+        bool, typer.Option("--threshold-same", help="Choose thresholds on this very set; the table says so.")
+    ] = False
+    threshold_rule: Annotated[str, typer.Option("--rule", help="youden, f1, sensitivity=0.9 or specificity=0.9.")] = (
+        "youden"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FigureOptions(ControlOptions):
+    """Figures beside those of each finding."""
+
     pairs: Annotated[
         bool,
         typer.Option("--pairs", help='Score "edema" by its logit minus that of "no edema", where both are scored.'),
-    ] = False,
-    normal: Normal = None,
-    normal_from: NormalFrom = None,
-    threshold_from: Annotated[
-        Path | None, typer.Option(help="Calibration with thresholds from another set: adds F1, MCC, sensitivity, ...")
-    ] = None,
-    threshold_same: Annotated[
-        bool, typer.Option("--threshold-same", help="Choose thresholds on this very set; the table says so.")
-    ] = False,
-    threshold_rule: Annotated[
-        str, typer.Option("--rule", help="youden, f1, sensitivity=0.9 or specificity=0.9.")
-    ] = "youden",
+    ] = False
+    normal: Normal = None
+    normal_from: NormalFrom = None
     long_tail: Annotated[
         bool, typer.Option("--long-tail", help="Also average over head, medium and tail classes, and the 100 rarest.")
-    ] = False,
-    among_abnormal: AmongAbnormal = False,
-    baseline: Baseline = False,
-    bootstrap: Rounds = 1000,
-    confidence: Confidence = 0.95,
-    seed: Seed = 0,
-    dataset: DatasetName = "",
-    out: ResultOut = None,
-    overwrite: Overwrite = False,
-    as_json: Annotated[bool, json_option("Print every row, and the manifest, as JSON.")] = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultOptions:
+    """Where results go."""
+
+    out: ResultOut = None
+    overwrite: Overwrite = False
+    as_json: Annotated[bool, json_option("Print every row, and the manifest, as JSON.")] = False
+
+
+@takes_records(
+    "scores truth truth_id labels groups bands patient uncertain allow_missing pairs normal normal_from threshold_from "
+    "threshold_same threshold_rule long_tail among_abnormal baseline bootstrap confidence seed dataset out overwrite "
+    "as_json"
+)
+def evaluate(
+    scores: Scores,
+    truth: Truth,
+    cohort: CohortOptions,
+    splits: SplitOptions,
+    thresholds: ThresholdOptions,
+    figures: FigureOptions,
+    intervals: IntervalOptions,
+    kept: ResultOptions,
 ) -> None:
     """Evaluates scores against truth: AUROC and its kin by finding and on average, with intervals by patient.
 
     Images are matched by image id. If either table has images that the other lacks, nothing is computed and the
     numbers are named. Unknown labels are left out, never read as absent.
     """
-    from carzero.evaluation.controls import Controls
     from carzero.evaluation.evaluate import EvaluationRun
     from carzero.evaluation.results import check_result_path
 
-    if out is not None:
-        check_result_path(out, overwrite=overwrite)
+    if kept.out is not None:
+        check_result_path(kept.out, overwrite=kept.overwrite)
     run = EvaluationRun(
         scores=scores,
         truth=truth,
-        truth_id=truth_id,
-        labels=split_names(labels),
-        groups=split_names(groups) or (),
-        bands=dict(map(_parse_band, bands or [])),
-        patient=patient,
-        uncertain=uncertain,
-        allow_missing=allow_missing,
-        pairs=pairs,
-        normal=normal,
-        normal_from=normal_from,
-        threshold_from=threshold_from,
-        threshold_same=threshold_same,
-        threshold_rule=threshold_rule,
-        long_tail=long_tail,
-        controls=Controls(among_abnormal, baseline),
-        rounds=bootstrap,
-        seed=seed,
-        confidence=confidence,
-        dataset=dataset,
+        truth_id=cohort.truth_id,
+        labels=cohort.names,
+        groups=split_names(splits.groups) or (),
+        bands=dict(map(_parse_band, splits.bands or [])),
+        patient=cohort.patient,
+        uncertain=cohort.uncertain,
+        allow_missing=cohort.allow_missing,
+        pairs=figures.pairs,
+        normal=figures.normal,
+        normal_from=figures.normal_from,
+        threshold_from=thresholds.threshold_from,
+        threshold_same=thresholds.threshold_same,
+        threshold_rule=thresholds.threshold_rule,
+        long_tail=figures.long_tail,
+        controls=figures.to_controls(),
+        rounds=intervals.bootstrap,
+        seed=intervals.seed,
+        confidence=intervals.confidence,
+        dataset=cohort.dataset,
     )
     with Progress(is_kept=False) as progress:
         reading, rounds = progress.add("reading images", "read", "images"), progress.add("bootstrap")
         result = run.execute(rounds.count, reading.advance)
-    show_result(result, _tables(result.rows), out=out, overwrite=overwrite, as_json=as_json)
+    show_result(result, _tables(result.rows), kept)
 
 
-def show_result(
-    result: EvaluationResult, tables: Sequence[TextTable], *, out: Path | None, overwrite: bool, as_json: bool
-) -> None:
+def show_result(result: EvaluationResult, tables: Sequence[TextTable], kept: ResultOptions) -> None:
     """Prints JSON, or tables if nothing is written; writes the files; notes go to stderr."""
     from carzero.evaluation.results import save_results, to_payload
 
-    if as_json:
+    if kept.as_json:
         print_json(to_payload(result.rows, result.manifest))
-    elif out is None:
+    elif kept.out is None:
         print_result(*tables)
-    if out is not None:
-        files = save_results(result.rows, out, result.manifest, overwrite=overwrite)
+    if kept.out is not None:
+        files = save_results(result.rows, kept.out, result.manifest, overwrite=kept.overwrite)
         say(*(f"Wrote {file}" for file in files))
     show_notes(result.notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,14 +18,40 @@ from carzero.cli.console import (
     quiet_libraries,
     say,
 )
+from carzero.cli.option_records import takes_records
 from carzero.cli.options import WEIGHTS_HELP, Overwrite, complete_weights, json_option
 from carzero.cli.terminal_table import TextTable
 from carzero.errors import ConfigurationError, describe
 
 if TYPE_CHECKING:
     from carzero.export import ExportResult
+    from carzero.records import ImageItem
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationImages:
+    """Images that the export is calibrated on and compared with the torch model."""
+
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="IMAGE_OR_FOLDER_OR_CSV",
+            help="Images like those that will be scored: int8 is calibrated on them. One in four, 32 at most, is set "
+            "aside to compare the export with the torch model; without this option the bundled image does that.",
+        ),
+    ] = None
+    calibration_size: Annotated[
+        int, typer.Option(min=1, help="Images that the calibration takes at most; more take longer.")
+    ] = 128
+
+    def find(self) -> list[ImageItem]:
+        """Those images."""
+        from carzero.images.listing import list_images
+
+        return list_images(self.calibration) if self.calibration else []
+
+
+@takes_records()
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help=WEIGHTS_HELP, autocompletion=complete_weights)],
     engine: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The engine: ONNX Runtime or OpenVINO.")],
@@ -41,17 +68,8 @@ def export(
             "and answers no others. Without it any prompts can be asked.",
         ),
     ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="IMAGE_OR_FOLDER_OR_CSV",
-            help="Images like those that will be scored: int8 is calibrated on them. One in four, 32 at most, is set "
-            "aside to compare the export with the torch model; without this option the bundled image does that.",
-        ),
-    ] = None,
-    calibration_size: Annotated[
-        int, typer.Option(min=1, help="Images that the calibration takes at most; more take longer.")
-    ] = 128,
+    *,
+    images: CalibrationImages,
     overwrite: Overwrite = False,
     as_json: Annotated[bool, json_option("Print the manifest as JSON.")] = False,
 ) -> None:
@@ -63,7 +81,6 @@ def export(
     Exit code 0: done; 1: done, but some calibration images could not be read (listed on stderr); 2: wrong use.
     """
     from carzero.export import ExportRun
-    from carzero.images.listing import list_images
     from carzero.prompts import PromptSet, resolve_prompts
     from carzero.weights.source import WeightsSource
 
@@ -73,8 +90,8 @@ def export(
         out=out,
         dtype=dtype,
         prompt_set=None if prompts is None else PromptSet.from_request(None, resolve_prompts(prompts)),
-        calibration=list_images(calibration) if calibration else [],
-        calibration_size=calibration_size,
+        calibration=images.find(),
+        calibration_size=images.calibration_size,
         overwrite=overwrite,
     )
     run.check()

@@ -22,8 +22,6 @@ from carzero.cli.options import (
     Dtype,
     Force,
     Labels,
-    Normal,
-    NormalFrom,
     OnlyLabels,
     Overwrite,
     Patient,
@@ -158,14 +156,6 @@ class EarlierRun:
 
     resume: Resume = False
     overwrite: Overwrite = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NormalOptions:
-    """How normal an image is, from the scores of its findings."""
-
-    normal: Normal = None
-    normal_from: NormalFrom = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

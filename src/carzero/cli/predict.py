@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
@@ -21,23 +22,15 @@ from carzero.cli.console import (
     show_review,
     show_warnings,
 )
+from carzero.cli.option_records import EarlierRun, ScoringOptions, takes_records
 from carzero.cli.options import (
-    BatchSize,
     CalibrationFile,
-    Device,
     Dtype,
-    Force,
     Images,
-    Labels,
     Normal,
     NormalFrom,
-    Overwrite,
     Pool,
-    Resume,
-    Score,
     ScoreName,
-    Weights,
-    WeightsTemplate,
     complete_prompts,
     json_option,
     read_prompts,
@@ -50,7 +43,6 @@ if TYPE_CHECKING:
     from carzero.inference.ray.run import ParallelResult, ParallelRun
     from carzero.inference.scoring import ScoringSettings
     from carzero.inference.scoring_result import RunResult
-    from carzero.metrics.normality import NormalPool
     from carzero.prompts import PromptSet
 
 
@@ -62,10 +54,10 @@ FASTER_PRECISION = (
 )
 
 
-def predict(
-    context: typer.Context,
-    images: Images,
-    labels: Labels = None,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictScoring(ScoringOptions):
+    """What is asked of which weights, and how it is computed; prompts may be encoded already."""
+
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -75,8 +67,66 @@ def predict(
             'library, such as chestxray14 (`carzero prompts list`; a file of that name is "./chestxray14"), or a '
             "folder that `carzero prompts encode` wrote.",
         ),
-    ] = None,
-    weights: Weights = "demo",
+    ] = None
+    pool: Pool = None
+    dtype: Dtype = None
+
+    def to_settings(self) -> ScoringSettings:
+        """As a run takes them."""
+        from carzero.inference.scoring import ScoringSettings
+        from carzero.weights.source import WeightsSource
+
+        bank, source = _find_bank(self.prompts), WeightsSource(self.weights)
+        if bank is None:
+            given = None if self.prompts is None else [self.prompts]
+            asked = read_prompts(self.labels, given, self.template, source.style, self.score)
+        else:
+            asked = _load_bank_prompts(self.labels, bank, self.score)
+        return ScoringSettings(
+            prompts=asked,
+            weights=source,
+            pool=self.pool,
+            force=self.force,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            bank=bank,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdditionOptions:
+    """Columns beside the scores."""
+
+    calibration: CalibrationFile = None
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with."),
+    ] = False
+    normal: Normal = None
+    normal_from: NormalFrom = None
+
+    def find_calibration(self, settings: ScoringSettings) -> CalibratedScoring | None:
+        """The calibration that is named, or that of the weights, if asked for; a wrong one is refused at once."""
+        from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
+
+        if self.calibration is None and not self.probabilities:
+            return None
+        return CalibratedScoring.check(self.calibration or find_calibration(settings.weights), settings)
+
+    def find_normality(self, settings: ScoringSettings, images: int) -> Addition | None:
+        """The normal score, if asked for; what cannot be computed is refused before any image is scored."""
+        from carzero.evaluation.normal_scoring import NormalScoring
+
+        if self.normal is None:
+            return None
+        return NormalScoring.check(self.normal, self.normal_from, settings, images)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoresOut(EarlierRun):
+    """Where scores and pictures of them go."""
+
     out: Annotated[
         Path | None,
         typer.Option(
@@ -85,52 +135,55 @@ def predict(
             help="Write scores to this .parquet, .csv or .json file, and a manifest beside it; with --engine ray, to "
             "Parquet parts in this folder.",
         ),
-    ] = None,
+    ] = None
     as_json: Annotated[
         bool, json_option("Print scores, failures and manifest as JSON; with --engine ray, without scores.")
-    ] = False,
+    ] = False
     overlay: Annotated[
         Path | None,
         typer.Option(
             help="Draw where the model looks, one PNG an image and finding, into this folder; with probabilities, as "
             "strongly as these are high; with --resume, for the images that are still to be scored."
         ),
-    ] = None,
-    calibration: CalibrationFile = None,
-    probabilities: Annotated[
-        bool,
-        typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with."),
-    ] = False,
-    normal: Normal = None,
-    normal_from: NormalFrom = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    force: Force = False,
-    template: WeightsTemplate = None,
-    pool: Pool = None,
-    score: Score = None,
-    batch_size: BatchSize = 16,
-    device: Device = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorOptions:
+    """Where the work is done."""
+
     readers: Annotated[
         int | None,
         typer.Option(min=1, help="Files read at the same time; more than the cores help with a slow disk only."),
-    ] = None,
-    dtype: Dtype = None,
+    ] = None
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
             help="local: in this process; ray: by workers on this machine or many, into a folder "
             "(`carzero docs clusters`)."
         ),
-    ] = "local",
+    ] = "local"
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="With --engine ray: processes; by default one a GPU, or one a machine without GPUs."),
-    ] = None,
+    ] = None
     address: Annotated[
         str | None,
         typer.Option(help='With --engine ray: a running cluster, such as "auto"; by default this machine alone.'),
-    ] = None,
+    ] = None
+
+
+@takes_records(
+    "context images labels prompts weights out as_json overlay calibration probabilities normal normal_from resume "
+    "overwrite force template pool score batch_size device readers dtype engine workers address"
+)
+def predict(
+    context: typer.Context,
+    images: Images,
+    scoring: PredictScoring,
+    additions: AdditionOptions,
+    kept: ScoresOut,
+    executor: ExecutorOptions,
 ) -> None:
     """Scores chest radiographs against findings named in words.
 
@@ -141,54 +194,52 @@ def predict(
     Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
-    from carzero.inference.scoring import ScoringRun, ScoringSettings
+    from carzero.inference.scoring import ScoringRun
     from carzero.inference.scoring_result import RunResult
     from carzero.weights.precision import gains_by_bfloat16
-    from carzero.weights.source import WeightsSource
 
-    _check_use(context, engine, out)
-    items, bank, source = list_images(images), _find_bank(prompts), WeightsSource(weights)
-    if bank is None:
-        asked = read_prompts(labels, None if prompts is None else [prompts], template, source.style, score)
-    else:
-        asked = _load_bank_prompts(labels, bank, score)
-    settings = ScoringSettings(
-        prompts=asked,
-        weights=source,
-        pool=pool,
-        force=force,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        bank=bank,
-    )
-    additions: list[Addition] = []
-    calibrated = _find_calibration(settings, calibration) if calibration is not None or probabilities else None
-    if calibrated is not None:
-        additions.append(calibrated)
-    if normal is not None:
-        additions.append(_find_normality(settings, normal, normal_from, len(items)))
+    out = kept.out
+    _check_use(context, executor.engine, out)
+    items, settings = list_images(images), scoring.to_settings()
+    calibrated, normality = additions.find_calibration(settings), additions.find_normality(settings, len(items))
+    added: list[Addition] = [each for each in (calibrated, normality) if each is not None]
     quiet_libraries()
     show_review(settings.weights.review(settings.prompts))
     run: ScoringRun | ParallelRun
-    if engine == "ray" and out is not None:
+    if executor.engine == "ray" and out is not None:
         from carzero.inference.ray.run import ParallelRun
 
-        run = ParallelRun(items, settings, out, workers=workers, address=address, resume=resume, overwrite=overwrite)
+        run = ParallelRun(
+            items,
+            settings,
+            out,
+            workers=executor.workers,
+            address=executor.address,
+            resume=kept.resume,
+            overwrite=kept.overwrite,
+        )
     else:
-        run = ScoringRun(items, settings, out, overlay=overlay, resume=resume, overwrite=overwrite, readers=readers)
+        run = ScoringRun(
+            items,
+            settings,
+            out,
+            overlay=kept.overlay,
+            resume=kept.resume,
+            overwrite=kept.overwrite,
+            readers=executor.readers,
+        )
         run.calibration = None if calibrated is None else calibrated.calibration
-        run.following = {name: value for added in additions for name, value in added.record.items()}
+        run.following = {name: value for each in added for name, value in each.record.items()}
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
-    notes = [note for added in additions if isinstance(result, RunResult) for note in added.apply(result)]
-    if dtype is None and gains_by_bfloat16(settings.weights, device):
+    notes = [note for each in added if isinstance(result, RunResult) for note in each.apply(result)]
+    if scoring.dtype is None and gains_by_bfloat16(settings.weights, scoring.device):
         say(FASTER_PRECISION)
     if isinstance(result, RunResult):
-        show_result(result, out=out, as_json=as_json)
+        show_result(result, out=out, as_json=kept.as_json)
         show_notes(notes)
     else:
-        _show_folder(result, as_json=as_json)
+        _show_folder(result, as_json=kept.as_json)
     title = f"{len(result.failures)} of {len(result.failures) + result.scored} images were not scored"
     print_failures(title, result.failures, rest="--out and --json list all of them")
     if result.failures:
@@ -221,20 +272,6 @@ def _check_use(context: typer.Context, engine: str, out: Path | None) -> None:
     refuse_given(context, "cannot be used with --engine ray.", *own)
     if out is None:
         raise typer.BadParameter("is needed with --engine ray: the folder of scores.", param_hint="--out")
-
-
-def _find_normality(settings: ScoringSettings, pool: NormalPool, source: Path | None, images: int) -> Addition:
-    """The normal score that is asked for; what cannot be computed is refused before any image is scored."""
-    from carzero.evaluation.normal_scoring import NormalScoring
-
-    return NormalScoring.check(pool, source, settings, images)
-
-
-def _find_calibration(settings: ScoringSettings, given: Path | None) -> CalibratedScoring:
-    """The calibration that is named, or that of the weights; wrong ones are refused before any image is scored."""
-    from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
-
-    return CalibratedScoring.check(given or find_calibration(settings.weights), settings)
 
 
 def _load_bank_prompts(labels: list[str] | None, bank: Path, score: ScoreName | None) -> PromptSet:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from carzero.cli.console import EXIT_FAILURES, print_json, print_result, print_some, say, show_progress
-from carzero.cli.options import Columns, Overwrite, Resume, json_option, parse_columns, refuse_given
+from carzero.cli.option_records import EarlierRun, takes_records
+from carzero.cli.options import Columns, json_option, parse_columns, refuse_given
 from carzero.cli.terminal_table import TextTable
 
 if TYPE_CHECKING:
@@ -22,10 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Reports: make sentences of one form from them, and check these.", no_args_is_help=True)
 
 _MODEL_PANEL = "Language model (only with --backend openai)"
-_MODEL_OPTIONS = (
-    *("base_url", "model", "concurrency", "cache", "instruction"),
-    *("timeout", "max_tokens", "answers", "price_in", "price_out"),
-)
 _MEANING = {
     "lost": "asserted by the reference, not spoken of",
     "flipped": "present in one, absent in the other",
@@ -35,7 +33,79 @@ _MEANING = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """A language model at a server, and how it is asked."""
+
+    base_url: Annotated[
+        str,
+        typer.Option(help="Address of the server, such as http://127.0.0.1:8000/v1.", rich_help_panel=_MODEL_PANEL),
+    ] = ""
+    model: Annotated[str, typer.Option(help="Name of the model at the server.", rich_help_panel=_MODEL_PANEL)] = ""
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1024, help="Requests in progress at once.", rich_help_panel=_MODEL_PANEL)
+    ] = 4
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="SQLite file of answers; OUT.answers.sqlite if not given.", rich_help_panel=_MODEL_PANEL),
+    ] = None
+    instruction: Annotated[
+        Path | None, typer.Option(help="Text file of your own instruction.", rich_help_panel=_MODEL_PANEL)
+    ] = None
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.", rich_help_panel=_MODEL_PANEL)] = (
+        120.0
+    )
+    max_tokens: Annotated[
+        int, typer.Option(min=16, help="Tokens of one answer at most.", rich_help_panel=_MODEL_PANEL)
+    ] = 2048
+    answers: Annotated[
+        int,
+        typer.Option(min=1, max=10, help="Answers asked for until one is valid.", rich_help_panel=_MODEL_PANEL),
+    ] = 3
+    price_in: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million prompt tokens, for the cost.", rich_help_panel=_MODEL_PANEL),
+    ] = None
+    price_out: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million answered tokens.", rich_help_panel=_MODEL_PANEL),
+    ] = None
+
+    def to_model(self, out: Path) -> LanguageModel:
+        """As a run takes it; its answers are kept beside `out` if nowhere else."""
+        from carzero.structuring.requests import Options, load_instruction
+        from carzero.structuring.run import LanguageModel
+        from carzero.structuring.server import Server, find_api_key
+        from carzero.structuring.usage import Prices
+
+        for option, value in (("--base-url", self.base_url), ("--model", self.model)):
+            if not value:
+                raise typer.BadParameter("needed with --backend openai.", param_hint=option)
+        if (self.price_in is None) != (self.price_out is None):
+            raise typer.BadParameter("a cost needs both prices.", param_hint="--price-in --price-out")
+        return LanguageModel(
+            server=Server(base_url=self.base_url, model=self.model, api_key=find_api_key(), timeout_s=self.timeout),
+            instruction=load_instruction(self.instruction),
+            cache=self.cache or out.with_name(out.name + ".answers.sqlite"),
+            concurrency=self.concurrency,
+            options=Options(max_tokens=self.max_tokens),
+            prices=Prices(self.price_in, self.price_out),
+            answers=self.answers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowsOut(EarlierRun):
+    """The table of structured reports."""
+
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl file to write, a table for carzero train.")]
+
+
 @app.command("align")
+@takes_records(
+    "context source out backend columns base_url model concurrency cache instruction timeout max_tokens answers "
+    "price_in price_out jobs resume overwrite as_json"
+)
 def align(
     context: typer.Context,
     source: Annotated[
@@ -46,47 +116,14 @@ def align(
             "and impression; or the Open-i reports: a folder of XML files, or their .tgz.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl file to write, a table for carzero train.")],
+    rows_out: RowsOut,
     backend: Annotated[
         Literal["rules", "openai"], typer.Option(help="rules (offline), or openai: a server of that protocol.")
     ] = "rules",
     columns: Columns = None,
-    base_url: Annotated[
-        str,
-        typer.Option(help="Address of the server, such as http://127.0.0.1:8000/v1.", rich_help_panel=_MODEL_PANEL),
-    ] = "",
-    model: Annotated[str, typer.Option(help="Name of the model at the server.", rich_help_panel=_MODEL_PANEL)] = "",
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1024, help="Requests in progress at once.", rich_help_panel=_MODEL_PANEL)
-    ] = 4,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="SQLite file of answers; OUT.answers.sqlite if not given.", rich_help_panel=_MODEL_PANEL),
-    ] = None,
-    instruction: Annotated[
-        Path | None, typer.Option(help="Text file of your own instruction.", rich_help_panel=_MODEL_PANEL)
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for one answer.", rich_help_panel=_MODEL_PANEL)
-    ] = 120.0,
-    max_tokens: Annotated[
-        int, typer.Option(min=16, help="Tokens of one answer at most.", rich_help_panel=_MODEL_PANEL)
-    ] = 2048,
-    answers: Annotated[
-        int,
-        typer.Option(min=1, max=10, help="Answers asked for until one is valid.", rich_help_panel=_MODEL_PANEL),
-    ] = 3,
-    price_in: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a million prompt tokens, for the cost.", rich_help_panel=_MODEL_PANEL),
-    ] = None,
-    price_out: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a million answered tokens.", rich_help_panel=_MODEL_PANEL),
-    ] = None,
+    *,
+    language_model: ModelOptions,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for the rules; 0: one a processor where it pays.")] = 0,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
     as_json: Annotated[bool, json_option("Print counts, usage and manifest as JSON.")] = False,
 ) -> None:
     """Turns reports into structured findings and sentences such as "There is a small left pleural effusion".
@@ -97,31 +134,24 @@ def align(
     not be read (listed on stderr); 2: wrong use, or a server out of order.
     """
     from carzero.structuring.report_table import load_report_rows
-    from carzero.structuring.requests import Options, load_instruction
-    from carzero.structuring.run import AlignmentRun, LanguageModel
-    from carzero.structuring.server import Server, find_api_key
-    from carzero.structuring.usage import Prices
+    from carzero.structuring.run import AlignmentRun
 
+    out = rows_out.out
     chosen: LanguageModel | None = None
     if backend == "rules":
-        refuse_given(context, "only with --backend openai.", *_MODEL_OPTIONS)
+        refuse_given(context, "only with --backend openai.", *(field.name for field in fields(ModelOptions)))
     else:
-        for option, value in (("--base-url", base_url), ("--model", model)):
-            if not value:
-                raise typer.BadParameter("needed with --backend openai.", param_hint=option)
-        if (price_in is None) != (price_out is None):
-            raise typer.BadParameter("a cost needs both prices.", param_hint="--price-in --price-out")
-        chosen = LanguageModel(
-            server=Server(base_url=base_url, model=model, api_key=find_api_key(), timeout_s=timeout),
-            instruction=load_instruction(instruction),
-            cache=cache or out.with_name(out.name + ".answers.sqlite"),
-            concurrency=concurrency,
-            options=Options(max_tokens=max_tokens),
-            prices=Prices(price_in, price_out),
-            answers=answers,
-        )
+        chosen = language_model.to_model(out)
     rows, broken = load_report_rows(source, out.parent, parse_columns(columns))
-    run = AlignmentRun(rows=rows, out=out, model=chosen, jobs=jobs, resume=resume, overwrite=overwrite, note=say)
+    run = AlignmentRun(
+        rows=rows,
+        out=out,
+        model=chosen,
+        jobs=jobs,
+        resume=rows_out.resume,
+        overwrite=rows_out.overwrite,
+        note=say,
+    )
     with show_progress("aligning", "aligned", "reports", len(run.rows)) as task:
         result = run.execute(lambda done, tally: task.advance(done, 0, None, _describe(tally)))
     _show_result(result, out, as_json=as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from carzero.cli.console import Progress, print_json, quiet_libraries, show_notes
-from carzero.cli.options import Columns, Device, Overwrite, Resume, parse_changes, parse_columns
+from carzero.cli.option_records import EarlierRun, takes_records
+from carzero.cli.options import Columns, Device, parse_changes, parse_columns
 
 if TYPE_CHECKING:
     from carzero.training.progress import RunObserver, StepRecord
@@ -33,18 +35,43 @@ Changes = Annotated[
 Cache = Annotated[
     Path | None, typer.Option(help="Folder for read images, to be shared between runs; OUT/cache if not given.")
 ]
+_ORDER = "recipe table out changes columns resume overwrite cache device"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions(EarlierRun):
+    """A training run: its folder, and what it changes in the recipe and names in the table."""
+
+    out: Out
+    changes: Changes = None
+    columns: Columns = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Columns of the table whose names are the user's."""
+        return parse_columns(self.columns)
+
+    def read_recipe(self, schema: type[Schema], given: Path) -> Schema:
+        """The recipe of the run; that of a run that is resumed without --set is its own, with what differs said."""
+        from carzero.training.recipes import load_recorded, load_schema
+
+        recipe = load_schema(schema, _find_recipe(given), parse_changes(self.changes or []))
+        if not self.resume or self.changes:
+            return recipe
+        recorded, differing = load_recorded(schema, self.out, recipe)
+        if differing and os.environ.get("RANK", "0") == "0":
+            shown = ", ".join(differing[:6]) + (f" and {rest} more" if (rest := len(differing) - 6) > 0 else "")
+            show_notes([f"the run resumes with its own recipe, which differs from {given} in {shown}."])
+        return recorded
+
+
+@takes_records(_ORDER)
 def train(
     recipe: RecipeFile,
     table: Annotated[
         Path, typer.Option(help="Table of images with reports or findings; check it by `carzero data validate`.")
     ],
-    out: Out,
-    changes: Changes = None,
-    columns: Columns = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    options: RunOptions,
     cache: Cache = None,
     device: Device = None,
 ) -> None:
@@ -60,9 +87,9 @@ def train(
     from carzero.training.run import SCHEMA
     from carzero.training.run import train as run_training
 
-    checked, named = _read_recipe(SCHEMA, recipe, changes, resumed=out if resume else None), parse_columns(columns)
-    run = partial(run_training, checked, table, out, columns=named, cache=cache, device=device)
-    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
+    checked = options.read_recipe(SCHEMA, recipe)
+    run = partial(run_training, checked, table, options.out, columns=options.named, cache=cache, device=device)
+    _show_run(lambda observer: run(resume=options.resume, observer=observer), options)
 
 
 pretrain_app = typer.Typer(
@@ -72,14 +99,11 @@ pretrain_app = typer.Typer(
 
 
 @pretrain_app.command("image")
+@takes_records(_ORDER)
 def image(
     recipe: RecipeFile,
     table: Annotated[Path, typer.Option(help="Table of images; it needs no words (`carzero docs data`).")],
-    out: Out,
-    changes: Changes = None,
-    columns: Columns = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    options: RunOptions,
     cache: Cache = None,
     device: Device = None,
 ) -> None:
@@ -91,25 +115,19 @@ def image(
     from carzero.training.recipes import ImagePretrainRecipe
     from carzero.training.tasks.masked_image import pretrain_image
 
-    checked, named = (
-        _read_recipe(ImagePretrainRecipe, recipe, changes, resumed=out if resume else None),
-        parse_columns(columns),
-    )
-    run = partial(pretrain_image, checked, table, out, columns=named, cache=cache, device=device)
-    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
+    checked = options.read_recipe(ImagePretrainRecipe, recipe)
+    run = partial(pretrain_image, checked, table, options.out, columns=options.named, cache=cache, device=device)
+    _show_run(lambda observer: run(resume=options.resume, observer=observer), options)
 
 
 @pretrain_app.command("text")
+@takes_records(_ORDER.replace(" cache", ""))
 def text(
     recipe: RecipeFile,
     table: Annotated[
         Path, typer.Option(help="Table with sentences or reports, images or not; or a .txt file, a sentence a line.")
     ],
-    out: Out,
-    changes: Changes = None,
-    columns: Columns = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    options: RunOptions,
     device: Device = None,
 ) -> None:
     """Pretrains the text tower: some words of a sentence are masked and predicted from the rest (masked modelling).
@@ -120,36 +138,32 @@ def text(
     from carzero.training.recipes import TextPretrainRecipe
     from carzero.training.tasks.masked_text import pretrain_text
 
-    checked, named = (
-        _read_recipe(TextPretrainRecipe, recipe, changes, resumed=out if resume else None),
-        parse_columns(columns),
-    )
-    run = partial(pretrain_text, checked, table, out, columns=named, device=device)
-    _show_run(out, lambda observer: run(resume=resume, observer=observer), resume=resume, overwrite=overwrite)
+    checked = options.read_recipe(TextPretrainRecipe, recipe)
+    run = partial(pretrain_text, checked, table, options.out, columns=options.named, device=device)
+    _show_run(lambda observer: run(resume=options.resume, observer=observer), options)
 
 
-def _show_run(out: Path, run: Callable[[RunObserver], StepRecord], *, resume: bool, overwrite: bool) -> None:
+def _show_run(run: Callable[[RunObserver], StepRecord], options: RunOptions) -> None:
     """Runs with progress on stderr; the record of the step that was kept goes to stdout as JSON.
 
     Args:
-        out: folder of the run.
         run: does it, and returns that record.
-        resume: whether it resumes the run in `out`.
-        overwrite: whether the run that is there is deleted first.
+        options: its folder, and what becomes of an earlier run there.
     """
     from carzero.training.loop import InterruptedRunError
     from carzero.training.run_folder import clear_run, latest_checkpoint, step_of
 
     quiet_libraries()
+    out = options.out
     is_main = os.environ.get("RANK", "0") == "0"
     with Progress(is_shown=is_main) as progress:
-        if overwrite and is_main:
+        if options.overwrite and is_main:
             clear_run(out)
-        if resume and (latest := latest_checkpoint(out / "checkpoints")):
+        if options.resume and (latest := latest_checkpoint(out / "checkpoints")):
             progress.say(f"Resumes from step {step_of(latest)}.")
-        elif resume and (out / "run.yaml").is_file():
+        elif options.resume and (out / "run.yaml").is_file():
             progress.say("Begins at step 1: no checkpoint of the run is there.")
-        elif resume:
+        elif options.resume:
             progress.say(f"Begins at step 1: no run has begun in {out}.")
         try:
             kept = run(_Observer(progress))
@@ -191,20 +205,6 @@ def _to_text(value: float | dict[str, float]) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "(" + ", ".join(f"{name} {figure:.4f}" for name, figure in value.items()) + ")"
-
-
-def _read_recipe(schema: type[Schema], given: Path, changes: list[str] | None, *, resumed: Path | None) -> Schema:
-    """The recipe of a run; that of a run that is resumed without --set is its own, with what differs said."""
-    from carzero.training.recipes import load_recorded, load_schema
-
-    recipe = load_schema(schema, _find_recipe(given), parse_changes(changes or []))
-    if resumed is None or changes:
-        return recipe
-    recorded, differing = load_recorded(schema, resumed, recipe)
-    if differing and os.environ.get("RANK", "0") == "0":
-        shown = ", ".join(differing[:6]) + (f" and {rest} more" if (rest := len(differing) - 6) > 0 else "")
-        show_notes([f"the run resumes with its own recipe, which differs from {given} in {shown}."])
-    return recorded
 
 
 def _find_recipe(given: Path) -> Path:
