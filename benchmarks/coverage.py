@@ -20,10 +20,9 @@ from functools import partial
 import numpy as np
 from scipy.special import expit, ndtri
 
+from carzero.metrics.auroc_intervals import delong_interval, delong_test, newcombe_interval
 from carzero.metrics.classification import auprc, average_precision
-from carzero.metrics.delong import delong_interval, delong_test
 from carzero.metrics.intervals import bootstrap
-from carzero.metrics.newcombe import newcombe_interval
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.sampling import to_interval
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate

@@ -73,7 +73,6 @@ REPEATED = {
     "evaluate": "the verb, on the command line and as a run",
     "compare": "the verb, on the command line and as a run",
     "calibrate": "the verb, on the command line and as a run",
-    "convert": "the verb, on the command line and as a call",
     "biovil": "one released model: its network, its folders on disk, its files as released",
     "models": "the released models that are known: the verb, and the list",
     "boxes": "boxes: how well they fit, and their files",

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from carzero.cli import benchmark, calibrate, convert, data, export, ground, options
+from carzero.cli import benchmark, calibrate, data, export, ground, models, options
 from carzero.cli.main import build_command
 from carzero.cli.option_records import takes_records
 from carzero.datasets.folder import PatientFrom
@@ -39,7 +39,7 @@ def choices_of(verb: object, parameter: str) -> tuple[str, ...]:
         (get_args(options.UncertainAs), get_args(UncertainPolicy)),
         (get_args(options.PoolName), get_args(Pool)),
         (get_args(options.ScoreName), get_args(ScoreKind)),
-        (choices_of(convert.convert, "stretch"), tuple(STRETCHES)),
+        (choices_of(models.convert, "stretch"), tuple(STRETCHES)),
         (choices_of(ground.ground, "map_format"), MAP_FORMATS),
         (choices_of(calibrate.fit, "method"), get_args(CalibrationMethod)),
         (choices_of(calibrate.fit, "pool"), get_args(AbnormalityPool)),

@@ -13,7 +13,7 @@ from carzero.errors import ConfigurationError, OutputError, TableError
 from carzero.images.boxes import load_coco
 from carzero.images.listing import list_images
 from carzero.images.loading import Readers
-from carzero.images.overlay_frame import Captions
+from carzero.images.overlay import Captions
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map

@@ -21,10 +21,9 @@ from carzero.core.tables import load_table
 from carzero.errors import ConfigurationError, MissingExtraError, OutputError, RunError, TableError
 from carzero.images.listing import list_images
 from carzero.inference.ray.cluster import Placement, divide_cpus, import_ray, place_workers, score_parts
-from carzero.inference.ray.parts import PartJob
+from carzero.inference.ray.parts import PartJob, RayWorker
 from carzero.inference.ray.run import ParallelResult, ParallelRun, choose_part_size
 from carzero.inference.ray.score_folder import ScoreFolder
-from carzero.inference.ray.worker import RayWorker
 from carzero.inference.score_table import load_scores
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.inference.scoring_result import RunResult
@@ -72,7 +71,7 @@ def killed(
 
     run = ParallelRun(items, asked_of(tiny_weights), out, workers=2, part_size=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("carzero.inference.ray.worker.RayWorker", GatedWorker)
+        patch.setattr("carzero.inference.ray.parts.RayWorker", GatedWorker)
         result = run.execute(kill_waiting)
     (out / GATE).unlink()
     return result, victims
@@ -213,7 +212,7 @@ def test_a_worker_hands_its_errors_back_as_text(
     def fill_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("carzero.inference.ray.worker.PartScorer", fill_disk)
+    monkeypatch.setattr("carzero.inference.ray.parts.PartScorer", fill_disk)
     row = RayWorker(job, str(Path.cwd()), 1)(batch)
     assert re.search(r"A worker on .* cannot go on; got .*No space left.*--resume", row["refusal"][0])
 

@@ -15,9 +15,8 @@ from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from carzero.metrics import classification as metrics
-from carzero.metrics.delong import delong_interval
+from carzero.metrics.auroc_intervals import delong_interval, newcombe_interval, newcombe_mean_interval
 from carzero.metrics.intervals import bootstrap, bootstrap_mean
-from carzero.metrics.newcombe import newcombe_interval, newcombe_mean_interval
 from carzero.metrics.resampling import Resampling, Statistics
 from carzero.metrics.sampling import SCALES, effective_units, invert, subtract, to_interval
 from carzero.metrics.table import Cohort, Measures, Probabilities, evaluate

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from carzero.metrics.auroc_intervals import delong_interval, delong_test, newcombe_interval, newcombe_mean_interval
 from carzero.metrics.classification import auroc
-from carzero.metrics.delong import delong_interval, delong_test
-from carzero.metrics.newcombe import newcombe_interval, newcombe_mean_interval
 
 EXACT = 1e-12
 

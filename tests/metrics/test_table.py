@@ -13,11 +13,10 @@ import pytest
 from carzero.errors import OutputError
 from carzero.evaluation.results import check_result_path, save_results, to_frame, to_markdown, to_payload
 from carzero.metrics import classification as metrics
-from carzero.metrics.delong import delong_interval, delong_test
+from carzero.metrics.auroc_intervals import delong_interval, delong_test, newcombe_interval
 from carzero.metrics.groups import find_reference, split_groups, split_long_tail, to_bands
 from carzero.metrics.intervals import bootstrap
 from carzero.metrics.labels import UndefinedMetricWarning
-from carzero.metrics.newcombe import newcombe_interval
 from carzero.metrics.readers import AT_SENSITIVITY, AT_SPECIFICITY, compare_with_readers, take_majority
 from carzero.metrics.resampling import Statistics
 from carzero.metrics.rows import COLUMNS, MetricRow

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from carzero.model import CARZeroModel, CARZeroOutput, TextFeatures
 from carzero.model.alignment import ALIGNMENTS, Alignment
 from carzero.model.alignment import simr_scoring as scoring_module
+from carzero.model.alignment.base import collapse_padding
 from carzero.model.alignment.simr_scoring import SimilarityScorer, SimilarityTexts, is_cheaper_moved
-from carzero.model.alignment.text_memory import collapse_padding
 from carzero.model.text import count_words
 from tests.support.tiny import MAX_TEXT, build_model, random_inputs, tiny_config
 

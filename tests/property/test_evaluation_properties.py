@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carzero.metrics import classification as metrics
-from carzero.metrics.delong import delong_interval
+from carzero.metrics.auroc_intervals import delong_interval
 from carzero.metrics.intervals import bootstrap
 from carzero.metrics.labels import UndefinedMetricWarning
 from carzero.metrics.resampling import Statistics

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from carzero.reports.agreement import report_presence
-from carzero.reports.english import is_english
-from carzero.reports.rules import NOT_ENGLISH, RuleAligner, find_findings
+from carzero.reports.rules import NOT_ENGLISH, RuleAligner, find_findings, is_english
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SETS = {"kinds.jsonl": 400, "kinds_second.jsonl": 128, "kinds_third.jsonl": 80, "kinds_ordinary.jsonl": 60}

@@ -16,10 +16,9 @@ import pytest
 
 from carzero.errors import ConfigurationError, LanguageModelError
 from carzero.structuring.answer_cache import KeptAnswer
-from carzero.structuring.chat_client import ChatClient, RequestFailedError
+from carzero.structuring.chat_client import ChatClient, Prices, RequestFailedError, Tally
 from carzero.structuring.requests import Instruction, Options, build_request
 from carzero.structuring.server import MAX_RETRY_AFTER_S, RetryPolicy, Server, find_api_key, is_passing, retry_after_s
-from carzero.structuring.usage import Prices, Tally
 from tests.support.stub_server import Fault, Request, StubServer, completion, running_stub
 
 FAST = RetryPolicy(tries=3, first_wait_s=0.001, max_wait_s=0.002)

@@ -18,11 +18,11 @@ from carzero.core.run_record import RunRecord, journal_path
 from carzero.data.pairs import load_pairs
 from carzero.errors import LanguageModelError, OutputError, TableError
 from carzero.reports.rules import RuleAligner
+from carzero.structuring.chat_client import Prices
 from carzero.structuring.report_table import ReportRow, load_report_rows, load_table_rows
 from carzero.structuring.requests import Instruction
 from carzero.structuring.run import SUFFIX, AlignmentResult, AlignmentRun, LanguageModel
 from carzero.structuring.server import RetryPolicy, Server
-from carzero.structuring.usage import Prices
 from tests.support.stub_server import Fault, Request, claim, completion, faithful_answer, running_stub
 
 FAST = RetryPolicy(tries=3, first_wait_s=0.001, max_wait_s=0.002)

@@ -10,11 +10,10 @@ import pytest
 
 from carzero.structuring.answer_cache import KeptAnswer
 from carzero.structuring.answers import Claim, InvalidAnswerError, read_claims
-from carzero.structuring.chat_client import ChatClient, RequestFailedError
+from carzero.structuring.chat_client import ChatClient, RequestFailedError, Tally
 from carzero.structuring.completions import find_refused_field, read_completion
 from carzero.structuring.requests import Instruction, Options, build_request
 from carzero.structuring.server import RetryPolicy, Server
-from carzero.structuring.usage import Tally
 from tests.support.commands import carzero
 from tests.support.stub_server import Fault, Request, claim, completion, running_stub
 

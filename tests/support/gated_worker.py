@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from carzero.inference.ray.parts import PartJob
-from carzero.inference.ray.worker import RayWorker
+from carzero.inference.ray.parts import PartJob, RayWorker
 
 __all__ = ["GATE", "GatedWorker", "waiting_pid"]
 

@@ -12,7 +12,6 @@ from carzero.cli import (
     benchmark,
     calibrate,
     compare,
-    convert,
     data,
     demo,
     dicom,
@@ -64,7 +63,7 @@ app.command("compare")(compare.compare)
 app.command("benchmark")(benchmark.benchmark)
 app.command("train")(train.train)
 app.command("publish")(export.publish)
-app.command("convert")(convert.convert)
+app.command("convert")(models.convert)
 app.command("export")(export.export)
 app.command("docs")(recipes.docs)
 app.command("speed")(speed.speed)

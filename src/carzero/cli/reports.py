@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from carzero.reports.agreement import QualityReport
+    from carzero.structuring.chat_client import Tally
     from carzero.structuring.quality import TruthReport
     from carzero.structuring.run import AlignmentResult, LanguageModel
-    from carzero.structuring.usage import Tally
 
 app = typer.Typer(help="Reports: make sentences of one form from them, and check these.", no_args_is_help=True)
 
@@ -73,10 +73,10 @@ class ModelOptions:
 
     def to_model(self, out: Path) -> LanguageModel:
         """As a run takes it; its answers are kept beside `out` if nowhere else."""
+        from carzero.structuring.chat_client import Prices
         from carzero.structuring.requests import Options, load_instruction
         from carzero.structuring.run import LanguageModel
         from carzero.structuring.server import Server, find_api_key
-        from carzero.structuring.usage import Prices
 
         for option, value in (("--base-url", self.base_url), ("--model", self.model)):
             if not value:

@@ -14,9 +14,8 @@ from carzero.clinical.codes import (
     SCHEME_NAME,
     Concept,
 )
-from carzero.clinical.content import NAME, RESEARCH_USE, ResultContent
+from carzero.clinical.content import NAME, RESEARCH_USE, ResultContent, to_uid
 from carzero.clinical.image_header import copy_identity
-from carzero.clinical.uids import to_uid
 from carzero.core.optional import require_extra
 
 if TYPE_CHECKING:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from carzero.clinical.captures import build_captures, build_pdf
 from carzero.clinical.common_attributes import load_highdicom
 from carzero.clinical.content import ResultContent, ResultSettings, collect_content
 from carzero.clinical.image_header import SourceImage, load_source
-from carzero.clinical.pages import count_pages
+from carzero.clinical.pages import build_captures, build_pdf, count_pages
 from carzero.clinical.presentation import build_presentation, build_segments, build_selection
 from carzero.clinical.structured_report import build_report
 from carzero.errors import ConfigurationError, UnsuitableImageError, describe

@@ -15,6 +15,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from carzero.metrics.auroc_intervals import (
+        DeLongInterval,
+        DeLongTest,
+        delong_interval,
+        delong_test,
+        newcombe_interval,
+    )
     from carzero.metrics.boxes import Boxes, box_iou, contrast_to_noise, dice, mask_iou, mean_average_precision
     from carzero.metrics.calibration import Calibration, fit_calibration
     from carzero.metrics.classification import (
@@ -31,12 +38,10 @@ if TYPE_CHECKING:
         specificity,
     )
     from carzero.metrics.curves import precision_recall_curve, reliability_curve, roc_curve
-    from carzero.metrics.delong import DeLongInterval, DeLongTest, delong_interval, delong_test
     from carzero.metrics.groups import split_long_tail, to_bands
     from carzero.metrics.intervals import BootstrapInterval, bootstrap, bootstrap_mean
     from carzero.metrics.labels import UndefinedMetricWarning, resolve_uncertain
     from carzero.metrics.localisation import count_trials, pointing_game
-    from carzero.metrics.newcombe import newcombe_interval
     from carzero.metrics.normality import score_normality
     from carzero.metrics.readers import compare_with_readers, take_majority
     from carzero.metrics.resampling import Statistics

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from carzero.metrics.auroc_intervals import AurocPulls, auroc_pulls
 from carzero.metrics.classification import (
     METRICS,
     average_classes,
@@ -18,7 +19,6 @@ from carzero.metrics.classification import (
     check_average,
     check_metrics,
 )
-from carzero.metrics.delong import AurocPulls, auroc_pulls
 from carzero.metrics.labels import LabelCounts, count_labels
 from carzero.metrics.sampling import SCALES, effective_units, spread_of
 from carzero.metrics.thresholds import Thresholds

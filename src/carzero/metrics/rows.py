@@ -10,9 +10,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from carzero.metrics.auroc_intervals import AurocPulls, auroc_pulls, newcombe_mean_interval, normal_interval, to_test
 from carzero.metrics.classification import METRICS
-from carzero.metrics.delong import AurocPulls, auroc_pulls, normal_interval, to_test
-from carzero.metrics.newcombe import newcombe_mean_interval
 from carzero.metrics.panel import Key, Measurement, Panel
 from carzero.metrics.resampling import Resampling, build_units
 from carzero.metrics.sampling import (

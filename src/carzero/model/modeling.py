@@ -142,7 +142,7 @@ class CARZeroModel(CARZeroPreTrainedModel, ScoringModel):
         """Sets which vocabulary entries continue the word before them.
 
         Args:
-            is_continuation: (vocabulary,) bool, see `carzero.processing.continuation_pieces`.
+            is_continuation: (vocabulary,) bool, see `carzero.text.tokenizers.continuation_pieces`.
 
         Raises:
             ValueError: another length than the text tower's vocabulary.

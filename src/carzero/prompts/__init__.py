@@ -8,10 +8,9 @@ from carzero.prompts.library import (
     load_prompt_set,
     resolve_prompts,
 )
-from carzero.prompts.lint import lint
 from carzero.prompts.lint_finding import LintFinding
 from carzero.prompts.prompt_set import DEFAULT_TEMPLATE, Code, LabelEntry, PromptSet
-from carzero.prompts.review import PromptReview, PromptWarning
+from carzero.prompts.review import PromptReview, PromptWarning, lint
 from carzero.prompts.training_words import TrainingWords
 
 __all__ = [

@@ -12,9 +12,9 @@ from carzero.prompts.lint_wording import strip_form
 from carzero.prompts.prompt_set import PromptSet
 from carzero.prompts.training_words import TrainingWords
 from carzero.reports.agreement import report_presence
+from carzero.reports.naming import to_singular
 from carzero.reports.rules import find_findings
 from carzero.reports.vocabulary import canonical_finding
-from carzero.reports.wording import to_singular
 from carzero.text.cleaning import clean_text, split_words
 
 

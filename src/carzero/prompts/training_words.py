@@ -18,8 +18,8 @@ from pathlib import Path
 from carzero.core.atomic import replace_when_done
 from carzero.core.documents import parse_json_object
 from carzero.errors import WeightsError, refuse_broken
+from carzero.reports.naming import Wording, read_wording
 from carzero.reports.rules import find_findings
-from carzero.reports.wording import Wording, read_wording
 
 FILE_NAME = "training_words.json"
 
@@ -38,7 +38,7 @@ class TrainingWords:
         findings: of the vocabulary, that some sentence affirms or suspects, to how often an image had such a sentence;
             an image counts once for each of its sentences.
         words: hashes of words that the vocabulary does not know.
-        wordings: hashes of what whole sentences are about, see `carzero.reports.wording`.
+        wordings: hashes of what whole sentences are about, see `carzero.reports.naming`.
         sentences: how many different ones were read.
         weights_sha256: of the weights that were trained on them; "" before they are saved.
     """

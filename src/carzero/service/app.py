@@ -1,4 +1,4 @@
-"""The service as an ASGI application, by itself or mounted into another."""
+"""The service as an ASGI application, by itself or mounted into another, and the routes about the service itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -19,15 +19,61 @@ from carzero.core.html_page import THEME
 from carzero.errors import CARZeroError
 from carzero.service.engine import Engine
 from carzero.service.gate import Gate
-from carzero.service.openapi import build_openapi
+from carzero.service.openapi import build_openapi, problems
 from carzero.service.problems import MEDIA_TYPE, ProblemError, to_problem_error
 from carzero.service.prompt_routes import build_prompt_routes
+from carzero.service.schemas import ModelsAnswer, RequestLimits, State
 from carzero.service.scoring_routes import build_scoring_routes
+from carzero.service.served_weights import not_ready
 from carzero.service.settings import ServiceSettings
-from carzero.service.state_routes import build_state_routes
 from carzero.service.telemetry import Telemetry
 from carzero.service.uploads import describe_invalid
 from carzero.weights.source import example_film
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def build_state_routes(engine: Engine) -> APIRouter:
+    """The routes, for an engine."""
+    router = APIRouter(tags=["service"])
+
+    @router.get("/v1/models", responses=problems(503))
+    def models() -> ModelsAnswer:
+        """What the service scores with, the default first, and what one request may hold."""
+        engine.ensure_started()
+        limits = engine.settings.limits
+        return ModelsAnswer(
+            models=[each.describe() for each in engine.weights.values()],
+            limits=RequestLimits(
+                images=limits.images,
+                prompts=limits.prompts,
+                maps=limits.maps,
+                body_bytes=limits.body_bytes,
+                seconds=limits.seconds,
+            ),
+            version=__version__,
+        )
+
+    @router.get("/healthz")
+    async def healthz() -> State:
+        """Whether the service lives."""
+        return State(status="ok", version=__version__)
+
+    @router.get("/readyz", responses=problems(503))
+    async def readyz() -> State:
+        """Whether the weights are loaded and images are taken."""
+        engine.ensure_started()
+        if not engine.is_ready:
+            raise not_ready()
+        return State(status="ready", version=__version__)
+
+    @router.get("/metrics", response_class=Response)
+    def metrics() -> Response:
+        """Numbers for Prometheus."""
+        return Response(engine.telemetry.encode(), media_type=_PROMETHEUS)
+
+    return router
+
 
 _TITLE = "CARZero"
 _ABOUT = "Scores chest radiographs against words, and shows where the model looks. Research use, not a diagnosis."

@@ -1,4 +1,4 @@
-"""A client of OpenAI-compatible chat completions: one question in, one answer out, whatever happens on the way."""
+"""A client of OpenAI-compatible chat completions: one question in, one answer out, whatever happens; and the cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import itertools
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from carzero.core.optional import require_extra
@@ -16,7 +17,65 @@ from carzero.errors import ConfigurationError, LanguageModelError, describe
 from carzero.structuring.answer_cache import KeptAnswer
 from carzero.structuring.completions import ANSWER_FORMS, LEFT_OUT, find_refused_field, read_completion, to_body
 from carzero.structuring.server import Server, is_passing, retry_after_s
-from carzero.structuring.usage import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a million tokens cost, in whatever currency the user thinks in; None where it is not known."""
+
+    prompt: float | None = None
+    completion: float | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run; rows of an interrupted run that were taken over are in `resumed` and nowhere else.
+
+    Attributes:
+        resumed: rows taken over from an interrupted run.
+        asked: distinct texts put to the language model or answered from the cache.
+        repeated: rows whose text another row of the run has asked already, at that moment or shortly before.
+        requests: HTTP requests sent, repetitions among them.
+        retries: requests that were sent again after a failure of server or connection, by reason.
+        cache_hits: answers taken from the cache.
+        prompt_tokens: as the server states them, for this run's requests.
+        completion_tokens: likewise.
+        unpriced: answers whose server stated no token counts.
+        answer_form: how the server was asked for JSON; "" where it was not asked.
+        invalid: answers that were not accepted, by reason.
+        dropped: findings of accepted answers that were left out, by reason.
+        blanked: details of findings that were emptied, by reason.
+        unlike_rules: findings kept whose presence the rules read otherwise; one of the two is uncertain.
+    """
+
+    resumed: int = 0
+    asked: int = 0
+    repeated: int = 0
+    requests: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    cache_hits: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unpriced: int = 0
+    answer_form: str = ""
+    invalid: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    blanked: Counter[str] = field(default_factory=Counter)
+    unlike_rules: int = 0
+
+    def cost(self, prices: Prices) -> float | None:
+        """What this run's tokens cost; None where a price is missing."""
+        if prices.prompt is None or prices.completion is None:
+            return None
+        return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion) / 1e6
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON; reasons in alphabetical order, so that equal runs read the same."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, Counter) else value for name, value in values.items()
+        }
+
 
 _MAX_BODY_BYTES = 2**20
 _CONNECT_S = 15.0
@@ -213,8 +272,8 @@ class ChatClient:
             self._note(f"{self.server.host} does not know {ANSWER_FORMS[0]}; asked with {ANSWER_FORMS[form]} instead.")
 
     def _remember_left_out(self, left_out: frozenset[str]) -> None:
-        for field in sorted(left_out - self._left_out):
-            self._note(f"{self.server.host} does not take {LEFT_OUT[field]}; asked without it.")
+        for name in sorted(left_out - self._left_out):
+            self._note(f"{self.server.host} does not take {LEFT_OUT[name]}; asked without it.")
         self._left_out |= left_out
 
     async def _post(self, body: Mapping[str, object]) -> _Reply:

@@ -25,13 +25,11 @@ from carzero.reports.lexicon import lexicon_sha256
 from carzero.reports.rules import NOT_ENGLISH, RuleAligner
 from carzero.reports.schema import StructuredReport
 from carzero.structuring.answer_cache import AnswerCache
-from carzero.structuring.chat_client import ChatClient
-from carzero.structuring.concurrency import align_in_order
-from carzero.structuring.language_model import LanguageModelAligner, Outcome
+from carzero.structuring.chat_client import ChatClient, Prices, Tally
+from carzero.structuring.language_model import LanguageModelAligner, Outcome, align_in_order
 from carzero.structuring.report_table import ALIGNED_COLUMNS, ReportRow, to_aligned
 from carzero.structuring.requests import Instruction, Options
 from carzero.structuring.server import Server
-from carzero.structuring.usage import Prices, Tally
 
 _LISTED = 1000
 

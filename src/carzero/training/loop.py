@@ -19,10 +19,9 @@ from carzero.errors import ConfigurationError, RunError, describe
 from carzero.training.batches.sampler import StepRows, seed_torch
 from carzero.training.distributed import DistributedContext
 from carzero.training.optimiser import AveragedModel, Schedule, build_optimiser, set_training_mode
-from carzero.training.progress import BestBy, RunObserver, StepRecord, Validation, WeightChoice
+from carzero.training.progress import BestBy, Curves, RunObserver, StepRecord, Validation, WeightChoice
 from carzero.training.recipes import RunSection
 from carzero.training.run_folder import Checkpoint, RunFolder, latest_checkpoint, load_checkpoint, save_checkpoint
-from carzero.training.trackers import Curves
 
 Objective = TypeVar("Objective", bound=nn.Module)
 

@@ -204,7 +204,7 @@ def score_parts(
     Raises:
         RunError: a worker refuses, or fails for a reason of its own, such as a full disk; or workers cannot be started.
     """
-    from carzero.inference.ray.worker import RayWorker
+    from carzero.inference.ray.parts import RayWorker
 
     rows = [
         {"number": number, "image_ids": [item.image_id for item in items], "paths": [item.path for item in items]}

@@ -1,4 +1,4 @@
-"""Scoring one part: fast, and image by image where a worker has died on it before."""
+"""Scoring one part: fast, and image by image where a worker has died on it before; and the worker around it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carzero.core.documents import parse_json_object
-from carzero.errors import RunError, describe
+from carzero.errors import CARZeroError, RunError, describe
 from carzero.images.loading import Readers
 from carzero.inference.ray.score_folder import ScoreFolder, find_score_folder
 from carzero.inference.score_table import score_row
@@ -21,7 +21,6 @@ from carzero.records import FailedImage, ImageItem, ScoredImage
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
-
 
 _DEATHS = 2  # of workers on one image by itself, after which the image counts as a failure
 
@@ -230,3 +229,57 @@ def _check_equal(job: PartJob) -> None:
                 then="install the same version and copy the same weights everywhere",
             )
         )
+
+
+class RayWorker:
+    """A worker's process: weights and prompts in memory, one part at a time.
+
+    Errors are handed back as text: one that is raised here comes out of Ray wrapped many times, behind pages of traces.
+
+    Args:
+        job: what to do.
+        folder: where the run was started, so that relative paths mean the same here.
+        threads: processors that this worker may use.
+    """
+
+    def __init__(self, job: PartJob, folder: str, threads: int) -> None:
+        import torch
+
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        torch.set_num_threads(threads)
+        self._refusal = ""
+        try:
+            self._scorer = PartScorer(job, readers=Readers(threads, isolated=True))
+        except Exception as error:  # whatever it is, the run must hear of it
+            self._refusal = _tell(error)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Scores one part: columns `number`, `image_ids` and `paths` of one row.
+
+        Returns:
+            one row: the fields of `PartResult`, and `refusal`, why this worker does not work, or "".
+        """
+        number = int(batch["number"][0])
+        result = PartResult(number, 0, 0, 0)
+        if not self._refusal:
+            try:
+                result = self._scorer.score(number, _to_items(batch))
+            except Exception as error:  # as above
+                self._refusal = _tell(error)
+        return {**{name: [value] for name, value in asdict(result).items()}, "refusal": [self._refusal]}
+
+
+def _to_items(batch: Mapping[str, Any]) -> list[ImageItem]:
+    pairs = zip(batch["image_ids"][0], batch["paths"][0], strict=True)
+    return [ImageItem(str(image_id), str(path), str(path)) for image_id, path in pairs]
+
+
+def _tell(error: Exception) -> str:
+    if isinstance(error, CARZeroError):
+        return str(error)
+    return describe(
+        f"A worker on {platform.node()} cannot go on",
+        got=f"{type(error).__name__}: {error}",
+        then="mend what it names, and continue with --resume",
+    )

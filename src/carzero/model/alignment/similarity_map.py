@@ -26,9 +26,10 @@ from carzero.model.alignment.base import (
     GraphTensor,
     ScoringTexts,
     check_texts,
+    collapse_padding,
+    in_float32,
     read_options,
 )
-from carzero.model.alignment.text_memory import collapse_padding, in_float32
 from carzero.model.features import AlignmentOutput, ImageFeatures, PreparedTexts, TextFeatures
 from carzero.model.loss import multi_positive_loss
 from carzero.model.recompute import Grid, score_in_tiles

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from carzero.model.alignment.base import ScoringTexts
+from carzero.model.alignment.base import ScoringTexts, collapse_padding, in_float32
 from carzero.model.alignment.simr_decoder import CrossAttention, ScoreHead, SimilarityDecoder, as_kind
-from carzero.model.alignment.text_memory import collapse_padding, in_float32
 from carzero.model.features import ImageFeatures, TextFeatures
 from carzero.model.vision import stack_memory
 
