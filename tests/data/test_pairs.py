@@ -12,7 +12,7 @@ import pytest
 
 from carzero.data.pairs import PairTable, inspect_pairs, load_pairs
 from carzero.errors import TableError
-from carzero.reports.sections import select_sections, select_sentences, split_sections
+from carzero.reports.sections import select_sections, select_sentences
 from tests.support.files import save_frame
 
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -323,12 +323,6 @@ class TestReportText:
     def test_a_report_made_to_take_for_ever_takes_a_moment(self) -> None:
         assert "".join(select_sentences("." * 2**20 + "x")).endswith("x")
         assert select_sentences("FINDINGS:" + " \n" * 2**19 + "Clear lungs ...") == ["Clear lungs"]
-
-    def test_sections_keep_order_and_repetitions(self) -> None:
-        text = "Before.\nFINDINGS:\nLungs: Clear.\nFINDINGS: More."
-        assert split_sections(text) == {"": "Before.", "findings": "Lungs: Clear. More."}
-        assert split_sections("No heading.") == {"": "No heading."}
-        assert split_sections("") == {}
 
 
 def test_the_open_notes(shared: Path) -> None:

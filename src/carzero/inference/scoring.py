@@ -60,6 +60,12 @@ class ScoringSettings:
     dtype: str | None = None
     bank: Path | None = None
 
+    def load_classifier(self) -> ZeroShotClassifier:
+        """The weights, in the precision asked for."""
+        from carzero.inference.classifier import ZeroShotClassifier
+
+        return ZeroShotClassifier.from_pretrained(self.weights, device=self.device, dtype=self.dtype)
+
     def provenance(self, resumed: Path | None) -> ScoreProvenance:
         """Where scores come from that are computed so.
 

@@ -19,7 +19,6 @@ from carzero.metrics.calibration import ABNORMAL, NO_FINDING
 
 Floats = NDArray[np.float64]
 NormalPool = Literal["max", "mean"]
-NORMAL_POOLS: tuple[NormalPool, ...] = ("max", "mean")
 NORMAL_SCORE = "normal score"
 # Labels that say of the whole image what findings say of its parts, and so take no part in the score.
 _OF_THE_WHOLE = frozenset({ABNORMAL, NO_FINDING, "no findings", "normal", NORMAL_SCORE})

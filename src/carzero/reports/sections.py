@@ -286,22 +286,6 @@ def _is_title(text: str) -> bool:
     return "\n" not in text and not text.endswith((".", "!", "?"))
 
 
-def split_sections(text: str) -> dict[str, str]:
-    """Splits a report at its headings.
-
-    Args:
-        text: free text such as "FINDINGS: ... IMPRESSION: ...".
-
-    Returns:
-        heading in lower case to the text under it, in order; what stands under no heading under "".
-    """
-    sections: dict[str, str] = {}
-    for section in find_sections(text):
-        body = text[section.start : section.end].strip()
-        sections[section.name] = f"{sections[section.name]} {body}" if section.name in sections else body
-    return sections
-
-
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Finds the sentences of a report, headings, list numbers and final stops left out.
 

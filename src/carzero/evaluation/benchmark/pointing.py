@@ -95,9 +95,8 @@ def _stream(items: list[ImageItem], settings: ScoringSettings) -> Iterable[list[
         return
     with Readers(images=len(items), isolated=True) as readers:  # they start beside torch
         # torch is loaded here and not above, so that a run with nothing left to do ends at once.
-        from carzero.inference.classifier import ZeroShotClassifier
 
-        classifier = ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
+        classifier = settings.load_classifier()
         results = classifier.stream(
             items,
             classifier.encode_prompts(settings.prompts),

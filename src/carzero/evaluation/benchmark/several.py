@@ -229,7 +229,7 @@ class SeveralRun:
             progress=progress,
         )
         add_review(result, settings)
-        classifier = load_classifier(settings)
+        classifier = settings.load_classifier()
         kind = classifier.backend.map_kind
         cost = measure_cost(classifier, settings)
         map_kind = "" if kind is None else kind.description
@@ -309,13 +309,6 @@ def common_prompts(dataset: PublicDataset, source: WeightsSource, score_kind: Sc
     """
     variant = "paper" if (score_kind or source.style.score_kind) == "logit" else "pairs"
     return source.style.ask(None, load_prompt_set(dataset.prompts, variant), score_kind=score_kind)
-
-
-def load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
-    """The classifier of a contender."""
-    from carzero.inference.classifier import ZeroShotClassifier
-
-    return ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
 
 
 def measure_cost(classifier: ZeroShotClassifier, settings: ScoringSettings) -> Cost:

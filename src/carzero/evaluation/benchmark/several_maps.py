@@ -16,7 +16,7 @@ import numpy as np
 
 from carzero.core.html_page import build_figure
 from carzero.datasets.files import find_images
-from carzero.evaluation.benchmark.several import Contender, SeveralResult, load_classifier
+from carzero.evaluation.benchmark.several import Contender, SeveralResult
 from carzero.images.overlay import OverlayMarks, draw_overlay
 from carzero.inference.places import DEMO_CAUTION, DEMO_DOUBT
 from carzero.metrics.calibration import to_abnormal
@@ -73,7 +73,7 @@ def build_maps(result: SeveralResult, images: Path) -> str:
             for figures in rows.values():
                 figures.append(_say(model, f"{model.weights.family.title} has no maps."))
             continue
-        classifier = load_classifier(model.settings)
+        classifier = model.settings.load_classifier()
         bank = _encode(classifier, model, example.label)
         for item in found:
             rows[item.image_id].append(_draw(classifier, bank, model, item))

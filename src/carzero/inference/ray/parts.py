@@ -143,7 +143,7 @@ class PartScorer:
         self.job = job
         self.readers = readers
         self.folder: ScoreFolder = find_score_folder(job.out, job.run, job.settings.prompts.labels, job.mark)
-        self.classifier = classifier or _load_classifier(job.settings)
+        self.classifier = classifier or job.settings.load_classifier()
         if job.settings.bank is None:
             self.bank = self.classifier.encode_prompts(job.settings.prompts)
         else:
@@ -198,12 +198,6 @@ class PartScorer:
         if isinstance(result, FailedImage):
             return {**result.failure.to_dict()}
         return score_row(result, self.job.settings.prompts.labels)
-
-
-def _load_classifier(settings: ScoringSettings) -> ZeroShotClassifier:
-    from carzero.inference.classifier import ZeroShotClassifier
-
-    return ZeroShotClassifier.from_pretrained(settings.weights, device=settings.device, dtype=settings.dtype)
 
 
 def _give_up(item: ImageItem, deaths: int) -> dict[str, object]:
