@@ -114,7 +114,7 @@ class CARZeroProcessor(ProcessorMixin):
             whose features do not depend on padding.
     """
 
-    # What is as released is no attribute of the object, because transformers writes those into its files.
+    # What is as released is not an attribute of the object, because transformers writes those into its files.
     cleaning: str = "carzero"
     padding: str = "fixed"
 

@@ -207,7 +207,7 @@ def test_no_patient_and_no_words_stand_in_the_log(client: TestClient, log: io.St
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "holds no keys"), ("ward nothash\n", "is no key"), (f"a {'0' * 64}\na {'1' * 64}\n", "twice")],
+    [("", "holds no keys"), ("ward nothash\n", "is not a key"), (f"a {'0' * 64}\na {'1' * 64}\n", "twice")],
 )
 def test_a_broken_file_of_keys_is_refused_without_quoting_it(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "keys"

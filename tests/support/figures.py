@@ -8,7 +8,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import carzero
@@ -80,6 +80,7 @@ def arrows() -> set[tuple[str, str]]:
     return {(own, other) for own, other in found if own != other}
 
 
+@cache
 def measure() -> dict[str, float]:
     """All figures by name."""
     files = source_files()

@@ -178,7 +178,7 @@ def node(
     """Runs a node beside the PACS: takes images, scores them, sends results back, and loses none on the way.
 
     It takes CR and DX images alone, so that results routed back to it end here. Its log is a line of JSON an event on
-    stderr, without patients' data. SIGTERM and Ctrl-C end it after the image in hand; started again it resumes.
+    stderr, without patients' data. SIGTERM and Ctrl-C end it after the current image; started again it resumes.
 
     Exit code 0: stopped; 2: wrong use.
     """

@@ -167,7 +167,7 @@ def publish(
         where = ready.upload(private=private)
     files = [CARD, *ready.files]
     print_some(f"Wrote {len(files)} files to {where}:", files, rest="")
-    print_some("Left out, as they are no part of the weights:", ready.left_out, rest="all are in the folder")
+    print_some("Left out, as they are not part of the weights:", ready.left_out, rest="all are in the folder")
     if not data:
         say("note: the card does not say what the weights were trained on; say it with --data.")
 

@@ -111,7 +111,7 @@ def serve(
     """Serves scores and maps over HTTP, and a page for a browser at the address that it prints.
 
     Its log is a line of JSON an event on stderr, without patients' data. SIGTERM and Ctrl-C end it after the requests
-    in hand.
+    in progress.
 
     Exit code 0: stopped; 2: wrong use.
     """

@@ -99,7 +99,7 @@ def build_results(
 
     Raises:
         ConfigurationError: an unknown kind.
-        ImageError: the image is no DICOM file, or lacks the identifiers that results refer to.
+        ImageError: the image is not a DICOM file, or lacks the identifiers that results refer to.
         MissingExtraError: highdicom, which some kinds need, is not installed.
     """
     return [result for _, results in build_by_kind(image, settings, kinds, source, when) for result in results]

@@ -41,7 +41,7 @@ class ResultMaker:
     Used as a context: reading starts in processes of their own, where a decoder that dies costs one image.
 
     Attributes:
-        scoring: what is asked of which weights.
+        scoring: weights, prompts, and how scores are computed.
         kinds: of result.
         box_share: the box's threshold as a share of the map's range.
         calibration: turns scores into probabilities; None gives none.

@@ -1,4 +1,4 @@
-"""PadChest: 192 classes on the 39,053 images whose reports physicians labelled by hand.
+"""PadChest: 192 classes on the 39,053 images whose reports physicians labelled manually.
 
 Files, one or both of these:
 

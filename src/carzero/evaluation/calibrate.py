@@ -180,7 +180,7 @@ class CalibratedScoring:
 
     @classmethod
     def check(cls, source: Path, settings: ScoringSettings) -> CalibratedScoring:
-        """Reads it and compares it with what is asked of which weights; the class says what is raised."""
+        """Reads it and compares it with the prompts and weights of this run; the class says what is raised."""
         calibration = load_calibration(source)
         labels = [label for label in settings.prompts.labels if label in calibration.labels]
         if not labels:

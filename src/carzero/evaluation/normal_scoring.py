@@ -36,7 +36,7 @@ class NormalScoring:
 
     @classmethod
     def check(cls, pool: NormalPool, source: Path | None, settings: ScoringSettings, images: int) -> NormalScoring:
-        """Compares the reference with what is asked of which weights.
+        """Compares the reference with the prompts and weights of this run.
 
         Args:
             pool: how findings become one.
@@ -46,7 +46,7 @@ class NormalScoring:
 
         Raises:
             ConfigurationError: no label is a finding, or one image would be standardised by itself.
-            TableError: the reference is no score table, lacks findings, or was scored otherwise.
+            TableError: the reference is not a score table, lacks findings, or was scored otherwise.
         """
         findings = find_findings(settings.prompts.labels)
         if not findings:

@@ -95,8 +95,8 @@ def save_results(
 
     Args:
         rows: the table.
-        path: a file (.csv, .parquet, .md: its manifest lies beside it; .json holds both), or a folder, made if it is
-            not there, that gets metrics.csv, metrics.md and metrics.json.
+        path: a file (.csv, .parquet, .md: its manifest goes next to it; .json holds both), or a folder, made if it
+            is not there, that gets metrics.csv, metrics.md and metrics.json.
         manifest: where the figures come from.
         overwrite: whether results that are there are replaced.
 

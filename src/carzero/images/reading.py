@@ -114,7 +114,7 @@ def _write_dataset(dataset: Dataset, source: str) -> bytes:
     buffer = io.BytesIO()
     try:
         dcmwrite(buffer, dataset, enforce_file_format=True)
-    except Exception as error:  # pydicom raises many kinds for data sets that are no images
+    except Exception as error:  # pydicom raises many kinds for data sets that are not images
         raise unreadable(
             source,
             "this data set is not a whole DICOM image",
@@ -182,7 +182,7 @@ def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:
 
 
 def unknown_format(data: bytes, source: str) -> UnreadableImageError:
-    """Returns the error for a file that is no image of a format that is read; the caller raises it."""
+    """Returns the error for a file that is not an image of a format that is read; the caller raises it."""
     return unreadable(
         source,
         "the content is not an image of a known format" if data else "the file is empty",

@@ -1,6 +1,6 @@
 """What a folder of encoded prompts says of itself. It is read without torch, before any image is.
 
-The folder holds `bank.json`, which says what is asked and by which weights, and the tensors (`inference/prompt_bank`).
+The folder holds `bank.json`, with the prompts and what the weights are, and the tensors (`inference/prompt_bank`).
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ _KEY = "key"  # of the tensors' own header, so that record and tensors of two ba
 
 
 def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
-    """Writes a bank into a folder: `bank.json`, which tells what is asked and by which weights, and `bank.safetensors`.
+    """Writes a bank into a folder: `bank.json`, with the prompts and what the weights are, and `bank.safetensors`.
 
     Raises:
         OutputError: the folder holds a bank already, or cannot be written.

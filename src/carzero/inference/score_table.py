@@ -242,7 +242,7 @@ def _unpack(logits: object) -> NDArray[np.float32]:
 
 
 def not_finite(item: ImageItem) -> FailedImage:
-    """The failure of an image whose score is no number."""
+    """The failure of an image whose score is not a number."""
     error = UnreadableImageError(
         describe(
             f"{item.path or item.image_id} gets a score that is not a number",

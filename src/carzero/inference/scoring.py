@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScoringSettings:
-    """What is asked of which weights, and how it is computed; the same for every way of running it.
+    """Weights, prompts, and how scores are computed; the same for every way of running it.
 
     Attributes:
         weights: where they are.
-        prompts: what is asked.
+        prompts: labels and their sentences.
         pool: how the prompts of a label become one; None is the weights' own.
         force: whether readable images that are not chest radiographs are scored too.
         batch_size: images in one pass; changes speed and memory, not scores.

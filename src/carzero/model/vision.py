@@ -47,7 +47,7 @@ def join_layers(hidden: Sequence[Tensor]) -> Tensor:
         the same with the channels of all.
 
     Raises:
-        ConfigurationError: a map's sides are no multiples of the coarsest's.
+        ConfigurationError: a map's sides are not multiples of the coarsest's.
     """
     if len(hidden) == 1:
         return hidden[0]

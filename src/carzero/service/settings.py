@@ -49,7 +49,7 @@ class ApiKeys:
                 continue
             found = _LINE.fullmatch(line)
             if found is None or found[1] in hashes:  # the line itself may be a key, so it is not shown
-                what = f"{path}: entry {number} is no key" if found is None else f"{path} names {found[1]} twice"
+                what = f"{path}: entry {number} is not a key" if found is None else f"{path} names {found[1]} twice"
                 raise ConfigurationError(describe(what, expected=expected, then=then))
             hashes[found[1]] = bytes.fromhex(found[2])
         if not hashes:

@@ -186,7 +186,7 @@ def _to_record(value: str | Sequence[str] | PromptRecord) -> object:
 
 
 def _to_fields(form: FormData) -> dict[str, object]:
-    """The fields of a form that are no files: labels as a list, prompts as what their JSON says."""
+    """The fields of a form that are not files: labels as a list, prompts as what their JSON says."""
     fields: dict[str, object] = {}
     for name in dict.fromkeys(form):
         values = [value for value in form.getlist(name) if isinstance(value, str)]

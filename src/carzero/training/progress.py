@@ -203,7 +203,7 @@ class WeightChoice:
 
 
 class RunObserver(Protocol):
-    """Is told of a run's progress, in the main process alone."""
+    """Receives the progress of a run, in the main process alone."""
 
     def add_record(self, record: StepRecord) -> None:
         """Takes in the record of a step."""

@@ -136,7 +136,7 @@ def clear_run(path: Path) -> None:
     """Deletes the run in a folder, so that another can begin there; read images and other features stay in its cache.
 
     Raises:
-        RunError: the run is under way.
+        RunError: the run is in progress.
         OutputError: the folder holds files that no run wrote, or cannot be written; nothing is deleted.
     """
     check_folder(path)

@@ -246,7 +246,7 @@ def check_licence(licence: str) -> str:
     """The licence as the hub writes it.
 
     Raises:
-        WeightsError: it is no identifier.
+        WeightsError: it is not an identifier.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]{1,40}", licence):
         raise WeightsError(

@@ -68,7 +68,7 @@ class Node:
     events: Events
 
     def run(self, stop: threading.Event | None = None) -> None:
-        """Works until SIGTERM or SIGINT, or until `stop` is set; the image in hand is finished first.
+        """Works until SIGTERM or SIGINT, or until `stop` is set; the current image is finished first.
 
         Images are received at once, while weights are still being loaded.
 

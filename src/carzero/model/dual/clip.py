@@ -122,7 +122,7 @@ def _clip_texts(clip: CLIPModel, input_ids: Tensor, attention_mask: Tensor) -> T
 
 
 def square_grid(patches: int) -> tuple[int, int]:
-    """(h, w) of the patches of a square image; raises ValueError where their number is no square."""
+    """(h, w) of the patches of a square image; raises ValueError where their number is not a square."""
     side = round(patches**0.5)
     if side * side != patches:
         raise ValueError(f"{patches} image tokens are not a square grid.")

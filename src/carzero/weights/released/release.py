@@ -128,7 +128,7 @@ class Release(ABC):
 
 
 def require_one(files: Sequence[ReleasedFile], title: str) -> ReleasedFile:
-    """Returns the one file of a release that is no ensemble.
+    """Returns the one file of a release that is not an ensemble.
 
     Raises:
         CheckpointError: there are several.
