@@ -98,7 +98,7 @@ def count_steps(
                     f"There are too few training {items}{f' of the source {name!r}' if name else ''}",
                     got=len(source.rows),
                     expected=f"at least one batch of {max(sizes.values())}",
-                    then="correct the table, or lower optimiser.batch_size",
+                    then="correct the table, or lower the batch: --set optimiser.batch_size=8",
                 )
             )
     if options.steps is not None:
