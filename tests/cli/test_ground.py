@@ -10,8 +10,11 @@ import pytest
 
 from carzero.cli.options import read_prompts
 from carzero.errors import PromptError
+from carzero.inference.calibration_file import load_calibration
 from carzero.inference.heatmaps import load_map
+from carzero.inference.score_calibration import find_calibration
 from carzero.prompts.style import PromptStyle
+from carzero.weights.source import DEMO, WeightsSource
 from tests.support.commands import carzero, in_process
 
 
@@ -38,14 +41,30 @@ def test_a_table_failures_and_doubts_of_the_demo(
     films: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    code, out, err = in_process(capsys, "ground", films[0], tmp_path / "broken.png", "-l", "edema,mass")
+    asked = ("ground", films[0], tmp_path / "broken.png", "-l", "edema,mass")
+    code, out, err = in_process(capsys, *asked, "--probabilities", "--out", tmp_path / "out")
     assert code == 1, err
-    assert "peak x, y" in out
+    assert out.split("\n")[0].split()[:4] == ["image", "finding", "logit", "probability"]
     assert "a map says where, not whether" in out
     assert len([line for line in out.splitlines() if line.strip().startswith(films[0].name)]) == 2
     assert "1 of 2 images were not read:" in err
     assert "  broken.png: " in err
     assert "warning: Maps of the demo weights miss about as often as they hit" in err
+    assert "which these weights were not trained on" in err
+    assert "No probability for mass: not in the calibration." in err
+    result = json.loads((tmp_path / "out" / "grounding.json").read_text())
+    own = find_calibration(WeightsSource(DEMO))
+    edema, mass = result["findings"]
+    assert edema["probability"] == float(load_calibration(own).apply([[edema["logit"]]], ["edema"])[0, 0])
+    assert mass["probability"] is None
+    assert result["manifest"]["calibration"]["labels"] == ["edema"]
+    for told, options in {
+        "calibration_sha256_but_date": ("--out", tmp_path / "out", "--resume"),
+        "--calibration names another": ("--calibration", own, "--probabilities"),
+        "another score_kind": ("--calibration", own, "--score", "logit_difference"),
+    }.items():
+        code, _, err = in_process(capsys, *asked, *options)
+        assert (code, told in " ".join(err.replace("│", " ").split())) == (2, True), err
 
 
 def test_prompts_may_be_sentences_a_file_or_a_set_of_the_library(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from carzero.clinical.run import save_result
 from carzero.core import atomic
 from carzero.data.pair_files import save_pairs, save_report
 from carzero.errors import OutputError
-from carzero.evaluation.calibration_file import save_calibration
 from carzero.evaluation.results import save_results
 from carzero.images.overlay import save_overlay
+from carzero.inference.calibration_file import save_calibration
 from carzero.inference.score_table import save_scores, to_frame
 from carzero.metrics.calibration import Calibration
 from carzero.prompts.prompt_file import save_text

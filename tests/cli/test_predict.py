@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from carzero.core.run_record import manifest_path
-from carzero.evaluation.calibration_file import load_calibration
+from carzero.inference.calibration_file import load_calibration
 from carzero.inference.score_table import KEY_COLUMNS, load_scores
 from carzero.weights.source import DEMO, WeightsSource, example_film
 from tests.support.commands import Stalled, carzero_command, in_process, run_program

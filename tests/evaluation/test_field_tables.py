@@ -12,8 +12,8 @@ import pytest
 from carzero.datasets.catalogue import DATASETS
 from carzero.errors import ConfigurationError, TableError
 from carzero.evaluation.calibrate import CalibrationRun
-from carzero.evaluation.calibration_file import save_calibration
 from carzero.evaluation.evaluate import EvaluationResult, EvaluationRun
+from carzero.inference.calibration_file import save_calibration
 from carzero.inference.score_table import save_scores, score_row, to_frame
 from carzero.inference.scoring_result import count_failures, describe_failures
 from carzero.metrics.groups import to_bands

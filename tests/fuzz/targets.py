@@ -258,7 +258,7 @@ def read_weights(folder: Path) -> None:
 
 
 def read_calibration(folder: Path) -> None:
-    from carzero.evaluation.calibration_file import hash_calibration, load_calibration
+    from carzero.inference.calibration_file import hash_calibration, load_calibration
 
     calibration = load_calibration(_file(folder))
     scores = np.array([[-3.4e38], [-1.0], [0.0], [1.0], [3.4e38]]) * np.ones((1, len(calibration.labels)))

@@ -17,6 +17,7 @@ from carzero.images.overlay import Captions
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.grounding import GroundingRun
 from carzero.inference.heatmaps import load_map
+from carzero.inference.score_calibration import ScoreCalibration
 from carzero.inference.scoring import ScoringRun, ScoringSettings
 from carzero.metrics.calibration import Calibration
 from carzero.metrics.calibrators import LabelCalibration
@@ -104,21 +105,20 @@ def test_every_map_names_its_image_its_score_and_the_demo(
         return image
 
     monkeypatch.setattr("carzero.images.overlay.frame_image", record)
-    ground = run(films[:1], DEMO, out=tmp_path / "ground").execute()
+    settings = ScoringSettings(WeightsSource(DEMO), ASKED, device="cpu")
+    fitted = LabelCalibration("platt", {"slope": 1.0, "intercept": -30.0}, 9, 4, -1.0, 1.0)
+    known = ScoreCalibration.check(Calibration({ASKED.labels[0]: fitted}), settings.origin)
+    ground = run(films[:1], DEMO, out=tmp_path / "ground", calibration=known).execute()
     assert ground.manifest["warnings"] == [
         "Maps of the demo weights miss about as often as they hit; see `carzero docs demo-weights`."
     ]
-    settings = ScoringSettings(WeightsSource(DEMO), ASKED, device="cpu")
-    known = LabelCalibration("platt", {"slope": 1.0, "intercept": -30.0}, 9, 4, -1.0, 1.0)
-    calibration = Calibration({ASKED.labels[0]: known})
-    films_run = ScoringRun(list_images(films[:1]), settings, overlay=tmp_path / "predict", calibration=calibration)
-    films_run.execute()
+    ScoringRun(list_images(films[:1]), settings, overlay=tmp_path / "predict", calibration=known).execute()
     chances = [captions.subtitle.partition(", probability ")[2] for captions in seen]
-    assert [bool(chance) for chance in chances] == [False] * (len(seen) // 2) + [
-        label == ASKED.labels[0] for label in ASKED.labels
-    ]
-    assert float(chances[len(seen) // 2]) < 1e-6
-    assert "how strong they are says whether" in seen[len(seen) // 2].notes[1]
+    assert [bool(chance) for chance in chances] == 2 * [label == ASKED.labels[0] for label in ASKED.labels]
+    assert float(chances[0]) < 1e-6
+    assert chances[0] == f"{ground.rows[0].get('probability'):.2g}" == chances[2]
+    assert ground.rows[1].get("probability") is None
+    assert "how strong they are says whether" in seen[0].notes[1]
     assert [captions.title for captions in seen] == 2 * [row["label"] for row in ground.rows]
     for captions, row in zip(seen, [*ground.rows, *ground.rows], strict=True):
         assert captions.subtitle.startswith(f"logit {row['logit']:.2f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 from PIL import Image
 
 import carzero
-from carzero.errors import UnreadableImageError
+from carzero.errors import ConfigurationError, UnreadableImageError
+from carzero.inference.calibration_file import load_calibration
 from carzero.inference.classifier import ZeroShotClassifier
+from carzero.inference.score_calibration import CalibrationWarning
 from carzero.pipelines import pipeline
 from carzero.records import ImageSource
 
@@ -102,6 +105,30 @@ def test_a_grounding_has_a_box_and_shows_itself(classifier: ZeroShotClassifier) 
     assert picture.size[0] > 300
     with Image.open(io.BytesIO(found._repr_png_())) as shown:
         assert shown.size == picture.size
+
+
+def test_a_calibration_gives_probabilities_and_lets_an_absent_finding_fade(classifier: ZeroShotClassifier) -> None:
+    """The demo's own is near one half for these; one that denies a finding takes the colour out of its map."""
+    own, film = load_calibration(classifier.own_calibration), carzero.example_film()
+    with pytest.warns(CalibrationWarning, match="No probability for hernia"):
+        table = classifier.predict(film, labels=["hernia", *LABELS], calibration=str(classifier.own_calibration))
+    assert [name for name in table if name.startswith(("logit:", "prob:"))] == [
+        *("logit:hernia", *COLUMNS, "prob:pneumonia", "prob:edema")
+    ]
+    scores = table[COLUMNS].to_numpy(dtype=np.float64)
+    assert table[["prob:pneumonia", "prob:edema"]].to_numpy() == pytest.approx(own.apply(scores, LABELS))
+    assert table.attrs["calibration"]["description"] == own.describe()
+    absent = replace(own, labels={"pneumonia": replace(own.labels["pneumonia"], parameters=NEVER)})
+    grounded = [classifier.ground(film, labels=["pneumonia"], calibration=each)[0] for each in (None, own, absent)]
+    assert [found.probability for found in grounded] == [None, pytest.approx(own.apply(scores, LABELS)[0, 0]), 0.0]
+    glow = [np.ptp(np.asarray(found.to_image(), dtype=int), axis=2).sum() for found in grounded]
+    assert glow[0] > glow[1] > glow[2]
+    other = replace(own, provenance={**own.provenance, "weights_sha256": "0" * 64})
+    with pytest.raises(ConfigurationError, match="fitted on other scores"):
+        classifier.ground(film, labels=["pneumonia"], calibration=other)
+
+
+NEVER = {"slope": 0.0, "intercept": -1000.0}
 
 
 def test_a_plot_is_the_picture(classifier: ZeroShotClassifier) -> None:

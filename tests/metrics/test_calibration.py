@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 
 from carzero.errors import ConfigurationError, TableError
 from carzero.evaluation.calibrate import CalibrationRun, apply_calibration, check_calibration
-from carzero.evaluation.calibration_file import load_calibration, save_calibration
 from carzero.evaluation.score_matrix import ScoreMatrix, to_score_matrix
+from carzero.inference.calibration_file import load_calibration, save_calibration
 from carzero.inference.score_table import load_scores, save_scores
 from carzero.metrics.calibration import Calibration, add_abnormality, fit_calibration, score_abnormality, to_abnormal
 from carzero.metrics.calibrators import LabelCalibration, fit_label

@@ -74,7 +74,7 @@ def fit(
     """
     from carzero.core.outputs import check_file
     from carzero.evaluation.calibrate import CalibrationRun
-    from carzero.evaluation.calibration_file import save_calibration
+    from carzero.inference.calibration_file import save_calibration
 
     check_file(out, (".json",), overwrite=overwrite)
     run = CalibrationRun(
@@ -116,8 +116,8 @@ def apply(
 ) -> None:
     """Adds `prob:<label>` to a score table; the manifest says on what the probabilities were fitted."""
     from carzero.evaluation.calibrate import apply_calibration
-    from carzero.evaluation.calibration_file import load_calibration
     from carzero.evaluation.score_matrix import load_score_matrix
+    from carzero.inference.calibration_file import load_calibration
     from carzero.inference.score_table import check_score_path, save_scores
 
     check_score_path(out, overwrite=overwrite)

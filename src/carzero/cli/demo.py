@@ -23,8 +23,8 @@ def demo(
 
     A research demonstration, not for clinical use.
     """
-    from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
     from carzero.images.listing import list_images
+    from carzero.inference.score_calibration import ScoreCalibration, find_calibration
     from carzero.inference.scoring import ScoringRun, ScoringSettings
     from carzero.prompts import PromptSet
     from carzero.weights.source import DEMO, WeightsSource, example_film
@@ -32,11 +32,10 @@ def demo(
     quiet_libraries()
     settings = ScoringSettings(WeightsSource(DEMO), PromptSet.from_labels(DEMO_LABELS))
     drawn = [label for label in DEMO_LABELS if label not in UNMEASURED]
-    calibration = CalibratedScoring.check(find_calibration(settings.weights), settings).calibration
+    known = ScoreCalibration.check(find_calibration(settings.weights), settings.origin)
     films = list_images([example_film()])
-    result = ScoringRun(
-        films, settings, overlay=out, drawn=drawn, overwrite=overwrite, calibration=calibration
-    ).execute()
+    run = ScoringRun(films, settings, overlay=out, drawn=drawn, overwrite=overwrite, calibration=known)
+    result = run.execute()
     show_result(result, out=None, as_json=False)
     say(f"No map of {' and '.join(UNMEASURED)} is shown: where it points was never measured.")
     say("Research demonstration, not for clinical use.")

@@ -53,7 +53,7 @@ class ObjectOptions:
     def to_maker(self, scoring: PooledScoring) -> ResultMaker:
         """As a run takes them."""
         from carzero.clinical.run import ResultMaker
-        from carzero.evaluation.calibration_file import load_calibration
+        from carzero.inference.calibration_file import load_calibration
 
         return ResultMaker(
             scoring.to_settings(),

@@ -15,11 +15,12 @@ from carzero.cli.console import (
     print_result,
     quiet_libraries,
     say,
+    show_notes,
     show_progress,
     show_review,
     show_warnings,
 )
-from carzero.cli.option_records import EarlierRun, SentenceScoring, takes_records
+from carzero.cli.option_records import CalibrationOptions, EarlierRun, SentenceScoring, takes_records
 from carzero.cli.options import BoxShare, Images, json_option
 from carzero.cli.terminal_table import TextTable
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @takes_records(
-    "images labels prompts weights out as_json resume overwrite map_format box_share force template score batch_size "
-    "device"
+    "images labels prompts weights out as_json calibration probabilities resume overwrite map_format box_share force "
+    "template score batch_size device"
 )
 def ground(
     images: Images,
@@ -40,6 +41,7 @@ def ground(
     ] = None,
     as_json: Annotated[bool, json_option("Print findings, failures and manifest as JSON.")] = False,
     *,
+    calibrating: CalibrationOptions,
     earlier: EarlierRun,
     map_format: Annotated[
         Literal["npz", "png"], typer.Option(help="npz (float32), or png (16 bit, with a .json beside it).")
@@ -48,8 +50,9 @@ def ground(
 ) -> None:
     """Shows where the model looks for each finding: peak and box, in the image's own pixels.
 
-    A map says where, not whether: it peaks somewhere for an absent finding too. Weights with the alignment
-    similarity_map draw every map on one fixed scale, where an absent finding stays pale and has no box.
+    A map says where, not whether: it peaks somewhere for an absent finding too. With a calibration its colours are as
+    strong as the finding is likely. Weights with the alignment similarity_map draw every map on one fixed scale, where
+    an absent finding stays pale and has no box.
 
     Exit code 0: all done; 1: some images failed (listed on stderr); 2: wrong use.
     """
@@ -59,6 +62,7 @@ def ground(
 
     items, source = list_images(images), WeightsSource(scoring.weights)
     prompt_set = scoring.ask(source)
+    known = calibrating.check(source, prompt_set)
     quiet_libraries()
     show_review(source.review(prompt_set))
     run = GroundingRun(
@@ -73,10 +77,13 @@ def ground(
         device=scoring.device,
         resume=earlier.resume,
         overwrite=earlier.overwrite,
+        calibration=known,
     )
     with show_progress("scoring", "scored", "images", len(items)) as task:
         result = run.execute(task.advance)
     _show(result, out, as_json)
+    if known is not None:
+        show_notes(known.to_notes(_by_label(result)))
     if result.failures:
         raise typer.Exit(EXIT_FAILURES)
 
@@ -94,6 +101,13 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
     print_failures(title, result.failures, rest="--json lists all of them")
 
 
+def _by_label(result: GroundingResult) -> dict[str, list[float]]:
+    scores: dict[str, list[float]] = {}
+    for row in result.rows:
+        scores.setdefault(row["label"], []).append(row["logit"])
+    return scores
+
+
 def _caption(maps: Mapping[str, object]) -> str:
     if maps["is_share"]:
         return "pixels of each image; a map says where, not whether"
@@ -103,8 +117,10 @@ def _caption(maps: Mapping[str, object]) -> str:
 
 
 def _table(result: GroundingResult) -> TextTable:
-    headings = ("image", "finding", "logit", "peak x, y", "box x1, y1, x2, y2")
-    table = TextTable(headings, range(2, 5), note=_caption(result.manifest["maps"]))
+    calibrated = "calibration" in result.manifest
+    chance = ["probability"] if calibrated else []
+    headings = ["image", "finding", "logit", *chance, "peak x, y", "box x1, y1, x2, y2"]
+    table = TextTable(headings, range(2, len(headings)), note=_caption(result.manifest["maps"]))
     said = result.manifest["unfamiliar"]
     unfamiliar = said if isinstance(said, list) else []
     for row in result.rows:
@@ -113,7 +129,12 @@ def _table(result: GroundingResult) -> TextTable:
             row["image_id"],
             row["label"] + (" (unfamiliar)" if row["label"] in unfamiliar else ""),
             f"{row['logit']:.3f}",
+            *([_to_chance(row.get("probability"))] if calibrated else []),
             f"{x:.0f}, {y:.0f}" + ("" if row["peak"]["inside"] else " (outside)"),
             "none" if row["box"] is None else ", ".join(f"{edge:.0f}" for edge in row["box"].values()),
         )
     return table
+
+
+def _to_chance(probability: float | None) -> str:
+    return "-" if probability is None else f"{probability:.3f}"

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
+
+import typer
 
 from carzero.cli.options import (
     AllowMissing,
     AmongAbnormal,
     Baseline,
     BatchSize,
+    CalibrationFile,
     Confidence,
     DatasetName,
     Device,
@@ -24,8 +28,10 @@ from carzero.cli.options import (
     Labels,
     OnlyLabels,
     Overwrite,
+    OwnCalibration,
     Patient,
     Pool,
+    PoolName,
     Resume,
     Rounds,
     Score,
@@ -41,6 +47,7 @@ from carzero.cli.options import (
 
 if TYPE_CHECKING:
     from carzero.evaluation.controls import Controls
+    from carzero.inference.score_calibration import ScoreCalibration
     from carzero.inference.scoring import ScoringSettings
     from carzero.metrics.resampling import Statistics
     from carzero.prompts import PromptSet
@@ -156,6 +163,46 @@ class EarlierRun:
 
     resume: Resume = False
     overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationOptions:
+    """What makes probabilities of scores."""
+
+    calibration: CalibrationFile = None
+    probabilities: OwnCalibration = False
+
+    def choose(self, weights: WeightsSource) -> Path | None:
+        """The calibration that is named, or that of the weights; None where none is asked for.
+
+        Raises:
+            ConfigurationError: the weights come without one.
+            typer.BadParameter: both are asked for.
+        """
+        if self.calibration is not None and self.probabilities:
+            reason = "takes the weights' own calibration; --calibration names another."
+            raise typer.BadParameter(reason, param_hint="--probabilities")
+        if not self.probabilities:
+            return self.calibration
+        from carzero.inference.score_calibration import find_calibration
+
+        return find_calibration(weights)
+
+    def check(
+        self, weights: WeightsSource, prompts: PromptSet, pool: PoolName | None = None
+    ) -> ScoreCalibration | None:
+        """What is chosen, compared with what is asked: a wrong one is refused before any image is read.
+
+        Raises:
+            ConfigurationError: as `choose`, or as `ScoreCalibration.check`.
+            TableError: as `ScoreCalibration.check`.
+        """
+        chosen = self.choose(weights)
+        if chosen is None:
+            return None
+        from carzero.inference.score_calibration import ScoreCalibration, find_origin
+
+        return ScoreCalibration.check(chosen, find_origin(weights, prompts, pool))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -151,6 +151,9 @@ CalibrationFile = Annotated[
     Path | None,
     typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
 ]
+OwnCalibration = Annotated[
+    bool, typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with.")
+]
 
 # Runs and their output
 

@@ -22,9 +22,8 @@ from carzero.cli.console import (
     show_review,
     show_warnings,
 )
-from carzero.cli.option_records import EarlierRun, ScoringOptions, takes_records
+from carzero.cli.option_records import CalibrationOptions, EarlierRun, ScoringOptions, takes_records
 from carzero.cli.options import (
-    CalibrationFile,
     Dtype,
     Images,
     Normal,
@@ -95,24 +94,20 @@ class PredictScoring(ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdditionOptions:
+class AdditionOptions(CalibrationOptions):
     """Columns beside the scores."""
 
-    calibration: CalibrationFile = None
-    probabilities: Annotated[
-        bool,
-        typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with."),
-    ] = False
     normal: Normal = None
     normal_from: NormalFrom = None
 
     def find_calibration(self, settings: ScoringSettings) -> CalibratedScoring | None:
         """The calibration that is named, or that of the weights, if asked for; a wrong one is refused at once."""
-        from carzero.evaluation.calibrate import CalibratedScoring, find_calibration
-
-        if self.calibration is None and not self.probabilities:
+        known = self.check(settings.weights, settings.prompts, settings.pool)
+        if known is None:
             return None
-        return CalibratedScoring.check(self.calibration or find_calibration(settings.weights), settings)
+        from carzero.evaluation.calibrate import CalibratedScoring
+
+        return CalibratedScoring(known)
 
     def find_normality(self, settings: ScoringSettings, images: int) -> Addition | None:
         """The normal score, if asked for; what cannot be computed is refused before any image is scored."""
@@ -265,8 +260,6 @@ def _check_use(context: typer.Context, engine: str, out: Path | None) -> None:
         refuse_given(context, "belongs to --normal.", "normal_from")
     if engine == "local":
         refuse_given(context, "belongs to --engine ray.", "workers", "address")
-        if context.params["calibration"] is not None:
-            refuse_given(context, "takes the weights' own calibration; --calibration names another.", "probabilities")
         return
     own = ("overlay", "readers", "calibration", "probabilities", "normal")
     refuse_given(context, "cannot be used with --engine ray.", *own)

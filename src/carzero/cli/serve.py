@@ -115,7 +115,7 @@ def serve(
 
     Exit code 0: stopped; 2: wrong use.
     """
-    from carzero.evaluation.calibration_file import load_calibration
+    from carzero.inference.calibration_file import load_calibration
     from carzero.service import ApiKeys, ServiceSettings, name_weights
     from carzero.service.settings import LOOPBACK, split_name
     from carzero.service.web_server import serve as run

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from carzero._version import __version__
 from carzero.clinical.codes import Concept, find_concept
 from carzero.clinical.image_header import SourceImage
-from carzero.evaluation.calibrate import check_origin
-from carzero.evaluation.calibration_file import hash_calibration
 from carzero.images import PixelTransform
 from carzero.images.overlay import draw_layers, make_thumbnail
 from carzero.inference.places import (
@@ -32,6 +30,7 @@ from carzero.inference.places import (
     mark_place,
     to_corners,
 )
+from carzero.inference.score_calibration import CALIBRATION, ScoreCalibration
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptSet
 from carzero.records import MapKind, RadiographInfo, ScoredImage, ScoreProvenance, Thumbnail
@@ -108,6 +107,7 @@ class ResultSettings:
 
     Raises:
         ConfigurationError: the share is none, or the calibration was fitted on other scores.
+        TableError: the calibration has none of the labels.
     """
 
     provenance: ScoreProvenance
@@ -116,14 +116,14 @@ class ResultSettings:
     box_share: float = 0.5
     calibration: Calibration | None = None
     doubts: tuple[str, ...] = field(init=False, default=())
+    score_calibration: ScoreCalibration | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_box_share(self.box_share)
         if self.calibration is not None:
-            labels = [label for label in self.prompts.labels if label in self.calibration.labels]
-            plain = self.provenance.to_dict("weights_sha256", "preprocessing", "pool", "prompts")
-            origin = ScoreProvenance.of(json.loads(json.dumps(plain)))  # lists for tuples, as a file has them
-            object.__setattr__(self, "doubts", tuple(check_origin(self.calibration, origin, "logit", labels)))
+            own = ScoreCalibration.check(self.calibration, self.provenance)
+            object.__setattr__(self, "score_calibration", own)
+            object.__setattr__(self, "doubts", tuple(own.doubts))
 
     @classmethod
     def of(
@@ -145,7 +145,7 @@ class ResultSettings:
             "carzero_version": __version__,
             **self.provenance.settings,
             "box_share": self.box_share,
-            "calibration_sha256_but_date": None if self.calibration is None else hash_calibration(self.calibration),
+            CALIBRATION: None if self.score_calibration is None else self.score_calibration.sha256,
         }
 
     @property
@@ -233,16 +233,15 @@ def collect_content(
     """
     thumbnail = _find_thumbnail(image) if overlays else None
     kind = image.map_kind
-    probabilities, demo = _to_probabilities(settings, image), is_demo(settings.provenance.weights_sha256 or "")
+    demo = is_demo(settings.provenance.weights_sha256 or "")
     findings: list[FindingResult] = []
-    for row, placed in ground_image(image, settings.prompts.labels, settings.pixels, settings.box_share):
-        label = row["label"]
-        box = row["box"]
-        chance = probabilities.get(label)
+    labels, known = settings.prompts.labels, settings.score_calibration
+    for row, placed in ground_image(image, labels, settings.pixels, settings.box_share, known):
+        label, box, chance = row["label"], row["box"], row.get("probability")
         title = f"{len(findings) + 1}. {label}"
         subtitle = f"logit {row['logit']:.3f}" + ("" if chance is None else f", probability {chance:.3f}")
         # What names the image may name the patient: pages do not.
-        marks = mark_place(row, title, subtitle, image="", is_demo=demo, probability=chance)
+        marks = mark_place(row, title, subtitle, image="", is_demo=demo)
         findings.append(
             FindingResult(
                 label,
@@ -271,14 +270,6 @@ def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.da
     return moment.astimezone(zone)
 
 
-def _to_probabilities(settings: ResultSettings, image: ScoredImage) -> dict[str, float]:
-    if settings.calibration is None:
-        return {}
-    labels = settings.prompts.labels
-    values = settings.calibration.apply(np.asarray(image.logits, dtype=np.float64)[None], labels)[0]
-    return {label: float(value) for label, value in zip(labels, values, strict=True) if np.isfinite(value)}
-
-
 def _find_thumbnail(image: ScoredImage) -> Thumbnail:
     if image.thumbnail is not None:
         return image.thumbnail
@@ -300,7 +291,7 @@ def describe_provenance(content: ResultContent) -> Mapping[str, str]:
         "pool": provenance.pool,
         "box_rule": describe_box_rule(settings.box_share, content.map_kind),
     }
-    if settings.calibration is not None:
-        told["calibration"] = settings.calibration.describe()
-        told["calibration_sha256_but_date"] = hash_calibration(settings.calibration)
+    if settings.score_calibration is not None:
+        told["calibration"] = settings.score_calibration.calibration.describe()
+        told |= settings.score_calibration.record
     return {name: value if isinstance(value, str) else repr(value) for name, value in told.items() if value is not None}

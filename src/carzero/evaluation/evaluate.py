@@ -14,7 +14,6 @@ from carzero.core.run_record import RunRecord
 from carzero.datasets.base import Truth
 from carzero.errors import ConfigurationError, describe, refuse_settings
 from carzero.evaluation.calibrate import check_calibration
-from carzero.evaluation.calibration_file import load_calibration
 from carzero.evaluation.controls import Advance as ReadAdvance
 from carzero.evaluation.controls import Controls
 from carzero.evaluation.joined import Joined, join_truth
@@ -28,6 +27,7 @@ from carzero.evaluation.score_matrix import (
     read_section,
 )
 from carzero.evaluation.truth import TruthSource, match_labels, to_truth
+from carzero.inference.calibration_file import load_calibration
 from carzero.metrics.calibration import ABNORMAL
 from carzero.metrics.groups import list_label_sets
 from carzero.metrics.labels import UncertainPolicy, UndefinedMetricWarning, count_labels

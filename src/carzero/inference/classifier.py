@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from carzero.core.lookahead import watch
-from carzero.errors import PromptError, WeightsError, describe
 from carzero.images.listing import list_arrays
 from carzero.images.loading import Readers, load_ahead
-from carzero.inference.backends import Backend, TorchBackend, Trial, load_backend
+from carzero.inference.backends import Backend, TorchBackend, Trial, load_backend, require_maps, require_torch
 from carzero.inference.bank_record import BankKey
 from carzero.inference.groundings import Grounding, to_groundings
 from carzero.inference.places import DEMO_CAUTION
 from carzero.inference.prompt_bank import PromptBank, load_bank, save_bank
+from carzero.inference.score_calibration import ScoreCalibration, find_calibration, find_origin
 from carzero.inference.score_table import mark_unfamiliar, not_finite, score_row, to_frame
 from carzero.model import CARZeroModel
 from carzero.model.scoring_model import ScoringModel
@@ -46,6 +46,8 @@ from carzero.weights.source import DEMO, WeightsSource, to_source
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from carzero.inference.score_calibration import GivenCalibration
 
 
 class ZeroShotClassifier:
@@ -121,16 +123,7 @@ class ZeroShotClassifier:
         Raises:
             WeightsError: the weights are computed by another backend, or are another family's.
         """
-        if not isinstance(self.backend, TorchBackend):
-            raise WeightsError(
-                describe(
-                    "There is no torch model behind these scores",
-                    got=self.backend.name,
-                    expected="weights that torch computes",
-                    then="load the weights that were exported",
-                )
-            )
-        return require_carzero(self.backend.model)
+        return require_carzero(require_torch(self.backend).model)
 
     @property
     def dtype(self) -> str:
@@ -161,17 +154,7 @@ class ZeroShotClassifier:
     @property
     def map_kind(self) -> MapKind:
         """What the maps are; raises WeightsError where the model has none."""
-        found = self.backend.map_kind
-        if found is None:
-            raise WeightsError(
-                describe(
-                    "This model has no maps: it was never made to say where a finding is",
-                    got=self.weights_id or self.backend.name,
-                    expected="weights with a map, such as CARZero's, RadZero's or BioViL's (`carzero models list`)",
-                    then="score with it, and ground with other weights",
-                )
-            )
-        return found
+        return require_maps(self.backend, self.weights_id)
 
     def encode_prompts(self, prompt_set: PromptSet) -> PromptBank[object]:
         """Encodes prompts, once for all images; `style.ask` makes a set as the weights want to be asked.
@@ -194,15 +177,6 @@ class ZeroShotClassifier:
             OutputError: the folder holds a bank already, or cannot be written.
             PromptError: the weights were made in memory or exported.
         """
-        if not isinstance(self.backend, TorchBackend):
-            raise PromptError(
-                describe(
-                    "Encoded prompts of exported weights cannot be saved",
-                    got=self.backend.name,
-                    expected="weights that torch computes",
-                    then="export the weights with the prompts baked in: `carzero export --prompts`",
-                )
-            )
         self._trial.check()
         save_bank(bank, Path(folder), self._bank_key(), overwrite=overwrite)
 
@@ -233,6 +207,7 @@ class ZeroShotClassifier:
         force: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool | None = None,
+        calibration: GivenCalibration = None,
     ) -> pd.DataFrame:
         """Scores images against words.
 
@@ -250,24 +225,30 @@ class ZeroShotClassifier:
             force: also score readable images that are not chest radiographs.
             on_error: "raise" the first image's error, or "skip" and list failures in `table.attrs["failures"]`.
             progress: show a bar; None: in a notebook and on a terminal.
+            calibration: of these scores, or its file (of `carzero calibrate fit`, or `own_calibration`): adds
+                probabilities.
 
         Returns:
             one row an image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
-            column `logit:<label>` per finding, `unfamiliar` where some of the labels are, and `warnings`.
-            `table.attrs["prompts"]` holds what is to be known of the prompts, see `PromptReview.to_manifest`.
+            column `logit:<label>` per finding, `prob:<label>` where it is calibrated, `unfamiliar` where some
+            labels are, and `warnings`.
+            `table.attrs["prompts"]` holds what is to be known of the prompts, see `PromptReview.to_manifest`, and
+            `table.attrs["calibration"]` where the probabilities are from.
 
         Warns:
             PromptWarning: a label is not a finding, is a denial, or is unfamiliar to the weights.
+            CalibrationWarning: what speaks against the probabilities.
 
         Raises:
             PromptError: nothing is asked, or words that cannot be asked.
             ImageError: an image is broken or no chest radiograph (with `on_error="raise"`).
-            TableError: an image is given twice.
+            ConfigurationError: a calibration of other scores.
+            TableError: an image is given twice, or the calibration has none of the labels.
         """
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}.')
         asked = self.style.ask(labels, prompts, template, score_kind)
-        review = self.review_prompts(asked)
+        review, known = self.review_prompts(asked), self._calibrate(calibration, asked, pool)
         review.warn()
         bank = self.encode_prompts(asked)
         scored: list[ScoredImage] = []
@@ -282,6 +263,9 @@ class ZeroShotClassifier:
             else:
                 failures.append(result.failure)
         table = mark_unfamiliar(to_frame([score_row(image, bank.labels) for image in scored], bank.labels), review.mark)
+        if known is not None:
+            known.warn({label: table[f"logit:{label}"] for label in bank.labels}, known.add_to(table))
+            table.attrs["calibration"] = known.to_manifest()
         table.attrs["prompts"] = review.to_manifest()
         table.attrs["failures"] = [(f.image_id, f.path, f.reason) for f in failures]
         return table
@@ -295,6 +279,7 @@ class ZeroShotClassifier:
         template: str | None = None,
         score_kind: ScoreKind | None = None,
         force: bool = False,
+        calibration: GivenCalibration = None,
     ) -> list[Grounding]:
         """Shows where the model looks for each finding, in the image's own pixels; see `Grounding`.
 
@@ -308,19 +293,34 @@ class ZeroShotClassifier:
             template: sentence with the field {label}, as in `predict`.
             score_kind: of the score beside a map, as in `predict`; the map is that of the affirming prompts.
             force: also take a readable image that is not a chest radiograph.
+            calibration: as in `predict`; maps are drawn as strongly as its probabilities are high, so that a finding
+                which is absent does not glow.
         """
         asked = self.style.ask(labels, prompts, template, score_kind)
+        known = self._calibrate(calibration, asked, None)
         self.review_prompts(asked).warn()
         bank = self.encode_prompts(asked)
         result = next(self.stream(list_arrays([image]), bank, force=force, need_maps=True))
         if isinstance(result, FailedImage):
             raise result.error
-        return self.to_groundings(result, bank.labels)
+        if known is not None:
+            known.warn({label: [logit] for label, logit in zip(bank.labels, result.logits.tolist(), strict=True)})
+        return self.to_groundings(result, bank.labels, known)
 
-    def to_groundings(self, image: ScoredImage, labels: Sequence[str]) -> list[Grounding]:
-        """Carries the maps of an image scored with `need_maps=True` to its own pixels."""
+    @property
+    def own_calibration(self) -> Path:
+        """The calibration that comes with the weights; ConfigurationError where there is none."""
+        return find_calibration(self._find_source())
+
+    def _calibrate(self, given: GivenCalibration, asked: PromptSet, pool: Pool | None) -> ScoreCalibration | None:
+        return None if given is None else ScoreCalibration.check(given, find_origin(self._find_source(), asked, pool))
+
+    def to_groundings(
+        self, image: ScoredImage, labels: Sequence[str], calibration: ScoreCalibration | None = None
+    ) -> list[Grounding]:
+        """Carries the maps of an image scored with `need_maps=True` to its own pixels; see `ground`."""
         doubt = DEMO_CAUTION if (source := self._find_source()) is not None and source.is_demo else ""
-        return list(to_groundings(image, labels, self.processor.image_processor.pixels, doubt))
+        return list(to_groundings(image, labels, self.processor.image_processor.pixels, doubt, calibration))
 
     def stream(
         self,

@@ -30,10 +30,12 @@ from carzero.inference.places import (
     MapsRecord,
     check_box_share,
     describe_maps,
+    describe_score,
     ground_image,
     mark_place,
     to_corners,
 )
+from carzero.inference.score_calibration import CALIBRATION, ScoreCalibration
 from carzero.prompts import PromptSet
 from carzero.records import UNSTATED, FailedImage, Failure, ImageItem, ScoredImage, ScoreKind
 from carzero.weights.source import WeightsSource
@@ -42,10 +44,18 @@ Advance = Callable[[int, int], None]
 
 RESULT_FILE, BOXES_FILE = "grounding.json", "boxes.coco.json"
 _OURS = re.compile(r".+__.+\.(overlay\.png|map\.(npz|png|json))", re.DOTALL)
-_SETTINGS = ("weights_sha256", "preprocessing", "prompts_sha256", "map_format", "box_share", "force")
+_LATER = {"probability"}  # of a row: results of before lack it
+_SETTINGS = ("weights_sha256", "preprocessing", "prompts_sha256", "map_format", "box_share", "force", CALIBRATION)
 
 
-class GroundingManifest(MapsRecord):
+class CalibrationRecord(TypedDict, total=False):
+    """What probabilities are made by, where there are some."""
+
+    calibration: dict[str, object]
+    calibration_sha256_but_date: str
+
+
+class GroundingManifest(MapsRecord, CalibrationRecord):
     """Where maps came from, and what is to be known about them."""
 
     date: str
@@ -109,7 +119,11 @@ class GroundingResult:
 
 @dataclass(frozen=True, slots=True)
 class GroundingRun:
-    """One run over a list of images; see `carzero ground --help` for each option."""
+    """One run over a list of images; see `carzero ground --help` for each option.
+
+    Attributes:
+        calibration: of the scores; overlays are as strong as its probabilities.
+    """
 
     items: list[ImageItem]
     prompt_set: PromptSet
@@ -122,6 +136,7 @@ class GroundingRun:
     device: str | None = None
     resume: bool = False
     overwrite: bool = False
+    calibration: ScoreCalibration | None = None
 
     def execute(self, advance: Advance = lambda done, failed: None) -> GroundingResult:
         """Grounds every finding in every image, and writes maps, overlays and boxes into `out`.
@@ -138,7 +153,7 @@ class GroundingRun:
         self._check()
         manifest = self._manifest()
         about = dict(manifest)
-        with self._open_journal(RunRecord({name: about[name] for name in _SETTINGS})) as journal:
+        with self._open_journal(RunRecord({name: about[name] for name in _SETTINGS if name in about})) as journal:
             self._ground_missing(journal, manifest, advance)
             finished = self._collect(journal, manifest)
             if self.out is not None:
@@ -240,7 +255,7 @@ class GroundingRun:
     def _ground(
         self, image: ScoredImage, transform: PixelTransform, name: PairNames, manifest: GroundingManifest
     ) -> Iterator[GroundingRow]:
-        for row, placed in ground_image(image, self.prompt_set.labels, transform, self.box_share):
+        for row, placed in ground_image(image, self.prompt_set.labels, transform, self.box_share, self.calibration):
             if self.out is not None and image.radiograph is not None:
                 stem = self.out / name(row["image_id"], row["label"])
                 row["files"] = self._draw(image, row, placed, stem, manifest)
@@ -291,7 +306,14 @@ class GroundingRun:
             "warnings": [DEMO_DOUBT] if self.weights.is_demo else [],
             **self.weights.review(self.prompt_set).to_manifest(),
             "images": len(self.items),
+            **self._describe_calibration(),
         }
+
+    def _describe_calibration(self) -> CalibrationRecord:
+        if self.calibration is None:
+            return {}
+        own = self.calibration
+        return {"calibration": own.to_manifest(), "calibration_sha256_but_date": own.sha256}
 
     def _save(self, result: GroundingResult, out: Path) -> None:
         save_coco(_to_boxes(result.rows, [item.image_id for item in self.items]), out / BOXES_FILE)
@@ -303,7 +325,8 @@ def _subtitle(row: GroundingRow, manifest: GroundingManifest) -> str:
     """Score of an overlay, and what is to be known of it."""
     unfamiliar = manifest["unfamiliar"]
     is_unfamiliar = isinstance(unfamiliar, list) and row["label"] in unfamiliar
-    return f"logit {row['logit']:.2f}" + ("; unfamiliar to these weights" if is_unfamiliar else "")
+    said = describe_score(row["logit"], row.get("probability"))
+    return said + ("; unfamiliar to these weights" if is_unfamiliar else "")
 
 
 def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping[str, object]]]:
@@ -313,11 +336,12 @@ def _restore(path: Path, record: RunRecord) -> tuple[RunRecord, Iterable[Mapping
     content: Any = load_json_object(path, what, expected=expected, then=then)
     images: dict[str, _ImageRows] = {}
     with refuse_broken(what, error=TableError, expected=expected, then=then):
-        found, maps = RunRecord.of(dict(content["manifest"]), record.settings), content["manifest"].get("maps")
+        manifest = dict(content["manifest"])
+        found, maps = RunRecord.of(manifest, {*record.settings, CALIBRATION}), manifest.get("maps")
         for row in content["findings"]:
             image_id, place = str(row["image_id"]), str(row["path"])
             images.setdefault(image_id, {"image_id": image_id, "path": place, "rows": [], "maps": maps})["rows"].append(
-                {name: row[name] for name in GroundingRow.__annotations__}
+                {name: row.get(name) if name in _LATER else row[name] for name in GroundingRow.__annotations__}
             )
     return found, images.values()
 
@@ -328,7 +352,7 @@ def _check_row(row: Mapping[str, object]) -> None:
     if not all(isinstance(text, str) for text in texts) or not isinstance(found, list):
         raise ValueError("expected texts, and a list of findings")
     for each in found:
-        if not each.keys() >= GroundingRow.__annotations__.keys() or not math.isfinite(each["logit"]):
+        if not each.keys() >= GroundingRow.__annotations__.keys() - _LATER or not math.isfinite(each["logit"]):
             raise ValueError("expected all that a run writes of a finding")
 
 

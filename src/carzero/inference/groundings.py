@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
-from carzero.inference.places import ground_image, to_corners
+from carzero.inference.places import describe_score, ground_image, to_corners
+from carzero.inference.score_calibration import ScoreCalibration
 from carzero.records import MapKind, ScoredImage
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Grounding:
         image_id: the image.
         kind: what the cells of the map are.
         pixels: (height, width) grey levels of the image, 0-255.
+        probability: of the finding, by a calibration; the map of `to_image` is as strong as that, unless its scale is
+            fixed. None without a calibration.
         doubt: what is to be known before the map is trusted, or ""; it stands on the image of `to_image`.
     """
 
@@ -49,6 +52,7 @@ class Grounding:
     image_id: str
     kind: MapKind = field(repr=False)
     pixels: NDArray[np.generic] = field(repr=False)
+    probability: float | None = None
     doubt: str = ""
 
     def to_image(self) -> Image.Image:
@@ -56,7 +60,8 @@ class Grounding:
         from carzero.images.overlay import OverlayMarks, draw_overlay
 
         boxes = [] if self.box is None else [self.box]
-        marks = OverlayMarks(self.label, f"logit {self.logit:.2f}", self.peak, boxes, self.image_id, self.doubt)
+        said = describe_score(self.logit, self.probability)
+        marks = OverlayMarks(self.label, said, self.peak, boxes, self.image_id, self.doubt, self.probability)
         return draw_overlay(self.pixels, self.heatmap, marks, kind=self.kind)
 
     def plot(self, axes: Axes | None = None) -> Axes:
@@ -83,7 +88,11 @@ class Grounding:
 
 
 def to_groundings(
-    image: ScoredImage, labels: Sequence[str], transform: PixelTransform, doubt: str = ""
+    image: ScoredImage,
+    labels: Sequence[str],
+    transform: PixelTransform,
+    doubt: str = "",
+    calibration: ScoreCalibration | None = None,
 ) -> Iterator[Grounding]:
     """Carries the maps of an image to its own pixels.
 
@@ -92,8 +101,9 @@ def to_groundings(
         labels: the findings, in the order of its scores.
         transform: to the model's square, of the weights that scored it.
         doubt: of every map of these weights.
+        calibration: of the scores.
     """
-    for row, placed in ground_image(image, labels, transform):
+    for row, placed in ground_image(image, labels, transform, calibration=calibration):
         if image.radiograph is None:
             raise ValueError("The image was scored without its pixels; score it with need_maps=True.")
         box = row["box"]
@@ -106,5 +116,6 @@ def to_groundings(
             image_id=image.item.image_id,
             kind=image.map_kind,
             pixels=image.radiograph.pixels,
+            probability=row.get("probability"),
             doubt=doubt,
         )

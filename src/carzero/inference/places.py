@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from carzero.errors import ConfigurationError, describe
 from carzero.images import OverlayMarks, PixelTransform
 from carzero.inference.placed_map import MapFrame, PlacedMap
+from carzero.inference.score_calibration import ScoreCalibration
 from carzero.records import MapKind, ScoredImage
 
 BOX_RULE = (
@@ -40,6 +41,7 @@ class GroundingRow(TypedDict):
         image_id: the image.
         label: the finding.
         logit: its raw score.
+        probability: of the finding, by a calibration; None without one. Older results lack it.
         peak: centre of the highest cell.
         box: xmin, ymin, xmax and ymax around the peak's region, or None for a map without one (constant within the
             image, or low on a fixed scale).
@@ -55,6 +57,7 @@ class GroundingRow(TypedDict):
     image_id: str
     label: str
     logit: float
+    probability: NotRequired[float | None]
     peak: Peak
     box: dict[str, float] | None
     highest: float
@@ -75,7 +78,11 @@ class MapsRecord(TypedDict):
 
 
 def ground_image(
-    image: ScoredImage, labels: Sequence[str], transform: PixelTransform, box_share: float = 0.5
+    image: ScoredImage,
+    labels: Sequence[str],
+    transform: PixelTransform,
+    box_share: float = 0.5,
+    calibration: ScoreCalibration | None = None,
 ) -> Iterator[tuple[GroundingRow, PlacedMap]]:
     """Carries the maps of one image to its own pixels, one finding after the other.
 
@@ -85,6 +92,7 @@ def ground_image(
         transform: to the model's square, of the weights that scored it.
         box_share: the box's threshold as a share of the map's range, or of the fixed scale of maps that have one, above
             0 and at most 1.
+        calibration: of its scores.
 
     Yields:
         The row of each finding, without files, and its map.
@@ -101,6 +109,7 @@ def ground_image(
             "image_id": image.item.image_id,
             "label": label,
             "logit": float(logit),
+            "probability": None if calibration is None else calibration.find(label, float(logit)),
             "peak": {"x": x, "y": y, "inside": 0 <= x <= geometry.width and 0 <= y <= geometry.height},
             "box": None if box is None else dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
             "highest": float(grid.max()),
@@ -114,9 +123,7 @@ def ground_image(
         yield row, placed
 
 
-def mark_place(
-    row: GroundingRow, title: str, subtitle: str, *, image: str, is_demo: bool, probability: float | None = None
-) -> OverlayMarks:
+def mark_place(row: GroundingRow, title: str, subtitle: str, *, image: str, is_demo: bool) -> OverlayMarks:
     """What an overlay of a finding's map shows: its captions, its peak and its box.
 
     Args:
@@ -125,11 +132,15 @@ def mark_place(
         subtitle: likewise.
         image: likewise.
         is_demo: whether the map is of the demo weights.
-        probability: see `OverlayMarks`.
     """
     boxes = [] if row["box"] is None else [to_corners(row["box"])]
     peak, caution = (row["peak"]["x"], row["peak"]["y"]), DEMO_CAUTION if is_demo else ""
-    return OverlayMarks(title, subtitle, peak, boxes, image, caution, probability)
+    return OverlayMarks(title, subtitle, peak, boxes, image, caution, row.get("probability"))
+
+
+def describe_score(logit: float, probability: float | None) -> str:
+    """A finding's score as the captions of its map have it."""
+    return f"logit {logit:.2f}" + ("" if probability is None else f", probability {probability:.2g}")
 
 
 def to_corners(box: dict[str, float]) -> tuple[float, float, float, float]:

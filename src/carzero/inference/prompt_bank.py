@@ -192,6 +192,23 @@ def _check_length(processor: CARZeroProcessor, text: str) -> None:
 _KEY = "key"  # of the tensors' own header, so that record and tensors of two banks cannot be mixed
 
 
+def check_bank_engine(name: str) -> None:
+    """Refuses a backend whose encoded prompts cannot be kept.
+
+    Raises:
+        PromptError: it is another than torch.
+    """
+    if name != "torch":
+        raise PromptError(
+            describe(
+                "Encoded prompts of exported weights cannot be saved",
+                got=name,
+                expected="weights that torch computes",
+                then="export the weights with the prompts baked in: `carzero export --prompts`",
+            )
+        )
+
+
 def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite: bool = False) -> None:
     """Writes a bank into a folder: `bank.json`, with the prompts and what the weights are, and `bank.safetensors`.
 
@@ -202,6 +219,7 @@ def save_bank(bank: PromptBank[object], folder: Path, key: BankKey, *, overwrite
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    check_bank_engine(key.backend)
     if not key.weights_sha256:
         raise PromptError(
             describe("A model made in memory has no hash to keep a bank by", then="save the weights, and load them")

@@ -69,6 +69,13 @@ def mark_unfamiliar(frame: pd.DataFrame, mark: str) -> pd.DataFrame:
     return frame
 
 
+def insert_probabilities(frame: pd.DataFrame, probabilities: Mapping[str, NDArray[np.float64]]) -> None:
+    """Inserts columns `prob:<label>`, (N,) values each, behind the last score of a table."""
+    place = max(index for index, name in enumerate(frame.columns) if name.startswith("logit:")) + 1
+    for shift, (label, values) in enumerate(probabilities.items()):
+        frame.insert(place + shift, f"prob:{label}", values)
+
+
 def score_schema(labels: Sequence[str], mark: str = "") -> pa.Schema:
     """The Arrow schema of the table of `to_frame`, marked or not, which a part without rows has too."""
     import pyarrow as pa

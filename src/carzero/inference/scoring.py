@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
 from carzero.core.run_record import RunRecord, recorded_setting, save_manifest
 from carzero.errors import TableError, describe
 from carzero.images.loading import LIMIT_S, Readers
+from carzero.inference.places import describe_score
+from carzero.inference.score_calibration import CALIBRATION, ScoreCalibration, find_origin
 from carzero.inference.score_table import (
     check_packed,
     check_score_path,
@@ -32,8 +34,6 @@ from carzero.weights.source import WeightsSource
 
 if TYPE_CHECKING:
     from carzero.inference.classifier import ZeroShotClassifier
-    from carzero.inference.groundings import Grounding
-    from carzero.metrics.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +78,18 @@ class ScoringSettings:
             ConfigurationError: an unknown precision or device.
         """
         recorded = recorded_setting(resumed, "dtype") if resumed is not None and self.dtype in (None, "auto") else None
-        return ScoreProvenance(
+        return replace(
+            self.origin,
             weights=self.weights.name,
-            weights_sha256=self.weights.sha256,
-            preprocessing=self.weights.preprocessing,
             prompts_sha256=self.prompts.hash,
-            prompts=dict(self.prompts),
-            negative_prompts=self.prompts.negative_prompts,
-            score_kind=self.prompts.score_kind,
             dtype=str(recorded or resolve_dtype(self.dtype, self.weights, self.device)),
-            pool=self.pool or self.weights.style.pool,
             force=self.force,
         )
+
+    @property
+    def origin(self) -> ScoreProvenance:
+        """The part of it that a calibration must agree with; see `find_origin`."""
+        return find_origin(self.weights, self.prompts, self.pool)
 
 
 def build_manifest(record: RunRecord, provenance: ScoreProvenance, **results: object) -> dict[str, object]:
@@ -114,7 +114,7 @@ class _Overlays:
     """The images that a run draws into a folder: one for each image and finding."""
 
     def __init__(
-        self, folder: Path, asked: Sequence[str], labels: Sequence[str], calibration: Calibration | None
+        self, folder: Path, asked: Sequence[str], labels: Sequence[str], calibration: ScoreCalibration | None
     ) -> None:
         self.folder = folder
         self._calibration = calibration
@@ -134,33 +134,25 @@ class _Overlays:
     def draw(self, classifier: ZeroShotClassifier, image: ScoredImage) -> None:
         from carzero.images.overlay import OverlayMarks, save_overlay
 
-        for grounding in classifier.to_groundings(image, self._asked):
+        for grounding in classifier.to_groundings(image, self._asked, self._calibration):
             if grounding.label not in self._labels:
                 continue
             path = self.folder / f"{self._name(image.item.image_id, grounding.label)}.png"
-            chance = self._find_probability(grounding)
             marks = OverlayMarks(
                 grounding.label,
-                f"logit {grounding.logit:.2f}" + ("" if chance is None else f", probability {chance:.2g}"),
+                describe_score(grounding.logit, grounding.probability),
                 grounding.peak,
                 image=image.item.image_id,
                 caution=grounding.doubt,
-                probability=chance,
+                probability=grounding.probability,
             )
             pixels = image.radiograph.pixels  # type: ignore[union-attr]
             save_overlay(path, pixels, grounding.heatmap, marks, kind=image.map_kind, overwrite=self._replace)
             self.drawn.append(path)
 
-    def _find_probability(self, grounding: Grounding) -> float | None:
-        """Of the finding, where a calibration has it."""
-        if self._calibration is None or grounding.label not in self._calibration.labels:
-            return None
-        return float(self._calibration.apply([[grounding.logit]], [grounding.label])[0, 0])
-
 
 Advance = Callable[[int, int], None]
-# What may follow a run, by the name under which its record has it.
-CALIBRATION, NORMAL_BY = "calibration_sha256_but_date", "normal_score_by"
+NORMAL_BY = "normal_score_by"  # what may follow a run beside probabilities, by the name that its record has for it
 
 
 @dataclass(slots=True)
@@ -169,7 +161,7 @@ class ScoringRun:
 
     Attributes:
         drawn: labels of which overlays are drawn; None: all.
-        following: what is to be added to the scores afterwards, by `CALIBRATION` (its hash, `hash_calibration`) or
+        following: what is to be added to the scores afterwards, by `CALIBRATION` (`ScoreCalibration.record`) or
             `NORMAL_BY`, so that no other run, with another one or with none, takes up the output and drops its columns.
         calibration: of these scores; overlays are as strong as its probabilities.
     """
@@ -184,7 +176,7 @@ class ScoringRun:
     readers: int | None = None
     read_limit_s: float = LIMIT_S
     following: Mapping[str, str] = field(default_factory=dict)
-    calibration: Calibration | None = None
+    calibration: ScoreCalibration | None = None
     _overlays: _Overlays | None = field(default=None, init=False)
 
     def execute(self, advance: Advance = lambda done, failed: None) -> RunResult:

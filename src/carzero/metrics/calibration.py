@@ -169,7 +169,7 @@ class Calibration:
         return found
 
     def to_record(self) -> dict[str, object]:
-        """Plain values for JSON; `evaluation.calibration_file.load_calibration` reads them back."""
+        """Plain values for JSON; `inference.calibration_file.load_calibration` reads them back."""
         return asdict(self)
 
 

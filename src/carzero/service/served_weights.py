@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 
 from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError
-from carzero.evaluation.calibrate import check_origin
+from carzero.inference.score_calibration import check_origin
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptReview, PromptSet
-from carzero.records import FailedImage, LoadedImage, MapKind, Pool, ScoredImage, ScoreProvenance
+from carzero.records import FailedImage, LoadedImage, MapKind, Pool, ScoredImage, ScoreKind, ScoreProvenance
 from carzero.service.problems import ProblemError
 from carzero.service.schemas import Model, ModelStyle
 from carzero.weights.families import CARZERO, FAMILIES
@@ -74,7 +73,7 @@ class ServedWeights:
         if calibration is not None:
             own = ScoreProvenance.of(calibration.provenance)
             provenance = replace(self._provenance(_SOME_PROMPTS, None, force=False), prompts=None, pool=own.pool)
-            check_origin(calibration, _as_read(provenance), calibration.score_kind, [])
+            check_origin(calibration, provenance, calibration.score_kind, [])
         self._about = self._build_about(classifier.backend)
         self._classifier = classifier
 
@@ -182,7 +181,7 @@ class ServedWeights:
         calibration = self.calibration
         if calibration is None:
             return [None] * len(logits)
-        provenance = _as_read(self._provenance(prompt_set, pool, force=False))
+        provenance = self._provenance(prompt_set, pool, force=False)
         values = calibration.apply(logits[None], prompt_set.labels)[0]
         fitting = [_fits(calibration, provenance, prompt_set.score_kind, label) for label in prompt_set.labels]
         pairs = zip(values, fitting, strict=True)
@@ -202,13 +201,7 @@ def not_ready() -> ProblemError:
     return ProblemError("not-ready", "The weights are not loaded yet.", {"Retry-After": "2"})
 
 
-def _as_read(provenance: ScoreProvenance) -> ScoreProvenance:
-    """A provenance as a file would give it back: lists for tuples."""
-    names = ("weights_sha256", "preprocessing", "pool", "prompts", "negative_prompts")
-    return ScoreProvenance.of(json.loads(json.dumps(provenance.to_dict(*names))))
-
-
-def _fits(calibration: Calibration, provenance: ScoreProvenance, score_kind: str, label: str) -> bool:
+def _fits(calibration: Calibration, provenance: ScoreProvenance, score_kind: ScoreKind, label: str) -> bool:
     try:
         check_origin(calibration, provenance, score_kind, [label])
     except ConfigurationError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, WeightsError, describe
 from carzero.inference.backends.base import Backend, PairScores, Trial
 from carzero.inference.backends.graph_backend import ExportedBackend, OnnxBackend, OpenVINOBackend, load_exported
 from carzero.inference.backends.torch_backend import TorchBackend
+from carzero.records import MapKind
 from carzero.weights.precision import choose_device, resolve_dtype, to_torch_dtype
 from carzero.weights.source import WeightsSource
 
@@ -20,6 +21,8 @@ __all__ = [
     "TorchBackend",
     "Trial",
     "load_backend",
+    "require_maps",
+    "require_torch",
 ]
 
 
@@ -44,6 +47,46 @@ def load_backend(
         return load_exported(weights.folder)
     resolved = to_torch_dtype(resolve_dtype(dtype, weights, device))
     return TorchBackend(weights.load_model(dtype=resolved), device=device)
+
+
+def require_torch(backend: Backend) -> TorchBackend:
+    """The backend, if torch computes it.
+
+    Raises:
+        WeightsError: another engine does.
+    """
+    if isinstance(backend, TorchBackend):
+        return backend
+    raise WeightsError(
+        describe(
+            "There is no torch model behind these scores",
+            got=backend.name,
+            expected="weights that torch computes",
+            then="load the weights that were exported",
+        )
+    )
+
+
+def require_maps(backend: Backend, weights: str) -> MapKind:
+    """What the maps of a backend are.
+
+    Args:
+        backend: with the weights in it.
+        weights: their name, or "".
+
+    Raises:
+        WeightsError: there are none.
+    """
+    if backend.map_kind is not None:
+        return backend.map_kind
+    raise WeightsError(
+        describe(
+            "This model has no maps: it was never made to say where a finding is",
+            got=weights or backend.name,
+            expected="weights with a map, such as CARZero's, RadZero's or BioViL's (`carzero models list`)",
+            then="score with it, and ground with other weights",
+        )
+    )
 
 
 def _check_on_cpu(device: str | torch.device | None) -> None:
