@@ -22,7 +22,7 @@ _FAR_SMOOTHER, _TORN = 3.0, 2.5  # of 500 open images 4.3 at least with bytes ex
 _NOISE = 0.6  # of 648 open images 0.26 at most; noise 1.1
 _MOST_SHIFT, _SHEARED = 8, 0.9  # pixels a row; 1.03 at least, sheared 0.78 at most
 _WRAPPED, _JUMPS = 0.8, 0.02  # 0.84 at least, wrapped 0.76 at most; 0.006 at most, wrapped 0.05
-_BAND, _ONE_GREY = 0.03, 2  # share of the lines; open images have none
+_BAND, _ONE_GREY = 0.05, 2  # share of the lines; open images have 0.04 at most
 _INSIDE = 0.1  # of the image on either side of a band
 _COARSE = 0.14  # 0.16 at least; 32 pixels enlarged 0.12 at most
 _MEASURED_SIDE = 300  # px; of smaller ones fine detail is what they lack anyhow
@@ -157,9 +157,10 @@ def _measure_detail(pixels: _Pixels) -> float:
 
 
 def _look_for_screen(pixels: _Pixels) -> str:
-    """Says where much lies in long runs of one grey that is neither black nor white."""
+    """Says where much lies in long runs of one grey that is neither the darkest nor the brightest, as frames are."""
     rows = _some(pixels)
-    same = np.pad((np.diff(rows) == 0) & (rows[:, 1:] > 8) & (rows[:, 1:] < 247), ((0, 0), (1, 0)))
+    low, high = max(8.0, float(rows.min()) + 2), min(247.0, float(rows.max()) - 2)
+    same = np.pad((np.diff(rows) == 0) & (rows[:, 1:] > low) & (rows[:, 1:] < high), ((0, 0), (1, 0)))
     runs = np.cumsum(same, axis=1)
     flat = float(((runs[:, _RUN:] - runs[:, :-_RUN]) == _RUN).mean())
     if flat <= _FLAT:

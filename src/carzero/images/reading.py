@@ -21,6 +21,7 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 
 from carzero.errors import UnreadableImageError, first_line, printable
+from carzero.images.appearance import doubts_about_appearance
 from carzero.images.arrangement import doubts_about_layout
 from carzero.images.checks import as_unreadable, check_grey_levels, doubts_about_image, unreadable
 from carzero.images.dicom import decode_dicom
@@ -195,8 +196,8 @@ def unknown_format(data: bytes, source: str) -> UnreadableImageError:
 def _checked(radiograph: Radiograph) -> Radiograph:
     """Returns the radiograph with the doubts that its grey levels raise, refusing one that shows nothing."""
     check_grey_levels(radiograph.pixels, radiograph.source)
-    doubts = [*doubts_about_image(radiograph.pixels), *doubts_about_layout(radiograph.pixels)]
     pixels = np.ascontiguousarray(radiograph.pixels)
+    doubts = [*doubts_about_image(pixels), *(doubts_about_layout(pixels) or doubts_about_appearance(pixels))]
     return replace(radiograph, pixels=pixels, warnings=(*radiograph.warnings, *doubts))
 
 
