@@ -226,6 +226,7 @@ class LoadedImage:
         levels: (crop_px, crop_px) the grey levels in the model's crop, 0 in the padding; see `PixelTransform.apply`.
         radiograph: the image at full size, where it was asked for, or None.
         thumbnail: the image made small, where its readers were to keep that instead, or None.
+        size: (height, width) of the image in px.
     """
 
     item: ImageItem
@@ -233,6 +234,7 @@ class LoadedImage:
     levels: Levels
     radiograph: Radiograph | None = None
     thumbnail: Thumbnail | None = None
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from carzero.data.pairs import Box
 from carzero.errors import ConfigurationError, TableError
@@ -17,7 +18,6 @@ from carzero.images import Geometry, load_radiograph
 from carzero.model import ImageFeatures, TextFeatures
 from carzero.model.alignment import ALIGNMENTS
 from carzero.model.loss import box_loss
-from carzero.records import Radiograph
 from carzero.training.batches.boxes import BoxLoader, fill_boxes
 from carzero.training.batches.image_cache import CachedImages, save_images
 from carzero.training.batches.inputs import ImageInputs
@@ -77,25 +77,51 @@ def test_what_is_drawn_over_an_image_moves_as_the_image(
     assert white[:, 16, 16].tolist() == [255] * 4, "levels of what is drawn are not varied"
 
 
-def test_an_image_is_read_once_for_all_its_findings(films: CachedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_lie_by_the_sizes_that_the_cache_keeps(tmp_path: Path) -> None:
+    """No image is read again for its boxes: the table's own paths lead nowhere."""
+    paths = [tmp_path / name for name in ("wide.png", "high.png")]
+    for path, shape in zip(paths, ((60, 90), (80, 50)), strict=True):
+        Image.fromarray(np.tile(np.arange(shape[1], dtype=np.uint8) * 2, (shape[0], 1))).save(path)
+    file = save_images([str(path) for path in paths], SIDE, tmp_path)
+    films = CachedImages(file, SIDE, {0: 0, 1: 1})
+    assert [films.size(row) for row in range(2)] == [load_radiograph(path).pixels.shape for path in paths]
+    before = file.stat().st_mtime_ns
+    assert save_images([str(path) for path in paths], SIDE, tmp_path).stat().st_mtime_ns == before
+    file.with_suffix(".sizes.npy").unlink()  # as an older version left it
+    assert save_images([str(path) for path in paths], SIDE, tmp_path).stat().st_mtime_ns != before
     found: dict[str, list[Box]] = {"edema": [(0.0, 0.0, 40.0, 20.0)], "mass": [(10.0, 5.0, 20.0, 30.0)]}
-    table: Any = SimpleNamespace(images=[str(path) for path in IMAGES[:2]], boxes=[found, found])
+    table: Any = SimpleNamespace(images=["nowhere.png"] * 2, boxes=[found, found])
     statements: Any = SimpleNamespace(present={finding: [f"There is {finding}."] for finding in found})
     texts: Any = SimpleNamespace(load=list)
-    read: list[str] = []
-
-    def load(path: str) -> Radiograph:
-        read.append(path)
-        return load_radiograph(path)
-
-    monkeypatch.setattr("carzero.training.batches.boxes.load_radiograph", load)
     inputs = ImageInputs(films, PLACES, seed=5, device=torch.device("cpu"))
     loader = BoxLoader(table, np.arange(2), statements, inputs, texts, seed=5)
     first, again = loader.load(1), loader.load(1)
-    assert sorted(read) == sorted(table.images)
+    geometry = Geometry.fit(60, 90, resize_px=SIDE, crop_px=SIDE)
+    assert inputs.find_geometry(0) == geometry
     assert torch.equal(first.cover, again.cover)
     assert len(first.cover) == 4
     assert len({float(cover.sum()) for cover in first.cover}) > 1, "each finding has boxes of its own"
+
+
+@pytest.mark.parametrize("kind", ALIGNMENTS)
+@pytest.mark.parametrize("options", [{}, {"global_token": False}], ids=["plain", "local"])
+def test_pairs_alone_have_the_maps_and_gradients_of_all_of_them(kind: str, options: dict[str, object]) -> None:
+    """To 1e-5 of float32, as sums are taken in another order."""
+    if options and kind != "similarity_map":
+        return
+    model = tiny.build_model(tiny.tiny_config(alignment=kind, alignment_options=options)).eval()
+    width, count = model.config.hidden_size, 3
+    torch.manual_seed(0)
+    images = ImageFeatures(torch.randn(count, width), torch.randn(count, 16, width, requires_grad=True), (4, 4))
+    texts = TextFeatures(torch.randn(count, width), torch.randn(count, 5, width))
+    every = model.align(images, texts, need_maps=True).maps
+    own = model.alignment.map_pairs(images, texts)
+    assert torch.allclose(own, every[range(count), range(count)], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(own[0], own[1], rtol=1e-3)
+    weights = torch.randn_like(own)
+    sums = (own * weights).sum(), (every[range(count), range(count)] * weights).sum()
+    first, second = (torch.autograd.grad(each, images.local)[0] for each in sums)
+    assert torch.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ALIGNMENTS)

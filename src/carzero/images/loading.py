@@ -52,7 +52,8 @@ def load_item(
         levels = to_model_input(radiograph, transform)
         small = make_thumbnail(radiograph.pixels, thumbnail_px) if keep_pixels and thumbnail_px else None
     kept = radiograph if keep_pixels and small is None else None
-    return LoadedImage(item, to_info(radiograph), levels, kept, small)
+    height, width = radiograph.pixels.shape
+    return LoadedImage(item, to_info(radiograph), levels, kept, small, (height, width))
 
 
 _SHOWN_REMARKS, _LONGEST_REMARK = 3, 160

@@ -179,6 +179,19 @@ class Alignment(nn.Module, ABC):
         """Maps (..., h, w) as shares of sum 1, where each text looks; what boxes teach."""
         return maps.float().flatten(-2).softmax(dim=-1).view_as(maps)
 
+    def map_pairs(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """The map of each of K images for the text of its own number, as `forward` makes it; it can be trained.
+
+        A kind that can do so computes no other pair's.
+
+        Returns:
+            (K, h, w).
+        """
+        maps = self.forward(images, self.prepare_texts(texts), need_maps=True).maps  # (K, K, h, w)
+        if maps is None:
+            raise ValueError("Maps were asked for and none were made.")
+        return maps[range(len(maps)), range(len(maps))]  # (K, h, w)
+
     def reset_parameters(self) -> None:
         """Initialises the parameters that belong to no linear layer or LayerNorm; those start as everywhere."""
 

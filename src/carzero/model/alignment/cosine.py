@@ -60,6 +60,10 @@ class CosineAlignment(ExportableAlignment):
         maps = self._compare_patches(images, texts.features.pooled) if need_maps else None
         return AlignmentOutput(scores, scores, scores.T, maps)
 
+    def map_pairs(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Compares each text with the patches of its own image; see `Alignment.map_pairs`."""
+        return self._compare_patches(images, texts.pooled.unsqueeze(1))[:, 0]  # (K, h, w)
+
     def score_both(
         self,
         images: ImageFeatures,
@@ -112,9 +116,10 @@ class CosineAlignment(ExportableAlignment):
 
     @staticmethod
     def _compare_patches(images: ImageFeatures, pooled: Tensor) -> Tensor:
-        """Cosines (I, T, h, w) of every patch with texts (T, D)."""
+        """Cosines (I, T, h, w) of every patch with texts (T, D); or (I, T, D), where each image has its own."""
         texts = F.normalize(pooled, dim=-1)
-        cosines = torch.einsum("ipd,td->itp", F.normalize(images.local, dim=-1), texts)  # (I, T, P)
+        form = "ipd,td->itp" if texts.ndim == 2 else "ipd,itd->itp"
+        cosines = torch.einsum(form, F.normalize(images.local, dim=-1), texts)  # (I, T, P)
         maps: Tensor = cosines.unflatten(-1, images.grid)  # (I, T, h, w)
         return maps
 

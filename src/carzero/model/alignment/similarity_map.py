@@ -178,6 +178,12 @@ class SimilarityMapAlignment(ExportableAlignment):
             t2i = self.read(queries, self._remember(features.pooled, features.local), self._bias(features.mask)).scores
         return AlignmentOutput.join(seen.scores, t2i, self._to_maps(seen, images.grid) if need_maps else None)
 
+    def map_pairs(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Compares each text with its own image; see `Alignment.map_pairs`."""
+        queries = self._ask(texts.pooled).unsqueeze(1)  # (K, 1, D)
+        seen = self.read(queries, self._remember(images.pooled, images.local))  # (K, 1), (K, 1, N)
+        return self._to_maps(seen, images.grid)[:, 0]  # (K, h, w)
+
     def score_both(
         self,
         images: ImageFeatures,
@@ -251,7 +257,7 @@ class SimilarityMapAlignment(ExportableAlignment):
         """Lets every query pool every memory, and compares it with what it pooled.
 
         Args:
-            queries: (Q, D) behind the LayerNorm.
+            queries: (Q, D) behind the LayerNorm; or (M, Q, D), where each memory has queries of its own.
             tokens: (M, N, D) behind the LayerNorm.
             bias: (M, N) added before the softmax; None: nothing.
         """

@@ -86,6 +86,13 @@ class SimilarityAlignment(ExportableAlignment):
         maps = None if weights is None else weights[..., 1:].unflatten(-1, images.grid)  # (I, T, h, w)
         return AlignmentOutput.join(logits_i2t, logits_t2i, maps)
 
+    def map_pairs(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """Lets each text read its own image; see `Alignment.map_pairs`."""
+        memory = self.remember(images.pooled, images.local)
+        _, weights = self.decoder(texts.pooled.unsqueeze(1), memory, True)  # (K, 1, N)
+        maps: Tensor = weights[:, 0, 1:].unflatten(-1, images.grid)  # (K, h, w)
+        return maps
+
     def score_both(
         self,
         images: ImageFeatures,

@@ -123,14 +123,15 @@ class SimilarityDecoder(nn.Module):
         """Lets every query read every memory.
 
         Args:
-            query: (Q, D).
+            query: (Q, D), or (M, Q, D) where each memory has queries of its own.
             memory: M memories of N tokens from `prepare_memory`.
             need_weights: also return attention weights.
 
         Returns:
             SimR (M, Q, D); attention (M, Q, N), averaged over heads and layers, or None.
         """
-        x = self.norm(query).unsqueeze(0)  # (1, Q, D)
+        x = self.norm(query)
+        x = x.unsqueeze(0) if x.ndim == 2 else x  # (1, Q, D) or (M, Q, D)
         per_layer = []
         for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
             x, weights = layer(x, keys, values, memory.mask, need_weights)  # (M, Q, D), (M, Q, N)

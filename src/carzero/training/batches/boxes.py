@@ -12,7 +12,7 @@ from torch import Tensor
 
 from carzero.data.pairs import Box, PairTable
 from carzero.errors import TableError, describe
-from carzero.images import Geometry, load_radiograph
+from carzero.images import Geometry
 from carzero.model import ImageFeatures, TextFeatures
 from carzero.training.batches.inputs import ImageInputs, TextInputs, Tokens
 from carzero.training.batches.sampler import generator_for
@@ -80,7 +80,6 @@ class BoxLoader:
         self._table, self._statements, self._images, self._texts = table, statements, images, texts
         self._seed = seed
         self._squares: dict[tuple[int, str], Tensor] = {}
-        self._geometries: dict[int, Geometry] = {}
 
     def load(self, step: int) -> BoxBatch:
         """The images of a step."""
@@ -97,16 +96,8 @@ class BoxLoader:
         """(resize_px, resize_px) float32, 255 within the boxes; made once."""
         key = row, finding
         if key not in self._squares:
-            self._squares[key] = fill_boxes(self._table.boxes[row][finding], self._find_geometry(row))
+            self._squares[key] = fill_boxes(self._table.boxes[row][finding], self._images.find_geometry(row))
         return self._squares[key].float()
-
-    def _find_geometry(self, row: int) -> Geometry:
-        """How an image lies in its square; read once, whatever findings it has."""
-        if row not in self._geometries:
-            height, width = load_radiograph(self._table.images[row]).pixels.shape
-            side = self._images.resize_px
-            self._geometries[row] = Geometry.fit(height, width, resize_px=side, crop_px=side)
-        return self._geometries[row]
 
 
 def fill_boxes(boxes: Sequence[Box], geometry: Geometry) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carzero.core.atomic import remove_leftovers, replace_when_done, room_for
+from carzero.core.atomic import remove_leftovers, replace_together, room_for
 from carzero.errors import TableError, describe
 from carzero.images import PixelTransform
 from carzero.images.loading import Readers, load_ahead
@@ -33,7 +34,7 @@ def save_images(
         progress: called with the images read so far, and how many there are.
 
     Returns:
-        the file.
+        the file; beside it lie the images' own sizes, see `CachedImages.size`.
 
     Raises:
         TableError: images cannot be read; the first five are named with the reason.
@@ -41,13 +42,18 @@ def save_images(
     """
     remove_leftovers(folder)  # features of frozen towers lie there too
     file = folder / f"films-{_fingerprint(paths, resize_px)}.u8"
-    if file.is_file() and file.stat().st_size == len(paths) * resize_px**2:
+    sizes = _sizes_file(file)
+    if sizes.is_file() and file.is_file() and file.stat().st_size == len(paths) * resize_px**2:
         return file
     with room_for("The read images", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with replace_when_done(file) as temporary:
-            if failures := _write_squares(temporary, paths, resize_px, progress):
+        with replace_together([sizes, file]) as (own, temporary):  # the squares last: with them all is there
+            failures: list[str] = []
+            found = _write_squares(temporary, paths, resize_px, failures, progress)
+            if failures:
                 raise _unreadable(failures, len(paths))
+            with own.open("wb") as out:
+                np.save(out, np.array(found, dtype=np.int64).reshape(-1, 2))
     return file
 
 
@@ -63,7 +69,18 @@ class CachedImages:
     def __init__(self, file: Path, resize_px: int, numbers: dict[int, int]) -> None:
         self.name = file.name
         self._squares = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, resize_px, resize_px)
-        self._numbers = numbers
+        self._sizes_file, self._numbers = _sizes_file(file), numbers
+
+    def size(self, row: int) -> tuple[int, int]:
+        """(height, width) in px of the image of a table row, before it became a square."""
+        height, width = self._sizes[self._numbers[row]].tolist()
+        return height, width
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """(N, 2) sizes; read on first use, as few runs ask."""
+        sizes: NDArray[np.int64] = np.load(self._sizes_file, allow_pickle=False)
+        return sizes
 
     def load(self, rows: NDArray[np.int64]) -> torch.Tensor:
         """Squares of some rows of the table: (I, resize_px, resize_px) uint8."""
@@ -95,9 +112,15 @@ def share_images(
     return CachedImages(file, resize_px, {int(row): place for place, row in enumerate(rows)})
 
 
-def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: Callable[[int, int], None]) -> list[str]:
-    """Writes the squares in the order of their paths; returns why some could not be read."""
-    failures: list[str] = []
+def _sizes_file(file: Path) -> Path:
+    return file.with_suffix(".sizes.npy")
+
+
+def _write_squares(
+    file: Path, paths: Sequence[str], resize_px: int, failures: list[str], progress: Callable[[int, int], None]
+) -> list[tuple[int, int]]:
+    """Writes the squares in the order of their paths, and adds why some cannot be read; returns the images' sizes."""
+    sizes: list[tuple[int, int]] = []
     items = (ImageItem(path, path, path) for path in paths)
     square = PixelTransform(resize_px, resize_px)  # the whole padded square: crops are drawn in training
     with file.open("wb") as out, Readers(images=len(paths), isolated=True) as readers:
@@ -106,8 +129,9 @@ def _write_squares(file: Path, paths: Sequence[str], resize_px: int, progress: C
                 failures.append(entry.failure.reason)
             else:
                 out.write(entry.levels.tobytes())
+                sizes.append(entry.size)
             progress(done, len(paths))
-    return failures
+    return sizes
 
 
 def _unreadable(failures: list[str], count: int) -> TableError:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carzero.images import Geometry
 from carzero.model import ImageFeatures, TextFeatures
 from carzero.processing import CARZeroProcessor
 from carzero.training.batches.augment import Variation, augment, draw_variation, normalise
@@ -92,6 +93,11 @@ class ImageInputs:
     def resize_px(self) -> int:
         """Side of the squares that views are made of."""
         return self._pixels.resize_px
+
+    def find_geometry(self, row: int) -> Geometry:
+        """How the image of a table row lies in its square."""
+        side = self.resize_px
+        return Geometry.fit(*self._cached.size(row), resize_px=side, crop_px=side)
 
     def choose(self, rows: NDArray[np.int64], step: int) -> Views:
         """Chooses how the images of a step are seen: the same for the same seed and step, whoever asks."""

@@ -48,10 +48,7 @@ class ContrastiveObjective(nn.Module):
     def compare_with_boxes(self, batch: BoxBatch) -> Tensor:
         """The loss of maps beside boxes; see `box_loss`."""
         images, texts = self.encode_images(batch.images), self.encode_texts(batch.texts)
-        every = self.model.align(images, texts, need_maps=True).maps  # (K, K, h, w)
-        if every is None:
-            raise ValueError("Maps were asked for and none were made.")
-        own = every[range(len(every)), range(len(every))]  # (K, h, w)
+        own = self.model.alignment.map_pairs(images, texts)  # (K, h, w)
         cover = F.adaptive_avg_pool2d(batch.cover.unsqueeze(1), images.grid).squeeze(1)  # (K, h, w)
         return box_loss(self.model.alignment.to_shares(own), cover)
 
