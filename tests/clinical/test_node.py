@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -38,7 +39,7 @@ def test_a_routed_image_gets_its_results_in_its_study(tiny_weights: Path, images
     http, dicom, port, numbers = free_ports(4)
     pacs = Orthanc(tmp_path / "orthanc", http, dicom, port, route=True)
     asked = options_of(port, dicom, tiny_weights)
-    options = [*asked, "--labels", "pneumonia,mass", "--metrics-port", numbers]
+    options = [*asked, "--labels", "pneumonia,no mass", "--metrics-port", numbers]
     node = NodeProcess(tmp_path / "spool", options)
     with running(pacs, node):
         assert store(dicom, images[0], title="ORTHANC").returncode == 0
@@ -54,6 +55,9 @@ def test_a_routed_image_gets_its_results_in_its_study(tiny_weights: Path, images
         stored = pacs.post("tools/lookup", str(image.SOPInstanceUID).encode())[0]["ID"]
         (tmp_path / "back.dcm").write_bytes(pacs.bytes(f"instances/{stored}/file"))
         assert pydicom.dcmread(tmp_path / "back.dcm").PixelData == image.PixelData
+        [made] = [each["uid"] for each in own if each["modality"] == "SR"]
+        written = pacs.post("tools/lookup", made.encode())[0]["ID"]
+        report = pydicom.dcmread(io.BytesIO(pacs.bytes(f"instances/{written}/file")))
         metrics = f"http://127.0.0.1:{numbers}/metrics"
         # The PACS has the results a moment before the node has written down that it has them.
         done = ('carzero_images{state="done"} 2.0', 'carzero_events_total{event="sent"} 2.0')
@@ -62,6 +66,10 @@ def test_a_routed_image_gets_its_results_in_its_study(tiny_weights: Path, images
         assert all(line in text for line in done), text
         assert node.stop() == 0
     assert [each["event"] for each in node.events()][-2:] == ["stopping", "stopped"]
+    [doubt] = [str(each["text"]) for each in node.events() if each["event"] == "doubt"]
+    assert doubt.startswith('negated-label: "no mass"')
+    said = [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
+    assert doubt in said, "as every result has it"
     log = node.log.read_text()
     for secret in ("Quixote", "PID1", "19500607", "Doctor", "A1", str(image.StudyInstanceUID)):
         assert secret not in log

@@ -22,13 +22,14 @@ from carzero.clinical import KINDS, ResultSettings, build_results, list_results,
 from carzero.clinical import codes as own_codes
 from carzero.clinical.codes import SCHEME, Concept, find_concept
 from carzero.clinical.run import ResultMaker
-from carzero.errors import ConfigurationError, ImageError, MissingExtraError
+from carzero.clinical.structured_report import find_places
+from carzero.errors import ConfigurationError, ImageError, MissingExtraError, TableError
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.scoring import ScoringSettings
 from carzero.metrics.calibration import Calibration
 from carzero.metrics.calibrators import LabelCalibration
-from carzero.prompts import Code, LabelEntry, PromptSet
+from carzero.prompts import Code, LabelEntry, PromptReview, PromptSet
 from carzero.records import ScoredImage
 from carzero.weights.source import WeightsSource
 from tests.support.commands import in_process, run_program
@@ -136,6 +137,7 @@ def test_every_kind_is_valid_beside_its_image(
         assert '"' + str(np.float32(logit)) + '"' in shown
     assert f'"{__version__}"' in shown
     assert "not a diagnosis" in shown
+    assert "are deleted; the model reads" in shown, "what is to be known of the Russian prompt stands in every report"
 
 
 def test_scores_and_boxes_are_those_of_predict_and_ground(
@@ -269,6 +271,62 @@ def test_an_even_map_has_no_box_and_a_doubt_stands_in_report_and_page(
     assert any("The view is lateral" in each for each in texts(report))
     assert page.pixel_array.shape[2] == 3
     assert build_results(even, settings, kinds=["seg"]) == []
+
+
+def test_what_is_to_be_known_of_prompts_and_probabilities_stands_in_the_report(
+    tiny_weights: Path, score: Callable[[Path], ScoredImage], tmp_path: Path
+) -> None:
+    image = score(save(chest(5), tmp_path / "image.dcm"))
+    plain = make_settings(tiny_weights, ["pneumonia", "effusion", "no edema"])
+    asked = replace(plain, review=PromptReview(plain.review.findings, ("effusion",)) if plain.review else None)
+    known = replace(asked, calibration=calibration_of(asked, "pneumonia", prompts=None))
+    [report] = build_results(replace(image, logits=np.float32([9, 0, 0])), known, kinds=["sr"])
+    said = texts(report)
+    assert [each for each in said if each in known.doubts] == [*known.doubts]
+    for doubt in ('negated-label: "no edema"', "No probability for effusion, no edema", "Beyond the scores", "unknown"):
+        assert any(doubt in each for each in said), doubt
+    assert sum(each.startswith("No sentence that these weights") for each in said) == 1, "beside the finding it is of"
+    assert asked.parameters != make_settings(tiny_weights, ["pneumonia", "effusion", "edema"]).parameters
+    with pytest.raises(TableError, match="None of the calibration's labels"):
+        replace(asked, calibration=calibration_of(asked, "mass"))
+
+
+def test_a_difference_of_scores_is_named_so_and_takes_no_calibration_of_logits(
+    tiny_weights: Path, score: Callable[[Path], ScoredImage], tmp_path: Path
+) -> None:
+    source = WeightsSource(tiny_weights)
+    prompts = source.style.ask(LABELS, None, None, "logit_difference")
+    scoring = ScoringSettings(weights=source, prompts=prompts, device="cpu", force=True)
+    settings = ResultSettings.of(source, scoring.provenance(None), prompts)
+    image = score(save(chest(5), tmp_path / "image.dcm"))
+    [report] = build_results(image, settings, kinds=["sr"])
+    assert "Zero-shot logit difference, pneumonia" in str(report)
+    assert "Zero-shot logit, " not in str(report)
+    with pytest.raises(ConfigurationError, match="another score_kind"):
+        replace(settings, calibration=calibration_of(settings, "pneumonia"))
+
+
+def test_findings_in_one_place_share_what_is_tracked(
+    settings: ResultSettings, score: Callable[[Path], ScoredImage], tmp_path: Path
+) -> None:
+    """Viewers draw one region for it, and the scores below each other: they would print them over each other."""
+    image = score(save(chest(5), tmp_path / "image.dcm"))
+    maps = np.zeros((3, 4, 4), dtype=np.float32)
+    maps[0, 0, 0] = maps[1, 0, 0] = maps[2, 3, 3] = 1
+    maps[1, 0, 1] = 0.01
+    report, state = build_results(replace(image, maps=maps), settings, kinds=["sr", "gsps"])
+    groups = next(item for item in report.ContentSequence if meaning(item) == "Imaging Measurements").ContentSequence
+    tracked = [next(item.UID for item in group.ContentSequence if "UID" in item) for group in groups]
+    assert tracked[0] == tracked[1] != tracked[2]
+    assert [*read_groups(report)] == LABELS
+    assert all(outline for _, _, outline in read_groups(report).values()), "each finding keeps a box of its own"
+    written = [
+        each.TextObjectSequence[0].UnformattedTextValue
+        for each in state.GraphicAnnotationSequence
+        if "TextObjectSequence" in each
+    ]
+    assert [text.count("logit") for text in written] == [2, 1]
+    assert find_places([]) == []
 
 
 def test_many_findings_take_several_pages(classifier: ZeroShotClassifier, tiny_weights: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_ohif_shows_the_image_the_page_of_scores_and_the_boxes(
         shown = wait_for_picture(page, "page", 40)
         assert np.abs(shown.astype(int) - film).mean() > 20, "the page of scores is not shown"
 
-        open_series(page.locator(WITHOUT_PIXELS).first, page.locator("svg text").nth(1))
+        open_series(page.locator(WITHOUT_PIXELS).first, page.locator("svg text").first)
         page.get_by_text("No", exact=True).click()  # "Do you want to continue tracking measurements?"
         page.get_by_text("continue tracking").wait_for(state="hidden")
         texts = " ".join(page.locator("svg text").all_text_contents())

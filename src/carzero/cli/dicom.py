@@ -14,12 +14,12 @@ from carzero.cli.console import (
     print_json,
     quiet_libraries,
     say,
+    show_notes,
     show_progress,
-    show_review,
     show_warnings,
 )
-from carzero.cli.option_records import PooledScoring, takes_records
-from carzero.cli.options import BoxShare, CalibrationFile, Overwrite, json_option, split_names
+from carzero.cli.option_records import CalibrationOptions, PooledScoring, takes_records
+from carzero.cli.options import BoxShare, Overwrite, json_option, split_names
 
 if TYPE_CHECKING:
     from carzero.clinical.run import ResultFiles, ResultMaker
@@ -43,11 +43,10 @@ Kinds = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectOptions:
+class ObjectOptions(CalibrationOptions):
     """What is made of an image."""
 
     kinds: Kinds = "sr,sc"
-    calibration: CalibrationFile = None
     box_share: BoxShare = 0.5
 
     def to_maker(self, scoring: PooledScoring) -> ResultMaker:
@@ -55,18 +54,20 @@ class ObjectOptions:
         from carzero.clinical.run import ResultMaker
         from carzero.inference.calibration_file import load_calibration
 
+        settings = scoring.to_settings()
+        chosen = self.choose(settings.weights)
         return ResultMaker(
-            scoring.to_settings(),
+            settings,
             kinds=tuple(split_names([self.kinds]) or ()),
             box_share=self.box_share,
-            calibration=None if self.calibration is None else load_calibration(self.calibration),
+            calibration=None if chosen is None else load_calibration(chosen),
         )
 
 
 @app.command("results")
 @takes_records(
-    "images out labels prompts weights kinds calibration box_share as_json overwrite force template pool score "
-    "batch_size device"
+    "images out labels prompts weights kinds calibration probabilities box_share as_json overwrite force template pool "
+    "score batch_size device"
 )
 def results(
     images: Annotated[
@@ -90,18 +91,16 @@ def results(
     """
     from carzero.clinical.run import ResultRun
     from carzero.images.listing import list_images
-    from carzero.inference.places import DEMO_DOUBT
 
     items, maker = list_images(images), objects.to_maker(scoring)
-    asked = maker.scoring
     quiet_libraries()
     quiet_headers()
-    show_review(asked.weights.review(asked.prompts))
+    show_warnings(maker.settings.doubts)
     with show_progress("scoring", "made results of", "images", len(items)) as task:
         made = ResultRun(items, maker, out, overwrite).execute(task.advance)
     _show(made, out, as_json)
-    if asked.weights.is_demo:
-        show_warnings([DEMO_DOUBT])
+    if (known := maker.settings.score_calibration) is not None:
+        show_notes([f"{known.calibration.describe()}."])
     if made.failures:
         raise typer.Exit(EXIT_FAILURES)
 

@@ -156,9 +156,9 @@ class UpkeepOptions:
 
 
 @takes_records(
-    "spool labels prompts ae port host forward dicomweb orthanc watch rules caller weights kinds calibration box_share "
-    "max_associations max_image_mb min_free_mb tls_cert tls_key tls_ca forward_tls keep_hours give_up_hours every "
-    "metrics_port force template pool score batch_size device"
+    "spool labels prompts ae port host forward dicomweb orthanc watch rules caller weights kinds calibration "
+    "probabilities box_share max_associations max_image_mb min_free_mb tls_cert tls_key tls_ca forward_tls "
+    "keep_hours give_up_hours every metrics_port force template pool score batch_size device"
 )
 def node(
     spool: Annotated[

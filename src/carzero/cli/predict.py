@@ -189,6 +189,7 @@ def predict(
     Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
     """
     from carzero.images.listing import list_images
+    from carzero.inference.places import DEMO_DOUBT
     from carzero.inference.scoring import ScoringRun
     from carzero.inference.scoring_result import RunResult
     from carzero.weights.precision import gains_by_bfloat16
@@ -232,6 +233,8 @@ def predict(
         say(FASTER_PRECISION)
     if isinstance(result, RunResult):
         show_result(result, out=out, as_json=kept.as_json)
+        if result.overlays and settings.weights.is_demo:
+            show_warnings([DEMO_DOUBT])
         show_notes(notes)
     else:
         _show_folder(result, as_json=kept.as_json)

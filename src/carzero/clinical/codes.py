@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from carzero.prompts import Code, LabelEntry, list_codes
+from carzero.records import ScoreKind
 
 SCHEME = "99CARZERO"
 SCHEME_NAME = "CARZero's own codes: zero-shot findings by their label"
@@ -44,7 +45,11 @@ NO_UNITS = Concept("1", "UCUM", "no units")
 ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
 MORPHOLOGIC_ABNORMALITY = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
 
-_LOGIT = "LOGIT"  # code of the zero-shot logit of the finding of its group
+# Code of the score of the finding of its group, and what it is called, by its kind.
+_SCORES: Mapping[ScoreKind, tuple[str, str]] = {
+    "logit": ("LOGIT", "Zero-shot logit"),
+    "logit_difference": ("LOGIT_DIFFERENCE", "Zero-shot logit difference"),
+}
 NOT_CALIBRATED = Concept("RAW", SCHEME, "Raw score, not a probability, not calibrated")
 CALIBRATED = Concept("CALIBRATED", SCHEME, "Calibrated on a labelled set")
 INTENDED_USE = Concept("INTENDED_USE", SCHEME, "Intended use")
@@ -52,13 +57,14 @@ RESEARCH = Concept("RESEARCH", SCHEME, "Research use, not a diagnosis")
 DOUBT = Concept("DOUBT", SCHEME, "Doubt about the image or the result")
 
 
-def name_logit(label: str) -> Concept:
+def name_score(label: str, kind: ScoreKind) -> Concept:
     """The name of a finding's score: one code for all findings, and a meaning that says which finding it is.
 
     A meaning is for people, never a key (PS3.3 section 8.3); viewers write it, and not the finding, at a region.
     """
-    meaning = f"Zero-shot logit, {label}"
-    return Concept(_LOGIT, SCHEME, meaning if len(meaning) <= _LONGEST_MEANING else f"{meaning[:61]}...")
+    code, name = _SCORES[kind]
+    meaning = f"{name}, {label}"
+    return Concept(code, SCHEME, meaning if len(meaning) <= _LONGEST_MEANING else f"{meaning[:61]}...")
 
 
 def find_concept(label: str, entry: LabelEntry) -> Concept:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from carzero._version import __version__
 from carzero.clinical.codes import Concept, find_concept
 from carzero.clinical.image_header import SourceImage
+from carzero.core.hashing import hash_texts
 from carzero.images import PixelTransform
 from carzero.images.overlay import draw_layers, make_thumbnail
 from carzero.inference.places import (
@@ -32,7 +33,7 @@ from carzero.inference.places import (
 )
 from carzero.inference.score_calibration import CALIBRATION, ScoreCalibration
 from carzero.metrics.calibration import Calibration
-from carzero.prompts import PromptSet
+from carzero.prompts import PromptReview, PromptSet
 from carzero.records import MapKind, RadiographInfo, ScoredImage, ScoreProvenance, Thumbnail
 from carzero.weights.source import WeightsSource, is_demo
 
@@ -103,7 +104,9 @@ class ResultSettings:
         prompts: what was asked.
         box_share: the box's threshold as a share of the map's range.
         calibration: turns scores into probabilities; None gives none.
-        doubts: about the calibration, each a sentence; they stand in every result.
+        review: what is to be known of the prompts; None where that is not known.
+        doubts: about prompts, calibration and weights, each a sentence; they stand in every result.
+        score_calibration: the calibration, compared with the scores.
 
     Raises:
         ConfigurationError: the share is none, or the calibration was fitted on other scores.
@@ -115,6 +118,7 @@ class ResultSettings:
     prompts: PromptSet
     box_share: float = 0.5
     calibration: Calibration | None = None
+    review: PromptReview | None = None
     doubts: tuple[str, ...] = field(init=False, default=())
     score_calibration: ScoreCalibration | None = field(init=False, default=None)
 
@@ -123,7 +127,29 @@ class ResultSettings:
         if self.calibration is not None:
             own = ScoreCalibration.check(self.calibration, self.provenance)
             object.__setattr__(self, "score_calibration", own)
-            object.__setattr__(self, "doubts", tuple(own.doubts))
+        object.__setattr__(self, "doubts", tuple(self._list_doubts()))
+
+    @property
+    def _said(self) -> list[str]:
+        """Doubts about the prompts."""
+        return [] if self.review is None else self.review.lines
+
+    def _list_doubts(self) -> Iterator[str]:
+        yield from self._said
+        if self.score_calibration is not None:
+            yield from self.score_calibration.doubts
+        if self.is_demo:
+            yield DEMO_DOUBT
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the scores are of the demo weights."""
+        return is_demo(self.provenance.weights_sha256 or "")
+
+    @property
+    def unfamiliar(self) -> tuple[str, ...]:
+        """Labels that no sentence speaks of which the weights were trained on."""
+        return () if self.review is None else self.review.unfamiliar or ()
 
     @classmethod
     def of(
@@ -136,7 +162,7 @@ class ResultSettings:
         calibration: Calibration | None = None,
     ) -> ResultSettings:
         """The settings of results of one set of weights; see the attributes."""
-        return cls(provenance, weights.pixels, prompts, box_share, calibration)
+        return cls(provenance, weights.pixels, prompts, box_share, calibration, weights.review(prompts))
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -146,7 +172,14 @@ class ResultSettings:
             **self.provenance.settings,
             "box_share": self.box_share,
             CALIBRATION: None if self.score_calibration is None else self.score_calibration.sha256,
+            # Of the prompts alone: all other doubts follow from what stands above.
+            **({"review_sha256": hash_texts(self._said)} if self._said else {}),
         }
+
+    def to_manifest(self) -> dict[str, object]:
+        """What a manifest says of prompts and probabilities."""
+        told: dict[str, object] = {} if self.review is None else {**self.review.to_manifest()}
+        return told if self.score_calibration is None else {**told, "calibration": self.score_calibration.to_manifest()}
 
     @property
     def device_uid(self) -> str:
@@ -171,6 +204,7 @@ class FindingResult:
         box: xyxy in the image's pixels around the peak's region, or None for an even map.
         overlay: the map drawn over the image, where pages are wanted.
         region: (H, W) mask of the peak's region, where segments are wanted.
+        unfamiliar: whether no sentence speaks of it that the weights were trained on.
     """
 
     label: str
@@ -181,6 +215,7 @@ class FindingResult:
     box: tuple[float, float, float, float] | None
     overlay: Image.Image | None = None
     region: NDArray[np.bool_] | None = None
+    unfamiliar: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,15 +268,16 @@ def collect_content(
     """
     thumbnail = _find_thumbnail(image) if overlays else None
     kind = image.map_kind
-    demo = is_demo(settings.provenance.weights_sha256 or "")
     findings: list[FindingResult] = []
     labels, known = settings.prompts.labels, settings.score_calibration
     for row, placed in ground_image(image, labels, settings.pixels, settings.box_share, known):
         label, box, chance = row["label"], row["box"], row.get("probability")
         title = f"{len(findings) + 1}. {label}"
         subtitle = f"logit {row['logit']:.3f}" + ("" if chance is None else f", probability {chance:.3f}")
+        strange = label in settings.unfamiliar
+        subtitle += "; unfamiliar" if strange else ""
         # What names the image may name the patient: pages do not.
-        marks = mark_place(row, title, subtitle, image="", is_demo=demo)
+        marks = mark_place(row, title, subtitle, image="", is_demo=settings.is_demo)
         findings.append(
             FindingResult(
                 label,
@@ -252,11 +288,18 @@ def collect_content(
                 None if box is None else to_corners(box),
                 None if thumbnail is None else draw_layers(placed.to_layers(thumbnail, kind), marks, kind=kind),
                 placed.mark_region(settings.box_share, kind.scale) if regions else None,
+                strange,
             )
         )
-    doubts = (*image.info.warnings, *settings.doubts, *([DEMO_DOUBT] if demo else []))
+    doubts = (*image.info.warnings, *_doubt_range(settings, findings), *settings.doubts)
     moment = to_local(when, source)
     return ResultContent(source, image.info, thumbnail, settings, tuple(findings), doubts, moment, kind)
+
+
+def _doubt_range(settings: ResultSettings, findings: Sequence[FindingResult]) -> list[str]:
+    """Which scores lie beyond those that the calibration was fitted on."""
+    known = settings.score_calibration
+    return [] if known is None else known.describe_range({each.label: [each.logit] for each in findings})
 
 
 def to_local(when: datetime.datetime | None, source: SourceImage) -> datetime.datetime:
@@ -287,6 +330,7 @@ def describe_provenance(content: ResultContent) -> Mapping[str, str]:
         "weights_sha256": provenance.weights_sha256,
         "preprocessing": provenance.preprocessing,
         "prompts_sha256": provenance.prompts_sha256,
+        "score_kind": provenance.score_kind,
         "dtype": provenance.dtype,
         "pool": provenance.pool,
         "box_rule": describe_box_rule(settings.box_share, content.map_kind),

@@ -97,7 +97,8 @@ def _table_lines(findings: Sequence[FindingResult], first: int) -> list[tuple[st
     for number, finding in enumerate(findings, start=first + 1):
         probability = "not calibrated" if finding.probability is None else f"{finding.probability:.3f}"
         box = "none: the map is even" if finding.box is None else ", ".join(f"{edge:.0f}" for edge in finding.box)
-        lines.append((f"{number}.", finding.label, f"{finding.logit:.3f}", probability, box))
+        label = f"{finding.label} (unfamiliar)" if finding.unfamiliar else finding.label
+        lines.append((f"{number}.", label, f"{finding.logit:.3f}", probability, box))
     return lines
 
 
@@ -122,8 +123,11 @@ def _notes(content: ResultContent) -> list[str]:
     calibration = settings.calibration
     labels = [unicodedata.normalize("NFC", finding.label) for finding in content.findings]
     coded = "Letters of a label that are codes here (\\u80ba) are letters in the structured report."
+    differs = settings.prompts.score_kind == "logit_difference"
+    kind = "Logits are those of the sentences that ask, less those that deny. " if differs else ""
     return [
-        "Logits are raw scores: compare them between images for one finding, never between findings; they are no "
+        kind
+        + "Logits are raw scores: compare them between images for one finding, never between findings; they are no "
         "probabilities. A map says where the model looks, not whether the finding is there."
         + (f" Probability: {calibration.describe()}." if calibration is not None else ""),
         *content.doubts,

@@ -13,7 +13,7 @@ from carzero.clinical.codes import OF_INTEREST
 from carzero.clinical.common_attributes import build_identity, complete, place_body_part, to_coded, to_serial
 from carzero.clinical.content import NAME, RESEARCH_USE, FindingResult, ResultContent
 from carzero.clinical.image_header import without_values
-from carzero.clinical.structured_report import to_outline
+from carzero.clinical.structured_report import find_places, to_outline
 
 if TYPE_CHECKING:
     from highdicom import pr
@@ -34,7 +34,9 @@ def build_presentation(content: ResultContent, place: int) -> Iterator[Dataset]:
     header = without_values(content.source)
     layer = pr.GraphicLayer(_LAYER, order=1, description="Boxes of CARZero's maps")
     boxed = [finding for finding in content.findings if finding.box is not None]
-    annotations = [_annotate(header, layer, finding, content) for finding in boxed]
+    places = find_places(boxed)
+    written = {place: [each for each, own in zip(boxed, places, strict=True) if own == place] for place in places}
+    annotations = [_annotate(header, layer, each, written.get(each.label, []), content) for each in boxed]
     state = pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[header],
         manufacturer=NAME,
@@ -53,8 +55,9 @@ def build_presentation(content: ResultContent, place: int) -> Iterator[Dataset]:
 
 
 def _annotate(
-    header: Dataset, layer: pr.GraphicLayer, finding: FindingResult, content: ResultContent
+    header: Dataset, layer: pr.GraphicLayer, finding: FindingResult, named: list[FindingResult], content: ResultContent
 ) -> pr.GraphicAnnotation:
+    """Draws a finding's box, and writes at it the findings `named`: all that lie there, or none at the others'."""
     from highdicom import pr
 
     box = finding.box or (0.0, 0.0, 0.0, 0.0)
@@ -67,14 +70,14 @@ def _annotate(
         tracking_uid=tracking_uid,
     )
     text = pr.TextObject(
-        f"{finding.label}: logit {finding.logit:.3f}",
+        "\r\n".join(f"{each.label}: logit {each.logit:.3f}" for each in named),
         units=pr.AnnotationUnitsValues.PIXEL,
         anchor_point=(box[0], box[1]),
         anchor_point_visible=False,
         tracking_id=finding.label,
         tracking_uid=tracking_uid,
     )
-    return pr.GraphicAnnotation([header], layer, graphic_objects=[outline], text_objects=[text])
+    return pr.GraphicAnnotation([header], layer, graphic_objects=[outline], text_objects=[text] if named else None)
 
 
 def build_selection(content: ResultContent, place: int) -> Iterator[Dataset]:

@@ -207,7 +207,8 @@ class ResultRun:
                     advance(len(written) + len(failures), len(failures))
         provenance = self.maker.settings.provenance
         record = RunRecord(self.maker.settings.parameters)
-        manifest = build_manifest(record, provenance, images=len(self.items), kinds=list(self.maker.kinds))
+        about = self.maker.settings.to_manifest()
+        manifest = build_manifest(record, provenance, images=len(self.items), kinds=list(self.maker.kinds), **about)
         ordered = {item.image_id: written[item.image_id] for item in self.items if item.image_id in written}
         return ResultFiles(ordered, kept, failures, manifest)
 

@@ -6,7 +6,7 @@ A finding with a box is a planar region (TID 1410), so that viewers show it on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -25,7 +25,7 @@ from carzero.clinical.codes import (
     PROBABILITY,
     RESEARCH,
     Concept,
-    name_logit,
+    name_score,
 )
 from carzero.clinical.common_attributes import UTF_8, begin_result, build_identity, complete, to_code_item, to_serial
 from carzero.clinical.content import NAME, FindingResult, ResultContent, describe_provenance
@@ -42,7 +42,13 @@ from carzero.clinical.content_items import (
     set_content,
 )
 from carzero.clinical.image_header import SourceImage
+from carzero.metrics.boxes import box_iou
+from carzero.records import ScoreKind
 
+Box = tuple[float, float, float, float]
+
+_ONE_PLACE = 0.5  # intersection over union of boxes
+_UNFAMILIAR = "No sentence that these weights were trained on speaks of it, and its score may mean nothing."
 _DESCRIPTION = "CARZero scores (research use, not a diagnosis)"
 
 # Names of what templates TID 1500, 1002, 1204, 1410, 1501 and 4019 ask for.
@@ -118,17 +124,28 @@ def _encode_content(content: ResultContent) -> Iterator[bytes]:
     yield encode_code(_PROCEDURE, procedure)
     told = describe_provenance(content)
     parameters = [encode_text(_ALGORITHM_PARAMETERS, f"{name}={value}") for name, value in told.items()]
-    yield encode_container(_MEASUREMENTS, (_encode_group(content, each, parameters) for each in content.findings))
+    yield encode_container(
+        _MEASUREMENTS,
+        (
+            _encode_group(content, each, place, parameters)
+            for each, place in zip(content.findings, find_places(content.findings), strict=True)
+        ),
+    )
     doubts = (encode_text(DOUBT, doubt, CONTAINS) for doubt in content.doubts)
     yield encode_container(_EVALUATIONS, [encode_code(INTENDED_USE, RESEARCH, CONTAINS), *doubts])
 
 
-def _encode_group(content: ResultContent, finding: FindingResult, parameters: list[bytes]) -> bytes:
+def _encode_group(content: ResultContent, finding: FindingResult, place: str, parameters: list[bytes]) -> bytes:
+    """Encodes what is said of a finding; its region is tracked as that of `place`, the first finding that lies there.
+
+    A Tracking Unique Identifier names what is measured, not the measurement. Viewers draw one region for it and write
+    the scores below each other, where they would print them over each other.
+    """
     header = content.source.header
     image = str(header.SOPClassUID), content.source.uid
     items = [
         encode_text(_TRACKING_IDENTIFIER, finding.label, CONTEXT),
-        encode_uid(_TRACKING_UID, content.uids.finding(finding.label)),
+        encode_uid(_TRACKING_UID, content.uids.finding(place)),
         encode_code(_FINDING, finding.concept, CONTAINS),
         encode_code(_SITE, CHEST),
         encode_text(_ALGORITHM_NAME, NAME),
@@ -137,7 +154,8 @@ def _encode_group(content: ResultContent, finding: FindingResult, parameters: li
         *parameters,
         *(encode_text(_ALGORITHM_PARAMETERS, f"prompt={prompt}") for prompt in finding.prompts),
         encode_code(_ALGORITHM_FAMILY, ARTIFICIAL_INTELLIGENCE),
-        *_encode_measurements(finding),
+        *_encode_measurements(finding, content.settings.prompts.score_kind),
+        *([encode_text(DOUBT, _UNFAMILIAR, CONTAINS)] if finding.unfamiliar else []),
     ]
     if finding.box is None:
         return encode_container(_GROUP, [*items, encode_image(_MEASURED_IMAGE, *image)], "1501")
@@ -145,16 +163,29 @@ def _encode_group(content: ResultContent, finding: FindingResult, parameters: li
     return encode_container(_GROUP, [*items, encode_region(_REGION, outline, *image)], "1410")
 
 
-def to_outline(box: tuple[float, float, float, float]) -> np.ndarray:
+def find_places(findings: Sequence[FindingResult]) -> list[str]:
+    """For each finding the label of the first whose box is its own or nearly so: they share half of their union."""
+    places: list[str] = []
+    firsts: list[FindingResult] = []
+    for finding in findings:
+        box = finding.box
+        same = [each for each in firsts if box and each.box and box_iou([box], [each.box])[0, 0] >= _ONE_PLACE]
+        places.append(same[0].label if same else finding.label)
+        if not same:
+            firsts.append(finding)
+    return places
+
+
+def to_outline(box: Box) -> np.ndarray:
     """The closed outline (5, 2) of an xyxy box, as columns and rows; edges at whole numbers (PS3.3 C.18.6.1.1)."""
     left, top, right, bottom = box
     corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
     return np.array(corners, dtype=np.float64)
 
 
-def _encode_measurements(finding: FindingResult) -> Iterator[bytes]:
+def _encode_measurements(finding: FindingResult, kind: ScoreKind) -> Iterator[bytes]:
     # As short as float32 allows; Floating Point Value beside it (VR FD) has every bit.
-    name, shown = name_logit(finding.label), str(np.float32(finding.logit))
+    name, shown = name_score(finding.label, kind), str(np.float32(finding.logit))
     yield encode_number(name, finding.logit, shown, NO_UNITS, NOT_CALIBRATED)
     if finding.probability is not None:
         shown = str(np.float32(finding.probability))

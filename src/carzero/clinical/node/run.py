@@ -88,6 +88,8 @@ class Node:
                 self.events.watch_states(self.spool.counts, STATES)
                 stack.callback(self.events.serve(self.settings.metrics_port, self.settings.metrics_host))
             stack.callback(self.events.tell, "stopped")
+            for doubt in self.maker.settings.doubts:  # of prompts, calibration and weights, as every result has them
+                self.events.tell("doubt", text=doubt)
             stack.enter_context(self.maker)
             stack.callback(self.destination.close)
             stack.enter_context(_running(self._loops(ending), ending))
