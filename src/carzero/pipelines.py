@@ -12,6 +12,7 @@ pipeline("zero-shot-cxr-classification", model=folder)("chest.dcm", candidate_la
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -33,6 +34,10 @@ from carzero.weights.precision import to_torch_dtype
 from carzero.weights.source import DEMO, WeightsSource
 
 TASK = "zero-shot-cxr-classification"
+
+
+class ImageWarning(UserWarning):
+    """A doubt about an image, such as a lateral view; `carzero predict` has them in the column `warnings`."""
 
 
 class LabelScore(TypedDict):
@@ -83,6 +88,8 @@ class ZeroShotCXRPipeline(Pipeline):
     def preprocess(self, input_: ImageSource, force: bool = False, **_: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Reads one image, in any form that `carzero.images.load_image` takes."""
         radiograph = load_image(input_, force=force)
+        for doubt in radiograph.warnings:  # a label and its score leave no room for them
+            warnings.warn(doubt, ImageWarning, stacklevel=2)
         return {"pixel_values": self.processor.image_processor.to_pixel_values(radiograph).unsqueeze(0)}  # type: ignore[union-attr]
 
     def _forward(  # type: ignore[override]

@@ -18,7 +18,7 @@ from carzero.errors import ConfigurationError, UnreadableImageError
 from carzero.inference.calibration_file import load_calibration
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.score_calibration import CalibrationWarning
-from carzero.pipelines import pipeline
+from carzero.pipelines import ImageWarning, pipeline
 from carzero.records import ImageSource
 
 LABELS = ["pneumonia", "edema"]
@@ -162,3 +162,12 @@ def test_the_pipeline_knows_the_demo_by_its_name(expected: pd.DataFrame) -> None
     rows = pipeline(model="demo", device="cpu")(str(carzero.example_film()), candidate_labels=LABELS)
     assert [row["label"] for row in rows] == LABELS
     assert [row["score"] for row in rows] == scores(expected)[0]
+
+
+def test_a_doubt_about_an_image_reaches_whoever_asks(classifier: ZeroShotClassifier) -> None:
+    lateral = pydicom.dcmread(carzero.example_film())
+    lateral.ViewPosition = "LL"
+    (found,) = classifier.ground(lateral, labels=["pneumonia"])
+    assert any("lateral" in each for each in found.warnings)
+    with pytest.warns(ImageWarning, match="lateral"):
+        pipeline(model="demo", device="cpu").preprocess(lateral)

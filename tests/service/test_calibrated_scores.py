@@ -40,7 +40,9 @@ def test_probabilities_are_the_calibration_s_for_what_it_was_fitted_on(tiny_weig
         name = plain["model"]
     calibration = fit({**plain["manifest"], "fitted_on": "forty images"})
     with run_client(tiny_weights, calibrations={name: calibration}) as client:
-        scores = ask(client, films[0])["images"][0]["scores"]
+        answer = ask(client, films[0])
+        scores, about = answer["images"][0]["scores"], answer["manifest"]["calibration"]
+        assert (about["labels"], about["description"]) == (LABELS, calibration.describe())
         expected = calibration.apply([[score["logit"] for score in scores]], LABELS)[0]
         assert [score["probability"] for score in scores] == pytest.approx(expected, rel=1e-6)
         for options in ({"template": "The image shows {label}"}, {"pool": "max"}, {"score_kind": "logit_difference"}):

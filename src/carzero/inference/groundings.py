@@ -41,6 +41,7 @@ class Grounding:
         pixels: (height, width) grey levels of the image, 0-255.
         probability: of the finding, by a calibration; the map of `to_image` is as strong as that, unless its scale is
             fixed. None without a calibration.
+        warnings: doubts about the image, each a sentence.
         doubt: what is to be known before the map is trusted, or ""; it stands on the image of `to_image`.
     """
 
@@ -53,6 +54,7 @@ class Grounding:
     kind: MapKind = field(repr=False)
     pixels: NDArray[np.generic] = field(repr=False)
     probability: float | None = None
+    warnings: tuple[str, ...] = ()
     doubt: str = ""
 
     def to_image(self) -> Image.Image:
@@ -117,5 +119,6 @@ def to_groundings(
             kind=image.map_kind,
             pixels=image.radiograph.pixels,
             probability=row.get("probability"),
+            warnings=image.info.warnings,
             doubt=doubt,
         )

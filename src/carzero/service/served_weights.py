@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from carzero.core.run_record import RunRecord
 from carzero.errors import ConfigurationError
-from carzero.inference.score_calibration import check_origin
+from carzero.inference.score_calibration import check_origin, describe_calibration
 from carzero.inference.scoring import ScoringSettings, build_manifest
 from carzero.metrics.calibration import Calibration
 from carzero.prompts import PromptReview, PromptSet
@@ -174,18 +174,26 @@ class ServedWeights:
         """The manifest that `carzero predict` writes beside the same scores."""
         provenance = self._provenance(prompt_set, pool, force=force)
         record = RunRecord(provenance.settings)
-        return build_manifest(record, provenance, **results, **review.to_manifest())
+        fitting = self._list_calibrated(prompt_set, provenance)
+        about = {"calibration": describe_calibration(self.calibration, None, fitting)} if self.calibration else {}
+        return build_manifest(record, provenance, **results, **review.to_manifest(), **about)
 
     def calibrate(self, logits: NDArray[np.float32], prompt_set: PromptSet, pool: Pool) -> list[float | None]:
         """Probabilities of an image's scores (labels,); None where the calibration was not fitted on such scores."""
         calibration = self.calibration
         if calibration is None:
             return [None] * len(logits)
-        provenance = self._provenance(prompt_set, pool, force=False)
+        fitting = self._list_calibrated(prompt_set, self._provenance(prompt_set, pool, force=False))
         values = calibration.apply(logits[None], prompt_set.labels)[0]
-        fitting = [_fits(calibration, provenance, prompt_set.score_kind, label) for label in prompt_set.labels]
-        pairs = zip(values, fitting, strict=True)
-        return [float(value) if fits and np.isfinite(value) else None for value, fits in pairs]
+        return [
+            float(value) if label in fitting else None for label, value in zip(prompt_set.labels, values, strict=True)
+        ]
+
+    def _list_calibrated(self, prompt_set: PromptSet, provenance: ScoreProvenance) -> list[str]:
+        """Labels that have a probability: the calibration was fitted on such scores of theirs."""
+        known = self.calibration
+        labels = [] if known is None else [label for label in prompt_set.labels if label in known.labels]
+        return [label for label in labels if known and _fits(known, provenance, prompt_set.score_kind, label)]
 
 
 def _is_on_cpu(backend: Backend) -> bool:
