@@ -29,7 +29,6 @@ def test_a_manifest_gives_the_record_back(tmp_path: Path) -> None:
     ("found", "named"),
     [
         (RunRecord({**SETTINGS, "weights_sha256": "abd"}), r"got \{'weights_sha256': 'abd'\}; expected \{'weights_sh"),
-        (RunRecord(SETTINGS, version="0.0"), r"got \{'carzero_version': '0\.0'\}"),
         (
             RunRecord({**SETTINGS, "preprocessing": {"resize_px": 9, "image_mean": [0.5, 0.25]}}),
             r"got \{'preprocessing",
@@ -40,6 +39,20 @@ def test_a_manifest_gives_the_record_back(tmp_path: Path) -> None:
 def test_the_message_names_what_differs(found: RunRecord, named: str) -> None:
     with pytest.raises(TableError, match=rf"scores\.csv belongs to a run with other settings; {named}.*--overwrite"):
         RunRecord(SETTINGS).same_as(found, "scores.csv")
+
+
+def test_a_run_of_another_version_is_said_to_be_one() -> None:
+    with pytest.raises(TableError, match=r"run of another version.*'0\.0'.*Resume it with carzero 0\.0.*--overwrite"):
+        RunRecord(SETTINGS).same_as(RunRecord(SETTINGS, version="0.0"), "scores.csv")
+    with pytest.raises(
+        RunError, match=r"another version of carzero; got \{'seed': 1, 'software\.carzero': '0\.1\.0'\}"
+    ):
+        check_same(
+            {"software": {"carzero": "0.1.0"}, "seed": 1},
+            {"software": {"carzero": "0.2.0"}, "seed": 2},
+            "out",
+            error=RunError,
+        )
 
 
 def test_what_is_nested_is_named_with_dots_and_some_may_differ() -> None:

@@ -90,6 +90,7 @@ class RunRecord:
 
 
 _OWN = ("date", "carzero_version")
+_VERSIONS = ("carzero_version", "software.carzero")
 
 
 def check_same(
@@ -116,12 +117,14 @@ def check_same(
     """
     differing = {name: values for name, values in _differences(found, run).items() if name not in free}
     if differing:
+        version = next((before for name, (before, _) in differing.items() if name in _VERSIONS), None)
+        what = "with other settings" if version is None else "of another version of carzero"
         raise error(
             describe(
-                f"{where} belongs to a run with other settings",
+                f"{where} belongs to a run {what}",
                 got={name: before for name, (before, _) in differing.items()},
                 expected=str({name: now for name, (_, now) in differing.items()}),
-                then=then,
+                then=then if version is None else f"resume it with carzero {version}, or start anew with --overwrite",
             )
         )
 
