@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from carzero.reports.characters import plain_text, vocabulary_words
@@ -187,6 +187,17 @@ class Lexicon:
                 outer.append(tokens)
         for tokens in outer:
             self._add_inner(tokens)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word of every phrase."""
+        found: set[str] = set()
+        nodes = [self._root]
+        while nodes:
+            node = nodes.pop()
+            found.update(node.next)
+            nodes += node.next.values()
+        return frozenset(found)
 
     def mark(self, tokens: Sequence[str]) -> list[Mark]:
         """The marks of a sentence, in order of the phrases they stand for."""

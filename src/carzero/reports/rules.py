@@ -29,6 +29,7 @@ from carzero.reports.pointing_back import (
 )
 from carzero.reports.schema import ReportFinding, StructuredReport, aligned_sentences
 from carzero.reports.sections import described_spans
+from carzero.reports.spelling import respell
 from carzero.reports.vocabulary import Laterality, Presence, load_language, load_vocabulary, load_words
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -75,6 +76,9 @@ _LONGEST_ELLIPSIS = 8  # words of "None is seen on the left side"
 _BULLETS = ("-", "*", "\u2022")
 
 _NAMING = frozenset({"finding", "anatomy", "attribute", "place"})
+
+_ERRANDS = (("follow", "up"), ("follow-up",), ("followup",), ("f", "/", "u"), ("fu",))
+_LINKS = frozenset({"of", "for", "known", "recent", "prior", "previous", "the", "a", "an", "and", "or", "on"})
 
 NOT_ENGLISH = "not_english"
 
@@ -124,7 +128,7 @@ def _read_spans(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[ReportF
             last = []
             continue
         sentence = " ".join(text[span[0] : span[1]].split())
-        tokens = tokenize(text[span[0] : span[1]])
+        tokens = respell(tokenize(text[span[0] : span[1]]))
         before = plain_text(text[spans[number - 1][1] if number else 0 : span[0]]).text.rstrip(" \n\t\v)]")
         behind = plain_text(
             text[span[1] : spans[number + 1][0] if number + 1 < len(spans) else span[1] + 8]
@@ -177,7 +181,7 @@ def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
 
 def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
     marks: Sequence[Mark] = load_lexicon().mark(tokens)
-    if not any(mark.kind in ("finding", "attribute") for mark in marks):
+    if not any(mark.kind in ("finding", "attribute") for mark in marks) or _is_errand(tokens, marks):
         return
     tokens, marks = name_pronouns(tokens, marks)
     answers = {answer.start: answer for answer in find_answers(tokens, marks)}
@@ -197,6 +201,14 @@ def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) 
         if finding not in seen:
             seen.add(finding)
             yield finding
+
+
+def _is_errand(tokens: Sequence[str], marks: Sequence[Mark]) -> bool:
+    """Whether a sentence only says why the image was made: "Follow up pneumonia", "F/u known left effusion"."""
+    count = next((len(start) for start in _ERRANDS if tuple(tokens[: len(start)]) == start), 0)
+    named = {at for mark in marks if mark.kind in _NAMING or mark.kind == "side" for at in range(mark.start, mark.end)}
+    rest = range(count, len(tokens))
+    return 0 < count < len(tokens) and all(at in named or tokens[at] in _LINKS for at in rest)
 
 
 def _cut_out(marks: Sequence[Mark], answers: Iterable[Answer]) -> Sequence[Mark]:
