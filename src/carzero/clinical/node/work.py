@@ -198,6 +198,8 @@ class Courier:
                     return pause
         finally:  # an open association looks for messages a thousand times a second, for a fifteenth of a core
             self.destination.close()
+        if len(rows) == _MOST_SENT:  # more are due
+            return 0.0
         return _GATHER_S if rows else _IDLE_S
 
     def _send(self, row: Row) -> float:
