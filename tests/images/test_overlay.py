@@ -125,6 +125,7 @@ def test_the_legend_says_what_colours_span() -> None:
     assert describe_scale(own, (0.00123, 0.5)) == (
         "colours: patch cosine, over this map's own range; none at 0.00123, yellow at 0.5, a line at half of it"
     )
+    assert "none at 0, yellow at 0.5," in describe_scale(own, (4.17e-12, 0.5))
     assert describe_scale(fixed, (0, 6)).startswith("colours: fixed scale: similarity 0 to 6; none at 0, yellow at 6,")
 
 

@@ -100,7 +100,7 @@ def _draw_bar(canvas: Image.Image, bar: Image.Image, left: int, top: int, value_
     for share in (1.0, 0.5, 0.0):
         y = top + (1 - share) * (bar.height - 1)
         text_y = min(max(y - 8, top - 2), top + bar.height - 15)
-        value = f"{low + share * (high - low):.3g}"
+        value = _spell_level(low + share * (high - low), (low, high))
         write_text(
             canvas, (left + bar.width + 6, text_y), fit_text(value, _VALUE_PX, _BAR_COLUMN_PX), _VALUE_PX, _FAINT
         )
@@ -242,8 +242,14 @@ def draw_layers(layers: OverlayLayers, marks: OverlayMarks = _UNMARKED, *, kind:
 def describe_scale(kind: MapKind, value_range: tuple[float, float]) -> str:
     """What the colours of a map are, and what they span, in a line."""
     ends = kind.scale_text or f"{kind.name.replace('_', ' ')}, over this map's own range"
+    low_text, high_text = (_spell_level(level, value_range) for level in value_range)
+    return f"colours: {ends}; none at {low_text}, yellow at {high_text}, a line at half of it"
+
+
+def _spell_level(level: float, value_range: tuple[float, float]) -> str:
+    """A level of a map in three digits; what is nothing beside the map's range is 0, and not 4.17e-12."""
     low, high = value_range
-    return f"colours: {ends}; none at {low:.3g}, yellow at {high:.3g}, a line at half of it"
+    return "0" if abs(level) < 1e-4 * (high - low) else f"{level:.3g}"
 
 
 def _is_inside(peak: tuple[float, float], size: tuple[int, int]) -> bool:
