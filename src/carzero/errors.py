@@ -100,8 +100,8 @@ def _show(value: object, depth: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says on its first line, or its name where it says nothing."""
-    text = str(error).strip()
+    """What an exception says on its first line, or its name where it says nothing; of a system's error the words."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
     return text.split("\n", 1)[0].rstrip() if text else type(error).__name__
 
 
