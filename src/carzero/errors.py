@@ -21,6 +21,7 @@ Messages have four parts: what, the value got, what was expected, the next step.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -100,8 +101,19 @@ def _show(value: object, depth: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says on its first line, or its name where it says nothing; of a system's error the words."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error).strip()
+    """What an exception says on its first line, or its name where it says nothing.
+
+    Of a system's error it is the words and the file, without the number. Of values that a pydantic model refuses it is
+    the first wrong one: its place, and what was expected there.
+    """
+    pydantic = sys.modules.get("pydantic_core")  # loaded where one of its models has refused something
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+    text = str(error).strip()
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
     return text.split("\n", 1)[0].rstrip() if text else type(error).__name__
 
 

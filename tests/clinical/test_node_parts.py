@@ -642,7 +642,14 @@ def test_the_first_rule_that_fits_decides(tmp_path: Path) -> None:
     assert rules.decide(chest(1, "DX"), "WARD") == "score"
     assert Rules().decide(chest(1), "") == "score"
     bomb = "a: &a [1, 1]\nb: &b [*a, *a]\nrules: [*b]"
-    for text in (bomb, "rules: 1", "rules: [{then: print}]", "rules: [{when: {BodyPart: CHEST}, then: score}]", "{"):
+    for text, said in (
+        (bomb, "rules"),
+        ("rules: 1", "rules: Input should be a valid list"),
+        ("rules: [{then: print}]", r"rules\.0\.then: Input should be 'score' or 'ignore'"),
+        ("rules: [{when: {BodyPart: CHEST}, then: score}]", "BodyPart"),
+        ("rules: [{if: {Modality: CR}, then: score}]", r"rules\.0\.if: Extra inputs"),
+        ("{", "rules"),
+    ):
         file.write_text(text)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError, match=said):
             load_rules(file)

@@ -83,6 +83,7 @@ def test_truncated_streams_inside_whole_dicom_files_are_refused(kind: str, synta
     [
         ("empty.png", b"", "cannot be read; got 'an empty file'.* Check the path"),
         ("note.png", b"this is a letter, not an image", "not an image of a known format; got b'this is a letter'"),
+        ("study.zip", b"PK\x03\x04" + b"\0" * 40, r"got 'a ZIP archive'.* Unpack it first\."),
         ("table.dcm", b"a,b\n1,2\n", r"not an image of a known format.*PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file"),
         ("zero.dcm", b"\0" * 400, "not an image of a known format"),
     ],

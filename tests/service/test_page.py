@@ -418,12 +418,29 @@ def test_what_is_no_chest_radiograph_is_scored_where_one_says_so(
     here.ask("pneumonia")
     here.wait_for(here.page.locator("td.failed", has_text="HAND"))
     here.scores(1)
+    marks = here.page.locator("tr .doubted:visible")
+    here.wait_for(marks, 0)
+    for width in (390, 1280):
+        here.page.set_viewport_size({"width": width, "height": 860})
+        frame, reason = (here.page.locator(each).bounding_box() for each in ("#table-frame", ".reason"))
+        assert frame is not None
+        assert reason is not None
+        assert frame["x"] < reason["x"]
+        assert reason["x"] + reason["width"] < frame["x"] + frame["width"], "the reason can be read without scrolling"
+    here.page.emulate_media(media="print")
+    assert not here.page.locator("#ask, .toolbar, .map-button").locator("visible=true").count()
+    grows = "['.panel', '.table-frame'].map((each) => getComputedStyle(document.querySelector(each)).overflowY)"
+    assert here.page.evaluate(grows) == ["visible", "visible"], "all of it goes on paper"
+    here.page.emulate_media(media="screen")
+    assert here.page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the panel scrolls, not the page"
     here.page.locator("tr", has_text="hand.dcm").locator(".image-name").click()
     here.wait_for(here.page.locator(".stage-message.failed"))
     assert violations(here.page) == []
     here.page.locator(".stage-message button", has_text="Score it anyway").click()
     here.scores(2)
     here.wait_for(here.page.locator("#image-remarks p", has_text="Scored by force"))
+    here.wait_for(marks, 1)
+    assert "Scored by force" in str(here.page.locator("button:has(.doubted:not([hidden]))").get_attribute("aria-label"))
     assert here.state("[...new Set([...state.manifests.values()].map(({ force }) => force))]") == [False, True]
     leave(here)
 
@@ -527,8 +544,10 @@ def test_more_findings_than_the_page_takes(browser: Browser, service: Service) -
 def test_what_cannot_be_done_is_said(browser: Browser, service: Service) -> None:
     here = visit(browser, service)
     many = [{"name": f"{number}.png", "mimeType": "image/png", "buffer": b"x"} for number in range(301)]
-    here.page.set_input_files("#files", many)
+    packed = {"name": "study.zip", "mimeType": "application/zip", "buffer": b"PK"}
+    here.page.set_input_files("#files", [*many, packed])
     here.wait_for(here.page.locator(".message.error", has_text="301"))
+    assert "Unpack archives first" in here.page.locator(".message", has_text="study.zip").inner_text()
     assert here.state("state.images") == []
     assert violations(here.page) == []  # too many
     here.page.locator(".message button", has_text="Open the first 300").click()

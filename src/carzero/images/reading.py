@@ -184,13 +184,25 @@ def _decode(data: bytes, *, source: str, force: bool) -> Radiograph:
 
 def unknown_format(data: bytes, source: str) -> UnreadableImageError:
     """Returns the error for a file that is not an image of a format that is read; the caller raises it."""
+    kind = next((kind for magic, kind in _NO_IMAGES.items() if data.startswith(magic)), None)
+    archive = kind is not None and "archive" in kind
     return unreadable(
         source,
         "the content is not an image of a known format" if data else "the file is empty",
-        got=data[:16] if data else "0 bytes",
+        got=kind or data[:16] if data else "0 bytes",
         expected="a PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM file",
-        then="export the image in one of these formats",
+        then="unpack it first" if archive else "export the image in one of these formats",
     )
+
+
+# What else a study comes in, by its first bytes.
+_NO_IMAGES = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"%PDF": "a PDF document",
+}
 
 
 def _checked(radiograph: Radiograph) -> Radiograph:

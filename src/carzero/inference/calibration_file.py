@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from carzero.core.documents import load_json
 from carzero.core.hashing import hash_texts
@@ -55,7 +55,16 @@ class _Record(_Section):
 
 
 def save_calibration(calibration: Calibration, path: Path, *, overwrite: bool = True) -> None:
-    """Writes a calibration as JSON, whole or not at all; `overwrite` says whether one that is there is replaced."""
+    """Writes a calibration as JSON, whole or not at all.
+
+    Args:
+        calibration: maps from logits to probabilities, thresholds, and what they were fitted on.
+        path: the file.
+        overwrite: whether a file that is there is replaced.
+
+    Raises:
+        OutputError: the file is there and must stay, or cannot be written.
+    """
     record = {"carzero_calibration": 1, **calibration.to_record()}
     with new_files([path], overwrite=overwrite) as (target,):
         target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -77,10 +86,7 @@ def load_calibration(path: Path) -> Calibration:
     what, expected = f"{path} is not a calibration", "a file that `carzero calibrate fit` wrote"
     content = load_json(path, what, error=ConfigurationError, expected=expected)
     with refuse_broken(what, error=ConfigurationError, expected=expected):
-        try:
-            return _to_calibration(_Record.model_validate(content))
-        except ValidationError as error:
-            raise ValueError(_first_problem(error)) from error
+        return _to_calibration(_Record.model_validate(content))
 
 
 def _to_calibration(record: _Record) -> Calibration:
@@ -95,8 +101,3 @@ def _to_calibration(record: _Record) -> Calibration:
         if own is None
         else Abnormality(own.findings, own.no_finding, own.pool, own.calibration.to_map()),
     )
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from carzero.core.documents import parse_json
 from carzero.core.hashing import hash_file
-from carzero.errors import WeightsError, describe
+from carzero.errors import WeightsError, describe, first_line
 
 MANIFEST_NAME = "export.json"
 
@@ -166,7 +166,7 @@ def load_manifest(folder: str | Path) -> ExportManifest:
             raise ValueError(f"a manifest of more than {_LIMIT_BYTES:,} bytes")
         manifest = ExportManifest.model_validate(parse_json(path.read_bytes()))
     except (OSError, ValueError) as error:
-        raise _refuse(path, _what_is_wrong(error)) from error
+        raise _refuse(path, first_line(error)) from error
     missing = [name for name in manifest.graph_files if name not in manifest.files]
     strange = [name for name in manifest.files if Path(name).name != name or name.startswith(".")]
     if missing or strange:
@@ -204,13 +204,6 @@ def hash_graphs(folder: str | Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _what_is_wrong(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first: Any = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _refuse(path: Path, got: str) -> WeightsError:

@@ -141,7 +141,8 @@ class Peer:
             evt_handlers=[(evt.EVT_DIMSE_RECV, answers.take), (evt.EVT_CONN_CLOSE, answers.end)],
         )
         if not association.is_established:
-            raise SendError(f"{self.title} cannot be reached, or does not let the node in.", refused=False)
+            where = f"{self.title}@{self.host}:{self.port}"
+            raise SendError(f"{where} cannot be reached, or does not let the node in.", refused=False)
         answer_at_once(association)
         self._talk = _Talk(association, contexts, answers)
         return self._talk

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, describe, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class TLSFiles:
 
     def _load(self, context: ssl.SSLContext) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        files = ", ".join(str(path) for path in (self.certificate, self.key, self.authorities) if path is not None)
         try:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
@@ -61,5 +62,9 @@ class TLSFiles:
                 context.load_verify_locations(self.authorities)
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(
-                describe("The files for TLS cannot be used", got=str(error), expected="PEM: a certificate and its key")
+                describe(
+                    f"The files for TLS cannot be used: {files}",
+                    got=first_line(error),
+                    expected="PEM: a certificate and its key",
+                )
             ) from error

@@ -3,7 +3,7 @@
 import { fetchExample } from "./api.js";
 import { byId } from "./dom.js";
 import { MOST_IMAGES, openImages } from "./images.js";
-import { filesOfDrop, filesOfInput, hasFiles, partImages } from "./intake.js";
+import { filesOfDrop, filesOfInput, hasFiles, isArchive, partImages } from "./intake.js";
 import { say } from "./live.js";
 import { closeMessage, reportProblem, showMessage } from "./messages.js";
 import { state } from "./store.js";
@@ -74,7 +74,8 @@ function take(files) {
 function tellLeftOut(images, others) {
   if (others.length === 0) return showMessage("leftout", text("images.none"), { severity: "error" });
   const names = others.slice(0, 5).map(({ name }) => name).join(", ") + (others.length > 5 ? ", \u2026" : "");
-  showMessage("leftout", text("images.leftout", { count: others.length }), { severity: images.length ? "note" : "error", detail: names });
+  const what = [text("images.leftout", { count: others.length }), others.some(isArchive) ? text("images.archives") : ""];
+  showMessage("leftout", what.filter(Boolean).join(" "), { severity: images.length ? "note" : "error", detail: names });
 }
 
 /** More than the page can hold: nothing is opened before the reader has said which. */

@@ -1,6 +1,8 @@
 // From what is dropped or chosen to a list of files: folders are walked, what is plainly no image is left out and counted.
 
-const NO_IMAGE = /(^|\/)(\.[^/]*|thumbs\.db|dicomdir)$|\.(txt|csv|tsv|json|jsonl|ya?ml|xml|html?|md|pdf|docx?|xlsx?|zip|gz|tar|parquet|py|log)$/i;
+const NO_IMAGE = /(^|\/)(\.[^/]*|thumbs\.db|dicomdir)$|\.(txt|csv|tsv|json|jsonl|ya?ml|xml|html?|md|pdf|docx?|xlsx?|zip|gz|tar|7z|rar|parquet|py|log)$/i;
+
+const ARCHIVE = /\.(zip|gz|tar|7z|rar)$/i;
 
 /** A file and the name it is shown by, which has its folders where it came from one. */
 const named = (file, name = file.webkitRelativePath || file.name) => ({ file, name });
@@ -21,6 +23,9 @@ export async function filesOfDrop(transfer) {
   const found = await Promise.all(entries.map((entry, index) => (plain[index] ? [named(plain[index])] : walk(entry))));
   return sorted(found.flat());
 }
+
+/** Whether a file is by its name a box of files. */
+export const isArchive = ({ name }) => ARCHIVE.test(name);
 
 /** Parts files into those that may be images and those that by their name are not. */
 export function partImages(files) {

@@ -61,7 +61,7 @@ function updateHeading(cell, column) {
 }
 
 function createRow(image) {
-  const open = element("button", { type: "button", class: "image-name", on: { click: () => void look(image.id) } }, element("span", { class: "thumb-frame" }), element("span", { class: "image-label", text: image.name }));
+  const open = element("button", { type: "button", class: "image-name", on: { click: () => void look(image.id) } }, element("span", { class: "thumb-frame" }), element("span", { class: "image-label", text: image.name }), element("span", { class: "tag doubted", hidden: "", text: "!" }));
   const remove = iconButton("close", text("images.remove", { name: image.name }), () => removeImage(image), { class: "quiet remove" });
   const row = element("tr", { data: { image: String(image.id) } }, element("th", { scope: "row", class: "name" }, element("div", { class: "name-line" }, open, remove)));
   watchRow(row);
@@ -74,6 +74,7 @@ function updateRow(row, image) {
   setAttribute(open, "aria-current", image.id === state.current ? "true" : null);
   const frame = row.querySelector(".thumb-frame");
   if (image.thumb && !frame.firstChild) frame.append(image.thumb);
+  showDoubts(open, image);
   const [, ...cells] = row.children;
   const problem = refusalOf(image) ?? image.problem;
   if (problem) {
@@ -90,6 +91,13 @@ function updateRow(row, image) {
   }
   for (const cell of cells) if (cell.classList.contains("failed")) cell.remove();
   reconcileCells(row, image);
+}
+
+/** Marks an image that there are doubts about; they stand below it when it is looked at. */
+function showDoubts(open, { name, remarks }) {
+  open.querySelector(".doubted").hidden = remarks.length === 0;
+  setAttribute(open, "title", remarks.length ? remarks.join("\n") : null);
+  setAttribute(open, "aria-label", remarks.length ? text("image.doubted", { name, doubts: remarks.join(" ") }) : null);
 }
 
 function findRanges() {
