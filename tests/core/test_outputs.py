@@ -248,7 +248,6 @@ class TestTwoAtOnce:
             "prompts/training_words.py": "beside weights, in a folder of its own until it is whole",
             "training/run_folder.py": "the folder is locked",
             "training/batches/feature_cache.py": "the name says what is in it",
-            "training/batches/image_cache.py": "likewise",
         }
         source = ROOT / "src" / "carzero"
         users = {
