@@ -143,16 +143,20 @@ def test_every_kind_is_valid_beside_its_image(
 def test_scores_and_boxes_are_those_of_predict_and_ground(
     tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = save(chest(3, "DX"), tmp_path / "image.dcm")
+    image = save(chest(3, "DX", ViewPosition="LL"), tmp_path / "image.dcm")
     asked = [image, "--labels", "pneumonia,pleural effusion,mass", "--weights", tiny_weights, "--force"]
-    code, stdout, _ = in_process(capsys, "predict", *asked, "--json")
+    code, stdout, told = in_process(capsys, "predict", *asked, "--json")
     assert code == 0
     scores = json.loads(stdout)["scores"][0]
+    doubts = [line for line in told.splitlines() if line.startswith("warning: image.dcm: ")]
+    assert doubts, "a lateral view is doubtful"
     code, stdout, _ = in_process(capsys, "ground", *asked, "--json")
     boxes = {row["label"]: row["box"] for row in json.loads(stdout)["findings"]}
     out = tmp_path / "out"
     code, stdout, stderr = in_process(capsys, "dicom", "results", *asked, "--out", out, "--json")
     assert (code, json.loads(stdout)["files"]) == (0, {"image.dcm": ["image.sr.dcm", "image.sc.dcm"]})
+    assert [line for line in stderr.splitlines() if line.startswith("warning: image.dcm: ")] == doubts
+    assert [f"warning: {each['image_id']}: {each['doubt']}" for each in json.loads(stdout)["doubts"]] == doubts
     found = read_groups(pydicom.dcmread(out / "image.sr.dcm"))
     assert [*found] == ["pneumonia", "pleural effusion", "mass"]
     for label, (logit, written, outline) in found.items():
@@ -163,7 +167,7 @@ def test_scores_and_boxes_are_those_of_predict_and_ground(
     before = {path: path.read_bytes() for path in out.iterdir()}
     code, _, stderr = in_process(capsys, "dicom", "results", *asked, "--out", out)
     assert code == 0
-    assert "Left as they were: the objects of 1 images" in stderr
+    assert "Left as they were: the objects of 1 image," in stderr
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     other = [*asked, "--out", out, "--box-share", "0.7"]
     code, _, stderr = in_process(capsys, "dicom", "results", *other)

@@ -79,7 +79,7 @@ def results(
     out: Annotated[Path, typer.Option("--out", "-o", help="Write the objects into this folder, as IMAGE.KIND.dcm.")],
     scoring: PooledScoring,
     objects: ObjectOptions,
-    as_json: Annotated[bool, json_option("Print files, failures and manifest as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print files, failures, doubts and manifest as JSON.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Writes scores and maps as DICOM objects that belong to the images' own studies.
@@ -118,9 +118,13 @@ def _show(made: ResultFiles, out: Path, as_json: bool) -> None:
     if as_json:
         print_json(made.to_dict())
     new = {image_id: names for image_id, names in made.files.items() if image_id not in made.kept}
-    count = sum(map(len, new.values()))
-    say(f"Wrote {count} objects to {out}, for {len(new)} of {made.manifest['images']} images.")
+    objects = sum(map(len, new.values()))
+    say(f"Wrote {objects} objects to {out}, for {len(new)} of {_count(made.manifest['images'])}.")
     if made.kept:
-        say(f"Left as they were: the objects of {len(made.kept)} images, made before.")
-    images = "1 image" if len(made.failures) == 1 else f"{len(made.failures)} images"
-    print_failures(f"{images} without results", made.failures, rest="--json lists all of them")
+        say(f"Left as they were: the objects of {_count(len(made.kept))}, made before.")
+    show_warnings((f"{image_id}: {doubt}" for image_id, doubt in made.doubts), rest="--json lists all of them")
+    print_failures(f"{_count(len(made.failures))} without results", made.failures, rest="--json lists all of them")
+
+
+def _count(images: object) -> str:
+    return "1 image" if images == 1 else f"{images} images"

@@ -97,7 +97,7 @@ class ResultMaker:
         return self._loaded
 
     def make(
-        self, items: Iterable[ImageItem], keep: Callable[[ImageItem, MadeResults], Kept]
+        self, items: Iterable[ImageItem], keep: Callable[[ScoredImage, MadeResults], Kept]
     ) -> Generator[tuple[ImageItem, Kept] | FailedImage, None, None]:
         """Yields what became of the results of each image, or why it has none, in the order of their scores.
 
@@ -115,7 +115,7 @@ class ResultMaker:
                 results = build_by_kind(image, self.settings, self.kinds)
             except ImageError as error:
                 return FailedImage(image.item, error)
-            return image.item, keep(image.item, results)
+            return image.item, keep(image, results)
 
         stream = classifier.stream(
             items,
@@ -143,12 +143,14 @@ class ResultFiles:
         files: names in the output folder by image; those of a run before that were found whole are among them.
         kept: images whose results were there already.
         failures: images without results, and why.
+        doubts: image and what is doubtful about it, a sentence each; of images in `kept` they stand in their results.
         manifest: where the scores came from.
     """
 
     files: dict[str, list[str]]
     kept: list[str]
     failures: list[Failure]
+    doubts: list[tuple[str, str]]
     manifest: dict[str, object]
 
     def to_dict(self) -> dict[str, object]:
@@ -157,6 +159,7 @@ class ResultFiles:
             "files": self.files,
             "kept": self.kept,
             "failures": [failure.to_dict() for failure in self.failures],
+            "doubts": [{"image_id": image_id, "doubt": doubt} for image_id, doubt in self.doubts],
             "manifest": self.manifest,
         }
 
@@ -184,6 +187,7 @@ class ResultRun:
         remove_leftovers(self.out)
         written: dict[str, list[str]] = {}
         failures: list[Failure] = []
+        doubts: list[tuple[str, str]] = []
         remaining = []
         for item in self.items:
             try:
@@ -202,15 +206,15 @@ class ResultRun:
                     if isinstance(result, FailedImage):
                         failures.append(result.failure)
                     else:
-                        item, names = result
-                        written[item.image_id] = names
+                        item, (written[item.image_id], said) = result
+                        doubts += [(item.image_id, doubt) for doubt in said]
                     advance(len(written) + len(failures), len(failures))
         provenance = self.maker.settings.provenance
         record = RunRecord(self.maker.settings.parameters)
         about = self.maker.settings.to_manifest()
         manifest = build_manifest(record, provenance, images=len(self.items), kinds=list(self.maker.kinds), **about)
         ordered = {item.image_id: written[item.image_id] for item in self.items if item.image_id in written}
-        return ResultFiles(ordered, kept, failures, manifest)
+        return ResultFiles(ordered, kept, failures, doubts, manifest)
 
     def _find_whole(self, item: ImageItem, expected: Mapping[str, list[str]]) -> list[str]:
         """Names of an image's results, if all that it will have are there with their identifiers.
@@ -228,13 +232,14 @@ class ResultRun:
         refuse_existing(others, overwrite=self.overwrite)
         return [*names] if found == names else []
 
-    def _save(self, item: ImageItem, results: MadeResults) -> list[str]:
+    def _save(self, image: ScoredImage, results: MadeResults) -> tuple[list[str], tuple[str, ...]]:
+        """Writes the objects of one image; returns their names, and the doubts about the image."""
         names = []
         for kind, objects in results:
             for number, each in enumerate(objects, start=1):
-                names.append(_name(item, kind, number, len(objects)))
+                names.append(_name(image.item, kind, number, len(objects)))
                 save_result(each, self.out / names[-1], overwrite=self.overwrite)
-        return names
+        return names, image.info.warnings
 
 
 def save_result(result: Dataset, path: Path, *, overwrite: bool = True) -> None:

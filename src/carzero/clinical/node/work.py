@@ -17,7 +17,7 @@ from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_resu
 from carzero.clinical.run import MadeResults, ResultMaker, save_result
 from carzero.errors import ImageError
 from carzero.images.reading import load_header
-from carzero.records import FailedImage, ImageItem
+from carzero.records import FailedImage, ImageItem, ScoredImage
 
 _IDLE_S = 0.2
 _GATHER_S = 1.0  # in which results gather to be sent together
@@ -139,9 +139,9 @@ class Scorer:
             return False
         return True
 
-    def _keep(self, rows: dict[str, Row], item: ImageItem, made: MadeResults) -> None:
+    def _keep(self, rows: dict[str, Row], image: ScoredImage, made: MadeResults) -> None:
         """Keeps the results of one image until they are sent; what fails on the way is put off with the others."""
-        row = rows[item.image_id]
+        row = rows[image.item.image_id]
         try:
             with filling(self.spool.results_of(row.uid)) as folder:
                 for kind, objects in made:
@@ -151,7 +151,8 @@ class Scorer:
             self._rest(row, error)
         else:
             self.spool.move(row.uid, "sending")
-            self.events.tell("scored", image=row.uid, seconds=round(time.time() - row.received, 3))
+            seconds = round(time.time() - row.received, 3)
+            self.events.tell("scored", image=row.uid, seconds=seconds, doubts=len(image.info.warnings))
         del rows[row.uid]
 
     def _bury(self, row: Row, error: Exception) -> None:
