@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -218,6 +219,12 @@ def test_no_unsafe_loading_anywhere() -> None:
             text = path.read_text(encoding="utf-8")
             assert "weights_only=False" not in text, path
             assert "pickle.load" not in text, path
+
+
+@pytest.mark.parametrize("package", ["carzero", "carzero.images", "carzero.metrics"])
+def test_names_that_load_on_first_use_are_where_they_are_looked_for(package: str) -> None:
+    module = importlib.import_module(package)
+    assert not [name for name in module.__all__ if getattr(module, name, None) is None]
 
 
 def test_the_files_that_contributing_names_exist() -> None:

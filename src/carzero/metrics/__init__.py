@@ -4,7 +4,7 @@
     auroc(y_true, y_score), bootstrap(y_true, y_score, "auroc", groups=patients)
 
 From the bottom up: `labels` (what a label may be), `weighted_sums` (metrics as sums over images), `classification`;
-`resampling` and `sampling` (bootstrap), `delong`, `newcombe` (other intervals), `intervals` (of any metric);
+`resampling` and `sampling` (bootstrap), `auroc_intervals` (DeLong's, Newcombe's), `intervals` (of any metric);
 `panel`, `rows`, `table` (everything of a set, or of two scores of it, at once), `groups`, `readers`; `thresholds`,
 `calibration`; `boxes`, `localisation`. The names below load what they need on first use.
 """
@@ -51,6 +51,13 @@ if TYPE_CHECKING:
     from carzero.metrics.thresholds import Thresholds, choose_thresholds
 
 _HOMES = {
+    "auroc_intervals": (
+        "DeLongInterval",
+        "DeLongTest",
+        "delong_interval",
+        "delong_test",
+        "newcombe_interval",
+    ),
     "boxes": (
         "Boxes",
         "box_iou",
@@ -81,12 +88,6 @@ _HOMES = {
         "reliability_curve",
         "roc_curve",
     ),
-    "delong": (
-        "DeLongInterval",
-        "DeLongTest",
-        "delong_interval",
-        "delong_test",
-    ),
     "groups": (
         "split_long_tail",
         "to_bands",
@@ -104,7 +105,6 @@ _HOMES = {
         "count_trials",
         "pointing_game",
     ),
-    "newcombe": ("newcombe_interval",),
     "normality": ("score_normality",),
     "readers": (
         "compare_with_readers",

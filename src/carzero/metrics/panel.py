@@ -165,7 +165,7 @@ class Panel:
         return {(each.label, each.metric): each for each in measured}
 
     def pulls(self) -> tuple[list[str], AurocPulls]:
-        """AUROC of each class, of "macro" and of sets of labels: names, and values with pulls (see `delong`)."""
+        """AUROC of each class, of "macro" and of sets of labels: names, values and pulls (see `auroc_intervals`)."""
         found = auroc_pulls(self.truth, self.scores, self.units)
         sets = self.sets()
         parts = [found, *(found.average(chosen) for chosen in sets.values())]
