@@ -128,7 +128,7 @@ def test_without_matplotlib_nothing_is_computed(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = in_process(capsys, "compare", "--readers", study, "--plot", tmp_path / "roc.png")
     assert (code, out) == (2, "")
-    assert "pip install 'carzero[eval]'" in " ".join(err.split())
+    assert "-m pip install '.[eval]'" in " ".join(err.split())
 
 
 def test_the_real_study(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

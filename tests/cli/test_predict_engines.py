@@ -46,7 +46,7 @@ def test_a_missing_ray_is_named(
     for _ in range(2):  # the run that could not begin is not in the way of the next
         code, stdout, stderr = in_process(capsys, "predict", films[0], *ASK, *options)
         assert (code, stdout) == (2, "")
-        assert "pip install 'carzero[ray]'" in stderr
+        assert "-m pip install '.[ray]'" in stderr
 
 
 def test_a_folder_of_parts_is_evaluated_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         import json  # noqa: F401
     assert str(caught.value) == (
-        "Curves need wandb. Install it with: pip install 'carzero[train]', or take it out of the recipe."
+        "Curves need wandb. Install it in a checkout of carzero: "
+        f"{sys.executable} -m pip install '.[train]', or take it out of the recipe."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,5 +26,7 @@ def require_extra(what: str, extra: str, otherwise: str = "") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        then = f"install it with: pip install 'carzero[{extra}]'" + (f", or {otherwise}" if otherwise else "")
+        # The package is on no index: a bare name would be looked for there, and might be somebody else's.
+        then = f"install it in a checkout of carzero: {sys.executable} -m pip install '.[{extra}]'"
+        then += f", or {otherwise}" if otherwise else ""
         raise MissingExtraError(describe(what, then=then)) from error
