@@ -111,10 +111,10 @@ class AdditionOptions(CalibrationOptions):
 
     def find_normality(self, settings: ScoringSettings, images: int) -> Addition | None:
         """The normal score, if asked for; what cannot be computed is refused before any image is scored."""
-        from carzero.evaluation.normal_scoring import NormalScoring
-
         if self.normal is None:
             return None
+        from carzero.evaluation.normal_scoring import NormalScoring
+
         return NormalScoring.check(self.normal, self.normal_from, settings, images)
 
 
