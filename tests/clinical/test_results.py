@@ -418,5 +418,5 @@ def test_wrong_settings_are_refused(tiny_weights: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigurationError, match="share"):
         ResultMaker(scoring, box_share=0)
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    with pytest.raises(MissingExtraError, match=r"carzero\[clinical\]"):
+    with pytest.raises(MissingExtraError, match=r"'\.\[clinical\]'"):
         ResultMaker(scoring, kinds=("sr", "seg"))

@@ -375,7 +375,7 @@ def test_reliability_is_drawn_where_there_are_probabilities(nih: Path, tmp_path:
 
 def test_a_report_without_matplotlib_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'carzero\[eval\]'"):
+    with pytest.raises(MissingExtraError, match=r"-m pip install '\.\[eval\]'"):
         check_drawing()
 
 

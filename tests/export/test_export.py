@@ -328,7 +328,7 @@ def test_missing_package_names_its_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"carzero\[{extra}\]"):
+    with pytest.raises(MissingExtraError, match=rf"'\.\[{extra}\]'"):
         ExportRun(WeightsSource(tiny_weights), out=tmp_path / "out", **settings).execute()
     assert not list(tmp_path.iterdir())
 
