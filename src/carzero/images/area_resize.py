@@ -11,6 +11,7 @@ Source: the behaviour of `cv::resize` (modules/imgproc/src/resize.cpp, OpenCV 4 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,9 @@ def _weigh_rows(rows: _Grey, index: NDArray[np.intp], weight: _Grey) -> _Grey:
     return total
 
 
+@lru_cache(16)  # images of a series have one size
 def _area_taps(source: int, target: int) -> tuple[NDArray[np.intp], _Grey]:
-    """Returns which source pixels each target pixel covers and by what share, both (taps, target).
+    """Returns which source pixels each target pixel covers and by what share, both (taps, target), not to be written to.
 
     Shares below a thousandth of a pixel are dropped, as in OpenCV; unused taps have share 0.
     """
@@ -109,6 +111,7 @@ def _area_taps(source: int, target: int) -> tuple[NDArray[np.intp], _Grey]:
         for depth, (pixel, share) in enumerate(taps):
             index[depth, cell] = pixel
             weight[depth, cell] = share
+    index.flags.writeable = weight.flags.writeable = False
     return index, weight
 
 
