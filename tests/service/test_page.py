@@ -207,6 +207,7 @@ def test_ask_sort_open_a_map_compare_and_save(browser: Browser, service: Service
     legend = here.page.locator(".legend").inner_text()
     assert f"Peak x {found[0].peak[0]:,.0f}, y {found[0].peak[1]:,.0f}" in legend
     assert "One cell" in legend
+    assert legend.startswith("0\n")  # an end that is nothing beside the scale
     assert "miss about as often as they hit" in legend
     here.shown()
     assert violations(here.page) == []  # with a map

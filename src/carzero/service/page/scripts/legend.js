@@ -3,7 +3,7 @@
 import { element, setText } from "./dom.js";
 import { drawScale } from "./heat.js";
 import { text } from "./texts.js";
-import { formatBox, formatCell, formatPoint, formatValue } from "./wording.js";
+import { formatBox, formatCell, formatPoint, formatScale } from "./wording.js";
 
 export class Legend {
   constructor() {
@@ -29,9 +29,9 @@ export class Legend {
   update(map, model, { opacity }) {
     this.root.hidden = !map?.map;
     if (this.root.hidden) return;
-    const [low, high] = map.scale;
-    setText(this.low, formatValue(low));
-    setText(this.high, formatValue(high));
+    const [low, high] = formatScale(map.scale);
+    setText(this.low, low);
+    setText(this.high, high);
     setText(this.range, describeScale(model));
     setText(this.places, describePlaces(map));
     setText(this.doubt, model?.demo ? text("map.demo") : "");

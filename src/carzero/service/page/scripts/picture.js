@@ -8,7 +8,7 @@ import { currentImage, modelNamed, modelOf, scoreOf, state } from "./store.js";
 import { text } from "./texts.js";
 import { Tone } from "./tone.js";
 import { fillTable } from "./voi.js";
-import { formatScore, formatValue } from "./wording.js";
+import { formatScale, formatScore } from "./wording.js";
 
 const LONGEST_PX = 4096;
 const [GROUND, INK, FAINT] = ["rgb(16 18 22)", "rgb(236 239 244)", "rgb(160 168 180)"];
@@ -62,7 +62,7 @@ function captionOf(pane) {
   const score = scoreOf(currentImage(), pane.finding, modelOf(pane));
   const title = score ? `${pane.finding}: ${formatScore(score, model).long}` : pane.finding;
   if (!map?.map) return [title, name, weights, ...lines];
-  const [low, high] = map.scale.map(formatValue);
+  const [low, high] = formatScale(map.scale);
   const range = text("picture.range", { low, high, what: describeScale(model) });
   return [title, name, range, describePlaces(map), weights, ...(model.demo ? [text("map.demo")] : []), ...lines];
 }

@@ -21,5 +21,7 @@ export const formatBox = ({ xmin, ymin, xmax, ymax }) =>
 
 export const formatCell = ({ width, height }) => text("map.cell", { width: whole(width), height: whole(height) });
 
-/** A value of a map, with as many digits as tell it from others. */
-export const formatValue = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1).replace("-", "\u2212") : number(Number(value.toPrecision(3))));
+const formatValue = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1).replace("-", "\u2212") : number(Number(value.toPrecision(3))));
+
+/** The ends of a map's scale; one that is nothing beside the scale is 0, and not 3.4e-12. */
+export const formatScale = ([low, high]) => [low, high].map((end) => formatValue(Math.abs(end) < 1e-4 * (high - low) ? 0 : end));
