@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,3 +116,21 @@ def test_one_version_is_stated() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == carzero.__version__
     assert f'version = "{carzero.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+NAMED_FILE = re.compile(r"(?<![\w/.:-])[A-Za-z_][\w.-]*(?:/[\w.-]+)*/[\w.-]+\.(?:py|md|js|css)\b")
+BENCHMARK = re.compile(r"benchmarks/(\w+)\.py([^`\n]*)")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))],
+    ids=lambda path: path.stem,
+)
+def test_files_and_benchmark_options_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    places = (ROOT, ROOT / "src", ROOT / "src" / "carzero", DOCS)
+    assert [name for name in NAMED_FILE.findall(text) if not any((place / name).is_file() for place in places)] == []
+    for script, line in BENCHMARK.findall(text):
+        known = (ROOT / "benchmarks" / f"{script}.py").read_text(encoding="utf-8")
+        assert [name for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", line) if f'"{name}"' not in known] == []
