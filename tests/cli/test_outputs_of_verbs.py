@@ -145,7 +145,7 @@ def test_every_verb_that_writes_is_tested_here_and_takes_overwrite() -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[object]) -> str:
-    """The one line of a command that must end as wrong use, with nothing done."""
+    """The one line of a command that must end as a usage error, with nothing done."""
     code, out, err = in_process(capsys, *arguments)
     assert (code, out) == (2, ""), err
     assert "Traceback" not in err

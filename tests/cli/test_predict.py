@@ -37,7 +37,7 @@ def carzero(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def refused(*arguments: object, capsys: pytest.CaptureFixture[str] | None = None) -> str:
-    """The one message of a command that must end as wrong use: in a process of its own, or here with `capsys`."""
+    """The one message of a command that must end as a usage error: in a process of its own, or here with `capsys`."""
     if capsys is None:
         done = carzero(*arguments)
         code, stdout, stderr = done.returncode, done.stdout, done.stderr

@@ -19,7 +19,7 @@ def prompts(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one message of a command that must end as wrong use; in this process, which spares the imports."""
+    """The one message of a command that must end as a usage error; in this process, which spares the imports."""
     code, stdout, stderr = in_process(capsys, "prompts", *arguments)
     assert (code, stdout) == (2, ""), stderr
     return stderr

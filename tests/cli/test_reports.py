@@ -37,7 +37,7 @@ def carzero(*arguments: object, folder: Path | None = None) -> subprocess.Comple
 
 
 def refused(*arguments: object) -> str:
-    """The one message of a command that must end as wrong use."""
+    """The one message of a command that must end as a usage error."""
     done = carzero(*arguments)
     assert done.returncode == 2, done.stderr
     assert not done.stdout

@@ -50,7 +50,7 @@ class SetOptions:
         typer.Argument(metavar="LABEL_FILE", help="The set's label files; the same as --truth."),
     ] = None
     images: Annotated[
-        Path | None, typer.Option(help="Folder that holds the images at any depth; for all, one folder a set.")
+        Path | None, typer.Option(help="Folder that holds the images at any depth; for all, one folder per set.")
     ] = None
     labels: Annotated[
         list[Path] | None,
@@ -71,7 +71,9 @@ class ScoredBy:
         Path | None,
         typer.Option(help="Instead of --images: a score table, or released logits; maps.npz for --task pointing."),
     ] = None
-    image_list: Annotated[Path | None, typer.Option(help="The images that rows of released logits follow.")] = None
+    image_list: Annotated[
+        Path | None, typer.Option(help="List of the images, in the order of the rows of released logits.")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +81,7 @@ class BenchmarkTerms(ControlOptions):
     """How a set's scores are evaluated."""
 
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Evaluate what is there although images are missing.")
+        bool, typer.Option("--allow-missing", help="Evaluate the images that are there although others are missing.")
     ] = False
     score: Score = None
     normal: Normal = None
@@ -92,7 +94,7 @@ class BenchmarkOut(EarlierRun):
     """Where results go."""
 
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write table, record, plots and report.html into this folder.")
+        Path | None, typer.Option("--out", "-o", help="Write table, manifest, plots and report.html into this folder.")
     ] = None
     as_json: Annotated[bool, json_option("Print metrics and manifest as JSON.")] = False
 
@@ -112,13 +114,13 @@ def benchmark(
     kept: BenchmarkOut,
     computing: ComputeOptions,
 ) -> None:
-    """Evaluates on a public test set by the paper's protocol, beside the paper's figures.
+    """Evaluates on a public test set by the paper's protocol, next to the paper's figures.
 
     From images (--images, --weights), which are scored with the paper's prompts, or from a score file (--scores).
     Several --weights give one table: paired differences, time and memory, with the same prompts
-    and as their authors ask; --out then also holds a page with the maps of one image by each.
+    and with their authors' own; --out then also holds a page with each model's maps of the same image.
 
-    Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: wrong use.
+    Exit code 0: done; 1: some images could not be read and are left out (listed on stderr); 2: usage error.
     """
     from carzero.evaluation.benchmark.manifest import to_rows
     from carzero.evaluation.benchmark.run import EVERY, BenchmarkRun

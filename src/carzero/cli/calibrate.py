@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Fit probabilities and thresholds on one set, and apply them to another.",
+    help="Fits probabilities and thresholds on one set, and applies them to another.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -34,10 +34,10 @@ class FitOptions:
     pairs: Annotated[bool, typer.Option("--pairs", help='Calibrate the logit of "edema" minus that of "no edema".')] = (
         False
     )
-    rules: Annotated[list[str] | None, typer.Option("--rule", help="Rules for thresholds; youden,f1 if not given.")] = (
-        None
-    )
-    name: Annotated[str, typer.Option(help="What the set is called in every result that rests on it.")] = ""
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="Rules for choosing thresholds; by default youden,f1.")
+    ] = None
+    name: Annotated[str, typer.Option(help="Name of the set, shown in every result that uses the calibration.")] = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +48,11 @@ class AbnormalityOptions:
         bool, typer.Option("--abnormal", help="Also fit one probability that an image is abnormal.")
     ] = False
     no_finding: Annotated[
-        str, typer.Option(help="Label of the prompt for a normal image, to count against --abnormal.")
+        str, typer.Option(help="Label of the prompt for a normal image, which counts against --abnormal.")
     ] = ""
-    pool: Annotated[Literal["logsumexp", "max"], typer.Option(help="How findings become --abnormal.")] = "logsumexp"
+    pool: Annotated[Literal["logsumexp", "max"], typer.Option(help="How findings are combined for --abnormal.")] = (
+        "logsumexp"
+    )
 
 
 @app.command("fit")
@@ -70,7 +72,7 @@ def fit(
 ) -> None:
     """Fits a calibration: the probability that belongs to each score, and thresholds.
 
-    It holds for images like these, scored by the same weights with the same prompts; all that is kept in the file.
+    It is valid for similar images, scored by the same weights with the same prompts; the file records all of these.
     """
     from carzero.core.outputs import check_file
     from carzero.evaluation.calibrate import CalibrationRun

@@ -81,7 +81,7 @@ class OwnSet(ComputeOptions):
         typer.Option(
             metavar="FILE_OR_NAME",
             autocompletion=complete_prompts,
-            help="With --images: what all weights are asked, beside what their authors ask; by default --labels in "
+            help="With --images: the prompts for all weights, besides their authors' own; by default --labels in "
             '"There is {label}".',
         ),
     ] = None
@@ -109,8 +109,8 @@ def compare(
     Both see the same patients in every bootstrap round. P values are of single comparisons.
 
     With --images and several --weights, scores your images with each: which model is better on them? One table, with
-    the same prompts and as their authors ask, time and memory; --out then is a folder, which also holds a page with
-    the maps of the same images by each.
+    the same prompts and with their authors' own, and with time and memory; --out is then a folder, which also holds a
+    page with each model's maps of the same images.
 
     With --readers, compares models with radiologists instead: is a reader's point below a model's ROC curve?
     """

@@ -1,4 +1,4 @@
-"""What verbs share: results go to stdout, all else to stderr; exit codes 0 done, 1 done with failures, 2 wrong use."""
+"""What verbs share: results go to stdout, all else to stderr; exit codes 0 done, 1 done with failures, 2 misuse."""
 
 from __future__ import annotations
 

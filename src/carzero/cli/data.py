@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from carzero.data.validation import PairValidation
     from carzero.datasets import ImportReport
 
-app = typer.Typer(help="Training tables: check them, make them from official releases.", no_args_is_help=True)
-import_app = typer.Typer(help="Make a training table of an official release, or of a folder.", no_args_is_help=True)
+app = typer.Typer(help="Checks training tables, and makes them from official releases.", no_args_is_help=True)
+import_app = typer.Typer(
+    help="Makes a training table from an official release, or from a folder.", no_args_is_help=True
+)
 app.add_typer(import_app, name="import")
 
 _SPLITS = ("train", "val", "test")
@@ -56,9 +58,9 @@ def mimic_cxr(
     labels: Annotated[Literal["chexpert", "negbio", "none"], typer.Option(help="Whose labels to take.")] = "chexpert",
     as_json: _Json = False,
 ) -> None:
-    """Makes a table of MIMIC-CXR-JPG and the reports of MIMIC-CXR.
+    """Makes a table from MIMIC-CXR-JPG and the reports of MIMIC-CXR.
 
-    Exit code 0: all there; 1: images or reports are missing (counted on stderr); 2: wrong use.
+    Exit code 0: all there; 1: images or reports are missing (counted on stderr); 2: usage error.
     """
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_mimic_cxr
@@ -76,7 +78,7 @@ def openi(
     ],
     out: _Out,
     overwrite: Overwrite = False,
-    images: Annotated[Path | None, typer.Option(help="Folder with the images; where the reports are.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder with the images; by default that of the reports.")] = None,
     projections: Annotated[
         Path | None, typer.Option(help="indiana_projections.csv (uid, filename, projection), for the views.")
     ] = None,
@@ -84,9 +86,9 @@ def openi(
     split: _Shares = "0.8,0.1,0.1",
     as_json: _Json = False,
 ) -> None:
-    """Makes a table of Open-i (Indiana University). Its patients are not known: a report counts as one.
+    """Makes a table from Open-i (Indiana University). Its patients are not known: each report counts as one.
 
-    Exit code 0: all there; 1: images or texts are missing (counted on stderr); 2: wrong use.
+    Exit code 0: all there; 1: images or texts are missing (counted on stderr); 2: usage error.
     """
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_openi
@@ -119,9 +121,9 @@ def folder(
     split: _Shares = "0.8,0.1,0.1",
     as_json: _Json = False,
 ) -> None:
-    """Makes a table of a folder of images with reports beside them.
+    """Makes a table from a folder of images with reports next to them.
 
-    Exit code 0: all there; 1: reports are missing (counted on stderr); 2: wrong use.
+    Exit code 0: all there; 1: reports are missing (counted on stderr); 2: usage error.
     """
     from carzero.data.pair_files import check_pairs_path
     from carzero.datasets import import_folder
@@ -152,9 +154,9 @@ def validate(
     overwrite: Overwrite = False,
     as_json: Annotated[bool, json_option("Print everything found as JSON.")] = False,
 ) -> None:
-    """Says what of a training table can be trained on, what cannot and why, and what would spoil the run.
+    """Reports which rows of a training table can be trained on, which cannot and why, and what would spoil the run.
 
-    Exit code 0: all rows kept; 1: some are dropped (listed on stderr); 2: wrong use, contradictions, or a patient in
+    Exit code 0: all rows kept; 1: some are dropped (listed on stderr); 2: usage error, contradictions, or a patient in
     several splits.
     """
     from carzero.core.outputs import check_file

@@ -34,10 +34,10 @@ Kinds = Annotated[
     str,
     typer.Option(
         "--kinds",
-        help="What is made, separated by commas. sr: structured report for machines (OHIF shows its boxes, Orthanc its "
-        "text not at all). sc: image, maps and scores as a colour image, which every viewer shows. pdf: the same pages "
-        "as a PDF. gsps: boxes as a presentation state; OHIF 3.13 shows a warning in its place. ko: key object "
-        "selection; the same. seg: regions as a segmentation; OHIF 3.13 goes blank on it.",
+        help="What is made, separated by commas. sr: structured report for machines (OHIF shows its boxes, Orthanc "
+        "does not display it). sc: image, maps and scores as a colour image, which every viewer shows. pdf: the "
+        "same pages as a PDF. gsps: boxes as a presentation state; OHIF 3.13 shows a warning in its place. ko: key "
+        "object selection; the same. seg: regions as a segmentation; OHIF 3.13 goes blank on it.",
     ),
 ]
 
@@ -87,7 +87,7 @@ def results(
     The same image, weights, prompts and version give the same identifiers; an image whose objects are in --out already
     is left as it is.
 
-    Exit code 0: all done; 1: some images failed (listed on stderr); 2: wrong use.
+    Exit code 0: all done; 1: some images failed (listed on stderr); 2: usage error.
     """
     from carzero.clinical.run import ResultRun
     from carzero.images.listing import list_images

@@ -27,15 +27,15 @@ Spool = Annotated[Path, typer.Argument(metavar="SPOOL", help="The folder that th
 class ListenOptions:
     """Where the node listens for images, and what it takes there."""
 
-    ae: Annotated[str, typer.Option("--ae", help="The node's own AE title; peers must call it so.")] = "CARZERO"
+    ae: Annotated[str, typer.Option("--ae", help="The node's own AE title, which peers must use.")] = "CARZERO"
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Listen for C-STORE here, such as 11112; by default not at all."),
+        typer.Option(min=0, max=65535, help="Port for C-STORE, such as 11112; by default the node does not listen."),
     ] = None
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0"  # noqa: S104
     caller: Annotated[
         list[str] | None,
-        typer.Option("--caller", help="An AE title that may call; repeat for several. By default everybody."),
+        typer.Option("--caller", help="An AE title that may call; repeat for several. By default any."),
     ] = None
     max_associations: Annotated[int, typer.Option(min=1, help="Connections at the same time.")] = 10
     max_image_mb: Annotated[int, typer.Option(min=1, max=256, help="Largest image taken.")] = 256
@@ -74,9 +74,9 @@ class TLSOptions:
         None
     )
     tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")] = None
-    tls_ca: Annotated[Path | None, typer.Option("--tls-ca", help="Certificates that peers must show one of (PEM).")] = (
-        None
-    )
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="Certificates of which peers must present one (PEM).")
+    ] = None
     forward_tls: Annotated[
         bool, typer.Option("--forward-tls", help="Speak TLS to --forward too, with the same files.")
     ] = False
@@ -175,12 +175,12 @@ def node(
         typer.Option("--rules", help="Which images are scored, a YAML or JSON file (`carzero docs clinical`)."),
     ] = None,
 ) -> None:
-    """Runs a node beside the PACS: takes images, scores them, sends results back, and loses none on the way.
+    """Runs a node beside the PACS: receives images, scores them, sends results back, and loses none on the way.
 
-    It takes CR and DX images alone, so that results routed back to it end here. Its log is a line of JSON an event on
-    stderr, without patients' data. SIGTERM and Ctrl-C end it after the current image; started again it resumes.
+    It accepts CR and DX images only, so results that are routed back to it go no further. It logs one line of JSON per
+    event to stderr, without patient data. SIGTERM and Ctrl-C end it after the current image; started again it resumes.
 
-    Exit code 0: stopped; 2: wrong use.
+    Exit code 0: stopped; 2: usage error.
     """
     from carzero.clinical.node.events import Events
     from carzero.clinical.node.image_rules import Rules, load_rules
@@ -207,9 +207,9 @@ def status(
     as_json: Annotated[bool, json_option("Print numbers and rows as JSON.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown of dead images and of those that rest.")] = 50,
 ) -> None:
-    """Shows where the node's images stand; works beside a running node.
+    """Shows the state of the node's images; the node may be running.
 
-    Exit code 0: no image is dead; 1: some are; 2: wrong use.
+    Exit code 0: no image is dead; 1: some are; 2: usage error.
     """
     from dataclasses import asdict
 
@@ -240,7 +240,7 @@ def retry(
         list[str] | None, typer.Argument(metavar="[UID...]", help="SOP Instance UIDs; by default all that are dead.")
     ] = None,
 ) -> None:
-    """Has dead images tried again; a running node takes them up by itself."""
+    """Queues dead images again; a running node picks them up by itself."""
     from carzero.clinical.node.spool import open_spool
 
     taken = open_spool(spool).retry(uids)
@@ -253,9 +253,11 @@ def retry(
 def purge(
     spool: Spool,
     dead: Annotated[bool, typer.Option("--dead", help="Delete dead images too, their results with them.")] = False,
-    hours: Annotated[float, typer.Option(min=0, help="Only what has been in its state for so long.")] = 0.0,
+    hours: Annotated[
+        float, typer.Option(min=0, help="Only images that have been in their state for this many hours.")
+    ] = 0.0,
 ) -> None:
-    """Deletes images that are done, for good: files, results and rows."""
+    """Permanently deletes images that are done: files, results and rows."""
     from carzero.clinical.node.spool import open_spool
 
     count = open_spool(spool).purge(["done", "dead"] if dead else ["done"], hours * 3600)

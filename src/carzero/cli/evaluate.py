@@ -39,7 +39,7 @@ class SplitOptions:
 
     groups: Annotated[
         list[str] | None,
-        typer.Option(help="Columns of either table to split by, such as view,sex: the same table each."),
+        typer.Option(help="Columns of either table to split by, such as view,sex; each group gets the same table."),
     ] = None
     bands: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ class ThresholdOptions:
         Path | None, typer.Option(help="Calibration with thresholds from another set: adds F1, MCC, sensitivity, ...")
     ] = None
     threshold_same: Annotated[
-        bool, typer.Option("--threshold-same", help="Choose thresholds on this very set; the table says so.")
+        bool, typer.Option("--threshold-same", help="Choose thresholds on this same set; the table says so.")
     ] = False
     threshold_rule: Annotated[str, typer.Option("--rule", help="youden, f1, sensitivity=0.9 or specificity=0.9.")] = (
         "youden"
@@ -101,10 +101,10 @@ def evaluate(
     intervals: IntervalOptions,
     kept: ResultOptions,
 ) -> None:
-    """Evaluates scores against truth: AUROC and its kin by finding and on average, with intervals by patient.
+    """Evaluates scores against truth: AUROC and other metrics, by finding and averaged, with intervals over patients.
 
     Images are matched by image id. If either table has images that the other lacks, nothing is computed and the
-    numbers are named. Unknown labels are left out, never read as absent.
+    counts are reported. Unknown labels are left out, never read as absent.
     """
     from carzero.evaluation.evaluate import EvaluationRun
     from carzero.evaluation.results import check_result_path

@@ -41,7 +41,7 @@ class CalibrationImages:
         ),
     ] = None
     calibration_size: Annotated[
-        int, typer.Option(min=1, help="Images that the calibration takes at most; more take longer.")
+        int, typer.Option(min=1, help="Most images to use for the calibration; more take longer.")
     ] = 128
 
     def find(self) -> list[ImageItem]:
@@ -55,7 +55,7 @@ class CalibrationImages:
 def export(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help=WEIGHTS_HELP, autocompletion=complete_weights)],
     engine: Annotated[Literal["onnx", "openvino"], typer.Option("--to", help="The engine: ONNX Runtime or OpenVINO.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write: a new or an empty one.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write, new or empty.")],
     dtype: Annotated[
         Literal["float32", "bfloat16", "int8"],
         typer.Option(help="Precision; bfloat16 and int8 with openvino only, int8 needs --calibration."),
@@ -78,7 +78,7 @@ def export(
     The folder holds the image tower and the alignment as one graph, the text tower as another, tokenizer and image
     processing, and a manifest (export.json) that says how far its logits are from the torch model's.
 
-    Exit code 0: done; 1: done, but some calibration images could not be read (listed on stderr); 2: wrong use.
+    Exit code 0: done; 1: done, but some calibration images could not be read (listed on stderr); 2: usage error.
     """
     from carzero.export import ExportRun
     from carzero.prompts import PromptSet, resolve_prompts
@@ -127,13 +127,13 @@ def _table(result: ExportResult) -> TextTable:
 
 
 def publish(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="Of a training run, or of weights.")],
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where on the hub.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_FOLDER", help="Folder of a training run, or of weights.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub.")],
     licence: Annotated[
         str | None,
         typer.Option(
             "--license",
-            help="As the hub writes it: apache-2.0, cc-by-nc-4.0, other. Asked for if not given.",
+            help="The hub's name of the licence: apache-2.0, cc-by-nc-4.0, other. You are asked if it is not given.",
             show_default=False,
         ),
     ] = None,

@@ -44,7 +44,7 @@ def ground(
     calibrating: CalibrationOptions,
     earlier: EarlierRun,
     map_format: Annotated[
-        Literal["npz", "png"], typer.Option(help="npz (float32), or png (16 bit, with a .json beside it).")
+        Literal["npz", "png"], typer.Option(help="npz (float32), or png (16 bit, with a .json next to it).")
     ] = "npz",
     box_share: BoxShare = 0.5,
 ) -> None:
@@ -54,7 +54,7 @@ def ground(
     strong as the finding is likely. Weights with the alignment similarity_map draw every map on one fixed scale, where
     an absent finding stays pale and has no box.
 
-    Exit code 0: all done; 1: some images failed (listed on stderr); 2: wrong use.
+    Exit code 0: all done; 1: some images failed (listed on stderr); 2: usage error.
     """
     from carzero.images.listing import list_images
     from carzero.inference.grounding import GroundingRun

@@ -22,7 +22,7 @@ def convert(
         typer.Argument(
             metavar="FILE... OUT",
             help="The authors' file (.ckpt, .pt, .safetensors), folder or hub id, several for an ensemble of CheXzero; "
-            "then the folder to write, a new or an empty one.",
+            "then the folder to write, new or empty.",
         ),
     ],
     tokenizer: Annotated[
@@ -52,7 +52,7 @@ def convert(
 ) -> None:
     """Converts a released model into a folder for `--weights`; nothing in its files is executed.
 
-    CARZero, RadZero, CheXzero, BioViL and BioViL-T are told by their tensors (`carzero models list`).
+    CARZero, RadZero, CheXzero, BioViL and BioViL-T are recognised by their tensors (`carzero models list`).
     Every tensor that is left out is listed with the reason; OUT/conversion.json names each one.
     """
     from carzero.weights.released import convert_checkpoint

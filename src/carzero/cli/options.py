@@ -63,10 +63,10 @@ SentencesOrName = Annotated[
         "the library, as in predict.",
     ),
 ]
-Template = Annotated[str, typer.Option(help="Sentence that asks for a label.")]
+Template = Annotated[str, typer.Option(help="Sentence that asks about a label.")]
 WeightsTemplate = Annotated[
     str | None,
-    typer.Option(help='Sentence that asks for a label; by default as the weights want it: "There is {label}".'),
+    typer.Option(help='Sentence that asks about a label; by default that of the weights: "There is {label}".'),
 ]
 PromptName = Annotated[
     str,
@@ -107,22 +107,22 @@ PoolName = Literal["mean", "max", "text"]
 Pool = Annotated[
     PoolName | None,
     typer.Option(
-        help="How several prompts of a label become one: mean or max of their scores; or text, one vector, for weights "
-        "of CLIP's kind. By default as the weights want it: mean for CARZero's."
+        help="How several prompts of a label are combined: mean or max of their scores; or text, the mean of their "
+        "vectors, for weights of CLIP's kind. By default as the weights expect it: mean for CARZero's."
     ),
 ]
 ScoreName = Literal["logit", "logit_difference"]
 Score = Annotated[
     ScoreName | None,
     typer.Option(
-        help="logit: of the sentence that asks for the finding; logit_difference: less that of the one that denies it. "
-        "By default as the weights want it: logit, but for CheXzero's."
+        help="logit: that of the sentence that asserts the finding; logit_difference: the same minus that of the "
+        "sentence that denies it. By default as the weights expect it: logit, except for CheXzero's."
     ),
 ]
 Normal = Annotated[
     Literal["max", "mean"] | None,
     typer.Option(
-        help="Also score how normal an image is: minus the largest of its standardised scores of findings, or minus "
+        help="Also score how normal an image is: minus the largest of its standardised finding scores, or minus "
         "their mean."
     ),
 ]
@@ -130,7 +130,8 @@ NormalFrom = Annotated[
     Path | None,
     typer.Option(
         metavar="SCORES",
-        help="With --normal: the score table of other images, without truth, that standardises; by default these.",
+        help="With --normal: score table of other images by which scores are standardised, no truth needed; by default "
+        "those of this run.",
     ),
 ]
 BoxShare = Annotated[float, typer.Option(help="The box's threshold as a share of the map's range.")]
@@ -149,17 +150,23 @@ Dtype = Annotated[
 
 CalibrationFile = Annotated[
     Path | None,
-    typer.Option("--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where from."),
+    typer.Option(
+        "--calibration", help="A file of `carzero calibrate fit`: adds probabilities, and says where they come from."
+    ),
 ]
 OwnCalibration = Annotated[
-    bool, typer.Option("--probabilities", help="Add probabilities by the calibration that the weights come with.")
+    bool, typer.Option("--probabilities", help="Add probabilities, by the calibration that comes with the weights.")
 ]
 
 # Runs and their output
 
-Resume = Annotated[bool, typer.Option("--resume", help="Resume what a run of the same output has left, if anything.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run has left in the output.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes; one a core.", show_default=False)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume an interrupted run with the same output, if there is one.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output of an earlier run.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Processes; by default one per core.", show_default=False)
+]
 
 # Scores and truth
 
@@ -168,25 +175,27 @@ _TRUTH = typer.Option(help="Table with a key column and findings: 1, 0, -1 (unce
 Truth = Annotated[Path, _TRUTH]
 OptionalTruth = Annotated[Path | None, _TRUTH]
 TruthId = Annotated[
-    str | None, typer.Option(help="Truth's column with the image ids; image_id and other usual names are found.")
+    str | None, typer.Option(help="Column of the truth with the image ids; image_id and other common names are found.")
 ]
 OnlyLabels = Annotated[list[str] | None, typer.Option("--labels", "-l", help="Only these findings: a,b.")]
 Patient = Annotated[
-    str | None, typer.Option(help="Column with patient ids; patient_id is found. The bootstrap draws patients.")
+    str | None, typer.Option(help="Column with patient ids; patient_id is found. The bootstrap resamples patients.")
 ]
 UncertainAs = Literal["drop", "positive", "negative"]
 Uncertain = Annotated[UncertainAs, typer.Option(help="What -1 counts as.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Continue with the images that all tables have.")]
 AmongAbnormal = Annotated[
-    bool, typer.Option("--among-abnormal", help="Also among images with any finding: group abnormal=yes.")
+    bool, typer.Option("--among-abnormal", help="Also evaluate among images with any finding: group abnormal=yes.")
 ]
 Baseline = Annotated[
     bool,
-    typer.Option("--baseline", help="Also AUROC of a regression on file and grey-level statistics; reads images."),
+    typer.Option(
+        "--baseline", help="Also the AUROC of a regression on file and grey-level statistics; reads the images."
+    ),
 ]
 Rounds = Annotated[int, typer.Option("--bootstrap", min=0, help="Bootstrap rounds; 0 for no bootstrap intervals.")]
-Confidence = Annotated[float, typer.Option(help="Of the intervals.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
+Confidence = Annotated[float, typer.Option(help="Confidence level of the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 DatasetName = Annotated[str, typer.Option(help="Name of the set in the table; the truth's file name if not given.")]
 ResultOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder for metrics.csv, .md and .json, or one such file.")
@@ -196,7 +205,9 @@ ResultOut = Annotated[
 
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", "-c", help="The table's own name of a column, ours first: --column text=report."),
+    typer.Option(
+        "--column", "-c", help="Column under another name in the table, our name first: --column text=report."
+    ),
 ]
 
 

@@ -62,7 +62,7 @@ class PredictScoring(ScoringOptions):
         typer.Option(
             metavar="FILE_OR_NAME",
             autocompletion=complete_prompts,
-            help="Labels and the sentences that ask for each, instead of --labels: a JSON or YAML file, a set of the "
+            help="Labels with the sentences for each, instead of --labels: a JSON or YAML file, a set of the "
             'library, such as chestxray14 (`carzero prompts list`; a file of that name is "./chestxray14"), or a '
             "folder that `carzero prompts encode` wrote.",
         ),
@@ -127,7 +127,7 @@ class ScoresOut(EarlierRun):
         typer.Option(
             "--out",
             "-o",
-            help="Write scores to this .parquet, .csv or .json file, and a manifest beside it; with --engine ray, to "
+            help="Write scores to this .parquet, .csv or .json file, and a manifest next to it; with --engine ray, to "
             "Parquet parts in this folder.",
         ),
     ] = None
@@ -137,7 +137,7 @@ class ScoresOut(EarlierRun):
     overlay: Annotated[
         Path | None,
         typer.Option(
-            help="Draw where the model looks, one PNG an image and finding, into this folder; with probabilities, as "
+            help="Draw where the model looks, one PNG per image and finding, into this folder; with probabilities, as "
             "strongly as these are high; with --resume, for the images that are still to be scored."
         ),
     ] = None
@@ -149,7 +149,7 @@ class ExecutorOptions:
 
     readers: Annotated[
         int | None,
-        typer.Option(min=1, help="Files read at the same time; more than the cores help with a slow disk only."),
+        typer.Option(min=1, help="Files read at the same time; more than there are cores helps only with a slow disk."),
     ] = None
     engine: Annotated[
         Literal["local", "ray"],
@@ -160,7 +160,9 @@ class ExecutorOptions:
     ] = "local"
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="With --engine ray: processes; by default one a GPU, or one a machine without GPUs."),
+        typer.Option(
+            min=1, help="With --engine ray: processes; by default one per GPU, or one per machine without GPUs."
+        ),
     ] = None
     address: Annotated[
         str | None,
@@ -183,10 +185,10 @@ def predict(
     """Scores chest radiographs against findings named in words.
 
     Scores are raw logits, not probabilities: compare them between images, never between findings. A calibration turns
-    them into probabilities, which hold for images like those it was fitted on. Sentences, and how they become a score,
-    are as the weights want them (`carzero models list`).
+    them into probabilities, which hold for images like those it was fitted on. How prompts are worded and combined into
+    a score is up to the weights (`carzero models list`).
 
-    Exit code 0: all scored; 1: some images failed (listed on stderr); 2: wrong use.
+    Exit code 0: all scored; 1: some images failed (listed on stderr); 2: usage error.
     """
     from carzero.images.listing import list_images
     from carzero.inference.places import DEMO_DOUBT

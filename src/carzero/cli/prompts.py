@@ -52,16 +52,16 @@ def encode(
     weights: Weights = "demo",
     overwrite: Overwrite = False,
     device: Annotated[
-        str | None, typer.Option(help="The device that will score: cpu, cuda, ...; a GPU if there is one.")
+        str | None, typer.Option(help="The device used for scoring: cpu, cuda, ...; a GPU if there is one.")
     ] = None,
     dtype: Dtype = None,
     score: Score = None,
 ) -> None:
     """Encodes a set once for many runs; `carzero predict --prompts FOLDER` then starts without the text tower's work.
 
-    A bank belongs to weights, precision and package version, and is refused by runs with others.
+    A bank belongs to its weights, precision and package version; runs with others refuse it.
 
-    Exit code 0: written; 2: wrong use.
+    Exit code 0: written; 2: usage error.
     """
     from carzero.inference.bank_record import check_bank_folder
     from carzero.prompts import resolve_prompts
@@ -117,7 +117,7 @@ def lint_set(
 ) -> None:
     """Checks what a set asks: negated labels, duplicates, labels that are not findings, words that get lost.
 
-    Exit code 0: clean, or notes only; 1: warnings or errors; 2: wrong use.
+    Exit code 0: clean, or notes only; 1: warnings or errors; 2: usage error.
     """
     from carzero.prompts import resolve_prompts
 
@@ -131,7 +131,7 @@ def make(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Read the findings from a text file, one a line, or from a table's --column."),
+        typer.Option("--from", help="Read the findings from a text file, one per line, or from a table's --column."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of the table that holds the findings.")] = None,
     template: Template = "There is {label}",
@@ -146,7 +146,7 @@ def make(
 ) -> None:
     """Makes a prompt file from the names of findings, and checks it; what the check finds goes to stderr.
 
-    Exit code 0: made, nothing to say or notes only; 1: made, with warnings or errors; 2: wrong use, nothing made.
+    Exit code 0: made, nothing to say or notes only; 1: made, with warnings or errors; 2: usage error, nothing made.
     """
     from carzero.prompts import PromptSet
     from carzero.prompts.prompt_file import format_mapping, read_format, save_text

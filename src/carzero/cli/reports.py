@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from carzero.structuring.quality import TruthReport
     from carzero.structuring.run import AlignmentResult, LanguageModel
 
-app = typer.Typer(help="Reports: make sentences of one form from them, and check these.", no_args_is_help=True)
+app = typer.Typer(help="Turns reports into findings and sentences of one form, and checks these.", no_args_is_help=True)
 
 _MODEL_PANEL = "Language model (only with --backend openai)"
 _MEANING = {
@@ -60,7 +60,7 @@ class ModelOptions:
     ] = 2048
     answers: Annotated[
         int,
-        typer.Option(min=1, max=10, help="Answers asked for until one is valid.", rich_help_panel=_MODEL_PANEL),
+        typer.Option(min=1, max=10, help="Answers to request until one is valid.", rich_help_panel=_MODEL_PANEL),
     ] = 3
     price_in: Annotated[
         float | None,
@@ -68,7 +68,7 @@ class ModelOptions:
     ] = None
     price_out: Annotated[
         float | None,
-        typer.Option(min=0, help="Price of a million answered tokens.", rich_help_panel=_MODEL_PANEL),
+        typer.Option(min=0, help="Price of a million completion tokens.", rich_help_panel=_MODEL_PANEL),
     ] = None
 
     def to_model(self, out: Path) -> LanguageModel:
@@ -123,7 +123,9 @@ def align(
     columns: Columns = None,
     *,
     language_model: ModelOptions,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes for the rules; 0: one a processor where it pays.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Processes for the rules; 0: one per core where that is faster.")
+    ] = 0,
     as_json: Annotated[bool, json_option("Print counts, usage and manifest as JSON.")] = False,
 ) -> None:
     """Turns reports into structured findings and sentences such as "There is a small left pleural effusion".
@@ -131,7 +133,7 @@ def align(
     The API key, where a server wants one, is read from the environment: CARZERO_API_KEY, else OPENAI_API_KEY.
 
     Exit code 0: all aligned by the back end asked for; 1: the rules had to make some rows, or files of a release could
-    not be read (listed on stderr); 2: wrong use, or a server out of order.
+    not be read (listed on stderr); 2: usage error, or a server that does not work.
     """
     from carzero.structuring.report_table import load_report_rows
     from carzero.structuring.run import AlignmentRun
@@ -185,7 +187,7 @@ def check(
 ) -> None:
     """Compares an alignment with the rules, with another alignment, or with structured truth, back end by back end.
 
-    Exit code 0: compared; 1: reports of the reference are missing from the alignment; 2: wrong use.
+    Exit code 0: compared; 1: reports of the reference are missing from the alignment; 2: usage error.
     """
     from carzero.structuring.quality import (
         check_against_reference,

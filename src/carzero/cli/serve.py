@@ -52,7 +52,9 @@ class AddressOptions:
     """Where the service listens, and whom it answers."""
 
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000
-    host: Annotated[str, typer.Option(help="Address to listen at; by default only this machine can ask.")] = "127.0.0.1"
+    host: Annotated[str, typer.Option(help="Address to listen at; by default only this machine can connect.")] = (
+        "127.0.0.1"
+    )
     api_keys: Annotated[
         Path | None,
         typer.Option("--api-keys", help="File of names and hashes of the keys that may ask."),
@@ -113,7 +115,7 @@ def serve(
     Its log is a line of JSON an event on stderr, without patients' data. SIGTERM and Ctrl-C end it after the requests
     in progress.
 
-    Exit code 0: stopped; 2: wrong use.
+    Exit code 0: stopped; 2: usage error.
     """
     from carzero.inference.calibration_file import load_calibration
     from carzero.service import ApiKeys, ServiceSettings, name_weights

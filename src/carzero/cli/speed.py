@@ -38,7 +38,7 @@ def speed(
     device: Device = None,
     as_json: Annotated[bool, json_option("Print table, machine and settings as JSON.")] = False,
 ) -> None:
-    """Times the image tower, scoring, reading of images, and all of it together, in turns.
+    """Times the image tower, scoring, image reading, and all of them together, in turns.
 
     Takes under a minute with the demo weights on two cores, some minutes with --full-size. Leave the machine alone
     meanwhile.

@@ -93,7 +93,8 @@ def train(
 
 
 pretrain_app = typer.Typer(
-    help="One tower alone, before `carzero train`: images by masked autoencoding, sentences by masked words.",
+    help="Pretrains one tower before `carzero train`: images by masked autoencoding, text by masked "
+    "language modelling.",
     no_args_is_help=True,
 )
 
@@ -125,12 +126,15 @@ def image(
 def text(
     recipe: RecipeFile,
     table: Annotated[
-        Path, typer.Option(help="Table with sentences or reports, images or not; or a .txt file, a sentence a line.")
+        Path,
+        typer.Option(
+            help="Table with sentences or reports, with or without images; or a .txt file with one sentence per line."
+        ),
     ],
     options: RunOptions,
     device: Device = None,
 ) -> None:
-    """Pretrains the text tower: some words of a sentence are masked and predicted from the rest (masked modelling).
+    """Pretrains the text tower: masked words are predicted from the rest of a sentence (masked language model).
 
     OUT/weights is then a BERT with its tokenizer, for `model.text.start` and `model.text.tokenizer` of a recipe.
     Interruption, --resume, torchrun and what is printed are as for `carzero train`.

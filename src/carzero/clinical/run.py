@@ -86,7 +86,7 @@ class ResultMaker:
             PromptError: a prompt is longer than the model reads.
         """
         if self._loaded is None:
-            # torch is loaded here and not above, so that wrong use is refused at once.
+            # torch is loaded here and not above, so that misuse is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
             asked = self.scoring

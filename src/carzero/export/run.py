@@ -102,7 +102,7 @@ class ExportRun:
                 torch model's scores. Nothing was written.
         """
         new = self.check()
-        # torch is loaded here and not above, so that wrong use is refused at once.
+        # torch is loaded here and not above, so that misuse is refused at once.
         from carzero.export.comparison import load_images
         from carzero.inference.backends import TorchBackend
 
@@ -145,7 +145,7 @@ class ExportRun:
         return manifest
 
     def check(self) -> NewFolder:
-        """Refuses wrong use, and returns the folder to be written.
+        """Refuses misuse, and returns the folder to be written.
 
         Raises:
             CARZeroError: engine, precision, weights or folder will not do.

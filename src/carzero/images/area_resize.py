@@ -98,7 +98,7 @@ def _weigh_rows(rows: _Grey, index: NDArray[np.intp], weight: _Grey) -> _Grey:
 
 @lru_cache(16)  # images of a series have one size
 def _area_taps(source: int, target: int) -> tuple[NDArray[np.intp], _Grey]:
-    """Returns which source pixels each target pixel covers and by what share, both (taps, target), not to be written to.
+    """Returns which source pixels each target pixel covers and by what share, both (taps, target) and read-only.
 
     Shares below a thousandth of a pixel are dropped, as in OpenCV; unused taps have share 0.
     """

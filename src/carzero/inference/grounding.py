@@ -195,7 +195,7 @@ class GroundingRun:
             return
         done, failed = len(self.items) - len(remaining), 0
         with Readers(images=len(remaining), isolated=True) as readers:  # they start beside torch
-            # torch is loaded here and not above, so that wrong use is refused at once.
+            # torch is loaded here and not above, so that misuse is refused at once.
             from carzero.inference.classifier import ZeroShotClassifier
 
             classifier = ZeroShotClassifier.from_pretrained(self.weights, device=self.device)
