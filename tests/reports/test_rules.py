@@ -198,6 +198,26 @@ def test_the_order_of_sentences_permutes_findings_only(sentences: list[str], ran
     assert sorted(map(facts, first)) == sorted(map(facts, second))
 
 
+@pytest.mark.parametrize("first", ["no ptx", "no effusion/pneumothorax", "Could this be pneumonia?", "Effusion?"])
+@pytest.mark.parametrize(
+    "second",
+    [
+        "No increase in the size of the right pneumothorax.",
+        "No complication of the new right jugular line such as pneumothorax.",
+        "Not significantly changed bilateral effusions.",
+        "Absent in the interval are any of the previously described right-sided rib fractures.",
+    ],
+)
+def test_a_sentence_that_names_a_finding_at_its_end_answers_nothing(first: str, second: str) -> None:
+    together = find_findings(f"{first}\n\n{second}")
+    assert list(map(facts, together)) == [facts(each) for text in (first, second) for each in find_findings(text)]
+
+
+def test_a_long_answer_is_one_too() -> None:
+    [effusion] = find_findings("Effusion?\n\nYes, on the left side, as seen on both of the projections obtained today.")
+    assert facts(effusion) == ("pleural effusion", "present", "", "left", "")
+
+
 @settings(max_examples=300)
 @given(st.text(alphabet=st.sampled_from("noefusip ,.;:/\n\x00_1") | st.characters(), max_size=200))
 def test_no_text_breaks_the_reading(text: str) -> None:

@@ -69,7 +69,7 @@ def _words() -> dict[str, frozenset[str]]:
     return {kind: frozenset(words) for kind, words in load_language()["tongues"].items()}
 
 
-_ANSWER_CHARS = 40
+_ANSWER_CHARS = 120
 
 _LONGEST_ELLIPSIS = 8  # words of "None is seen on the left side"
 
@@ -176,7 +176,9 @@ def _only_denies(tokens: Sequence[str], goes_on: bool) -> bool:
 
 def _answer_behind(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     """The next sentence where it is an answer: "Pneumothorax? No.", "Effusion? Yes, on the left."."""
-    return read_reply(tokenize(text[spans[0][0] : spans[0][1]][:_ANSWER_CHARS])) if spans else []
+    if not spans or spans[0][1] - spans[0][0] > _ANSWER_CHARS:  # in a part of it, what it names might be missing
+        return []
+    return read_reply(tokenize(text[spans[0][0] : spans[0][1]]))
 
 
 def _read_sentence(tokens: Sequence[str], sentence: str, span: tuple[int, int]) -> Iterator[ReportFinding]:
