@@ -176,4 +176,8 @@ def test_bytes_that_are_no_protocol_are_an_event_and_no_traceback(
     finally:
         receiver.stop()
     assert "Traceback" not in capfd.readouterr().err
-    assert all(json.loads(line)["event"] for line in log.getvalue().splitlines())
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [each["why"] for each in told if each["event"] == "rejected"] == [
+        "speaks an unknown protocol, not DICOM",
+        "speaks HTTP, not DICOM",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.server
 import io
@@ -10,6 +11,7 @@ import shutil
 import socket
 import struct
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
@@ -21,7 +23,7 @@ from unittest.mock import Mock
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -30,7 +32,7 @@ from pynetdicom.sop_class import Verification
 
 from carzero.clinical.node import receiver, sender, sources, web, work
 from carzero.clinical.node.connections import answer_at_once
-from carzero.clinical.node.events import Events
+from carzero.clinical.node.events import Events, LeftOut
 from carzero.clinical.node.image_rules import Rule, Rules, load_rules
 from carzero.clinical.node.receiver import CR, DX, Receiver, ReceiverSettings
 from carzero.clinical.node.sender import Peer, SendError
@@ -38,7 +40,7 @@ from carzero.clinical.node.sources import WatchedFolder, choose_sources
 from carzero.clinical.node.spool import MOST_STARTS, STATES, Spool, filling
 from carzero.clinical.node.tls import TLSFiles
 from carzero.clinical.node.web import OrthancChanges
-from carzero.clinical.node.work import Collector, Courier, Scorer, keep_working
+from carzero.clinical.node.work import Collector, Courier, Scorer, Source, keep_working
 from carzero.clinical.run import ResultMaker
 from carzero.errors import ConfigurationError, RunError
 from carzero.inference.scoring import ScoringSettings
@@ -170,6 +172,28 @@ def test_peers_are_bounded(spool: Spool) -> None:
     assert log.getvalue().count("rejected") == 2
 
 
+def test_what_goes_on_and_on_is_told_once_an_hour(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("carzero.clinical.node.events.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with receiving(spool) as (receiver, log):
+        slices = AE(ae_title="CT")
+        slices.add_requested_context(CTImageStorage)
+        for seconds in (0, 1, 2, 3601):
+            now[0] = seconds
+            assert send(receiver.port, chest(1), title="OTHER") is None
+            slices.associate("127.0.0.1", receiver.port, ae_title="CARZERO").abort()
+        for number in range(1001):
+            receiver.events.tell_rarely("rejected", address=str(number))
+        assert len(receiver.events._held) == 1000
+    told = [json.loads(line) for line in log.getvalue().splitlines() if "caller" in line]
+    assert [(each["caller"], each["why"], each.get("times")) for each in told] == [
+        ("MODALITY", "called ae title not recognised", None),
+        ("CT", "offers no CR or DX image, but CT Image Storage", None),
+        ("MODALITY", "called ae title not recognised", 3),
+        ("CT", "offers no CR or DX image, but CT Image Storage", 3),
+    ]
+
+
 def test_connections_are_counted(spool: Spool) -> None:
     with receiving(spool, replace(SETTINGS, most_associations=1)) as (receiver, _):
         ae = AE(ae_title="MODALITY")
@@ -217,15 +241,34 @@ def write_certificate(folder: Path) -> TLSFiles:
 def test_tls_lets_in_who_has_a_certificate_and_sends_to_who_has_one(spool: Spool, tmp_path: Path) -> None:
     files = write_certificate(tmp_path)
     image = save(chest(1), tmp_path / "image.dcm")
-    with receiving(spool, replace(SETTINGS, tls=files)) as (receiver, _):
+    with contextlib.ExitStack() as stack, receiving(spool, replace(SETTINGS, tls=files)) as (receiver, log):
+        silent = stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))  # holds up nobody
+        silent.sendall(b"\x16\x03")  # of a handshake
         plain = Peer("CARZERO", "127.0.0.1", receiver.port)
         for peer in (plain, replace(plain, tls=replace(files, certificate=None)), replace(plain, tls=TLSFiles())):
-            with pytest.raises(SendError, match="cannot be reached"):  # no TLS, no certificate, an unknown authority
-                peer.send([image])
+            for _ in range(2):
+                with pytest.raises(SendError, match="cannot be reached"):  # no TLS, no certificate, unknown authority
+                    peer.send([image])
+        with socket.create_connection(("127.0.0.1", receiver.port)) as browser:
+            browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert browser.recv(10) == b""
+        with socket.create_connection(("127.0.0.1", receiver.port)):
+            pass  # who looks whether somebody listens is not told of
         assert spool.rows(["waiting"]) == []
         replace(plain, tls=files).send([image])
         with pytest.raises(SendError, match="cannot be reached"):  # a certificate of another host
             replace(plain, host="localhost", tls=files).send([image])
+        reasons = {
+            "speaks DICOM without TLS, not TLS",
+            "speaks HTTP, not TLS",
+            "TLS: peer did not return a certificate",
+            "TLS: the other side says: unknown ca",
+            "TLS: the other side says: bad certificate",
+        }
+        wait_until(lambda: log.getvalue().count("\n") == 6)  # one was received
+        told = [json.loads(line) for line in log.getvalue().splitlines()]
+        assert {each["why"] for each in told if each.get("address") == "127.0.0.1"} == reasons
     assert [row.uid for row in spool.rows(["waiting"])] == [chest(1).SOPInstanceUID]
     for wrong in (replace(files, key=tmp_path / "absent.pem"), replace(files, authorities=image)):
         with pytest.raises(ConfigurationError, match="files for TLS"):
@@ -413,12 +456,8 @@ def test_a_watched_folder_gives_each_complete_image_once(spool: Spool, tmp_path:
     save(chest(1), folder / "one")
     assert [*source.fetch()] == []  # it may still be growing
     save(chest(2), folder / "below" / "two.dcm")
-    (folder / "text").write_text("no image")
-    report = chest(3)
-    report.SOPClassUID = ComprehensiveSRStorage
-    save(report, folder / "report.dcm")
-    assert [uid for uid, _ in source.fetch()] == [chest(1).SOPInstanceUID]
-    assert [uid for uid, _ in source.fetch()] == [chest(2).SOPInstanceUID]
+    assert [uid for uid, _ in images_of(source)] == [chest(1).SOPInstanceUID]
+    assert [uid for uid, _ in images_of(source)] == [chest(2).SOPInstanceUID]
     assert [*source.fetch()] == []
     with pytest.raises(ConfigurationError, match="cannot be watched"):
         choose_sources(spool, 2**20, watch=spool.images)
@@ -426,79 +465,181 @@ def test_a_watched_folder_gives_each_complete_image_once(spool: Spool, tmp_path:
         choose_sources(spool, 2**20, dicomweb="ftp://pacs")
 
 
-def test_one_file_never_ends_a_watched_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = WatchedFolder(tmp_path, largest=2**20)
-    for name in ("a", "b", "c"):
-        save(chest(ord(name)), tmp_path / name)
-    read, parse = Path.read_bytes, sources.dcmread
-    broken = (tmp_path / "a").read_bytes()
-    locked = [tmp_path / "b"]
+def images_of(source: Source) -> list[tuple[str, bytes]]:
+    """What a source gives at a look, without what it leaves out."""
+    return [found for found in source.fetch() if not isinstance(found, LeftOut)]
+
+
+def test_foreign_files_of_a_watched_folder_are_told_once_without_their_names(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    slices = chest(3)
+    slices.SOPClassUID = CTImageStorage
+    slices.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    files = {name: folder / f"Quixote {name}" for name in ("text", "pdf", "ct", "locked", "empty", "large")}
+    files["text"].write_text("not an image")
+    files["pdf"].write_bytes(b"%PDF-1.7\n")
+    save(slices, files["ct"])
+    save(chest(4), files["locked"])
+    files["empty"].touch()
+    files["large"].write_bytes(bytes(2**20 + 1))
+    read = Path.read_bytes
+    locked = [files["locked"]]
 
     def read_unless_locked(path: Path) -> bytes:
         if path in locked:
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", str(path))
         return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_unless_locked)
+    log = io.StringIO()
+    collector = Collector(WatchedFolder(folder, 2**20), spool, Events(log), threading.Event(), every_s=5)
+    rests = [collector.turn() for _ in range(4)]
+    assert rests == [5] * 4, "a file that cannot be read slows nothing down"
+    told = {each["inode"]: each for each in map(json.loads, log.getvalue().splitlines())}
+    assert len(log.getvalue().splitlines()) == len(told) == 6
+    assert {name: told[path.stat().st_ino]["why"] for name, path in files.items()} == {
+        **dict.fromkeys(("text", "pdf"), "no DICOM file"),
+        "ct": "no CR or DX image, but CT Image Storage",
+        "locked": "cannot be read: Permission denied",
+        "empty": "empty",
+        "large": "larger than an image may be",
+    }
+    assert "Quixote" not in log.getvalue()
+    locked.clear()
+    collector.turn()
+    assert [row.uid for row in spool.rows(["waiting"])] == [chest(4).SOPInstanceUID]
+    shutil.rmtree(folder)
+    collector.turn()
+    assert json.loads(log.getvalue().splitlines()[-1])["kind"] == "FileNotFoundError", "a share that went away"
+
+
+def test_one_file_never_ends_a_watched_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = WatchedFolder(tmp_path, largest=2**20)
+    for name in ("a", "b"):
+        save(chest(ord(name)), tmp_path / name)
+    parse, broken = sources.dcmread, (tmp_path / "a").read_bytes()
 
     def parse_or_fail(file: io.BytesIO, **options: Any) -> Any:
         if file.getvalue() == broken:
             raise AttributeError("what no list of errors foresaw")
         return parse(file, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_unless_locked)
     monkeypatch.setattr(sources, "dcmread", parse_or_fail)
     assert [*source.fetch()] == []
-    found: list[str] = []
-    with pytest.raises(PermissionError):
-        found.extend(uid for uid, _ in source.fetch())
-    assert found == [chest(ord("c")).SOPInstanceUID], "neither what cannot be parsed nor what cannot be read"
-    locked.clear()
-    assert [uid for uid, _ in source.fetch()] == [chest(ord("b")).SOPInstanceUID]
-    assert [*source.fetch()] == []
+    assert [uid for uid, _ in images_of(source)] == [chest(ord("b")).SOPInstanceUID]
 
 
-class SmallOrthanc(http.server.BaseHTTPRequestHandler):
-    """Two new images, the first of them of 100 kB."""
+class SmallService(http.server.BaseHTTPRequestHandler):
+    """Answers paths with bytes, a status, or JSON; anything else is not found."""
+
+    answers: dict[str, object]
 
     def do_GET(self) -> None:
-        answers: dict[str, object] = {
-            "/changes": {
-                "Changes": [{"ChangeType": "NewInstance", "ID": each} for each in "ab"],
-                "Last": 2,
-                "Done": True,
-            },
-            "/instances/a/simplified-tags": {"SOPClassUID": CR, "SOPInstanceUID": "1.1"},
-            "/instances/b/simplified-tags": {"SOPClassUID": CR, "SOPInstanceUID": "1.2"},
-        }
-        files = {"/instances/a/file": b"x" * 100_000, "/instances/b/file": b"image"}
-        path = self.path.partition("?")[0]
-        body = files[path] if path in files else json.dumps(answers[path]).encode()
-        self.send_response(200)
+        path, _, query = self.path.partition("?")
+        found = self.answers.get(path, 404)
+        if callable(found):
+            found = found(dict(urllib.parse.parse_qsl(query)))
+        status, body = (found, b"") if isinstance(found, int) else (200, found)
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
 
-def test_an_image_that_is_too_large_does_not_hold_up_those_behind_it(
+@contextmanager
+def serving(answers: dict[str, object]) -> Iterator[str]:
+    """The address of a small service; its answers may be changed meanwhile."""
+    handler = type("Handler", (SmallService,), {"answers": answers})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def small_orthanc(*images: str, last: int = 2) -> dict[str, object]:
+    """An Orthanc with images a, b, ... whose instances are 1.1, 1.2, ..."""
+    changes = [{"ChangeType": "NewInstance", "ID": each} for each in images]
+    answers: dict[str, object] = {"/changes": {"Changes": changes, "Last": last, "Done": True}}
+    for each in images:
+        answers[f"/instances/{each}/simplified-tags"] = {"SOPClassUID": CR, "SOPInstanceUID": f"1.{ord(each) - 96}"}
+        answers[f"/instances/{each}/file"] = b"image"
+    return answers
+
+
+def collect(source: Source, spool: Spool, turns: int = 1) -> list[tuple[str, str]]:
+    """What is told of some looks at a source: event, and image, status or reason."""
+    log = io.StringIO()
+    collector = Collector(source, spool, Events(log), threading.Event(), every_s=1)
+    for _ in range(turns):
+        collector.turn()
+    told = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [
+        (each["event"], each.get("why") or each.get("image") or each.get("status") or each["kind"]) for each in told
+    ]
+
+
+def test_an_image_that_is_not_given_does_not_hold_up_those_behind_it(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Too large, it is left out; not given by Orthanc, it is owed, also to the next process."""
     monkeypatch.setattr(web, "_BLOCK", 1000)
-    with http.server.HTTPServer(("127.0.0.1", 0), SmallOrthanc) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        source = OrthancChanges(f"http://127.0.0.1:{server.server_port}", spool, largest=5000)
-        log, stop = io.StringIO(), threading.Event()
-        hand = Collector(source, spool, Events(log), stop, every_s=0.01)
-        collector = threading.Thread(target=keep_working, args=(hand, hand.events, stop))
-        collector.start()
-        wait_until(lambda: spool.counts()["waiting"] == 1)
-        stop.set()
-        collector.join()
-        server.shutdown()
-        thread.join()
-    told = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert [(each["event"], each["image"]) for each in told] == [("left out", "1.1"), ("received", "1.2")]
+    answers = small_orthanc("a", "b", "c")
+    answers |= {"/instances/a/file": b"x" * 100_000, "/instances/b/file": 500}
+    with serving(answers) as url:
+        told = collect(OrthancChanges(url, spool, largest=5000), spool, turns=2)
+        assert told == [
+            ("left out", "larger than an image may be"),
+            ("left out", "the service answered 500"),
+            ("received", "1.3"),
+        ]
+        answers |= {"/changes": {"Changes": [], "Last": 2, "Done": True}, "/instances/b/file": b"image"}
+        assert collect(OrthancChanges(url, spool, largest=5000), spool, turns=2) == [("received", "1.2")]
+
+
+def test_an_orthanc_that_is_another_one_is_read_from_its_beginning(spool: Spool) -> None:
+    answers = small_orthanc("a")
+    with serving(answers) as url:
+        spool.set_mark(f"changes {url}", "9999")
+        told = collect(OrthancChanges(url, spool, largest=5000), spool, turns=2)
+        assert [each[0] for each in told] == ["left out", "received"]
+        assert "ends at 2, was read to 9999" in told[0][1]
+        wrong = OrthancChanges(f"{url}/app", spool, largest=5000)
+        assert collect(wrong, spool) == [("source failed", "NoListOfChangesError")]
+        answers["/changes"] = 301
+        assert collect(OrthancChanges(url, spool, largest=5000), spool) == [("source failed", 301)]
+
+
+def test_pages_are_asked_for_until_they_say_nothing_new(spool: Spool) -> None:
+    """A service that gives two answers a page, whatever it is asked for; one study of it cannot be read."""
+
+    def answer(tag: str, *uids: str) -> Callable[[dict[str, str]], object]:
+        found = [{tag: {"vr": "UI", "Value": [uid]}, "00080016": {"vr": "UI", "Value": [CR]}} for uid in uids]
+        return lambda query: found[int(query["offset"]) :][:2]
+
+    studies = ("2.1", "2.2", "2.3", "2.4", "2.5")
+    answers: dict[str, object] = {"/studies": answer("0020000D", *studies)}
+    for study in studies:
+        answers[f"/studies/{study}/series"] = answer("0020000E", f"{study}.1")
+        answers[f"/studies/{study}/series/{study}.1/instances"] = answer(
+            "00080018", *(f"{study}.{n}" for n in (7, 8, 9))
+        )
+    answers["/studies/2.2/series"] = 500
+    with serving(answers) as url:
+        source = web.WebQuery(url, spool, largest=5000)
+        found = [*source.fetch()]
+    assert LeftOut("the service answered 500") in found
+    left_out = {each.image for each in found if isinstance(each, LeftOut)} - {None}
+    assert left_out == {f"{study}.{n}" for study in studies if study != "2.2" for n in (7, 8, 9)}
 
 
 def test_a_source_that_fails_is_asked_again(spool: Spool) -> None:

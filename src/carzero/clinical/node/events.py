@@ -7,8 +7,11 @@ and stay in the spool, where `carzero dicom status` shows them.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from carzero.clinical.node.spool import State
@@ -16,6 +19,23 @@ from carzero.core.event_log import EventLog
 from carzero.core.optional import require_extra
 
 Number = Callable[[], float]
+_AGAIN_S = 3600.0  # after which what goes on and on is told once more
+_MOST_HELD = 1000  # events that are remembered, so that who calls himself anew each time fills no memory
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a source gives no image for, as the log tells it.
+
+    Attributes:
+        why: in words of the node's own.
+        image: SOP Instance UID, where it is known.
+        inode: number of the file, where it is one: its name may be a patient's (`find DIR -inum N` shows it).
+    """
+
+    why: str
+    image: str | None = None
+    inode: int | None = None
 
 
 class Events:
@@ -29,6 +49,8 @@ class Events:
         with require_extra("The node's numbers need prometheus-client", "clinical"):
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
         self._log = EventLog(stream)
+        self._guard = threading.Lock()
+        self._held: dict[tuple[object, ...], tuple[float, int]] = {}  # when each was told, and how often not since
         self.registry = CollectorRegistry()
         self._events = Counter("carzero_events", "Events of the log by name.", ["event"], registry=self.registry)
         self._states = Gauge("carzero_images", "Images by state.", ["state"], registry=self.registry)
@@ -48,6 +70,23 @@ class Events:
         """
         self._events.labels(event).inc()
         self._log.tell(event, **about)
+
+    def tell_rarely(self, event: str, **about: str | float | None) -> None:
+        """Writes one line, as `tell`, of what others may do again and again: the same one once an hour.
+
+        The line after an hour says how often it was meanwhile (`times`); the counter for Prometheus counts each.
+        """
+        key, now = (event, *sorted(about.items())), time.monotonic()
+        with self._guard:
+            told, untold = self._held.pop(key, (-_AGAIN_S, 0))
+            is_due = now - told >= _AGAIN_S
+            self._held[key] = (now, 0) if is_due else (told, untold + 1)
+            while len(self._held) > _MOST_HELD:
+                del self._held[next(iter(self._held))]
+        if is_due:
+            self.tell(event, **about, **({"times": untold + 1} if untold else {}))
+        else:
+            self._events.labels(event).inc()
 
     def watch_states(self, counts: Callable[[], Mapping[State, int]], states: Sequence[State]) -> None:
         """Has the numbers of images by state asked for when they are read."""

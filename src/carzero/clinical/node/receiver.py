@@ -13,7 +13,9 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from carzero.clinical.node.connections import answer_at_once
+from pydicom.uid import UID
+
+from carzero.clinical.node.connections import LARGEST_PDU, Incoming, answer_at_once, end_connection
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.spool import Spool, is_uid
 from carzero.clinical.node.tls import TLSFiles
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 # PS3.4 table B.5-1. Images "for processing" are not looked at by people, and not scored.
 CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"
 IMAGE_CLASSES = (CR, DX)
-_LARGEST_PDU = 2**20  # bytes; what is told to peers is smaller, some take it for what comes after its header
 _MAX_PDU = 2**17
 # Statuses of C-STORE, PS3.4 section B.2.3.
 SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD, CLASS_MISMATCH = 0x0000, 0xA700, 0xC000, 0xA900
@@ -114,6 +115,7 @@ class Receiver:
         handlers: list[EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_REJECTED, self._on_rejected),
         ]
         try:
@@ -135,70 +137,78 @@ class Receiver:
     def stop(self) -> None:
         """Lets nobody in any more, and ends the connections there are; what was answered with success is kept."""
         if self._server is not None:
+            for association in self._server.active_associations:
+                if not association.is_established:  # it may be waited for in the midst of its first words
+                    end_connection(association)
             self._server.ae.shutdown()
             self._server = None
 
     def _on_open(self, event: Event) -> None:
         """Bounds what a connection may send before an image of it is complete."""
         answer_at_once(event.assoc)
-        socket = event.assoc.dul.socket
-        if socket is not None:
-            _Meter(socket.recv, self.settings.largest_image + _LARGEST_PDU).attach(event.assoc, socket)
+        address = _address(event)
+
+        def refuse(why: str) -> None:
+            self.events.tell_rarely("rejected", address=address, why=why)
+
+        incoming = Incoming(self.settings.largest_image + LARGEST_PDU, self.settings.silence_s, refuse)
+        setattr(event.assoc, _INCOMING, incoming)
+        incoming.attach(event.assoc)
 
     def _on_rejected(self, event: Event) -> None:
-        self.events.tell("rejected", caller=_plain(event.assoc.requestor.ae_title))
+        primitive = event.assoc.acceptor.primitive
+        self._tell_rejected(event, "unknown" if primitive is None else primitive.reason_str.lower())
+
+    def _on_accepted(self, event: Event) -> None:
+        """Tells of who lets no image come: it offers none of a class that is taken."""
+        offered = [str(each.abstract_syntax) for each in event.assoc.rejected_contexts]
+        if offered and not any(str(each.abstract_syntax) in IMAGE_CLASSES for each in event.assoc.accepted_contexts):
+            self._tell_rejected(event, f"offers no CR or DX image, but {name_class(offered[0])}")
+
+    def _tell_rejected(self, event: Event, why: str) -> None:
+        caller = _plain(event.assoc.requestor.ae_title)
+        self.events.tell_rarely("rejected", caller=caller, address=_address(event), why=why)
 
     def _on_store(self, event: Event) -> int:
-        meter = getattr(event.assoc, _METER, None)
-        if isinstance(meter, _Meter):
-            meter.count = 0
+        incoming = getattr(event.assoc, _INCOMING, None)
+        if isinstance(incoming, Incoming):
+            incoming.count = 0
         uid = str(getattr(event.request, "AffectedSOPInstanceUID", "") or "")
         origin = _plain(event.assoc.requestor.ae_title)
         if str(getattr(event.request, "AffectedSOPClassUID", "")) not in IMAGE_CLASSES:
             return CLASS_MISMATCH
         if not is_uid(uid):
-            self.events.tell("refused", why="identifier", origin=origin)
+            self.events.tell_rarely("refused", why="identifier", origin=origin)
             return NOT_UNDERSTOOD
         try:
             data = event.encoded_dataset()
             if len(data) > self.settings.largest_image:
-                self.events.tell("refused", why="size", origin=origin, image=uid, bytes=len(data))
+                self.events.tell_rarely("refused", why="size", origin=origin, image=uid, bytes=len(data))
                 return OUT_OF_RESOURCES
             if shutil.disk_usage(self.spool.folder).free < self.settings.least_free + len(data):
-                self.events.tell("refused", why="disk full", origin=origin, image=uid)
+                self.events.tell_rarely("refused", why="disk full", origin=origin, image=uid)
                 return OUT_OF_RESOURCES
             is_new = self.spool.take_over(uid, data, origin)
         except Exception as error:  # whatever it is: no success without the image on the disk
             why = "disk full" if _is_full(error) else type(error).__name__
-            self.events.tell("refused", why=why, origin=origin, image=uid)
+            self.events.tell_rarely("refused", why=why, origin=origin, image=uid)
             return OUT_OF_RESOURCES
         self.events.tell("received" if is_new else "repeated", image=uid, origin=origin, bytes=len(data))
         return SUCCESS
 
 
-_METER = "_carzero_meter"
+_INCOMING = "_carzero_incoming"
 
 
-class _Meter:
-    """Counts what a connection sends, and closes it where that is more than one image can be."""
+def name_class(uid: str) -> str:
+    """What DICOM calls a class of objects; one that it does not know is nobody's word in a log."""
+    known = UID(uid)
+    return known.name if known.name != uid else "an unknown class"
 
-    def __init__(self, receive: object, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self.count = 0
 
-    def attach(self, association: object, socket: object) -> None:
-        """Reads the connection through this meter from now on."""
-        setattr(association, _METER, self)
-        setattr(socket, "recv", self)  # noqa: B010 (a method of an instance)
-
-    def __call__(self, nr_bytes: int) -> bytearray:
-        """Receives as `AssociationSocket.recv`; raises OSError, which ends the connection, beyond the limits."""
-        self.count += nr_bytes
-        if nr_bytes > _LARGEST_PDU or self.count > self._limit or not callable(self._receive):
-            raise OSError(errno.EMSGSIZE, "more than the node takes")
-        received = self._receive(nr_bytes)
-        return received if isinstance(received, bytearray) else bytearray()
+def _address(event: Event) -> str:
+    """Where a peer calls from."""
+    return str(getattr(event.assoc.requestor.address_info, "address", ""))
 
 
 def _is_full(error: BaseException) -> bool:

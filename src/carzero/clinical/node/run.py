@@ -122,7 +122,7 @@ def _told(events: Events) -> Iterator[None]:
     """
 
     def tell(ended: threading.ExceptHookArgs) -> None:
-        events.tell("fault", kind=ended.exc_type.__name__)
+        events.tell_rarely("fault", kind=ended.exc_type.__name__)
 
     before, threading.excepthook = threading.excepthook, tell
     try:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.filereader import dcmread
 
-from carzero.clinical.node.receiver import IMAGE_CLASSES
+from carzero.clinical.node.events import LeftOut
+from carzero.clinical.node.receiver import IMAGE_CLASSES, name_class
 from carzero.clinical.node.spool import Spool, is_uid
 from carzero.clinical.node.web import OrthancChanges, WebQuery
 from carzero.clinical.node.work import Source
 from carzero.errors import ConfigurationError, UnreadableImageError, describe, refuse_broken
 
-_Look = tuple[int, int]  # size and time of change
+_Look = tuple[int, int, int]  # size, time of change, and number of the file
 
 
 def choose_sources(
@@ -56,10 +58,10 @@ def choose_sources(
 class WatchedFolder:
     """Looks through a folder again and again; a file that has not changed between two looks is complete.
 
-    Files stay as they are. What is not a CR or DX image is passed over: results are put elsewhere, or are not images.
+    Files stay as they are. What is not a CR or DX image is left out: results are put elsewhere, or are not images.
 
     Attributes:
-        folder: with all below it; hidden files and links are left out.
+        folder: with all below it; hidden files and links are left out without a word.
         largest: bytes of an image.
     """
 
@@ -69,49 +71,78 @@ class WatchedFolder:
     _seen: dict[str, _Look] = field(init=False, default_factory=dict)
     _taken: dict[str, _Look] = field(init=False, default_factory=dict)
 
-    def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and bytes of complete files, each once.
+    def fetch(self) -> Iterator[tuple[str, bytes] | LeftOut]:
+        """Yields identifiers and bytes of complete files, each once, and what is no image that is scored.
 
         Raises:
-            OSError: of a file that could not be read, once all others are yielded; it is tried again at the next look.
+            OSError: the folder itself cannot be read. One file that cannot be is left out, and tried at each look.
         """
-        looks = dict(self._look())
-        unread: OSError | None = None
+        unread: list[LeftOut] = []
+        looks = dict(self._look(unread))
         for path, look in looks.items():
             if self._seen.get(path) == look and self._taken.get(path) != look:
                 try:
-                    data = Path(path).read_bytes()
+                    found = self._read(path, look)
                 except FileNotFoundError:  # moved away meanwhile
                     continue
                 except OSError as error:
-                    unread = error
+                    unread.append(_unreadable(error, look[2]))
                     continue
-                if uid := _find_uid(data):
-                    yield uid, data
+                yield found
                 self._taken[path] = look  # after the yield: it is taken over
         self._seen = looks
         self._taken = {path: look for path, look in self._taken.items() if path in looks}
-        if unread is not None:
-            raise unread
+        yield from unread
 
-    def _look(self) -> Iterator[tuple[str, _Look]]:
-        for parent, folders, names in os.walk(self.folder):
+    def _read(self, path: str, look: _Look) -> tuple[str, bytes] | LeftOut:
+        if not 0 < look[0] <= self.largest:
+            return LeftOut("larger than an image may be" if look[0] else "empty", inode=look[2])
+        data = Path(path).read_bytes()
+        image_class, uid = _find_identity(data)
+        if not image_class:
+            return LeftOut("no DICOM file", inode=look[2])
+        if not is_uid(uid):
+            return LeftOut("no identifier", inode=look[2])
+        if image_class not in IMAGE_CLASSES:
+            return LeftOut(f"no CR or DX image, but {name_class(image_class)}", uid, look[2])
+        return uid, data
+
+    def _look(self, unread: list[LeftOut]) -> Iterator[tuple[str, _Look]]:
+        def refuse(error: OSError) -> None:
+            if error.filename in (None, str(self.folder)):
+                raise error
+            if not isinstance(error, FileNotFoundError):
+                unread.append(_unreadable(error, _find_inode(error.filename)))
+
+        for parent, folders, names in os.walk(self.folder, onerror=refuse):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
-                path = Path(parent) / name
-                if name.startswith(".") or path.is_symlink() or not path.is_file():
+                path = os.path.join(parent, name)  # noqa: PTH118 (a string for each of many files)
+                try:
+                    about = os.lstat(path)
+                except OSError as error:
+                    refuse(error)
                     continue
-                about = path.stat()
-                if 0 < about.st_size <= self.largest:
-                    yield str(path), (about.st_size, about.st_mtime_ns)
+                if not name.startswith(".") and stat.S_ISREG(about.st_mode):
+                    yield path, (about.st_size, about.st_mtime_ns, about.st_ino)
 
 
-def _find_uid(data: bytes) -> str:
-    """The identifier of a CR or DX image; "" for anything else, whatever a parser makes of it."""
+def _unreadable(error: OSError, inode: int | None) -> LeftOut:
+    return LeftOut(f"cannot be read: {error.strerror}", inode=inode)
+
+
+def _find_inode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return None
+
+
+def _find_identity(data: bytes) -> tuple[str, str]:
+    """SOP class and instance of a DICOM file; "" for anything else, whatever a parser makes of it."""
     try:
         with refuse_broken("The file", error=UnreadableImageError):
             header = dcmread(io.BytesIO(data), specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
-            image_class, uid = str(header.get("SOPClassUID")), str(header.get("SOPInstanceUID"))
+            return str(header.get("SOPClassUID") or ""), str(header.get("SOPInstanceUID") or "")
     except UnreadableImageError:
-        return ""
-    return uid if image_class in IMAGE_CLASSES and is_uid(uid) else ""
+        return "", ""

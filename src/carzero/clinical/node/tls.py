@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class TLSFiles:
             raise ConfigurationError(
                 describe("TLS needs a certificate", expected="a PEM file", then="name it with --tls-cert")
             )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _LaterHandshake(ssl.PROTOCOL_TLS_SERVER)
         self._load(context)
         if self.authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -68,3 +69,29 @@ class TLSFiles:
                     expected="PEM: a certificate and its key",
                 )
             ) from error
+
+
+class _LaterHandshake(ssl.SSLContext):
+    """Leaves the handshake to who reads the connection, so that a peer that begins none holds up no other."""
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        return super().wrap_socket(sock, server_side, False, suppress_ragged_eofs, server_hostname, session)
+
+
+def name_fault(error: OSError) -> str:
+    """Why a handshake failed, in words and without what the other side has written into its certificate."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        words = error.reason.lower().replace("_", " ")
+        told, _, alert = words.partition(" alert ")  # "tlsv1 alert unknown ca": what the other side answers
+        return f"the other side says: {alert}" if alert and told.startswith(("tls", "ssl")) else words
+    return "silent too long" if isinstance(error, TimeoutError) else "broken off"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from carzero.clinical.node.events import LeftOut
 from carzero.clinical.node.receiver import IMAGE_CLASSES
 from carzero.clinical.node.spool import Spool, is_uid
 from carzero.core.documents import parse_json
 from carzero.core.optional import require_extra
+from carzero.errors import CARZeroError, describe
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 _PATIENCE_S = 60.0
 _PAGE = 200
 _BLOCK = 2**20
+_TOO_LARGE = "larger than an image may be"
+
+
+class NoListOfChangesError(CARZeroError):
+    """What answers at the address is not Orthanc's REST service, or not its root."""
 
 
 class AnswerTooLargeError(Exception):
@@ -50,6 +58,8 @@ def build_session(largest: int = 2**29) -> Session:
                     answer.close()
                     raise TooLargeError(f"an answer of more than {largest} bytes")
             answer._content = bytes(body)
+            if answer.is_redirect:  # nothing follows it, and an empty answer would pass for one that says "none"
+                raise requests.HTTPError("the service is elsewhere", response=answer)
             return answer
 
     return Bounded()
@@ -87,46 +97,69 @@ class WebQuery:
     _client: DICOMwebClient | None = field(init=False, default=None)
     _too_large: set[str] = field(init=False, default_factory=set)
 
-    def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of new images; no bytes where an image is larger than it may be."""
+    def fetch(self) -> Iterator[tuple[str, bytes] | LeftOut]:
+        """Yields identifiers and files of new images; one that the service does not give is left out until it does."""
         client = self._client = self._client or build_client(self.url, self.largest + _BLOCK)
         today = datetime.date.today()
         span = f"{today - datetime.timedelta(days=self.days):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
         for modality in ("CR", "DX"):
-            for study in _pages(client, {"ModalitiesInStudy": modality, "StudyDate": span}):
-                for found in client.search_for_series(study, search_filters={"Modality": modality}):
-                    if is_uid(series := _value(found, "0020000E")):
-                        yield from self._fetch_series(client, study, series)
+            studies = partial(
+                client.search_for_studies, search_filters={"ModalitiesInStudy": modality, "StudyDate": span}
+            )
+            for study, _ in _pages(studies, "0020000D"):
+                yield from self._fetch_study(client, study, modality)
 
-    def _fetch_series(self, client: DICOMwebClient, study: str, series: str) -> Iterator[tuple[str, bytes]]:
-        for instance in client.search_for_instances(study, series):
-            uid = _value(instance, "00080018")
-            if _value(instance, "00080016") in IMAGE_CLASSES and is_uid(uid) and self.spool.find(uid) is None:
-                yield uid, self._retrieve(client, study, series, uid)
+    def _fetch_study(self, client: DICOMwebClient, study: str, modality: str) -> Iterator[tuple[str, bytes] | LeftOut]:
+        try:
+            within = partial(client.search_for_series, study, search_filters={"Modality": modality})
+            for series, _ in _pages(within, "0020000E"):
+                for uid, instance in _pages(partial(client.search_for_instances, study, series), "00080018"):
+                    if _value(instance, "00080016") in IMAGE_CLASSES and self.spool.find(uid) is None:
+                        yield self._retrieve(client, study, series, uid)
+        except Exception as error:  # one study that a service cannot tell of: the others are not to wait for it
+            yield _leave_out(None, error)
 
-    def _retrieve(self, client: DICOMwebClient, study: str, series: str, uid: str) -> bytes:
+    def _retrieve(self, client: DICOMwebClient, study: str, series: str, uid: str) -> tuple[str, bytes] | LeftOut:
         if uid in self._too_large:
-            return b""
+            return LeftOut(_TOO_LARGE, uid)
         try:
             image = client.retrieve_instance(study, series, uid)
+            buffer = io.BytesIO()
+            image.save_as(buffer, enforce_file_format=True)
         except AnswerTooLargeError:
             self._too_large.add(uid)
-            return b""
-        buffer = io.BytesIO()
-        image.save_as(buffer, enforce_file_format=True)
-        return buffer.getvalue()
+            return LeftOut(_TOO_LARGE, uid)
+        except Exception as error:  # whatever a service and the readers of its answer make of one image
+            return _leave_out(uid, error)
+        return uid, buffer.getvalue()
 
 
-def _pages(client: DICOMwebClient, filters: dict[str, str]) -> Iterator[str]:
-    """Identifiers of studies, page by page; the last is a short one, or one that repeats what is known.
+def _leave_out(uid: str | None, error: Exception) -> LeftOut:
+    """An image that a service did not give though it answered; the images behind it are not to wait for it.
 
-    There are services that know no pages, and give the same answer whatever they are asked.
+    Raises:
+        Exception: the error itself, where the service is away.
+    """
+    from requests.exceptions import ConnectionError as Away
+    from requests.exceptions import HTTPError, Timeout
+
+    if isinstance(error, Away | Timeout):
+        raise error
+    status = error.response.status_code if isinstance(error, HTTPError) and error.response is not None else None
+    return LeftOut(f"the service answered {status}" if status else f"not understood: {type(error).__name__}", uid)
+
+
+def _pages(search: Callable[..., list[dict[str, dict[str, object]]]], tag: str) -> Iterator[tuple[str, object]]:
+    """Answers to a search with the identifier in each, page by page, until one says nothing new.
+
+    A page that is shorter than asked for is not the last: services bound their answers themselves, with or without
+    a word. And there are services that know no pages, and give the same answer whatever they are asked.
     """
     offset, known = 0, set[str]()
-    while found := client.search_for_studies(limit=_PAGE, offset=offset, search_filters=filters):
-        new = dict.fromkeys(uid for study in found if is_uid(uid := _value(study, "0020000D")) and uid not in known)
-        yield from new
-        if len(found) < _PAGE or not new:
+    while found := search(limit=_PAGE, offset=offset):
+        new = {uid: each for each in found if is_uid(uid := _value(each, tag)) and uid not in known}
+        yield from new.items()
+        if not new:
             return
         known.update(new)
         offset += len(found)
@@ -155,25 +188,57 @@ class OrthancChanges:
     name: str = "web"
     _session: Session | None = field(init=False, default=None)
 
-    def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of new images; no bytes where one is deleted, or larger than it may be."""
+    def fetch(self) -> Iterator[tuple[str, bytes] | LeftOut]:
+        """Yields identifiers and files of new images.
+
+        What Orthanc lists and does not give is left out, kept in mind, and asked for at every look.
+
+        Raises:
+            NoListOfChangesError: what answers has none.
+        """
+        owed = set(self.spool.mark(f"owed {self.url}").split())
+        for identifier in sorted(owed):
+            yield from self._fetch_owed(identifier, owed)
         mark = f"changes {self.url}"
         finished = False
         while not finished:
             since = self.spool.mark(mark)
             since = since if since.isdecimal() else "0"
-            page = self._ask(f"changes?since={since}&limit={_PAGE}")
-            changes = page.get("Changes") if isinstance(page, dict) else None
-            for change in changes if isinstance(changes, list) else []:
+            changes, last, is_done = self._ask_changes(since)
+            if last < int(since):  # its list is another one: Orthanc was set up anew, or an older store put back
+                yield LeftOut(f"the list of changes ends at {last}, was read to {since}: read again")
+                self.spool.set_mark(mark, "0")
+                continue
+            for change in changes:
                 if isinstance(change, dict) and change.get("ChangeType") == "NewInstance":
-                    yield from self._fetch_one(str(change.get("ID")))
-            last = page.get("Last") if isinstance(page, dict) else None
-            goes_on = isinstance(last, int) and last > int(since)
+                    yield from self._fetch_owed(str(change.get("ID")), owed)
+            goes_on = last > int(since)
             if goes_on:
                 self.spool.set_mark(mark, str(last))  # only now: what was yielded is taken over
-            finished = not isinstance(page, dict) or not goes_on or page.get("Done") is not False
+            finished = not goes_on or is_done
 
-    def _fetch_one(self, identifier: str) -> Iterator[tuple[str, bytes]]:
+    def _ask_changes(self, since: str) -> tuple[list[object], int, bool]:
+        """Changes after a number, the number of the last of them, and whether there are no more."""
+        page = self._ask(f"changes?since={since}&limit={_PAGE}")
+        changes, last = (page.get("Changes"), page.get("Last")) if isinstance(page, dict) else (None, None)
+        if not isinstance(page, dict) or not isinstance(changes, list) or not isinstance(last, int):
+            expected = "Orthanc's REST service, such as http://host:8042"
+            raise NoListOfChangesError(describe("This address has no list of changes", expected=expected))
+        return changes, last, page.get("Done") is not False
+
+    def _fetch_owed(self, identifier: str, owed: set[str]) -> Iterator[tuple[str, bytes] | LeftOut]:
+        """Fetches an image; one that is not given is owed from now on, also to the next process."""
+        before = identifier in owed
+        owed.discard(identifier)
+        try:
+            yield from self._fetch_one(identifier)
+        except Exception as error:
+            owed.add(identifier)
+            yield _leave_out(None, error)
+        if before != (identifier in owed):
+            self.spool.set_mark(f"owed {self.url}", " ".join(sorted(owed)))
+
+    def _fetch_one(self, identifier: str) -> Iterator[tuple[str, bytes] | LeftOut]:
         if not all(part.isalnum() for part in identifier.split("-")):
             return
         tags = self._ask(f"instances/{identifier}/simplified-tags")
@@ -183,8 +248,10 @@ class OrthancChanges:
             try:
                 data = self._get(f"instances/{identifier}/file")
             except AnswerTooLargeError:  # the images behind it in the list are not to wait for it
-                data = b""
-            yield uid, data
+                yield LeftOut(_TOO_LARGE, uid)
+            else:
+                if data:
+                    yield uid, data
 
     def _ask(self, path: str) -> object:
         data = self._get(path)

@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Protocol
 
-from carzero.clinical.node.events import Events
+from carzero.clinical.node.events import Events, LeftOut
 from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
 from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_results
@@ -236,8 +236,11 @@ class Source(Protocol):
 
     name: str
 
-    def fetch(self) -> Iterator[tuple[str, bytes]]:
-        """Yields identifiers and files of images that are new since the last time; no bytes of one left out."""
+    def fetch(self) -> Iterator[tuple[str, bytes] | LeftOut]:
+        """Yields identifiers and files of images that are new since the last time, and what it leaves out, and why.
+
+        What is still left out the next time is yielded again; it is told once.
+        """
 
 
 @dataclass(slots=True)
@@ -257,31 +260,38 @@ class Collector:
     events: Events
     stop: threading.Event
     every_s: float
-    _left_out: set[str] = field(init=False, default_factory=set)
+    _left_out: set[LeftOut] = field(init=False, default_factory=set)
     _failures: int = field(init=False, default=0)
 
     def turn(self) -> float:
         """Fetches what is new; see `Task`."""
         try:
-            for uid, data in self.source.fetch():
-                if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
-                    self._tell_left_out("")
-                elif not data:
-                    self._tell_left_out(uid)
-                elif self.spool.take_over(uid, data, self.source.name):
-                    self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
+            for found in self.source.fetch():
+                if isinstance(found, LeftOut):
+                    self._tell_left_out(found)
+                else:
+                    self._take_over(*found)
                 if self.stop.is_set():
                     break
             self._failures = 0
         except Exception as error:  # a server that is away, a disk that is full: asked again
             self._failures += 1
-            self.events.tell("source failed", source=self.source.name, kind=type(error).__name__)
+            status = getattr(getattr(error, "response", None), "status_code", None)  # of HTTP
+            about = {"status": status} if isinstance(status, int) else {}
+            self.events.tell("source failed", source=self.source.name, kind=type(error).__name__, **about)
         return min(60.0, self.every_s * 2.0 ** min(self._failures, 6))
 
-    def _tell_left_out(self, uid: str) -> None:
-        if uid not in self._left_out:
-            self._left_out.add(uid)
-            self.events.tell("left out", image=uid, source=self.source.name)
+    def _take_over(self, uid: str, data: bytes) -> None:
+        if not is_uid(uid):  # a server's word: it might name a file elsewhere, and is not repeated in a log
+            self._tell_left_out(LeftOut("no identifier"))
+        elif self.spool.take_over(uid, data, self.source.name):
+            self.events.tell("received", image=uid, origin=self.source.name, bytes=len(data))
+
+    def _tell_left_out(self, found: LeftOut) -> None:
+        if found not in self._left_out:
+            self._left_out.add(found)
+            about = {name: value for name, value in asdict(found).items() if value is not None}
+            self.events.tell("left out", source=self.source.name, **about)
 
 
 @dataclass(slots=True)
