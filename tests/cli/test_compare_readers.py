@@ -87,7 +87,7 @@ def test_ones_own_scores_beside_them(study: Path, tmp_path: Path, capsys: pytest
         frame.to_csv(other, index=False)
         code, _, err = in_process(capsys, "compare", tmp_path / f"{name}.csv", other, "--readers", study)
         assert code == 2
-        assert f"called like another model or reader; got ['{name}']" in err
+        assert f"the name of another model or reader; got ['{name}']" in err
     frame.iloc[2:].to_csv(tmp_path / "ours.csv", index=False)
     code, _, err = in_process(capsys, *command, "--labels", "Edema")
     assert code == 2
@@ -106,7 +106,7 @@ def test_files_that_do_not_belong_together(study: Path, capsys: pytest.CaptureFi
     with pytest.raises(TableError, match=r"bc6\.csv holds no decisions; got 0\.5; expected 0, 1 or blank"):
         load_reader_study(study)
     frame.assign(Edema="yes").to_csv(path, index=False)
-    with pytest.raises(TableError, match=r"bc6\.csv holds something else than numbers"):
+    with pytest.raises(TableError, match=r"bc6\.csv holds something other than numbers"):
         load_reader_study(study)
     code, _, err = in_process(capsys, "compare", "--readers", study.parent / "nowhere")
     assert code == 2

@@ -149,7 +149,7 @@ def test_one_text_vector(case: Case, done: Run, refused: Run) -> None:
     if case.kind.one_vector:
         assert "edema" in done(*command)
     else:
-        assert "one vector a text" in refused(*command)
+        assert "one vector per text" in refused(*command)
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ def test_lists_are_read(encoding: str, end: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman", "utf-16-le", "utf-32"])
 def test_lists_in_other_encodings_are_refused(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes("ä.png\n".encode(encoding))
-    with pytest.raises(TableError, match=r"l\.txt cannot be read; got 'not UTF-8.*expected an image a line"):
-        load_lines(tmp_path / "l.txt", expected="an image a line")
+    with pytest.raises(TableError, match=r"l\.txt cannot be read; got 'not UTF-8.*expected one image per line"):
+        load_lines(tmp_path / "l.txt", expected="one image per line")
     with pytest.raises(ValueError, match="not UTF-8"):
         decode_text("ä.png\n".encode(encoding))
 

@@ -153,7 +153,7 @@ def test_a_file_that_its_reader_does_not_survive_fails_alone(
         found = list(load_ahead(items[:3] + items[4:], readers, batch_size=1, transform=PixelTransform(36, 32)))
     assert [result.failure.reason if isinstance(result, FailedImage) else "" for result in found] == [
         "",
-        "/crash: its reader crashed; got 'exit status -11'; expected an image that its decoder gets through. "
+        "/crash: its reader crashed; got 'exit status -11'; expected an image that its decoder can read. "
         "Export the image again, or leave it out.",
         "",
         "",

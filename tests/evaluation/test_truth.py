@@ -236,7 +236,7 @@ class TestJoin:
         named = to_truth(pd.DataFrame({"image": ["a"], "Finding Labels": ["Edema|Mass"]}))
         with pytest.raises(TableError, match=r"it has image, Finding Labels\. .*NIH's list .* `carzero benchmark"):
             join_truth(scores(["a"], "edema", "mass"), named)
-        with pytest.raises(TableError, match="Give truth one column a finding"):
+        with pytest.raises(TableError, match="Give truth one column per finding"):
             join_truth(scores(["a"], "mass"), truth)
         with pytest.raises(TableError, match=r"no scores for some labels; got \['hernia'\]"):
             join_truth(scores(["a"], "edema"), truth, labels=["hernia"])

@@ -192,7 +192,7 @@ class _Refuse(Exception):  # noqa: N818 (a model that is not built)
         (["--full-size", "--weights", "mine"], "exclude each other"),
         (["--prompts", "many"], "expected numbers separated by commas, got many"),
         (["--dtype", "float8"], "This precision is not known"),
-        (["--prompts", "0"], "So many prompts cannot be timed"),
+        (["--prompts", "0"], "This number of prompts cannot be timed"),
     ],
 )
 def test_wrong_use_is_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_more_is_better_but_of_the_loss_and_what_was_not_measured_is_an_error() 
     choice = WeightChoice("best", "auroc", None, is_validated=True)
     kept = [choice.take(record(step, 1.0, auroc_mean=area), is_last=False) for step, area in enumerate([0.6, 0.5, 0.7])]
     assert kept == [True, False, True]
-    with pytest.raises(RunError, match="says nothing of best_by: auroc"):
+    with pytest.raises(RunError, match="says nothing about best_by: auroc"):
         choice.take(record(3, 1.0), is_last=True)
 
 

@@ -62,7 +62,7 @@ def show_notes(notes: Iterable[str]) -> None:
 
 
 def show_review(review: PromptReview) -> None:
-    """Prints what is to be known of prompts before their scores are trusted on stderr, a line a rule."""
+    """Prints what is to be known of prompts before their scores are trusted on stderr, one line per rule."""
     show_warnings(review.lines)
 
 

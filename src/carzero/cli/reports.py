@@ -255,7 +255,7 @@ def _show_result(result: AlignmentResult, out: Path, *, as_json: bool) -> None:
 
 
 def _table(result: AlignmentResult) -> TextTable:
-    """What was done, one count a line; what did not happen is left out."""
+    """What was done, one count per line; what did not happen is left out."""
     table = TextTable(("count", "of"), [0])
     for backend, count in sorted(result.counts.backends.items()):
         table.add(str(count), f"rows by {backend}")

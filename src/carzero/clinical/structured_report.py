@@ -1,4 +1,4 @@
-"""The report for machines: a Comprehensive 3D SR by template TID 1500 (PS3.16), a measurement group a finding.
+"""The report for machines: a Comprehensive 3D SR by template TID 1500 (PS3.16), one measurement group per finding.
 
 A finding with a box is a planar region (TID 1410), so that viewers show it on the image; one whose map is even has none
 (TID 1501). The score is a number without units; a probability stands beside it only where a calibration gave it.

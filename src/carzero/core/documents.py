@@ -135,7 +135,7 @@ def check_folder_files(folder: Path, *, error: type[CARZeroError]) -> None:
                     f"{path} cannot be read",
                     got="a large file" if path.is_file() else "no file",
                     expected=f"a file{' of at most 256 MiB' if is_text else ''}, or a link to one",
-                    then="take it away, or take the folder from where it comes once more",
+                    then="remove it, or get the folder again from its source",
                 )
             )
 

@@ -175,7 +175,7 @@ def _refuse_place(folder: Path) -> OutputError:
         describe(
             "The output's folder cannot be written",
             got=str(folder),
-            expected="a folder that this user may write, on a disk that takes it",
+            expected="a folder that this user may write, on a disk with room for it",
             then="correct its permissions, or name another",
         )
     )

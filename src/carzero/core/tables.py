@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _read_json_table(file: IO[bytes], *, lines: bool) -> pd.DataFrame:
-    """Reads JSON lines (an object a line; empty lines count for nothing), or a list of objects, or columns by name.
+    """Reads JSON lines (one object per line; empty lines count for nothing), or a list of objects, or columns by name.
 
     Returns:
         Columns of Python's own values in the order in which they first occur, None where a row has none.

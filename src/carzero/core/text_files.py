@@ -90,7 +90,7 @@ def load_lines(path: Path, *, expected: str) -> list[str]:
 
     Args:
         path: the file.
-        expected: what the list should hold, such as "an image a line"; for the message.
+        expected: what the list should hold, such as "one image per line"; for the message.
 
     Raises:
         TableError: it cannot be read, or is in an encoding that would have to be guessed.

@@ -41,7 +41,7 @@ _SPLITS = {
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
-    """Rows of a training table; every list has one entry a row.
+    """Rows of a training table; every list has one entry per row.
 
     Attributes:
         images: absolute image paths; "" where only texts are read.
@@ -295,7 +295,7 @@ def find_problems(table: PairTable, rows: Sequence[int], path: Path) -> list[Pai
             "image-twice",
             _repeated((name, row) for name, row in zip(table.images, rows, strict=True) if name),
             "images named more than once",
-            ("one row an image", "join the rows' sentences"),
+            ("one row per image", "join the rows' sentences"),
         ),
         (
             "patient-leakage",
@@ -350,7 +350,7 @@ def load_sentences(path: str | Path, *, columns: Mapping[str, str] | None = None
     """Reads sentences as written.
 
     Args:
-        path: a table as for `load_pairs`, which needs no images; or a .txt file in UTF-8 with one sentence a line,
+        path: a table as for `load_pairs`, which needs no images; or a .txt file in UTF-8 with one sentence per line,
             all of them for training.
         columns: of a table, see `load_pairs`.
 
@@ -373,7 +373,7 @@ def load_sentences(path: str | Path, *, columns: Mapping[str, str] | None = None
 def _load_lines(path: Path, columns: Mapping[str, str] | None) -> list[str]:
     if columns:
         raise TableError(describe("A text file has no columns", got=sorted(columns), then="leave out --column"))
-    lines = load_lines(path, expected="one sentence a line")
+    lines = load_lines(path, expected="one sentence per line")
     if not lines:
-        raise TableError(describe(f"{path} holds no sentence", expected="one sentence a line"))
+        raise TableError(describe(f"{path} holds no sentence", expected="one sentence per line"))
     return lines

@@ -40,7 +40,7 @@ class Truth:
 
     Attributes:
         ids: (N,) key of each image, each once.
-        frame: one row an image, in the order of `ids`: findings and metadata, as they were read.
+        frame: one row per image, in the order of `ids`: findings and metadata, as they were read.
         id_column: where the keys were found.
         source: file names, or the kind of object.
         sha256: of the file, or of keys and labels.

@@ -50,7 +50,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
         raise TableError(
             describe(
                 f"{lists[0]} lists images without labels",
-                expected="a path and fourteen 0 or 1 a line, or NIH's table beside it",
+                expected="a path and fourteen 0 or 1 per line, or NIH's table too",
                 then="add --labels Data_Entry_2017.csv",
             )
         )
@@ -60,7 +60,7 @@ def load_labels(files: Sequence[Path]) -> Truth:
 
 def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]:
     """Reads names, and their labels where every line has them."""
-    lines = [line.split() for line in load_lines(path, expected="an image a line")]
+    lines = [line.split() for line in load_lines(path, expected="one image per line")]
     width = len(lines[0]) if lines else 0
     for number, line in enumerate(lines, start=1):
         if len(line) != width or width not in (1, 1 + len(LABELS)) or not set(line[1:]) <= {"0", "1"}:
@@ -72,7 +72,7 @@ def _load_list(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32] | None]
                 )
             )
     if not lines:
-        raise TableError(describe(f"The list {path} is empty", expected="an image a line"))
+        raise TableError(describe(f"The list {path} is empty", expected="one image per line"))
     names = tuple(file_name(line[0]) for line in lines)
     return names, np.array([line[1:] for line in lines], dtype=np.float32) if width > 1 else None
 

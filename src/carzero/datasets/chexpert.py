@@ -1,6 +1,6 @@
 """CheXpert test set: five findings on 668 images of 500 studies, labelled by the majority of radiologists.
 
-File: `test_labels.csv`, the column `Path` and fourteen columns of 0 and 1, a row an image.
+File: `test_labels.csv`, the column `Path` and fourteen columns of 0 and 1, one row per image.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Joined:
         scores: (N, C) what orders images.
         probabilities: (N, C) or None.
         truth: (N, C) of 1, 0, NaN.
-        metadata: one row an image in this order: the columns of truth, then those of the score table that it lacks.
+        metadata: one row per image in this order: the columns of truth, then those of the score table that it lacks.
         groups: (N,) what truth says is resampled as a whole; None where a column of `metadata` is to tell.
         missing: ids of truth that have no score.
         account: numbers of what was joined, left out and resolved, for the manifest.
@@ -278,7 +278,7 @@ def _then(columns: Sequence[str]) -> str:
     """What to do about truth that has none of the labels."""
     if LISTED in columns:
         return f"the column {LISTED} is NIH's list of findings, which `carzero benchmark chestxray14` reads"
-    return "give truth one column a finding, of 1, 0 or blank, named as the label"
+    return "give truth one column per finding, of 1, 0 or blank, named as the label"
 
 
 def _columns_of(scores: ScoreMatrix, truth: Truth) -> dict[str, str]:

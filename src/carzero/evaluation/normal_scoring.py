@@ -51,7 +51,7 @@ class NormalScoring:
         findings = find_findings(settings.prompts.labels)
         if not findings:
             raise ConfigurationError(
-                describe("A normal score needs findings", got=[*settings.prompts.labels], then="ask findings, too")
+                describe("A normal score needs findings", got=[*settings.prompts.labels], then="ask for findings, too")
             )
         if source is None:
             if images < 2:

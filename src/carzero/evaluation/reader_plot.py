@@ -46,7 +46,7 @@ def save_reader_plot(
     emphasised: Sequence[str] = (),
     overwrite: bool = True,
 ) -> None:
-    """Draws one panel a finding: each model's ROC curve with its AUROC, each reader's point with its intervals.
+    """Draws one panel per finding: each model's ROC curve with its AUROC, each reader's point with its intervals.
 
     Args:
         path: as `check_plot_path` allows it.

@@ -168,7 +168,7 @@ def _read(path: Path, table: pd.DataFrame, labels: Sequence[str]) -> Floats:
         if strange.any():
             raise TableError(
                 describe(
-                    f"{path} holds something else than numbers in the column {label}",
+                    f"{path} holds something other than numbers in the column {label}",
                     got=(cell := table[label].iloc[int(np.flatnonzero(strange)[0])]),
                     expected=describe_number(cell, "numbers, or blank"),
                 )

@@ -85,7 +85,7 @@ class ReaderRun:
         if doubled := sorted(name for name in {*names} if name in taken or names.count(name) > 1):
             raise TableError(
                 describe(
-                    "Score tables are called like another model or reader",
+                    "Score tables have the name of another model or reader",
                     got=doubled,
                     expected="a file name of its own for each",
                     then="rename the files",

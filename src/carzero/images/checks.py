@@ -92,7 +92,7 @@ def refuse_unless_forced(what: str, *, got: object, expected: str, source: str, 
             f"{_label(source)}{what}",
             got=got,
             expected=expected,
-            then="leave this image out, or score it all the same with force=True (--force)",
+            then="leave this image out, or score it anyway with force=True (--force)",
         )
     )
 

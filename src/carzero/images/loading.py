@@ -177,7 +177,7 @@ def await_loaded(item: ImageItem, future: Future[LoadedImage]) -> LoadedImage | 
             describe(
                 f"{item.path}: its reader {'hung' if isinstance(error, WorkerHungError) else 'crashed'}",
                 got=str(error),
-                expected="an image that its decoder gets through",
+                expected="an image that its decoder can read",
                 then="export the image again, or leave it out",
             )
         )

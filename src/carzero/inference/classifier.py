@@ -229,7 +229,7 @@ class ZeroShotClassifier:
                 probabilities.
 
         Returns:
-            one row an image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
+            one row per image in the order given: `image_id`, `path`, `study_uid`, `series_uid`, `sop_uid`, `view`, a
             column `logit:<label>` per finding, `prob:<label>` where it is calibrated, `unfamiliar` where some
             labels are, and `warnings`.
             `table.attrs["prompts"]` holds what is to be known of the prompts, see `PromptReview.to_manifest`, and

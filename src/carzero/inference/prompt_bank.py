@@ -141,7 +141,7 @@ def unmergeable(what: str) -> PromptError:
     """The error for weights whose prompts cannot become one text."""
     return PromptError(
         describe(
-            'The pool "text" needs a model with one vector a text',
+            'The pool "text" needs a model with one vector per text',
             got=what,
             expected="a CLIP, a SigLIP, CheXzero or BioViL",
             then='take "mean" or "max"',

@@ -1,4 +1,4 @@
-"""The score table: one row an image, names before numbers, and a manifest that says where the numbers came from."""
+"""The score table: one row per image, names before numbers, and a manifest that says where the numbers came from."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _as_scores(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             got = next((cell for cell in table[name] if isinstance(cell, str)), str(error))
             raise TableError(
                 describe(
-                    f"{path}: {name} does not hold numbers", got=got, expected=describe_number(got, "a score a row")
+                    f"{path}: {name} does not hold numbers", got=got, expected=describe_number(got, "one score per row")
                 )
             ) from error
     return table

@@ -35,7 +35,7 @@ class Statistics:
 
 
 def build_units(groups: ArrayLike | None, n: int) -> Units:
-    """Units of drawing from one key an image (a patient's id); without keys each image is a unit.
+    """Units of drawing from one key per image (a patient's id); without keys each image is a unit.
 
     Raises:
         ValueError: there is not one key for each image.

@@ -75,7 +75,7 @@ def multi_positive_loss(
         logits: (I, T).
         match: (I, T) bool or None, see `pairwise_loss`.
         known: (I, T) bool or None, see `pairwise_loss`.
-        rows: "each" right pair has its own share; "sum": one share an image, that of its right pairs together in all
+        rows: "each" right pair has its own share; "sum": one share per image, that of its right pairs together in all
             the rows of its sentences.
         columns: likewise; with "sum" the right pairs of an image are shared out over its whole column. With "sum" an
             image without a right sentence adds -log(eps), which has no gradient.

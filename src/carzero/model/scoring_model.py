@@ -69,7 +69,7 @@ class ScoringModel(nn.Module, ABC):
         """
 
     def merge_prompts(self, texts: Sequence[ScoringTexts], group: Tensor) -> tuple[ScoringTexts, ...] | None:
-        """Makes one text of all texts of a group, as models with one vector a text do.
+        """Makes one text of all texts of a group, as models with one vector per text do.
 
         Args:
             texts: from `prepare_prompts`, of T texts in all.

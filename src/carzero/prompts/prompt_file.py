@@ -87,7 +87,7 @@ def load_labels(path: str | Path, column: str | None = None) -> list[str]:
     """Reads label names, each once, in the order in which they first occur.
 
     Args:
-        path: a .txt file with one label a line, or a table (see `load_table`).
+        path: a .txt file with one label per line, or a table (see `load_table`).
         column: of the table; needed there, and refused for a text file.
 
     Returns:
@@ -100,7 +100,7 @@ def load_labels(path: str | Path, column: str | None = None) -> list[str]:
     if path.suffix.lower() == _TEXT:
         if column is not None:
             raise TableError(describe(f"{path} is a text file and has no columns", got=column, then="drop --column"))
-        names = load_lines(path, expected="one label a line")
+        names = load_lines(path, expected="one label per line")
     else:
         names = _load_column(path, column)
     return list(dict.fromkeys(name for each in names if (name := " ".join(each.split()))))

@@ -172,7 +172,7 @@ class PromptSet:
         *,
         cleaning: str = "carzero",
     ) -> PromptSet:
-        """Makes one prompt a label.
+        """Makes one prompt per label.
 
         Args:
             labels: finding names, such as "pleural effusion".
@@ -353,7 +353,9 @@ def _check_characters(prompt_set: PromptSet) -> None:
     except UnicodeEncodeError as error:
         around = str(error.object)[max(0, error.start - 20) : error.start + 20]
         raise PromptError(
-            describe("A text holds half a character", got=around, expected="whole characters", then="write it anew")
+            describe(
+                "A text holds half of a surrogate pair", got=around, expected="whole characters", then="type it again"
+            )
         ) from error
 
 

@@ -24,7 +24,7 @@ _LONGEST_KEY = 512
 class ApiKeys:
     """Keys that open a service.
 
-    A file of keys holds a line a key, its name and the SHA-256 of the key; empty lines and those that begin with "#"
+    A key file holds one line per key, its name and the SHA-256 of the key; empty lines and those that begin with "#"
     are passed over. A plain hash is enough for keys that are long and random, such as `openssl rand -hex 32` makes.
 
     Attributes:
@@ -53,7 +53,9 @@ class ApiKeys:
                 raise ConfigurationError(describe(what, expected=expected, then=then))
             hashes[found[1]] = bytes.fromhex(found[2])
         if not hashes:
-            raise ConfigurationError(describe(f"{path} holds no keys", expected=f"a line a key: {expected}", then=then))
+            raise ConfigurationError(
+                describe(f"{path} holds no keys", expected=f"one line per key: {expected}", then=then)
+            )
         return cls(hashes)
 
     def find(self, key: str) -> str | None:

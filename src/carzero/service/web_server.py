@@ -73,7 +73,7 @@ class Address:
                     "Other machines could ask without a key",
                     got=self.host,
                     expected="--api-keys FILE, or a loopback address",
-                    then="give keys, or say --without-keys where another server in front looks after that",
+                    then="give keys, or say --without-keys where a server in front checks access",
                 )
             )
 
@@ -171,7 +171,9 @@ def _configure(app: FastAPI, limits: Limits, address: Address) -> Config:
         config.load()
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
-            describe("Certificate and key cannot be used", got=str(error), expected="two PEM files that fit")
+            describe(
+                "Certificate and key cannot be used", got=str(error), expected="two PEM files that belong together"
+            )
         ) from error
     return config
 

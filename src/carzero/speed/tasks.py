@@ -156,7 +156,7 @@ def build_prompts(count: int) -> PromptSet:
     labels = [f"{label}{place}" for place in _PLACES for label in load_prompt_set("padchest192").labels]
     if not 1 <= count <= len(labels):
         raise PromptError(
-            describe("So many prompts cannot be timed", got=count, expected=f"a number from 1 to {len(labels)}")
+            describe("This number of prompts cannot be timed", got=count, expected=f"a number from 1 to {len(labels)}")
         )
     return PromptSet.from_labels(labels[:count])
 

@@ -128,7 +128,7 @@ class LanguageModelAligner:
                     f"{host} cannot be reached" if never_there else f"{host} fails report after report",
                     got=str(error),
                     expected="a server that answers",
-                    then="see to the server, then continue with --resume; nothing is asked twice",
+                    then="check the server, then continue with --resume; nothing is asked twice",
                 )
             ) from error
 

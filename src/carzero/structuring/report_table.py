@@ -142,11 +142,11 @@ def _read_keys(cells: Cells) -> list[str]:
         raise _lacking(cells, f"a key: one of {', '.join(_KEYS)}", "report_id=accession")
     named, keys = next(iter(given.items()), ("", []))
     if not keys:
-        raise TableError(describe(f"{cells.path} has no rows", expected="one row a report"))
+        raise TableError(describe(f"{cells.path} has no rows", expected="one row per report"))
     if empty := [row for row, key in enumerate(keys, start=1) if not key]:
         shown = ", ".join(map(str, empty[:_SHOWN])) + (", ..." if len(empty) > _SHOWN else "")
         raise TableError(
-            describe(f"{cells.path} has {len(empty)} rows without {named}: {shown}", expected="a key each")
+            describe(f"{cells.path} has {len(empty)} rows without {named}: {shown}", expected="one key each")
         )
     return keys
 
@@ -237,7 +237,7 @@ def load_aligned(path: Path) -> list[StructuredReport]:
                     describe(
                         f"Line {number} of {path} repeats a report with another text",
                         got=report.report_id,
-                        expected="one text a report",
+                        expected="one text per report",
                     )
                 )
     if not reports:

@@ -117,7 +117,7 @@ Report = tuple[str, str]
 
 
 def align_in_processes(reports: Iterable[Report], jobs: int) -> Iterator[list[StructuredReport]]:
-    """Aligns reports in chunks, in their order; memory holds a few chunks a process, however many there are.
+    """Aligns reports in chunks, in their order; memory holds a few chunks per process, however many there are.
 
     Args:
         reports: (report_id, text) pairs.

@@ -96,7 +96,9 @@ class Server:
             )
         if self.model in _TAKEN_NAMES:
             raise ConfigurationError(
-                describe("The model's name means something else in results", got=self.model, then="serve it by another")
+                describe(
+                    "The model's name means something else in results", got=self.model, then="serve it under another"
+                )
             )
         try:
             parts = urlsplit(self.base_url)

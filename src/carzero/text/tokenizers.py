@@ -122,7 +122,7 @@ def check_added_tokens(path: Path) -> None:
 
 
 def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> PreTrainedTokenizerFast:
-    """Builds a BERT tokenizer from a vocabulary file, one piece a line.
+    """Builds a BERT tokenizer from a vocabulary file, one piece per line.
 
     Args:
         vocabulary: the file; it must hold [PAD], [UNK], [CLS], [SEP] and [MASK].
@@ -141,7 +141,7 @@ def build_wordpiece_tokenizer(vocabulary: Path, *, lowercase: bool = True) -> Pr
             describe(
                 f"{vocabulary} is not a BERT vocabulary",
                 got=f"a file without {', '.join(lacking)}",
-                expected="one word piece a line, special tokens included",
+                expected="one word piece per line, special tokens included",
                 then="give the vocab.txt or tokenizer.json that belongs to the weights",
             )
         )

@@ -115,7 +115,7 @@ def check_best_can_be_chosen(keep: Literal["best", "last"], *, is_validated: boo
     if keep == "best" and not is_validated:
         raise ConfigurationError(
             describe(
-                "The best weights are to be kept and nothing is there to judge them by",
+                "The best weights are to be kept, but there is nothing to choose them by",
                 expected=expected,
                 then="give the table a validation part, or keep the last weights (--set keep=last)",
             )
@@ -192,7 +192,7 @@ class WeightChoice:
         if measured is None:
             raise RunError(
                 describe(
-                    f"The validation says nothing of best_by: {self._best_by}",
+                    f"The validation says nothing about best_by: {self._best_by}",
                     got=validation.to_dict(),
                     expected="findings with both values, or more than ten reports, among the validation rows",
                     then="choose another best_by, or a larger validation part",

@@ -170,7 +170,7 @@ class PixelSection(Section):
 class ReportSection(Section):
     """How the sentences of a report meet its images.
 
-    `per_image` draws one sentence an image and visit (the paper), or takes all. With `multi_positive` a sentence
+    `per_image` draws one sentence per image and visit (the paper), or takes all. With `multi_positive` a sentence
     counts as true for every image of the batch whose report holds it; without, for the image it was drawn for alone
     (the paper).
     """

@@ -74,7 +74,7 @@ def _name_lost_processes() -> Iterator[None]:
             describe(
                 "Another process of the run has ended",
                 got=str(error).splitlines()[0],
-                then="look for its message, mend the cause, and run the same command with --resume",
+                then="look for its message, correct the cause, and run the same command with --resume",
             )
         ) from error
 

@@ -259,7 +259,7 @@ def _unreadable(path: Path, got: str) -> RunError:
             f"The checkpoint {path} cannot be read",
             got=got,
             expected="a file that `carzero train` wrote",
-            then="remove it to go on from the one before, or from the start",
+            then="remove it to resume from the previous one, or from the start",
         )
     )
 

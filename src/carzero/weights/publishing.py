@@ -122,7 +122,7 @@ def prepare_publication(
                 "Exported graphs are not published",
                 got=str(folder),
                 expected="the weights that were exported",
-                then="publish those; who needs graphs exports them with the engine of the machine at hand",
+                then="publish those; whoever needs graphs exports them for their own machine",
             )
         )
     card = write_hub_card(source, repository, licence=check_licence(licence), data=data, figures=figures)

@@ -83,7 +83,7 @@ def _unclear(folder: Path, got: str) -> WeightsError:
             f"The folder {folder} does not say clearly which weights are in it",
             got=got,
             expected=f"{_WHOLE} alone, or {_INDEX} and the files in this folder that it names",
-            then="take away what does not belong to the weights",
+            then="remove what does not belong to the weights",
         )
     )
 

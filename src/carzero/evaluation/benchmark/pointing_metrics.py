@@ -5,7 +5,7 @@
 | pointing | hits over trials, Wilson's interval | trials | hits |
 | iou, dice | mean over trials: the region of the map's highest pixel, the class's boxes | trials | trials |
 | cnr | mean over trials, contrast-to-noise of the map inside the boxes | trials | trials |
-| ap@0.3 | average precision at IoU 0.3: one box an image, ranked by the logit | images | true boxes |
+| ap@0.3 | average precision at IoU 0.3: one box per image, ranked by the logit | images | true boxes |
 | peak_present, peak_absent | median height, with and without the finding | images | present |
 | peak_auroc | chance that a map with the finding peaks higher than one without | images | present |
 

@@ -66,7 +66,7 @@ class BenchmarkRun:
         return Terms(self.allow_missing, Statistics(self.rounds, self.seed), self.controls, self.normal)
 
     def execute(self, progress: Progress = no_progress) -> list[BenchmarkResult]:
-        """Evaluates, and writes what is asked for: one result a set.
+        """Evaluates, and writes what is asked for: one result per set.
 
         Args:
             progress: called with the number of images of each set; a context that yields `advance(done, failed)`.
@@ -148,7 +148,7 @@ class BenchmarkRun:
         if self.resume and self.out is None:
             raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
         if self.scores is not None and not self.labels and self.name != EVERY:
-            raise ConfigurationError(describe("Scores need labels beside them", then="name the files with --labels"))
+            raise ConfigurationError(describe("Scores need labels", then="name the files with --labels"))
         if self.name == EVERY and (self.images is None or self.labels or self.task != "classification"):
             raise ConfigurationError(
                 describe(

@@ -111,13 +111,13 @@ def to_set_scores(matrix: ScoreMatrix, dataset: PublicDataset) -> ScoreMatrix:
 
 
 def load_image_list(path: Path, dataset: PublicDataset) -> tuple[str, ...]:
-    """Reads ids from a list: a table with a column of paths, or text with a path a line (what follows it is ignored).
+    """Reads ids from a list: a table with a column of paths, or text with one path per line (the rest is ignored).
 
     Raises:
         TableError: unreadable, without such a column, or with repetitions.
     """
     if path.suffix.lower() == ".txt":
-        names = [line.split()[0] for line in load_lines(path, expected="an image a line")]
+        names = [line.split()[0] for line in load_lines(path, expected="one image per line")]
     else:
         frame = load_table(path)
         column = next((name for name in _LIST_COLUMNS if name in frame.columns), None)

@@ -81,7 +81,7 @@ def require_maps(backend: Backend, weights: str) -> MapKind:
         return backend.map_kind
     raise WeightsError(
         describe(
-            "This model has no maps: it was never made to say where a finding is",
+            "This model has no maps: it was not made to locate findings",
             got=weights or backend.name,
             expected="weights with a map, such as CARZero's, RadZero's or BioViL's (`carzero models list`)",
             then="score with it, and ground with other weights",

@@ -238,9 +238,9 @@ def _told_shortly(ray: Any) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise RunError(
             describe(
-                "Ray cannot go on",
+                "Ray cannot continue",
                 got=lines[-1] if lines else type(error).__name__,
-                then="see its logs (/tmp/ray/session_latest/logs on each machine); --resume goes on where they were",
+                then="see its logs (/tmp/ray/session_latest/logs on each machine); --resume continues where they were",
             )
         ) from error
 

@@ -275,5 +275,5 @@ def _tell(error: Exception) -> str:
     return describe(
         f"A worker on {platform.node()} cannot go on",
         got=f"{type(error).__name__}: {error}",
-        then="mend what it names, and continue with --resume",
+        then="correct what it names, and continue with --resume",
     )

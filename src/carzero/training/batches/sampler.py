@@ -223,7 +223,7 @@ class Selection:
         if lacking:
             raise ConfigurationError(
                 describe(
-                    "Findings are to be judged where no validation rows are",
+                    "Findings are to be judged, but there are no validation rows",
                     got=[name or "the table" for name in lacking],
                     expected='rows of split "val"',
                     then="give the table such rows, or take `judged` out of the recipe",

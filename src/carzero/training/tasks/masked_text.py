@@ -72,7 +72,7 @@ def build_language_model(recipe: TextPretrainRecipe, tokenizer: PreTrainedTokeni
             built: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
         except ValueError as error:
             raise ConfigurationError(
-                describe("No language model can be built so", got=str(error).splitlines()[0])
+                describe("No language model can be built with these settings", got=str(error).splitlines()[0])
             ) from error
         return built
     model = load_tower(recipe.text.start, AutoModelForMaskedLM)

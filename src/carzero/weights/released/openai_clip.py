@@ -242,6 +242,6 @@ def _not_its_vocabulary(source: str, got: str, rows: int) -> CheckpointError:
             f"The vocabulary {source} does not belong to this checkpoint",
             got=got,
             expected=f"a table of {rows:,} rows: 512 bytes, {rows - 514:,} merges, start and end",
-            then="give OpenAI's bpe_simple_vocab_16e6.txt.gz, which lies in the CheXzero repository",
+            then="give OpenAI's bpe_simple_vocab_16e6.txt.gz, from the CheXzero repository",
         )
     )

@@ -290,7 +290,7 @@ def keys_error(what: str, keys: Sequence[str]) -> CheckpointError:
         describe(
             f"The checkpoint {what}: {shown}",
             expected="the tensors of a released model",
-            then="check the file; to go on all the same use --lenient",
+            then="check the file; to continue anyway use --lenient",
         )
     )
 
