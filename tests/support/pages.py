@@ -54,8 +54,13 @@ def read_lines(text: str) -> list[Line]:
 def run_lines(
     commands: list[str], folder: Path, *, python: str | Path = sys.executable, columns: int = 80
 ) -> list[str]:
-    """What each command prints, stdout and stderr together, without network; all run in `folder`."""
-    env = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"} | {"COLUMNS": str(columns)}
+    """What each command prints, stdout and stderr together, without network; all run in `folder`.
+
+    Another interpreter runs the package that is installed there, this one the package that the tests import.
+    """
+    env = {**ENVIRONMENT, "COLUMNS": str(columns)}
+    if python != sys.executable:
+        env.pop("PYTHONPATH", None)
     done = run_program([python, "-P", "-c", RUNNER, json.dumps(commands)], folder=folder, env=env)
     assert done.returncode == 0, done.stderr
     printed: list[str] = json.loads(done.stdout)
