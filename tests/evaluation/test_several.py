@@ -146,6 +146,7 @@ def test_images_of_ones_own_are_compared_as_a_public_set(
         ([*command, "--labels", "Mass,banana"], "no column for 1 of 2 labels"),
         ([*command[:7], "--labels", "Mass"], "needs several weights"),
         ([*command, "--labels", "Mass", "--patient", "whom"], "no column of patients"),
+        ([*command, "--labels", "Mass", "--resume"], "--resume needs --out"),
         (command, "what should the images be asked"),
         (["compare", "a.csv", "b.csv", "--truth", tmp_path / "truth.csv", *weights], "belongs to --images"),
     ):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from carzero.core.journal import Journal
 from carzero.core.run_record import manifest_path
-from carzero.errors import OutputError, TableError, WeightsError
+from carzero.errors import ConfigurationError, OutputError, TableError, WeightsError
 from carzero.images.listing import list_images
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.score_table import SCORE_SUFFIXES, load_scores
@@ -243,7 +243,7 @@ def test_overlays_are_drawn_for_every_finding(
 
 
 def test_wrong_settings_stop_before_any_work(work: list[str], folder: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="--resume needs --out"):
+    with pytest.raises(ConfigurationError, match="--resume needs --out"):
         run(folder, tiny_weights, resume=True)
     with pytest.raises(OutputError, match="format is unknown"):
         run(folder, tiny_weights, tmp_path / "scores.txt")

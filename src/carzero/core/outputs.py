@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carzero.core.atomic import AGAIN, NAME_BYTES, cut_name, replace_folder_when_done, replace_together, room_for
-from carzero.errors import OutputError, describe
+from carzero.errors import ConfigurationError, OutputError, describe
 
 _BESIDE_BYTES = 24  # of the longest ending that a name gets beside an output: ".answers.sqlite-journal"
 
@@ -59,6 +59,16 @@ def check_folder(path: Path) -> None:
         if not os.access(there, os.W_OK):
             raise _refuse_place(there)
     _check_length(path)
+
+
+def check_resumable(out: Path | None, *, resume: bool) -> None:
+    """Refuses to resume a run that keeps nothing.
+
+    Raises:
+        ConfigurationError: `resume` is set and there is no output.
+    """
+    if resume and out is None:
+        raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
 
 
 def make_folder(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from carzero.core.atomic import RESUME, remove_leftovers, replace_when_done, room_for
 from carzero.core.documents import load_json_object
 from carzero.core.journal import Journal, open_run
-from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
+from carzero.core.outputs import PairNames, check_resumable, make_folder, refuse_existing_in
 from carzero.core.run_record import RunRecord, journal_path
 from carzero.errors import ConfigurationError, TableError, describe, refuse_broken
 from carzero.images import PixelTransform
@@ -249,8 +249,7 @@ class GroundingRun:
                 describe("The map's format is unknown", got=self.map_format, expected=" or ".join(MAP_FORMATS))
             )
         check_box_share(self.box_share)
-        if self.resume and self.out is None:
-            raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
+        check_resumable(self.out, resume=self.resume)
 
     def _ground(
         self, image: ScoredImage, transform: PixelTransform, name: PairNames, manifest: GroundingManifest

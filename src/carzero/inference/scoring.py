@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from carzero.core.atomic import AGAIN, RESUME, remove_leftovers, room_for
 from carzero.core.journal import Journal, open_run
-from carzero.core.outputs import PairNames, make_folder, refuse_existing_in
+from carzero.core.outputs import PairNames, check_resumable, make_folder, refuse_existing_in
 from carzero.core.run_record import RunRecord, recorded_setting, save_manifest
-from carzero.errors import TableError, describe
 from carzero.images.loading import LIMIT_S, Readers
 from carzero.inference.places import describe_score
 from carzero.inference.score_calibration import CALIBRATION, ScoreCalibration, find_origin
@@ -193,8 +192,7 @@ class ScoringRun:
         """
         if self.out is not None:
             check_score_path(self.out)
-        if self.resume and self.out is None:
-            raise TableError(describe("--resume needs --out", then="name the output of the interrupted run"))
+        check_resumable(self.out, resume=self.resume)
         if self.overlay is not None:
             asked = self.settings.prompts.labels
             self._overlays = _Overlays(self.overlay, asked, self.drawn or asked, self.calibration)

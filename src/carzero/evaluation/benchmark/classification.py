@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from carzero.core.outputs import check_resumable
 from carzero.datasets.base import PublicDataset, Truth
 from carzero.datasets.files import FoundImages, find_images
 from carzero.errors import TableError, describe
@@ -64,11 +65,17 @@ class Output:
         folder: an existing folder; None keeps nothing, and the run cannot be resumed.
         resume: resume an interrupted run there.
         overwrite: start anew although an interrupted run could be resumed.
+
+    Raises:
+        ConfigurationError: a run is to be resumed that keeps nothing.
     """
 
     folder: Path | None = None
     resume: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_resumable(self.folder, resume=self.resume)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carzero.core.outputs import check_folder, make_folder, refuse_existing
+from carzero.core.outputs import check_folder, check_resumable, make_folder, refuse_existing
 from carzero.datasets.base import PublicDataset
 from carzero.datasets.catalogue import DATASETS
 from carzero.datasets.files import find_label_files
@@ -145,8 +145,7 @@ class BenchmarkRun:
             )
         if self.image_list is not None and self.scores is None:
             raise ConfigurationError(describe("--image-list says what rows of scores are", then="leave it out"))
-        if self.resume and self.out is None:
-            raise ConfigurationError(describe("--resume needs --out", then="name the output of the interrupted run"))
+        check_resumable(self.out, resume=self.resume)
         if self.scores is not None and not self.labels and self.name != EVERY:
             raise ConfigurationError(describe("Scores need labels", then="name the files with --labels"))
         if self.name == EVERY and (self.images is None or self.labels or self.task != "classification"):
