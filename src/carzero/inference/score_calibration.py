@@ -178,7 +178,7 @@ class ScoreCalibration:
 def to_probabilities(
     calibration: Calibration, scores: NDArray[np.float64], labels: Sequence[str]
 ) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-    """Probabilities (N,) by label, "abnormal" among them where that was fitted, and why that is not to be had.
+    """Probabilities (N,) by label, "abnormal" among them where that was fitted, and why that is not available.
 
     Args:
         calibration: of some of the labels.

@@ -47,7 +47,7 @@ def _fetch(name: str) -> Path:
     """The folder of a hub id's tokenizer on this machine.
 
     Raises:
-        WeightsError: neither here nor to be had.
+        WeightsError: it is neither on this machine nor available from the hub.
     """
     try:
         if name.count("/") != 1:

@@ -110,7 +110,7 @@ class PretrainingTask(Generic[Model]):
 
     Raises:
         ConfigurationError: a batch is smaller than the number of processes, or the best weights are to be kept and
-            nothing is there to judge them by.
+            there is nothing to choose them by.
         TableError: there are fewer rows than a batch.
     """
 
