@@ -13,7 +13,7 @@ from carzero.errors import ConfigurationError, WeightsError
 from carzero.inference.classifier import ZeroShotClassifier
 from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet
-from carzero.weights.precision import gains_by_bfloat16, has_fast_bfloat16, resolve_dtype, to_torch_dtype
+from carzero.weights.precision import choose_device, gains_by_bfloat16, has_fast_bfloat16, resolve_dtype, to_torch_dtype
 from carzero.weights.source import WeightsSource
 
 
@@ -71,3 +71,12 @@ def test_a_resumed_run_keeps_its_precision(tiny_weights: Path, tmp_path: Path) -
     assert recorded_setting(out, "dtype") is None
     out.with_name("scores.csv.journal").unlink()
     assert recorded_setting(out, "dtype") is None
+
+
+def test_a_device_that_fails_without_a_word_is_refused_by_its_errors_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(ConfigurationError, match="torch said: AssertionError"):
+        choose_device("cuda")

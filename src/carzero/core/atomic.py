@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from carzero.errors import CARZeroError, OutputError, describe
+from carzero.errors import CARZeroError, OutputError, describe, first_line
 
 AGAIN = "run the same command again"
 RESUME = "run the same command with --resume"
@@ -221,5 +221,5 @@ def _cannot_write(what: str, folder: Path, then: str, error: BaseException) -> O
         expected, step = "the name of a file", "name another output"
     else:
         expected, step = f"a folder {folder} that can be written", "correct the path or its permissions"
-    got = (str(error) or type(error).__name__).splitlines()[0]
+    got = first_line(error)
     return OutputError(describe(f"{what} cannot be written", got=got, expected=expected, then=f"{step}, then {then}"))

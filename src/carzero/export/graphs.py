@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from carzero.core.optional import require_extra
-from carzero.errors import WeightsError, describe
+from carzero.errors import WeightsError, describe, first_line
 from carzero.inference.backends.graphs import require_openvino
 
 OPSET = 20
@@ -169,7 +169,7 @@ def quantise(model: Any, samples: Sequence[Mapping[str, NDArray[Any]]]) -> Any:
         raise WeightsError(
             describe(
                 "NNCF cannot quantise this model",
-                got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+                got=first_line(error),
                 expected="a graph whose operations it knows",
                 then="export in bfloat16 or float32",
             )

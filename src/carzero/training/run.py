@@ -12,7 +12,7 @@ from torch import distributed as dist
 from carzero._version import __version__
 from carzero.core.hashing import hash_table
 from carzero.data.pairs import load_pairs
-from carzero.errors import RunError, describe
+from carzero.errors import RunError, describe, first_line
 from carzero.training.distributed import DistributedContext
 from carzero.training.loop import Objective, Task, TrainingLoop
 from carzero.training.progress import UNOBSERVED, RunObserver, StepRecord
@@ -73,7 +73,7 @@ def _name_lost_processes() -> Iterator[None]:
         raise RunError(
             describe(
                 "Another process of the run has ended",
-                got=str(error).splitlines()[0],
+                got=first_line(error),
                 then="look for its message, correct the cause, and run the same command with --resume",
             )
         ) from error

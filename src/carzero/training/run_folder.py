@@ -18,7 +18,7 @@ from carzero.core.atomic import AGAIN, remove_leftover_folders, remove_leftovers
 from carzero.core.documents import load_yaml, parse_json_object
 from carzero.core.outputs import check_folder, foreign_files, make_folder
 from carzero.core.run_record import RunLock, check_same
-from carzero.errors import OutputError, RunError, describe
+from carzero.errors import OutputError, RunError, describe, first_line
 from carzero.training.distributed import TrainedState
 from carzero.training.optimiser import AverageState
 from carzero.training.progress import ChoiceState
@@ -247,7 +247,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state: Checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives raise many kinds
-        raise _unreadable(path, (str(error) or type(error).__name__).splitlines()[0]) from error
+        raise _unreadable(path, first_line(error)) from error
     if not isinstance(state, dict) or not state.keys() >= Checkpoint.__annotations__.keys():
         raise _unreadable(path, f"parts {sorted(state)}" if isinstance(state, dict) else type(state).__name__)
     return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, describe, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
                 "This device cannot be used",
                 got=str(chosen),
                 expected='"cpu", "cuda", or another device that torch finds here',
-                then=f"choose another (torch said: {str(error).splitlines()[0]})",
+                then=f"choose another (torch said: {first_line(error)})",
             )
         ) from error
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from carzero.core.optional import require_extra
-from carzero.errors import ConfigurationError, WeightsError, describe
+from carzero.errors import ConfigurationError, WeightsError, describe, first_line
 from carzero.weights.export_manifest import GRAPH_SUFFIXES
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -183,7 +183,7 @@ def _no_graph(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         describe(
             f"{path} cannot be loaded",
-            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            got=first_line(error),
             expected="a graph that `carzero export` wrote",
             then="export the weights again with this version of the package",
         )

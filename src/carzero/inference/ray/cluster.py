@@ -16,7 +16,7 @@ from typing import Any
 
 from carzero.core.optional import require_extra
 from carzero.core.system import count_cores
-from carzero.errors import ConfigurationError, RunError, describe
+from carzero.errors import ConfigurationError, RunError, describe, first_line
 from carzero.inference.ray.parts import PartJob, PartResult
 from carzero.records import ImageItem
 
@@ -88,7 +88,7 @@ def _connect(ray: Any, address: str | None, workers: int) -> None:
         raise RunError(
             describe(
                 "No Ray cluster answers",
-                got=f"{address}: {str(error).splitlines()[0]}",
+                got=f"{address}: {first_line(error)}",
                 expected='an address like 10.0.0.1:6379, or "auto" on a machine of the cluster',
                 then="start one with `ray start --head`, or leave --address out",
             )

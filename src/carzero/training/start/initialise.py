@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carzero.core.optional import require_extra
-from carzero.errors import ConfigurationError, describe
+from carzero.errors import ConfigurationError, describe, first_line
 from carzero.images import PixelTransform
 from carzero.model import CARZeroConfig, CARZeroModel
 from carzero.processing import CARZeroProcessor, build_processor
@@ -47,7 +47,7 @@ def add_adapters(model: CARZeroModel, options: LoraSection) -> None:
             raise ConfigurationError(
                 describe(
                     f"No adapter could be put into the {name} tower",
-                    got=f"model.lora.targets: {options.targets} ({str(error).splitlines()[0]})",
+                    got=f"model.lora.targets: {options.targets} ({first_line(error)})",
                     expected="a regular expression over whole names of the tower's linear layers",
                 )
             ) from error

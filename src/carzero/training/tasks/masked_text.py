@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from carzero.data.pairs import load_sentences
-from carzero.errors import ConfigurationError, TableError, describe
+from carzero.errors import ConfigurationError, TableError, describe, first_line
 from carzero.text.cleaning import clean_text
 from carzero.text.tokenizers import learn_wordpieces, load_tokenizer
 from carzero.training.batches.sampler import seed_torch, torch_generator_for
@@ -72,7 +72,7 @@ def build_language_model(recipe: TextPretrainRecipe, tokenizer: PreTrainedTokeni
             built: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
         except ValueError as error:
             raise ConfigurationError(
-                describe("No language model can be built with these settings", got=str(error).splitlines()[0])
+                describe("No language model can be built with these settings", got=first_line(error))
             ) from error
         return built
     model = load_tower(recipe.text.start, AutoModelForMaskedLM)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carzero.core.documents import parse_json_object
-from carzero.errors import CARZeroError, WeightsError, describe
+from carzero.errors import CARZeroError, WeightsError, describe, first_line
 from carzero.prompts.style import PromptStyle
 from carzero.text.cleaning import CLEANINGS
 from carzero.weights.families.base import Family, refuse_wrong_tensors
@@ -106,7 +106,7 @@ class CARZeroFamily(Family):
             raise WeightsError(
                 describe(
                     "This is not the configuration of a CARZero model",
-                    got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+                    got=first_line(error),
                     expected='a config.json with model_type "carzero"',
                 )
             ) from error
