@@ -1,6 +1,7 @@
 """Written DICOM images: every step of the greyscale pipeline against an independent computation."""
 
 import io
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from carzero.errors import UnsuitableImageError
+from carzero.images.display import load_display
 from carzero.images.reading import load_image
 from tests.support.image_files import dicom, film, lut
 
@@ -287,3 +289,18 @@ def test_several_frames_are_refused_unless_forced() -> None:
     forced = load_image(data, force=True)
     np.testing.assert_array_equal(forced.pixels, frames[0])
     assert len(forced.warnings) == 1
+
+
+def test_windows_that_a_viewer_offers_are_read_as_the_one_that_scores_use(tmp_path: Path) -> None:
+    stated = ["1700,5", "2048", "odd", "3000", "100"]
+    path = tmp_path / "film.dcm"
+    path.write_bytes(dicom(DEEP, bits=12, WindowCenter=["1"] * 5, WindowWidth=[1500, 4000, 10, -3, 50]))
+    written = path.read_bytes()
+    before, after = b"\\".join([b"1"] * 5) + b" ", "\\".join(stated).encode()
+    at = written.index(before) - 2  # explicit VR: the length stands before the value
+    value = after + b" " * (len(after) % 2)
+    path.write_bytes(written[:at] + len(value).to_bytes(2, "little") + value + written[at + 2 + len(before) :])
+    image = load_display(path)
+    assert [(round(each.centre, 3), each.width) for each in image.presets] == [(1700, 1499), (2047.5, 3999), (99.5, 49)]
+    assert image.window == image.presets[0]
+    assert any("decimal comma" in doubt for doubt in image.doubts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,25 +110,39 @@ _WITH_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
+def read_windows(header: Dataset) -> Iterator[tuple[float, float, str]]:
+    """Centre, width and function of each window of a header (PS3.3 C.11.2), in order; NaN where one cannot be read."""
+    function = _function(header)
+    pairs = zip(_read_values(header, "WindowCenter"), _read_values(header, "WindowWidth"), strict=False)
+    for values in pairs:
+        centre, width = (_parse_number(value, "", []) for value in values)
+        yield math.nan if centre is None else centre, math.nan if width is None else width, function
+
+
 def _read_number(header: Dataset, name: str, doubts: list[str]) -> float | None:
     """Returns an element's first value as a finite number; None where there is none, with a doubt if there is text."""
+    return _parse_number(next(iter(_read_values(header, name)), None), name, doubts)
+
+
+def _read_values(header: Dataset, name: str) -> list[object]:
+    """The values of an element of numbers, as they stand; none where it is absent."""
     tag = tag_for_keyword(name)
     if tag is None or tag not in header:
-        return None
+        return []
     raw = header.get_item(tag)
     if isinstance(raw.value, bytes) and dictionary_VR(tag) == "DS":  # pydicom refuses text that is not a number
-        return _parse_number(raw.value.decode("latin-1"), name, doubts)
+        return [*raw.value.decode("latin-1").split("\\")]
     value = header[tag].value
     if isinstance(value, bytes):  # an element of unknown representation
         value = int.from_bytes(value, "little") if len(value) == 2 else None
-    return _parse_number(value, name, doubts)
+    if isinstance(value, str):
+        return [*value.split("\\")]
+    return [*value] if isinstance(value, MultiValue | list) else [value]
 
 
 def _parse_number(value: object, name: str, doubts: list[str]) -> float | None:
-    if isinstance(value, MultiValue | list):
-        value = value[0] if len(value) else None
     if isinstance(value, str):
-        value = value.split("\\")[0].strip(" \0")
+        value = value.strip(" \0")
     if value is None or value == "":
         return None
     text = str(value)

@@ -7,6 +7,8 @@ what is before it: values after the modality transform, in whole steps, with the
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from carzero.errors import printable
 from carzero.images.checks import as_unreadable
 from carzero.images.dicom import read_frame
 from carzero.images.dicom_dataset import is_dicom
-from carzero.images.dicom_greyscale import Greyscale
+from carzero.images.dicom_greyscale import Greyscale, read_windows
 from carzero.images.dicom_luts import GreyPipeline, build_pipeline, map_values
 from carzero.images.dicom_subject import doubts_about_orientation, find_view
 from carzero.images.grey_levels import grey_from_array
@@ -135,7 +137,7 @@ def _read_dicom(data: bytes, source: str, force: bool) -> DisplayImage:
         levels,
         scale.top,
         shown,
-        tuple(scale.to_window(*each) for each in _read_windows(header)),
+        tuple(scale.to_window(*each) for each in _find_presets(header)),
         -scale.step if words.inverted else scale.step,
         scale.low + scale.step * scale.top if words.inverted else scale.low,
         photometric,
@@ -200,27 +202,20 @@ class _Scale:
         return self.to_window((low + high) / 2, high - low, "LINEAR_EXACT"), said
 
 
-def _read_windows(header: Dataset) -> list[tuple[float, float, str, str]]:
+def _find_presets(header: Dataset) -> Iterator[tuple[float, float, str, str]]:
     """Centre, width, function and name of the windows in a header that can be read."""
-    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    parts = (_list_values(header, name) for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"))
-    windows = []
-    for centre, width, name in itertools.islice(itertools.zip_longest(*parts, fillvalue=""), _MOST_PRESETS):
-        try:
-            middle, span = float(centre), float(width)
-        except ValueError:
-            continue
-        if np.isfinite([middle, span]).all() and span > (0 if function in ("LINEAR_EXACT", "SIGMOID") else 1):
-            windows.append((middle, span, function, printable(name)[:_LONGEST_NAME]))
-    return windows
+    names = itertools.chain(_read_names(header), itertools.repeat(""))
+    for (centre, width, function), name in itertools.islice(
+        zip(read_windows(header), names, strict=False), _MOST_PRESETS
+    ):
+        if math.isfinite(centre) and width > (0 if function in ("LINEAR_EXACT", "SIGMOID") else 1):
+            yield centre, width, function, printable(name)[:_LONGEST_NAME]
 
 
-def _list_values(header: Dataset, name: str) -> list[str]:
-    """The values of an element as texts; none where it is absent or cannot be read."""
+def _read_names(header: Dataset) -> list[str]:
+    """What the header calls its windows; nothing where it cannot be read."""
     try:
-        value = header.get(name)
-    except Exception:  # pydicom refuses numbers that are none, each in its own way
-        return []
-    if value is None:
+        value = header.get("WindowCenterWidthExplanation") or []
+    except Exception:  # pydicom refuses what is no text, each in its own way
         return []
     return [str(each).strip() for each in value] if isinstance(value, MultiValue | list) else [str(value).strip()]
