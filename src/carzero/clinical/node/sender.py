@@ -18,6 +18,7 @@ from pydicom.uid import UID
 from carzero.clinical.node.connections import answer_at_once
 from carzero.clinical.node.receiver import check_title
 from carzero.clinical.node.tls import TLSFiles
+from carzero.clinical.node.web import build_client, find_status
 from carzero.core.optional import require_extra
 from carzero.errors import CARZeroError, ConfigurationError, describe
 
@@ -237,15 +238,13 @@ class WebStore:
 
     def send(self, files: Sequence[Path]) -> None:
         """Stores the results of one image; see `Destination`."""
-        from carzero.clinical.node.web import build_client
-
         if self._client is None:
             self._client = build_client(self.url)
         try:
             answer = self._client.store_instances([dcmread(path) for path in files])
         except OSError as error:  # requests' errors, HTTP's among them
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            refused = isinstance(status, int) and 400 <= status < 500
+            status = find_status(error)
+            refused = status is not None and 400 <= status < 500
             raise SendError(f"The store answered {status or type(error).__name__}.", refused=refused) from error
         failed = answer.get("FailedSOPSequence") or []
         if failed:

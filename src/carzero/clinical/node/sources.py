@@ -14,7 +14,7 @@ from pydicom.filereader import dcmread
 from carzero.clinical.node.events import LeftOut
 from carzero.clinical.node.receiver import IMAGE_CLASSES, name_class
 from carzero.clinical.node.spool import Spool, is_uid
-from carzero.clinical.node.web import OrthancChanges, WebQuery
+from carzero.clinical.node.web import TOO_LARGE, OrthancChanges, WebQuery
 from carzero.clinical.node.work import Source
 from carzero.errors import ConfigurationError, UnreadableImageError, describe, refuse_broken
 
@@ -96,7 +96,7 @@ class WatchedFolder:
 
     def _read(self, path: str, look: _Look) -> tuple[str, bytes] | LeftOut:
         if not 0 < look[0] <= self.largest:
-            return LeftOut("larger than an image may be" if look[0] else "empty", inode=look[2])
+            return LeftOut(TOO_LARGE if look[0] else "empty", inode=look[2])
         data = Path(path).read_bytes()
         image_class, uid = _find_identity(data)
         if not image_class:

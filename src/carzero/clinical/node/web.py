@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 60.0
 _PAGE = 200
 _BLOCK = 2**20
-_TOO_LARGE = "larger than an image may be"
+TOO_LARGE = "larger than an image may be"
 
 
 class NoListOfChangesError(CARZeroError):
@@ -32,6 +32,12 @@ class NoListOfChangesError(CARZeroError):
 
 class AnswerTooLargeError(Exception):
     """An answer is larger than it may be. It will be as large the next time, so nobody waits for it."""
+
+
+def find_status(error: BaseException) -> int | None:
+    """The status of HTTP with which a service answered, where an error of requests holds its answer."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def build_session(largest: int = 2**29) -> Session:
@@ -121,14 +127,14 @@ class WebQuery:
 
     def _retrieve(self, client: DICOMwebClient, study: str, series: str, uid: str) -> tuple[str, bytes] | LeftOut:
         if uid in self._too_large:
-            return LeftOut(_TOO_LARGE, uid)
+            return LeftOut(TOO_LARGE, uid)
         try:
             image = client.retrieve_instance(study, series, uid)
             buffer = io.BytesIO()
             image.save_as(buffer, enforce_file_format=True)
         except AnswerTooLargeError:
             self._too_large.add(uid)
-            return LeftOut(_TOO_LARGE, uid)
+            return LeftOut(TOO_LARGE, uid)
         except Exception as error:  # whatever a service and the readers of its answer make of one image
             return _leave_out(uid, error)
         return uid, buffer.getvalue()
@@ -141,11 +147,11 @@ def _leave_out(uid: str | None, error: Exception) -> LeftOut:
         Exception: the error itself, where the service is away.
     """
     from requests.exceptions import ConnectionError as Away
-    from requests.exceptions import HTTPError, Timeout
+    from requests.exceptions import Timeout
 
     if isinstance(error, Away | Timeout):
         raise error
-    status = error.response.status_code if isinstance(error, HTTPError) and error.response is not None else None
+    status = find_status(error)
     return LeftOut(f"the service answered {status}" if status else f"not understood: {type(error).__name__}", uid)
 
 
@@ -248,7 +254,7 @@ class OrthancChanges:
             try:
                 data = self._get(f"instances/{identifier}/file")
             except AnswerTooLargeError:  # the images behind it in the list are not to wait for it
-                yield LeftOut(_TOO_LARGE, uid)
+                yield LeftOut(TOO_LARGE, uid)
             else:
                 if data:
                     yield uid, data

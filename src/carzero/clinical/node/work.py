@@ -14,6 +14,7 @@ from carzero.clinical.node.events import Events, LeftOut
 from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
 from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_results
+from carzero.clinical.node.web import find_status
 from carzero.clinical.run import MadeResults, ResultMaker, save_result
 from carzero.errors import ImageError
 from carzero.images.reading import load_header
@@ -276,8 +277,8 @@ class Collector:
             self._failures = 0
         except Exception as error:  # a server that is away, a disk that is full: asked again
             self._failures += 1
-            status = getattr(getattr(error, "response", None), "status_code", None)  # of HTTP
-            about = {"status": status} if isinstance(status, int) else {}
+            status = find_status(error)
+            about = {} if status is None else {"status": status}
             self.events.tell("source failed", source=self.source.name, kind=type(error).__name__, **about)
         return min(60.0, self.every_s * 2.0 ** min(self._failures, 6))
 
