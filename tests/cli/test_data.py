@@ -49,7 +49,7 @@ def test_a_good_table(picture: Path, tmp_path: Path) -> None:
     assert lines[2] == ["train", "1", "1", "0", "0"]
     assert "sentences: 2; 2 to 2 a row, median 2; 2 distinct, 0.0% repeat another" in done.stdout
     assert "views: PA 1" in done.stdout
-    assert done.stderr.splitlines()[-1] == "Kept 1 of 1 rows."
+    assert done.stderr.splitlines()[-1] == "Kept 1 of 1 row."
 
 
 def test_dropped_rows_are_listed_and_the_rest_is_written(picture: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_dropped_rows_are_listed_and_the_rest_is_written(picture: Path, tmp_path
     assert "  and 5 more; --json and --report list all of them" in done.stderr
     assert "dropped as no-text: 1" in done.stderr
     assert "  row 27, film2.png: there is neither text nor a finding" in done.stderr
-    assert f"Wrote 1 rows to {out}." in done.stderr
+    assert f"Wrote 1 row to {out}." in done.stderr
     printed = json.loads(done.stdout)
     assert printed == json.loads(report.read_text())
     assert [row["row"] for row in printed["dropped_rows"]] == list(range(2, 28))
@@ -99,7 +99,7 @@ def test_pictures_are_left_unread_when_asked(tmp_path: Path) -> None:
     assert carzero("validate", table, "-c", "text=report", "--no-images").returncode == 0
     nothing = carzero("validate", table, "-c", "text=report", "--out", tmp_path / "out.csv")
     assert nothing.returncode == 1
-    assert "Kept 0 of 1 rows.\nNothing is written: no row is kept." in nothing.stderr
+    assert "Kept 0 of 1 row.\nNothing is written: no row is kept." in nothing.stderr
     assert not nothing.stdout
     assert not (tmp_path / "out.csv").exists()
 

@@ -34,7 +34,7 @@ def test_sentences_json_and_files(films: list[Path], tiny_weights: Path, tmp_pat
     heatmap = load_map(tmp_path / "out" / row["files"]["map"]).heatmap
     assert heatmap.shape == (row["height"], row["width"])
     assert np.isfinite(heatmap).any()
-    assert "Wrote 4 maps and overlays, grounding.json and boxes.coco.json" in done.stderr
+    assert "Wrote 4 maps and 4 overlays, grounding.json and boxes.coco.json" in done.stderr
 
 
 def test_a_table_failures_and_doubts_of_the_demo(

@@ -7,6 +7,7 @@ import errno
 import http.server
 import io
 import json
+import re
 import shutil
 import socket
 import struct
@@ -238,6 +239,25 @@ def write_certificate(folder: Path) -> TLSFiles:
     return TLSFiles(certificate, key, certificate)
 
 
+def test_who_looks_whether_the_port_is_open_takes_nobody_s_place(spool: Spool, tmp_path: Path) -> None:
+    image = save(chest(1), tmp_path / "image.dcm")
+    with receiving(spool, replace(SETTINGS, silence_s=600)) as (receiver, _):
+        for said in (b"", b"\x01\x00", b"GET / HTTP/1.1\r\n\r\n") * SETTINGS.most_associations:
+            with socket.create_connection(("127.0.0.1", receiver.port)) as look:
+                look.sendall(said)
+        peer = Peer("CARZERO", "127.0.0.1", receiver.port)
+
+        def is_let_in() -> bool:
+            with contextlib.suppress(SendError):  # threads of the last few may still be ending
+                peer.send([image])
+                return True
+            return False
+
+        wait_until(is_let_in)
+        peer.close()
+    assert [row.uid for row in spool.rows(["waiting"])] == [chest(1).SOPInstanceUID]
+
+
 def test_tls_lets_in_who_has_a_certificate_and_sends_to_who_has_one(spool: Spool, tmp_path: Path) -> None:
     files = write_certificate(tmp_path)
     image = save(chest(1), tmp_path / "image.dcm")
@@ -245,9 +265,13 @@ def test_tls_lets_in_who_has_a_certificate_and_sends_to_who_has_one(spool: Spool
         silent = stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))  # holds up nobody
         silent.sendall(b"\x16\x03")  # of a handshake
         plain = Peer("CARZERO", "127.0.0.1", receiver.port)
-        for peer in (plain, replace(plain, tls=replace(files, certificate=None)), replace(plain, tls=TLSFiles())):
+        for peer, why in (
+            (plain, "perhaps it wants --forward-tls"),
+            (replace(plain, tls=replace(files, certificate=None)), "the other side says: certificate required"),
+            (replace(plain, tls=TLSFiles()), "certificate not accepted: self.signed certificate"),
+        ):
             for _ in range(2):
-                with pytest.raises(SendError, match="cannot be reached"):  # no TLS, no certificate, unknown authority
+                with pytest.raises(SendError, match=f"cannot be reached.*: .*{why}"):
                     peer.send([image])
         with socket.create_connection(("127.0.0.1", receiver.port)) as browser:
             browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -257,7 +281,7 @@ def test_tls_lets_in_who_has_a_certificate_and_sends_to_who_has_one(spool: Spool
             pass  # who looks whether somebody listens is not told of
         assert spool.rows(["waiting"]) == []
         replace(plain, tls=files).send([image])
-        with pytest.raises(SendError, match="cannot be reached"):  # a certificate of another host
+        with pytest.raises(SendError, match="by TLS: certificate not accepted: Hostname mismatch"):
             replace(plain, host="localhost", tls=files).send([image])
         reasons = {
             "speaks DICOM without TLS, not TLS",
@@ -428,6 +452,28 @@ def test_no_message_waits_for_an_acknowledgement(spool: Spool, monkeypatch: pyte
     before = raw.setsockopt.call_count
     assert association.dul.socket.recv(3) == b"abc"
     assert raw.setsockopt.call_count == before + hasattr(socket, "TCP_QUICKACK")
+
+
+def test_who_does_not_let_the_node_in_is_quoted(spool: Spool, tmp_path: Path) -> None:
+    wait_for_results(spool, "1.1")
+    files = [*(spool.results / "1.1").glob("*.dcm")]
+    ae = AE(ae_title="PACS")
+    ae.require_called_aet = True
+    ae.add_supported_context(ComprehensiveSRStorage)
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    assert server is not None
+    port = server.server_address[1]
+    image = save(chest(1), tmp_path / "image.dcm")
+    for title, sent, why in (
+        ("OTHER", files, f"OTHER@127.0.0.1:{port} does not let the node in: called AE title not recognised."),
+        ("PACS", [image], "takes none of the objects that it was offered."),
+    ):
+        with pytest.raises(SendError, match=re.escape(why)) as failed:
+            Peer(title, "127.0.0.1", port, patience_s=600).send(sent)
+        assert failed.value.refused is False  # somebody may set it right
+    ae.shutdown()
+    with pytest.raises(SendError, match="cannot be reached: Connection refused"):
+        Peer("PACS", "127.0.0.1", port, patience_s=600).send(files)
 
 
 def test_a_pacs_that_breaks_off_is_no_refusal(spool: Spool) -> None:

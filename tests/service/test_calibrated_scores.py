@@ -20,9 +20,9 @@ from tests.support.service import run_client
 LABELS = ["pneumonia", "edema"]
 
 
-def ask(client: TestClient, film: Path, **options: str) -> dict[str, Any]:
+def ask(client: TestClient, film: Path, verb: str = "predict", **options: str) -> dict[str, Any]:
     files = [("images", (film.name, film.read_bytes()))]
-    answer = client.post("/v1/predict", files=files, data={"labels": LABELS, **options})
+    answer = client.post(f"/v1/{verb}", files=files, data={"labels": LABELS, **options})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
     return content
@@ -45,9 +45,13 @@ def test_probabilities_are_the_calibration_s_for_what_it_was_fitted_on(tiny_weig
         assert (about["labels"], about["description"]) == (LABELS, calibration.describe())
         expected = calibration.apply([[score["logit"] for score in scores]], LABELS)[0]
         assert [score["probability"] for score in scores] == pytest.approx(expected, rel=1e-6)
+        maps = ask(client, films[0], "ground")["images"][0]["findings"]
+        assert [each["probability"] for each in maps] == [score["probability"] for score in scores]
         for options in ({"template": "The image shows {label}"}, {"pool": "max"}, {"score_kind": "logit_difference"}):
             other = ask(client, films[0], **options)["images"][0]["scores"]
             assert [score["probability"] for score in other] == [None, None], options
+            maps = ask(client, films[0], "ground", **options)["images"][0]["findings"]
+            assert [each["probability"] for each in maps] == [None, None], options
         assert client.get("/v1/models").json()["models"][0]["calibrated"]
 
 

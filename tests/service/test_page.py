@@ -36,6 +36,12 @@ BEYOND = """[...document.querySelectorAll("body *")]
 PLACE = """Promise.all(["viewport", "commands", "store"].map((name) => import(`./page/scripts/${name}.js`)))
   .then(([{ transformOf }, { paneSize }, { state, currentImage }]) =>
     ({ ...transformOf(state.view, currentImage().facts, paneSize()), unit: paneSize().unit }))"""
+MOST_RED = """() => [...document.querySelectorAll(".stage canvas")].map((canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let most = 0;
+  for (let at = 0; at < data.length; at += 4) most = Math.max(most, data[at] - data[at + 2]);
+  return most;
+})"""  # of the colours in each pane
 CALIBRATED = "calibrated"  # the demo weights once more, with a calibration
 SIGLIP, CHEXZERO = "siglip", "chexzero"  # tiny ones of other families, the second without maps
 
@@ -360,6 +366,13 @@ def test_two_weights_and_a_calibration(browser: Browser, service: Service, tmp_p
     assert [pane["finding"] for pane in here.state("state.panes")] == ["pneumonia", "pneumonia"]
     assert [pane["model"] for pane in here.state("state.panes")] == [None, CALIBRATED]
     assert "probability" not in here.page.locator(".pane-score").first.inner_text()
+    here.wait_for(here.page.locator(".legend:not([hidden])"), 2)
+    legends = here.page.locator(".legend").all_inner_texts()
+    assert "where, not whether" in legends[0]
+    assert "as strong as the finding is probable: 50%" in legends[1]
+    here.shown()
+    plain, faded = here.page.evaluate(MOST_RED)
+    assert 0 < faded < 0.75 * plain
     here.page.select_option("#weights", CALIBRATED)
     here.wait_for(here.page.locator(".finding-score", has_text="50"))
     assert "%" in here.page.locator(".finding-score").first.inner_text()

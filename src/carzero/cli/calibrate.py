@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from carzero.cli.console import print_json, print_result, say, show_notes
+from carzero.cli.console import number_of, print_json, print_result, say, show_notes
 from carzero.cli.option_records import TruthOptions, takes_records
 from carzero.cli.options import Overwrite, Scores, Truth, json_option, split_names
 from carzero.cli.terminal_table import TextTable
@@ -126,7 +126,7 @@ def apply(
     fitted, matrix = load_calibration(calibration), load_score_matrix(scores)
     frame, manifest, notes = apply_calibration(fitted, matrix, source=calibration, force=force)
     save_scores(frame, out, manifest, overwrite=overwrite)
-    say(f"Wrote {len(frame)} rows to {out}: {fitted.describe()}.")
+    say(f"Wrote {number_of(len(frame), 'row')} to {out}: {fitted.describe()}.")
     show_notes(notes)
 
 

@@ -38,6 +38,11 @@ def stderr_console() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def number_of(number: int, what: str) -> str:
+    """A number of things in words, "1 row" or "3 rows", where the plural is regular."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def say(*lines: str) -> None:
     """Prints lines on stderr; they are data, and neither markup nor what a terminal obeys."""
     console = stderr_console()

@@ -10,6 +10,7 @@ import typer
 from carzero.cli.console import (
     EXIT_FAILURES,
     EXIT_MISUSE,
+    number_of,
     print_json,
     print_result,
     print_some,
@@ -224,7 +225,7 @@ def _save(rows: list[dict[str, Any]], out: Path, why_none: str, *, overwrite: bo
 
     if rows:
         save_pairs(rows, out, overwrite=overwrite)
-        say(f"Wrote {len(rows)} rows to {out}.")
+        say(f"Wrote {number_of(len(rows), 'row')} to {out}.")
     else:
         say(f"Nothing is written: {why_none}.")
 
@@ -268,7 +269,7 @@ def _print_notes(found: PairValidation) -> None:
             f"row {row.row}, {row.image or 'no image'}: {row.reason}" for row in found.pairs.dropped if row.kind == kind
         ]
         print_some(f"dropped as {kind}: {len(lines)}", lines, shown=_SHOWN_ROWS, rest=rest)
-    say(f"Kept {len(found.pairs.rows)} of {found.rows} rows.")
+    say(f"Kept {len(found.pairs.rows)} of {number_of(found.rows, 'row')}.")
 
 
 def _print_counts(counts: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
+    number_of,
     print_failures,
     print_json,
     quiet_libraries,
@@ -118,13 +119,10 @@ def _show(made: ResultFiles, out: Path, as_json: bool) -> None:
     if as_json:
         print_json(made.to_dict())
     new = {image_id: names for image_id, names in made.files.items() if image_id not in made.kept}
-    objects = sum(map(len, new.values()))
-    say(f"Wrote {objects} objects to {out}, for {len(new)} of {_count(made.manifest['images'])}.")
+    objects, images = sum(map(len, new.values())), len(made.files) + len(made.failures)
+    say(f"Wrote {number_of(objects, 'object')} to {out}, for {len(new)} of {number_of(images, 'image')}.")
     if made.kept:
-        say(f"Left as they were: the objects of {_count(len(made.kept))}, made before.")
+        say(f"Left as they were: the objects of {number_of(len(made.kept), 'image')}, made before.")
     show_warnings((f"{image_id}: {doubt}" for image_id, doubt in made.doubts), rest="--json lists all of them")
-    print_failures(f"{_count(len(made.failures))} without results", made.failures, rest="--json lists all of them")
-
-
-def _count(images: object) -> str:
-    return "1 image" if images == 1 else f"{images} images"
+    title = f"{number_of(len(made.failures), 'image')} without results"
+    print_failures(title, made.failures, rest="--json lists all of them")

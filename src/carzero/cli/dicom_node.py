@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, print_json, print_result, quiet_libraries, say
+from carzero.cli.console import EXIT_FAILURES, number_of, print_json, print_result, quiet_libraries, say
 from carzero.cli.dicom import ObjectOptions
 from carzero.cli.option_records import PooledScoring, takes_records
 from carzero.cli.options import json_option
@@ -244,7 +244,7 @@ def retry(
     from carzero.clinical.node.spool import open_spool
 
     taken = open_spool(spool).retry(uids)
-    say(f"Tried again: {len(taken)} images.")
+    say(f"Tried again: {number_of(len(taken), 'image')}.")
     if missing := sorted(set(uids or ()) - set(taken)):
         say(f"Not dead, or not there: {', '.join(missing)}.")
         raise typer.Exit(EXIT_FAILURES)
@@ -260,5 +260,5 @@ def purge(
     """Permanently deletes images that are done: files, results and rows."""
     from carzero.clinical.node.spool import open_spool
 
-    count = open_spool(spool).purge(["done", "dead"] if dead else ["done"], hours * 3600)
-    say(f"Deleted {count} images.")
+    deleted = open_spool(spool).purge(["done", "dead"] if dead else ["done"], hours * 3600)
+    say(f"Deleted {number_of(deleted, 'image')}.")

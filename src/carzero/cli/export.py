@@ -11,6 +11,7 @@ import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
+    number_of,
     print_failures,
     print_json,
     print_result,
@@ -166,7 +167,7 @@ def publish(
     else:
         where = ready.upload(private=private)
     files = [CARD, *ready.files]
-    print_some(f"Wrote {len(files)} files to {where}:", files, rest="")
+    print_some(f"Wrote {number_of(len(files), 'file')} to {where}:", files, rest="")
     print_some("Left out, as they are not part of the weights:", ready.left_out, rest="all are in the folder")
     if not data:
         say("note: the card does not say what the weights were trained on; say it with --data.")

@@ -10,6 +10,7 @@ import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
+    number_of,
     print_failures,
     print_json,
     print_result,
@@ -94,7 +95,8 @@ def _show(result: GroundingResult, out: Path | None, as_json: bool) -> None:
     else:
         print_result(_table(result))
     if out is not None:
-        say(f"Wrote {len(result.rows)} maps and overlays, grounding.json and boxes.coco.json to {out}.")
+        maps, overlays = (number_of(len(result.rows), what) for what in ("map", "overlay"))
+        say(f"Wrote {maps} and {overlays}, grounding.json and boxes.coco.json to {out}.")
     of_images = dict.fromkeys(f"{row['image_id']}: {text}" for row in result.rows for text in row["warnings"])
     show_warnings([*result.manifest["warnings"], *of_images], rest="--json lists all of them")
     title = f"{len(result.failures)} of {result.manifest['images']} images were not read"

@@ -12,6 +12,7 @@ import typer
 
 from carzero.cli.console import (
     EXIT_FAILURES,
+    number_of,
     print_failures,
     print_json,
     print_result,
@@ -301,7 +302,7 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
         kind = str(result.manifest["score_kind"])
         print_result(_table(result, unfamiliar if isinstance(unfamiliar, list) else [], kind))
     if out is not None:
-        say(f"Wrote {result.scored} rows to {out}.")
+        say(f"Wrote {number_of(result.scored, 'row')} to {out}.")
     say(*(f"Wrote {path}" for path in result.overlays[:_SHOWN]))
     if len(result.overlays) > _SHOWN:
         say(f"Wrote {len(result.overlays) - _SHOWN} more to {result.overlays[0].parent}")
@@ -311,7 +312,7 @@ def show_result(result: RunResult, *, out: Path | None, as_json: bool) -> None:
 def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
     if as_json:
         print_json(result.to_dict())
-    say(f"Wrote {result.scored} rows to {result.folder} ({result.parts} parts).")
+    say(f"Wrote {number_of(result.scored, 'row')} to {result.folder} ({number_of(result.parts, 'part')}).")
     if result.repeated:
         say(f"note: work on parts was cut short and repeated {result.repeated} times.")
 

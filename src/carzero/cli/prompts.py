@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, print_json, print_result, quiet_libraries, say
+from carzero.cli.console import EXIT_FAILURES, number_of, print_json, print_result, quiet_libraries, say
 from carzero.cli.options import (
     Dtype,
     Overwrite,
@@ -74,7 +74,8 @@ def encode(
     classifier = ZeroShotClassifier.from_pretrained(weights, device=device, dtype=dtype)
     bank = classifier.encode_prompts(classifier.style.ask(None, prompt_set, score_kind=score))
     classifier.save_prompts(bank, out, overwrite=overwrite)
-    say(f"Wrote {len(bank.owner)} prompts of {len(prompt_set)} labels in {classifier.dtype} to {out}.")
+    prompts, labels = number_of(len(bank.owner), "prompt"), number_of(len(prompt_set), "label")
+    say(f"Wrote {prompts} of {labels} in {classifier.dtype} to {out}.")
 
 
 @app.command("list")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from carzero.cli.console import EXIT_FAILURES, print_json, print_result, print_some, say, show_progress
+from carzero.cli.console import EXIT_FAILURES, number_of, print_json, print_result, print_some, say, show_progress
 from carzero.cli.option_records import EarlierRun, takes_records
 from carzero.cli.options import Columns, json_option, parse_columns, refuse_given
 from carzero.cli.terminal_table import TextTable
@@ -244,7 +244,7 @@ def _show_result(result: AlignmentResult, out: Path, *, as_json: bool) -> None:
         print_json(result.to_dict())
     else:
         print_result(_table(result))
-    say(f"Wrote {counts.backends.total()} rows to {out}.")
+    say(f"Wrote {number_of(counts.backends.total(), 'row')} to {out}.")
     if counts.empty:
         say(f"Without a sentence, as no finding was read: {counts.empty}; `carzero data validate` drops such rows.")
     if count := counts.reasons["not_english"]:

@@ -89,6 +89,9 @@ class ZeroShotClassifier:
         self.style = style
         self._source: WeightsSource | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.weights_id or 'in memory'!r}, {self.backend.name}, {self.dtype})"
+
     @classmethod
     def from_pretrained(
         cls,
@@ -385,16 +388,9 @@ class ZeroShotClassifier:
         maps = None if pairs.maps is None else bank.pool(pairs.maps, "mean").numpy()
         kind = self.backend.map_kind or UNSTATED
         for index, entry in enumerate(batch):
-            if not np.isfinite(logits[index]).all() or (maps is not None and not np.isfinite(maps[index]).all()):
+            own = None if maps is None else maps[index]
+            if not np.isfinite(logits[index]).all() or (own is not None and not np.isfinite(own).all()):
                 self._trial.check()
                 yield not_finite(entry.item)
                 continue
-            yield ScoredImage(
-                entry.item,
-                entry.info,
-                logits[index],
-                None if maps is None else maps[index],
-                entry.radiograph,
-                kind,
-                entry.thumbnail,
-            )
+            yield ScoredImage(entry.item, entry.info, logits[index], own, entry.radiograph, kind, entry.thumbnail)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from carzero.images import PixelTransform
 from carzero.images.display import DisplayImage, Window
 from carzero.inference.heatmaps import encode_levels
 from carzero.inference.placed_map import PlacedMap
@@ -70,13 +69,16 @@ def hide_place(texts: Sequence[str], image: ScoredImage, name: str) -> list[str]
 
 
 def to_grounded(
-    name: str, image: ScoredImage, prompts: PromptSet, pixels: PixelTransform, asked: AskedMaps
+    name: str, image: ScoredImage, prompts: PromptSet, weights: ServedWeights, pool: Pool, asked: AskedMaps
 ) -> GroundedAnswer:
     """The maps of an image; the rows are those of `carzero ground`."""
     findings = []
     width = height = 0
-    for row, placed in ground_image(image, prompts.labels, pixels, asked.box_share):
+    probabilities = weights.calibrate(image.logits, prompts, pool)
+    rows = ground_image(image, prompts.labels, weights.source.pixels, asked.box_share)
+    for (row, placed), probability in zip(rows, probabilities, strict=True):
         width, height = row["width"], row["height"]
+        row["probability"] = probability
         scale = image.map_kind.scale or (float(placed.grid.min()), float(placed.grid.max()))
         findings.append(_to_finding(row, placed, prompts.prompts[row["label"]][0], scale, asked))
     return GroundedAnswer(
@@ -98,6 +100,7 @@ def _to_finding(
         prompt=prompt,
         logit=row["logit"],
         score=row["logit"],
+        probability=row["probability"],
         peak=Peak(x=peak["x"], y=peak["y"], inside=peak["inside"], value=row["highest"]),
         box=None if row["box"] is None else Box.model_validate(row["box"]),
         cell=Cell(width=float(affine[0, 0]), height=float(affine[1, 1])),

@@ -235,6 +235,9 @@ class Finding(BaseModel):
     prompt: str
     logit: Finite
     score: Finite = Field(description="The same.")
+    probability: Finite | None = Field(
+        description="Calibrated, as in predict; a map without a fixed scale is drawn as strongly. Null: not known."
+    )
     peak: Peak
     box: Box | None = Field(description="Null for an even map, or one that stays low.")
     cell: Cell

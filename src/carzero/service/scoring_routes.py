@@ -94,11 +94,11 @@ def build_scoring_routes(engine: Engine) -> APIRouter:
             count = len(case.sent) * len(case.prompts)
             if asked.format != "arrays" and count > limits.maps:
                 raise ProblemError("too-many-maps", f"Got {count} maps; expected at most {limits.maps}.")
-            kind, pixels = case.weights.map_kind, case.weights.source.pixels
+            kind = case.weights.map_kind
             results = await _score(engine, case, need_maps=True)
 
             def answer(name: str, image: ScoredImage) -> GroundedAnswer:
-                return to_grounded(name, image, case.prompts, pixels, asked)
+                return to_grounded(name, image, case.prompts, case.weights, case.pool, asked)
 
             images = await run_in_threadpool(_to_answers, case.sent, results, answer)
             about = {**describe_maps(asked.box_share, kind)}

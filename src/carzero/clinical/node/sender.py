@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import queue
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +19,10 @@ from pydicom.uid import UID
 
 from carzero.clinical.node.connections import answer_at_once
 from carzero.clinical.node.receiver import check_title
-from carzero.clinical.node.tls import TLSFiles
+from carzero.clinical.node.tls import TLSFiles, name_fault
 from carzero.clinical.node.web import build_client, find_status
 from carzero.core.optional import require_extra
-from carzero.errors import CARZeroError, ConfigurationError, describe
+from carzero.errors import CARZeroError, ConfigurationError, describe, first_line
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pynetdicom.events import Event
 
 _Context = tuple[str, str]  # SOP class, transfer syntax
+_LOOK_S = 2.0  # for what a peer says at once
 _WARNINGS = {0xB000, 0xB006, 0xB007}  # stored all the same, PS3.4 section B.2.3
 
 
@@ -143,10 +146,40 @@ class Peer:
         )
         if not association.is_established:
             where = f"{self.title}@{self.host}:{self.port}"
-            raise SendError(f"{where} cannot be reached, or does not let the node in.", refused=False)
+            raise SendError(f"{where} {self._find_fault(association)}.", refused=False)
         answer_at_once(association)
         self._talk = _Talk(association, contexts, answers)
         return self._talk
+
+    def _find_fault(self, association: Association) -> str:
+        """Why an association was not established: what the peer said, or what a second connection to it comes to.
+
+        pynetdicom tells errors of a connection and of its encryption to its log alone.
+        """
+        answer = association.acceptor.primitive
+        if association.is_rejected and answer is not None:
+            reason = answer.reason_str
+            return f"does not let the node in: {reason[:1].lower()}{reason[1:]}"
+        if association.rejected_contexts:
+            return "takes none of the objects that it was offered"
+        return f"cannot be reached{self._look_why()}"
+
+    def _look_why(self) -> str:
+        """What becomes of a connection that is opened by hand."""
+        try:
+            with socket.create_connection((self.host, self.port), self.patience_s) as connection:
+                if self.tls is None:
+                    return ": it does not answer, or breaks off; perhaps it wants --forward-tls"
+                with self.tls.build_client().wrap_socket(connection, server_hostname=self.host) as encrypted:
+                    encrypted.settimeout(_LOOK_S)
+                    encrypted.recv(1)  # TLS 1.3: only now it says what it thinks of the node's certificate
+        except ssl.SSLError as error:
+            return f" by TLS: {name_fault(error)}"
+        except TimeoutError:
+            return ": it does not answer"
+        except OSError as error:
+            return f": {error.strerror or first_line(error)}"
+        return ": it breaks off"
 
 
 class _Answers:

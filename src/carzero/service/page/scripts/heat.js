@@ -20,7 +20,7 @@ export function colourOf(share) {
 /**
  * Draws a map, its box and its peak.
  * @param {CanvasRenderingContext2D} target
- * @param {Object} map of the service: cells, their size and origin in the image's pixels, peak, box
+ * @param {Object} map of the service: cells, their size and origin in the image's pixels, peak, box, strength of colours
  * @param {{columns: number, rows: number}} image
  * @param {{scale: number, left: number, top: number}} transform
  * @param {{opacity: number, smooth: boolean}} overlay
@@ -39,7 +39,7 @@ export function drawMap(target, map, image, transform, { opacity, smooth }, unit
   target.save();
   clipTo(target, whole);
   drawUnseen(target, whole, place, unit);
-  target.globalAlpha = opacity;
+  target.globalAlpha = opacity * map.strength;
   target.imageSmoothingEnabled = smooth;
   target.imageSmoothingQuality = "high";
   target.drawImage(cells, place.x, place.y, place.width, place.height);

@@ -2,7 +2,7 @@
 
 import { element, setText } from "./dom.js";
 import { drawScale } from "./heat.js";
-import { text } from "./texts.js";
+import { percent, text } from "./texts.js";
 import { formatBox, formatCell, formatPoint, formatScale } from "./wording.js";
 
 export class Legend {
@@ -32,17 +32,21 @@ export class Legend {
     const [low, high] = formatScale(map.scale);
     setText(this.low, low);
     setText(this.high, high);
-    setText(this.range, describeScale(model));
+    setText(this.range, describeColours(map, model));
     setText(this.places, describePlaces(map));
     setText(this.doubt, model?.demo ? text("map.demo") : "");
     setText(this.kind, model?.map_kind ?? "");
     this.about.hidden = !model?.map_kind;
-    drawScale(this.bar, opacity);
+    drawScale(this.bar, opacity * map.strength);
   }
 }
 
-/** Whether colours of two maps of these weights compare. */
-export const describeScale = (model) => text(model?.map_scale ? "map.fixed" : "map.own");
+/** Whether colours of two maps of these weights compare, and what they say of the finding. */
+export function describeColours(map, model) {
+  if (model?.map_scale) return text("map.fixed");
+  const known = map.probability !== null && map.probability !== undefined;
+  return known ? text("map.faded", { probability: percent(map.probability) }) : `${text("map.own")}; ${text("map.where")}`;
+}
 
 /** Peak, box and cell of a map in one line, all in the image's own pixels. */
 export function describePlaces(map) {

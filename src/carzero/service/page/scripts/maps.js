@@ -1,7 +1,7 @@
 // The maps that panes show: asked for when one is opened, kept as long as the page is open.
 
 import { ground, ServiceError } from "./api.js";
-import { change, currentImage, hasMaps, modelOf, refusalOf, scoreKey, state } from "./store.js";
+import { change, currentImage, hasMaps, modelNamed, modelOf, refusalOf, scoreKey, state } from "./store.js";
 
 /** The map of a pane over the image that is looked at: a map, {waiting}, {problem}, {absent}, or null where none is asked for. */
 export function mapOf(pane) {
@@ -37,7 +37,7 @@ async function ask(image, labels, model) {
     const answer = await ground([image], labels, model);
     const [result] = answer.images;
     if (result.error) throw new ServiceError(result.error);
-    for (const finding of result.findings) put(finding.label, toMap(finding));
+    for (const finding of result.findings) put(finding.label, toMap(finding, modelNamed(model)));
     if (answer.manifest) state.manifests.set(JSON.stringify(answer.manifest), answer.manifest);
     performance.mark("carzero:map");
   } catch (error) {
@@ -47,8 +47,13 @@ async function ask(image, labels, model) {
   change("maps");
 }
 
-/** A map as it is drawn: its cells in one row after the other, and the image's point at their upper left corner. */
-function toMap({ map, ...finding }) {
+/**
+ * A map as it is drawn: its cells in one row after the other, and the image's point at their upper left corner.
+ * A map on its own range reaches the highest colour for a finding that is absent too: it is as strong as the finding is
+ * probable, where that is known.
+ */
+function toMap({ map, ...finding }, model) {
   const [[, , x], [, , y]] = map.affine;
-  return { ...finding, origin: { x, y }, map: { rows: map.rows, columns: map.columns, values: map.values.flat() } };
+  const strength = model?.map_scale ? 1 : (finding.probability ?? 1);
+  return { ...finding, strength, origin: { x, y }, map: { rows: map.rows, columns: map.columns, values: map.values.flat() } };
 }

@@ -2,7 +2,7 @@
 
 import { drawMap } from "./heat.js";
 import { pyramidOf } from "./images.js";
-import { describePlaces, describeScale } from "./legend.js";
+import { describeColours, describePlaces } from "./legend.js";
 import { mapOf } from "./maps.js";
 import { currentImage, modelNamed, modelOf, scoreOf, state } from "./store.js";
 import { text } from "./texts.js";
@@ -63,7 +63,7 @@ function captionOf(pane) {
   const title = score ? `${pane.finding}: ${formatScore(score, model).long}` : pane.finding;
   if (!map?.map) return [title, name, weights, ...lines];
   const [low, high] = formatScale(map.scale);
-  const range = text("picture.range", { low, high, what: describeScale(model) });
+  const range = text("picture.range", { low, high, what: describeColours(map, model) });
   return [title, name, range, describePlaces(map), weights, ...(model.demo ? [text("map.demo")] : []), ...lines];
 }
 
