@@ -6,8 +6,11 @@
 
 The images are the bundled radiograph under new identifiers (JPEG 2000, 1955 x 1841). They are sent to a real node by
 C-STORE, ten an association, and again where one is broken off, as a modality does; its results go to a receiver that
-drops them. The clock of the node runs from the first image sent, weights loaded, to the last result sent on; that of
-`predict` from its first batch to the last one before which images are still being read.
+drops them. `carzero predict` has the same images in a folder.
+
+Both run at the same time and take turns: one is stopped (SIGSTOP) while the other works, so that both meet the machine
+in the same moods. Turns begin when both run evenly, and end before one of them has read its last image. The node then
+finishes alone, for its memory.
 `--full-size` makes weights of the released model's size
 by the test suite's formula (about 1.8 GB under --scratch); `--weights` takes others. `--parts` measures what the node
 does beside scoring, part by part, for one image.
@@ -23,6 +26,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,19 +46,23 @@ from pynetdicom import AE, evt
 from carzero.clinical.content import THUMBNAIL_PX
 from carzero.clinical.image_header import load_source
 from carzero.clinical.node.sender import Peer, SendError
-from carzero.clinical.node.spool import Spool
+from carzero.clinical.node.spool import Spool, filling
 from carzero.clinical.result_objects import build_by_kind
-from carzero.clinical.run import ResultMaker, save_result
-from carzero.core.system import tune_process
+from carzero.clinical.run import ResultMaker
+from carzero.core.run_record import journal_path
 from carzero.images.listing import list_images
 from carzero.images.loading import load_item
 from carzero.images.overlay import make_thumbnail
-from carzero.inference.scoring import ScoringRun, ScoringSettings
+from carzero.inference.scoring import ScoringSettings
 from carzero.prompts import PromptSet
 from carzero.records import FailedImage
 from carzero.weights.source import WeightsSource, example_film
 
 TICKS = os.sysconf("SC_CLK_TCK")
+TURN_S = 20.0
+EVEN = 48  # images after which all parts of both are at work
+NEARLY_READ = 120  # images that are read and not yet sent on, at most
+PATIENCE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,15 @@ class Spent:
     images: int
     seconds: float
     processor: float
+
+    @classmethod
+    def of(cls, turns: list[Spent]) -> Spent:
+        """All turns together."""
+        return cls(
+            sum(each.images for each in turns),
+            sum(each.seconds for each in turns),
+            sum(each.processor for each in turns),
+        )
 
     def __str__(self) -> str:
         rate, each = 60 * self.images / self.seconds, self.processor / self.images
@@ -88,21 +105,6 @@ def make_full_size(folder: Path) -> Path:
     maker = Path(__file__).with_name("convert_full_size.py")
     subprocess.run([sys.executable, str(maker), "--keep", str(folder)], check=True, stdout=subprocess.DEVNULL)
     return folder / "weights"
-
-
-def time_predict(paths: list[Path], labels: list[str], weights: str) -> Spent:
-    """What `predict` takes once it runs evenly: from its first batch to that after which it only scores."""
-    source, prompts = WeightsSource(weights), PromptSet.from_labels(labels)
-    settings = ScoringSettings(weights=source, prompts=prompts, device="cpu")
-    marks: list[tuple[int, float, float]] = []
-
-    def mark(done: int, failed: int) -> None:
-        marks.append((done, time.perf_counter(), processor_s(os.getpid())))
-
-    ScoringRun(list_images(paths), settings).execute(mark)
-    first = marks[0]
-    last = [each for each in marks if each[0] <= len(paths) - 3 * settings.batch_size or each is marks[1]][-1]
-    return Spent(last[0] - first[0], last[1] - first[1], last[2] - first[2])
 
 
 @contextmanager
@@ -241,67 +243,135 @@ class Sender(threading.Thread):
                 return
 
 
+class Node:
+    """A node at work, and the log that says how far it is.
+
+    Args:
+        asked: the command line.
+        weights: its weights.
+        folder: for its spool and its log.
+        taker_port: where its results go.
+    """
+
+    def __init__(self, asked: argparse.Namespace, weights: str, folder: Path, taker_port: int) -> None:
+        path = folder / "node.log"
+        command = [sys.executable, "-m", "carzero", "dicom", "node", "--spool", folder / "spool", "--port", 0]
+        command += ["--host", "127.0.0.1", "--forward", f"SINK@127.0.0.1:{taker_port}", "--labels", asked.labels]
+        command += ["--kinds", asked.kinds, "--device", "cpu", "--keep-hours", 0, "--weights", weights]
+        with path.open("w") as file:
+            self.process = subprocess.Popen(list(map(str, command)), stderr=file)
+        self._log = Log(path, self.process)
+        self.port = int(str(self._log.wait_for("listening")["port"]))
+        self._log.wait_for("ready")
+
+    def count(self) -> int:
+        """Images whose results are sent on."""
+        for _ in self._log.read():
+            pass
+        return self._log.sent
+
+
+class Predict:
+    """`carzero predict` on a folder of images, and its journal, which says how far it is; arguments as of `Node`."""
+
+    def __init__(self, asked: argparse.Namespace, weights: str, folder: Path) -> None:
+        out = folder / "scores.csv"
+        self._journal = journal_path(out)
+        command = [sys.executable, "-m", "carzero", "predict", folder / "images", "--labels", asked.labels]
+        command += ["--device", "cpu", "--weights", weights, "--out", out]
+        self.process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+
+    def count(self) -> int:
+        """Images that are scored."""
+        if self.process.poll() is not None:
+            raise RuntimeError("predict has ended")
+        return max(0, self._journal.read_bytes().count(b"\n") - 1) if self._journal.exists() else 0  # below its head
+
+
+Worker = Node | Predict
+
+
+def signal_tree(worker: Worker, number: signal.Signals) -> None:
+    """Sends a signal to a process and all that it has started."""
+    for each in find_tree(worker.process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(each, number)
+
+
+def work_for(worker: Worker, seconds: float, until: Callable[[], bool] = lambda: False) -> Spent:
+    """Has a worker that is stopped work for a while, or until something has come about."""
+    before, processor = worker.count(), processor_s(worker.process.pid)
+    begun = time.perf_counter()
+    signal_tree(worker, signal.SIGCONT)
+    while time.perf_counter() - begun < seconds and not until():
+        time.sleep(0.2)
+    signal_tree(worker, signal.SIGSTOP)
+    took = time.perf_counter() - begun
+    return Spent(worker.count() - before, took, processor_s(worker.process.pid) - processor)
+
+
 @dataclass(frozen=True, slots=True)
 class Through:
-    """What all images took through the node.
+    """What images took in turns, and in the node all together.
 
     Attributes:
-        spent: by the node.
+        node: in its turns.
+        predict: likewise.
         standin_s: processor time of the stand-in for the PACS, an image.
         taker: what took the results.
         curve: memory of the node after so many images, MiB.
         sender: what sent the images.
     """
 
-    spent: Spent
+    node: Spent
+    predict: Spent
     standin_s: float
     taker: str
     curve: list[tuple[int, float]]
     sender: Sender
 
 
-def run_node(paths: list[Path], asked: argparse.Namespace, weights: str, folder: Path) -> Through:
-    """Starts a node and has it work on all images."""
-    path = folder / "node.log"
-    with taking(folder) as (taker, taker_port, taker_process), path.open("w") as file:
-        command = [sys.executable, "-m", "carzero", "dicom", "node", "--spool", folder / "spool", "--port", 0]
-        command += ["--host", "127.0.0.1", "--forward", f"SINK@127.0.0.1:{taker_port}", "--labels", asked.labels]
-        command += ["--kinds", asked.kinds, "--device", "cpu", "--keep-hours", 0, "--weights", weights]
-        node = subprocess.Popen(list(map(str, command)), stderr=file)
-        try:
-            return watch(Log(path, node), node.pid, paths, taker, taker_process)
-        finally:
-            node.terminate()
-            node.wait()
+def take_turns(paths: list[Path], asked: argparse.Namespace, weights: str, folder: Path) -> Through:
+    """Has a node and `predict` work in turns, and then the node finish."""
+    with taking(folder) as (taker, taker_port, taker_process), ExitStack() as stack:
 
+        def standin_s() -> float:
+            return time.process_time() + (0.0 if taker_process is None else processor_s(taker_process))
 
-def watch(log: Log, node: int, paths: list[Path], taker: str, taker_process: int | None) -> Through:
-    """Sends the images to a node that is starting, until the last of their results is sent on."""
+        def end(worker: Worker) -> None:
+            signal_tree(worker, signal.SIGCONT)
+            worker.process.terminate()
+            worker.process.wait()
 
-    def standin_s() -> float:
-        return time.process_time() + (0.0 if taker_process is None else processor_s(taker_process))
+        node = Node(asked, weights, folder, taker_port)
+        stack.callback(end, node)
+        sender, own = Sender(paths, node.port), standin_s()
+        sender.start()
+        curve, last = [(0, memory_mib(node.process.pid))], len(paths) - NEARLY_READ
 
-    port = log.wait_for("listening")["port"]
-    log.wait_for("ready")
-    sender = Sender(paths, int(str(port)))
-    own, processor, begun = standin_s(), processor_s(node), time.perf_counter()
-    sender.start()
-    curve = [(0, memory_mib(node))]
-    step = max(1, len(paths) // 20)
-    while log.sent < len(paths):
-        for _ in log.read():
-            pass
-        if sender.error is not None:
-            raise RuntimeError(f"{sender.error} {log.tail}")
-        if log.sent >= step * len(curve):
-            curve.append((log.sent, memory_mib(node)))
-        time.sleep(0.05)
-    spent = Spent(len(paths), time.perf_counter() - begun, processor_s(node) - processor)
-    own = standin_s() - own
-    sender.join()
-    if curve[-1][0] < len(paths):
-        curve.append((len(paths), memory_mib(node)))
-    return Through(spent, own / len(paths), taker, curve, sender)
+        def is_sent() -> bool:
+            if sender.error is not None:
+                raise RuntimeError(str(sender.error))
+            return not sender.is_alive() and node.count() >= EVEN
+
+        work_for(node, PATIENCE_S, is_sent)
+        predict = Predict(asked, weights, folder)
+        stack.callback(end, predict)
+        work_for(predict, PATIENCE_S, lambda: predict.count() >= EVEN)
+        turns: dict[str, list[Spent]] = {"node": [], "predict": []}
+        while node.count() < last and predict.count() < last:
+            turns["predict"].append(work_for(predict, TURN_S, lambda: predict.count() >= last))
+            turns["node"].append(work_for(node, TURN_S, lambda: node.count() >= last))
+            curve.append((node.count(), memory_mib(node.process.pid)))
+        end(predict)
+        signal_tree(node, signal.SIGCONT)
+        while (done := node.count()) < len(paths):
+            if done >= curve[-1][0] + len(paths) // 20:
+                curve.append((done, memory_mib(node.process.pid)))
+            time.sleep(0.2)
+        curve.append((len(paths), memory_mib(node.process.pid)))
+        both = {name: Spent.of(each) for name, each in turns.items()}
+        return Through(both["node"], both["predict"], (standin_s() - own) / len(paths), taker, curve, sender)
 
 
 def time_parts(asked: argparse.Namespace, folder: Path, rounds: int = 20) -> Iterator[tuple[str, float]]:
@@ -319,8 +389,9 @@ def time_parts(asked: argparse.Namespace, folder: Path, rounds: int = 20) -> Ite
     made = dict(build_by_kind(small, maker.settings, kinds, source))
 
     def save(kind: str) -> None:
-        for each in made[kind]:
-            save_result(each, folder / "result.dcm")
+        with filling(folder / "results") as into:
+            for number, each in enumerate(made[kind]):
+                each.save_as(into / f"{number}.dcm", enforce_file_format=True)
 
     works: dict[str, Callable[[], object]] = {
         "take the image over": lambda: spool.take_over(f"1.2.{next(uids)}", data, "BENCH"),
@@ -355,26 +426,24 @@ def main() -> None:
             for part, milliseconds in time_parts(asked, Path(name)):
                 print(f"{milliseconds:6.1f} ms  {part}")
         return
-    if asked.images < 96:
-        parser.error("--images: 96 at least, or predict does not come to run evenly")
-    tune_process()  # as the command line does
+    if asked.images < 2 * (EVEN + NEARLY_READ):
+        parser.error(f"--images: {2 * (EVEN + NEARLY_READ)} at least, or there are no turns in which both run evenly")
     with tempfile.TemporaryDirectory(dir=asked.scratch) as name:
         folder = Path(name)
         (folder / "images").mkdir()
         weights = str(make_full_size(folder / "full")) if asked.full_size else asked.weights
-        paths = write_images(folder / "images", asked.images)
-        alone = time_predict(paths, asked.labels.split(","), weights)
-        node = run_node(paths, asked, weights, folder)
-    through, curve, sender = node.spent, node.curve, node.sender
-    ratio = (alone.seconds / alone.images) / (through.seconds / through.images)
-    share = (alone.processor / alone.images) / (through.processor / through.images)
+        both = take_turns(write_images(folder / "images", asked.images), asked, weights, folder)
+    node, predict, curve, sender = both.node, both.predict, both.curve, both.sender
+    ratio = (predict.seconds / predict.images) / (node.seconds / node.images)
+    share = (predict.processor / predict.images) / (node.processor / node.images)
     named = "weights of full size" if asked.full_size else f"weights {asked.weights}"
     print(f"n = {asked.images}, labels {asked.labels}, kinds {asked.kinds}, {named}, {os.cpu_count()} cores")
-    print(f"predict: {alone}")
-    print(f"node:    {through}; {ratio:.2f} of predict by the clock, {share:.2f} by processor time")
-    print(f"stand-in for the PACS ({node.taker}): {node.standin_s:.3f} s of processor time an image")
-    received = 60 * asked.images / sender.seconds
-    print(f"sent: {received:.0f} images a minute, slowest answer {sender.slowest_s:.1f} s, {sender.again} times again")
+    print(f"in turns of {TURN_S:.0f} s, {predict.images} images by predict and {node.images} by the node:")
+    print(f"predict: {predict}")
+    print(f"node:    {node}; {ratio:.2f} of predict by the clock, {share:.2f} by processor time")
+    print(f"stand-in for the PACS ({both.taker}): {both.standin_s:.3f} s of processor time an image")
+    received = f"{60 * asked.images / sender.seconds:.0f} images a minute"
+    print(f"sent: {received}, slowest answer {sender.slowest_s:.1f} s, {sender.again} times again")
     middle = min(curve, key=lambda each: abs(each[0] - asked.images / 2))
     most = max(mib for _, mib in curve)
     ends = f"{curve[0][1]:.0f} at the start, {middle[1]:.0f} in the middle, {curve[-1][1]:.0f} at the end"

@@ -782,7 +782,7 @@ def test_an_image_that_cannot_be_kept_holds_up_no_other(spool: Spool, tiny_weigh
     with ResultMaker(scoring, kinds=("sr",)) as maker:
         scorer = Scorer(spool, maker, Rules(), Events(log), threading.Event())
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(work, "save_result", Mock(side_effect=[None, ValueError("odd"), None]))
+            patch.setattr(pydicom.Dataset, "save_as", Mock(side_effect=[None, ValueError("odd"), None]))
             scorer.turn()
         assert "odd" not in log.getvalue()
         assert '"fault"' in log.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import signal
 import sys
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from carzero.images import PixelTransform
 from carzero.images.loading import Readers, _with_remarks, load_ahead, load_item
 from carzero.records import FailedImage, ImageItem, LoadedImage, RadiographInfo
 from tests.support.commands import ENVIRONMENT, ROOT, default_interrupts, run_program
-from tests.support.decoder import FOREVER_S, behave
+from tests.support.decoder import FOREVER_S, behave, count_new_pages
 
 
 def test_a_crash_or_a_hang_costs_its_own_call() -> None:
@@ -39,6 +40,14 @@ def test_a_crash_or_a_hang_costs_its_own_call() -> None:
     worker.close()
     with pytest.raises(WorkerCrashedError, match="closed"):
         worker.call("fine", limit_s=FOREVER_S)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep freed memory")
+def test_memory_of_one_image_is_used_for_the_next() -> None:
+    worker = WorkerProcess(count_new_pages)
+    first, second = (worker.call(100 * 2**20, limit_s=FOREVER_S) for _ in range(2))
+    assert second < first / 10
+    worker.close()
 
 
 def test_what_is_said_in_a_call_is_told_with_its_result(capfd: pytest.CaptureFixture[str]) -> None:

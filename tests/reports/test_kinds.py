@@ -193,6 +193,15 @@ def test_more_of_each_kind(text: str, expected: str) -> None:
         ("Effusion: L no R yes", {"left": "absent", "right": "present"}),
         ("Effusion: left large, right none.", {"left": "present", "right": "absent"}),
         ("No longer any right effusion, left effusion persists.", {"right": "absent", "left": "present"}),
+        ("Left pneumothorax gone, right unchanged.", {"left": "absent", "right": "present"}),
+        ("The right effusion has resolved, the left persists.", {"right": "absent", "left": "present"}),
+        ("Right effusion resolved while the left one is stable", {"right": "absent", "left": "present"}),
+        ("Left pneumonia has cleared. The right remains unchanged.", {"left": "absent", "right": "present"}),
+        ("Pneumothorax on the right gone, left same as before.", {"right": "absent", "left": "present"}),
+        ("Left effusion gone, right remains small.", {"left": "absent", "right": "present"}),
+        ("Bilateral effusions, left larger.", {"bilateral": "present"}),
+        ("Heart not enlarged, left unchanged.", {"": "absent"}),
+        ("Left effusion gone; right lung unchanged.", {"left": "absent"}),
     ],
 )
 def test_one_side_is_denied(text: str, sides: dict[str, str]) -> None:

@@ -73,12 +73,15 @@ def tune_process() -> None:
         os.environ[_SPINS] = _FEW_SPINS
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(most: int | None = None) -> bool:
     """Has the C library keep memory that is freed for what is allocated next, for the rest of this process.
 
     By default glibc maps every block beyond 32 MiB anew and gives it back at once, so that the system clears its pages
-    at every use: of a convolutional tower on a CPU more than half of the time went there. The process then holds what
-    it needed at most.
+    at every use: of a convolutional tower on a CPU more than half of the time went there, of reading an image a tenth.
+    The process then holds what it needed at most.
+
+    Args:
+        most: bytes that are kept where nothing uses them, below 2**31; None keeps all.
 
     Returns:
         Whether it is so now; False where the C library is not glibc.
@@ -87,4 +90,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # another C library, or a system without one to open
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1 if most is None else most))

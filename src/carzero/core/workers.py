@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from carzero.core.remarks import Remark, collected_remarks
+from carzero.core.system import keep_freed_memory
 from carzero.errors import ConfigurationError, describe
 
 Remarked = Callable[[Any, Sequence[Remark]], Any]
@@ -30,6 +31,7 @@ Remarked = Callable[[Any, Sequence[Remark]], Any]
 CAN_ISOLATE = os.name == "posix"  # elsewhere a pipe cannot be handed to a plain interpreter
 
 
+KEPT = 2**28  # bytes of memory that a process keeps from one call to the next: an image of 15 megapixels fits
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _GRACE_S = 30.0  # by which a process outlives the limit of a call where nobody is left to end it
 _GLANCE_S = 1.0  # how often a waiting call looks whether it is still wanted
@@ -171,6 +173,7 @@ def interrupts_held() -> Iterator[None]:
 
 def serve(descriptor: int) -> None:
     """The process's side: receives a function, then calls of it, and sends results, until the pipe ends."""
+    keep_freed_memory(KEPT)
     pipe = Connection(descriptor)
     with contextlib.suppress(EOFError, OSError):
         function, modules = pipe.recv()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from carzero.reports.lexicon import Mark
-from carzero.reports.pointing_back import Answer, find_ellipsis, load_answers
+from carzero.reports.pointing_back import Answer, find_ellipsis, find_standing, load_answers
 from carzero.reports.vocabulary import Laterality, Presence, load_language
 
 _MARKS = frozenset({":", "?", "(", "~"})  # "~" stands for a dash between blanks
@@ -40,7 +40,7 @@ def find_answers(tokens: Sequence[str], marks: Sequence[Mark]) -> list[Answer]:
         if answer is None and last_name > floor and at - last_name <= _FAR:
             answer = _behind(tokens, sides, at, last_name, floor)
         if answer is None and findings and findings[0].end <= at:
-            answer = find_ellipsis(tokens, sides, at)
+            answer = find_ellipsis(tokens, sides, at) or find_standing(tokens, sides, at)
         if answer is not None:
             found.append(answer)
             floor = answer.end

@@ -22,6 +22,12 @@ _OTHER_SIDES: dict[Laterality, Laterality] = {"left": "right", "right": "left"}
 
 _PRONOUNS = frozenset({"one", "ones"})
 
+_BESIDE_STANDING = (
+    _ARTICLES | _ADVERBS | _PRONOUNS | {"as", "before", "previously", "than", "compared", "with", "to", "prior"}
+)
+
+_ANNOUNCING = frozenset({"answer", "a", "reply", "response"})
+
 _PREPOSITIONS = frozenset({"in", "on", "at", "of", "within", "than", "over"})
 
 # Words behind which "one" is a thing, not a number: "a smaller one".
@@ -78,6 +84,8 @@ def read_reply(tokens: Sequence[str]) -> list[str]:
     It is where it is an answer, or begins with one and names nothing: "Not that I can see", "Yes, on the left".
     """
     known = load_answers()
+    if tokens[1:2] == [":"] and tokens[0] in _ANNOUNCING:
+        tokens = tokens[2:]
     if " ".join(tokens) in known:
         return [":", *tokens]
     marks = load_lexicon().mark(tokens)
@@ -113,11 +121,35 @@ def find_ellipsis(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
     return Answer(at, at, end, ((place.side if place else "", "absent"),))
 
 
+def find_standing(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Answer | None:
+    """Reads "the left persists", "right unchanged" behind a comma and its like: the other side of what was named."""
+    if tokens[at - 1] not in (",", "and", "but", ";", "while", "whereas"):
+        return None
+    words = load_language()["answers"]["standing"]
+    side: Laterality = ""
+    end, stands = at, False
+    while end < len(tokens) and tokens[end] not in (",", ";", ".", "but", "and"):
+        if end in sides and sides[end].side and not side and not stands:
+            side, end = sides[end].side, sides[end].end
+        elif side and (tokens[end] in words or tokens[end] in _BESIDE_STANDING or _is_grade(sides, end)):
+            stands = stands or tokens[end] in words
+            end += 1
+        elif not side and tokens[end] == "the":
+            end += 1
+        else:
+            return None
+    return Answer(at, at, end, ((side, "present"),)) if stands else None
+
+
+def _is_grade(sides: dict[int, Mark], at: int) -> bool:
+    return at in sides and sides[at].kind == "severity"
+
+
 def read_ellipsis(tokens: Sequence[str]) -> Answer | None:
-    """A sentence of its own that denies a side of the finding before it: "None on the left."."""
+    """A sentence of its own on a side of the finding before it: "None on the left.", "The right is unchanged."."""
     marks = load_lexicon().mark([",", *tokens])
     sides = {mark.start: mark for mark in marks if mark.side or mark.kind in ("place", "severity")}
-    answer = find_ellipsis([",", *tokens], sides, 1)
+    answer = find_ellipsis([",", *tokens], sides, 1) or find_standing([",", *tokens], sides, 1)
     return answer if answer and answer.end == len(tokens) + 1 else None
 
 
@@ -135,6 +167,11 @@ def apply_answer(found: list[ReportFinding], answer: Answer, named: str = "") ->
     if not found or (named and named not in {found[-1].finding, *load_vocabulary().ancestors(found[-1].finding)}):
         return found
     last = found[-1]
+    side, presence = answer.said[0]
+    if presence == "present":  # "right unchanged" says something of what was on the left alone
+        is_other = bool(side) and last.laterality == _OTHER_SIDES.get(side)
+        other = replace(last, presence=presence, laterality=side, location="", severity="")
+        return [*found, other] if is_other else found
     if last.laterality == "bilateral" and last.presence == "present":  # "bilateral effusions, the right has resolved"
         last = replace(last, laterality=_OTHER_SIDES.get(answer.said[0][0], "bilateral"))
         found = [*found[:-1], last]

@@ -347,12 +347,15 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """Yields a new folder; it takes the name `folder` when the block ends, and vanishes if it fails."""
+    """Yields a new folder; it takes the name `folder` when its files are on the disk, and vanishes if that fails."""
     part = folder.with_name(f"{folder.name}.part")
     _remove(part)
     part.mkdir()
     try:
         yield part
+        for file in part.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         _remove(folder)
         part.rename(folder)
     finally:

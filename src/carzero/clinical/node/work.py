@@ -15,7 +15,7 @@ from carzero.clinical.node.image_rules import Rules
 from carzero.clinical.node.sender import Destination, SendError
 from carzero.clinical.node.spool import Row, Spool, filling, is_uid, remove_results
 from carzero.clinical.node.web import find_status
-from carzero.clinical.run import MadeResults, ResultMaker, save_result
+from carzero.clinical.run import MadeResults, ResultMaker
 from carzero.errors import ImageError
 from carzero.images.reading import load_header
 from carzero.records import FailedImage, ImageItem, ScoredImage
@@ -147,7 +147,7 @@ class Scorer:
             with filling(self.spool.results_of(row.uid)) as folder:
                 for kind, objects in made:
                     for number, each in enumerate(objects, start=1):
-                        save_result(each, folder / f"{kind}-{number:03d}.dcm")
+                        each.save_as(folder / f"{kind}-{number:03d}.dcm", enforce_file_format=True)
         except OSError as error:
             self._rest(row, error)
         else:
