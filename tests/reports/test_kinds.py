@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -199,6 +200,13 @@ def test_more_of_each_kind(text: str, expected: str) -> None:
         ("Left pneumonia has cleared. The right remains unchanged.", {"left": "absent", "right": "present"}),
         ("Pneumothorax on the right gone, left same as before.", {"right": "absent", "left": "present"}),
         ("Left effusion gone, right remains small.", {"left": "absent", "right": "present"}),
+        ("Left effusion gone, the right has not resolved.", {"left": "absent", "right": "present"}),
+        (
+            "Left apical pneumothorax not seen, right apical one is still visible.",
+            {"left": "absent", "right": "present"},
+        ),
+        ("Left lower lobe pneumonia has cleared, right upper lobe unchanged.", {"left": "absent", "right": "present"}),
+        ("Left effusion persists, the right is no longer visible.", {"left": "present", "right": "absent"}),
         ("Bilateral effusions, left larger.", {"bilateral": "present"}),
         ("Heart not enlarged, left unchanged.", {"": "absent"}),
         ("Left effusion gone; right lung unchanged.", {"left": "absent"}),
@@ -206,6 +214,27 @@ def test_more_of_each_kind(text: str, expected: str) -> None:
 )
 def test_one_side_is_denied(text: str, sides: dict[str, str]) -> None:
     assert {one.laterality: one.presence for one in find_findings(text)} == sides
+
+
+GONE = (
+    "has resolved/resolved/is gone/has cleared/is no longer seen/has disappeared/no longer present/completely resolved"
+)
+STANDS = (
+    "unchanged/persists/is stable/is the same/has increased/remains/is larger/has not changed/is still there/still visible"
+    "/is worse/continues to be seen/has not resolved/is not smaller/remains moderate/has grown"
+)
+
+
+@pytest.mark.parametrize("join", [", ", " but ", " while ", "; ", ". ", " and ", ", whereas "])
+def test_sides_that_fare_differently(join: str) -> None:
+    wrong = {}
+    for gone, stands in itertools.product(GONE.split("/"), STANDS.split("/")):
+        right = "The right" if join == ". " else "the right"
+        text = f"Left pneumothorax {gone}{join}{right} {stands}."
+        found = {one.laterality: one.presence for one in find_findings(text)}
+        if found != {"left": "absent", "right": "present"}:
+            wrong[text] = found
+    assert wrong == {}
 
 
 @pytest.mark.parametrize(

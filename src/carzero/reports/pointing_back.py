@@ -23,8 +23,15 @@ _OTHER_SIDES: dict[Laterality, Laterality] = {"left": "right", "right": "left"}
 _PRONOUNS = frozenset({"one", "ones"})
 
 _BESIDE_STANDING = (
-    _ARTICLES | _ADVERBS | _PRONOUNS | {"as", "before", "previously", "than", "compared", "with", "to", "prior"}
+    _ARTICLES
+    | _ADVERBS
+    | _PRONOUNS
+    | frozenset({"as", "before", "previously", "than", "compared", "with", "to", "prior", "be", "been"})
 )
+
+_BESIDE_NONE = _ARTICLES | {"lung"}
+
+_SEEN = frozenset({"present", "visible", "visualized", "identified", "detected", "there"})
 
 _ANNOUNCING = frozenset({"answer", "a", "reply", "response"})
 
@@ -111,8 +118,12 @@ def find_ellipsis(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
             end = place.end
         elif tokens[end] in words and not denied:
             denied = True
-            end += 1
-        elif tokens[end] in _ARTICLES or tokens[end] == "lung" or (end in sides and sides[end].kind != "severity"):
+            end += 1 + (tokens[end : end + 2] == ["no", "longer"])
+        elif (
+            tokens[end] in _BESIDE_NONE
+            or (denied and tokens[end] in _SEEN)
+            or (end in sides and sides[end].kind != "severity")
+        ):
             end += 1
         else:
             return None
@@ -125,13 +136,18 @@ def find_standing(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
     """Reads "the left persists", "right unchanged" behind a comma and its like: the other side of what was named."""
     if tokens[at - 1] not in (",", "and", "but", ";", "while", "whereas"):
         return None
-    words = load_language()["answers"]["standing"]
+    words, changes = (load_language()["answers"][name] for name in ("standing", "changes"))
     side: Laterality = ""
     end, stands = at, False
     while end < len(tokens) and tokens[end] not in (",", ";", ".", "but", "and"):
         if end in sides and sides[end].side and not side and not stands:
             side, end = sides[end].side, sides[end].end
-        elif side and (tokens[end] in words or tokens[end] in _BESIDE_STANDING or _is_grade(sides, end)):
+        elif side and tokens[end] == "not" and end + 1 < len(tokens) and tokens[end + 1] in changes:
+            stands = True
+            end += 2
+        elif side and end in sides and sides[end].kind in ("severity", "place") and tokens[end] != "lung":
+            end = sides[end].end
+        elif side and (tokens[end] in words or tokens[end] in _BESIDE_STANDING):
             stands = stands or tokens[end] in words
             end += 1
         elif not side and tokens[end] == "the":
@@ -139,10 +155,6 @@ def find_standing(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
         else:
             return None
     return Answer(at, at, end, ((side, "present"),)) if stands else None
-
-
-def _is_grade(sides: dict[int, Mark], at: int) -> bool:
-    return at in sides and sides[at].kind == "severity"
 
 
 def read_ellipsis(tokens: Sequence[str]) -> Answer | None:
