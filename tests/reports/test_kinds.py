@@ -220,8 +220,8 @@ GONE = (
     "has resolved/resolved/is gone/has cleared/is no longer seen/has disappeared/no longer present/completely resolved"
 )
 STANDS = (
-    "unchanged/persists/is stable/is the same/has increased/remains/is larger/has not changed/is still there/still visible"
-    "/is worse/continues to be seen/has not resolved/is not smaller/remains moderate/has grown"
+    "unchanged/persists/is stable/is the same/has increased/remains/is larger/has not changed/is still there"
+    "/still visible/is worse/continues to be seen/has not resolved/is not smaller/remains moderate/has grown"
 )
 
 
