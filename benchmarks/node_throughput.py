@@ -261,8 +261,12 @@ class Node:
         with path.open("w") as file:
             self.process = subprocess.Popen(list(map(str, command)), stderr=file)
         self._log = Log(path, self.process)
-        self.port = int(str(self._log.wait_for("listening")["port"]))
+
+    def wait_until_ready(self) -> int:
+        """Waits until it can work, and returns its port."""
+        port = int(str(self._log.wait_for("listening")["port"]))
         self._log.wait_for("ready")
+        return port
 
     def count(self) -> int:
         """Images whose results are sent on."""
@@ -345,7 +349,7 @@ def take_turns(paths: list[Path], asked: argparse.Namespace, weights: str, folde
 
         node = Node(asked, weights, folder, taker_port)
         stack.callback(end, node)
-        sender, own = Sender(paths, node.port), standin_s()
+        sender, own = Sender(paths, node.wait_until_ready()), standin_s()
         sender.start()
         curve, last = [(0, memory_mib(node.process.pid))], len(paths) - NEARLY_READ
 
@@ -355,6 +359,8 @@ def take_turns(paths: list[Path], asked: argparse.Namespace, weights: str, folde
             return not sender.is_alive() and node.count() >= EVEN
 
         work_for(node, PATIENCE_S, is_sent)
+        if node.count() >= last:
+            raise RuntimeError("the node was done before all images were sent: take more --images")
         predict = Predict(asked, weights, folder)
         stack.callback(end, predict)
         work_for(predict, PATIENCE_S, lambda: predict.count() >= EVEN)

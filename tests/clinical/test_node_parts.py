@@ -242,7 +242,8 @@ def write_certificate(folder: Path) -> TLSFiles:
 def test_who_looks_whether_the_port_is_open_takes_nobody_s_place(spool: Spool, tmp_path: Path) -> None:
     image = save(chest(1), tmp_path / "image.dcm")
     with receiving(spool, replace(SETTINGS, silence_s=600)) as (receiver, _):
-        for said in (b"", b"\x01\x00", b"GET / HTTP/1.1\r\n\r\n") * SETTINGS.most_associations:
+        asked = b"\x01\x00\x00\x00\x00\x04\x00\x01\x00\x00"  # an association request of four bytes
+        for said in (b"", b"\x01\x00", b"GET / HTTP/1.1\r\n\r\n", peer_abort(), asked) * SETTINGS.most_associations:
             with socket.create_connection(("127.0.0.1", receiver.port)) as look:
                 look.sendall(said)
         peer = Peer("CARZERO", "127.0.0.1", receiver.port)

@@ -314,7 +314,7 @@ def _show_folder(result: ParallelResult, *, as_json: bool) -> None:
         print_json(result.to_dict())
     say(f"Wrote {number_of(result.scored, 'row')} to {result.folder} ({number_of(result.parts, 'part')}).")
     if result.repeated:
-        say(f"note: work on parts was cut short and repeated {result.repeated} times.")
+        say(f"note: work on parts was cut short and repeated {number_of(result.repeated, 'time')}.")
 
 
 _NOTES = {

@@ -22,16 +22,13 @@ _OTHER_SIDES: dict[Laterality, Laterality] = {"left": "right", "right": "left"}
 
 _PRONOUNS = frozenset({"one", "ones"})
 
-_BESIDE_STANDING = (
-    _ARTICLES
-    | _ADVERBS
-    | _PRONOUNS
-    | frozenset({"as", "before", "previously", "than", "compared", "with", "to", "prior", "be", "been"})
-)
+_BEFORE_STANDING = frozenset({",", "and", "but", ";", "while", "whereas"})
 
-_BESIDE_NONE = _ARTICLES | {"lung"}
+_CHANGES_TO_NONE = frozenset({"resolved", "cleared", "gone", "disappeared", "vanished"})
 
-_SEEN = frozenset({"present", "visible", "visualized", "identified", "detected", "there"})
+_BESIDE_STANDING = frozenset({"the", "sided", "side", "one", "ones", "is", "are", "has", "have", "clearly", "now"})
+
+_BEHIND_STANDING = frozenset({"to", "be", "there", "seen", "present", "visible", "evident", "as", "before"})
 
 _ANNOUNCING = frozenset({"answer", "a", "reply", "response"})
 
@@ -118,12 +115,8 @@ def find_ellipsis(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
             end = place.end
         elif tokens[end] in words and not denied:
             denied = True
-            end += 1 + (tokens[end : end + 2] == ["no", "longer"])
-        elif (
-            tokens[end] in _BESIDE_NONE
-            or (denied and tokens[end] in _SEEN)
-            or (end in sides and sides[end].kind != "severity")
-        ):
+            end += 1
+        elif tokens[end] in _ARTICLES or tokens[end] == "lung" or (end in sides and sides[end].kind != "severity"):
             end += 1
         else:
             return None
@@ -133,35 +126,41 @@ def find_ellipsis(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Ans
 
 
 def find_standing(tokens: Sequence[str], sides: dict[int, Mark], at: int) -> Answer | None:
-    """Reads "the left persists", "right unchanged" behind a comma and its like: the other side of what was named."""
-    if tokens[at - 1] not in (",", "and", "but", ";", "while", "whereas"):
+    """Reads "right unchanged", "but the right persists" behind what has gone on the left, up to the sentence's end.
+
+    Not behind "no left effusion": what is the same on the right is absent there too. Not with a place ("right base
+    unchanged"), which may be spoken of for itself.
+    """
+    if tokens[at - 1] not in _BEFORE_STANDING:
+        return None
+    before = tokens[:at]
+    if _CHANGES_TO_NONE.isdisjoint(before) and "longer" not in before:
+        return None
+    begin = at + (tokens[at] == "the")
+    side = sides[begin].side if begin in sides else ""
+    if not side or {mark.side for place, mark in sides.items() if place < at and mark.side} != {_OTHER_SIDES.get(side)}:
         return None
     words, changes = (load_language()["answers"][name] for name in ("standing", "changes"))
-    side: Laterality = ""
-    end, stands = at, False
-    while end < len(tokens) and tokens[end] not in (",", ";", ".", "but", "and"):
-        if end in sides and sides[end].side and not side and not stands:
-            side, end = sides[end].side, sides[end].end
-        elif side and tokens[end] == "not" and end + 1 < len(tokens) and tokens[end + 1] in changes:
-            stands = True
-            end += 2
-        elif side and end in sides and sides[end].kind in ("severity", "place") and tokens[end] != "lung":
+    end, stands = sides[begin].end, False
+    while end < len(tokens) and tokens[end] not in (".", ";"):
+        if tokens[end] == "not" and not stands and end + 1 < len(tokens) and tokens[end + 1] in changes:
+            stands, end = True, end + 2
+        elif tokens[end] in words:
+            stands, end = True, end + 1
+        elif tokens[end] in (_BESIDE_STANDING | _BEHIND_STANDING if stands else _BESIDE_STANDING):
+            end += 1
+        elif end in sides and sides[end].kind == "severity":
             end = sides[end].end
-        elif side and (tokens[end] in words or tokens[end] in _BESIDE_STANDING):
-            stands = stands or tokens[end] in words
-            end += 1
-        elif not side and tokens[end] == "the":
-            end += 1
         else:
             return None
     return Answer(at, at, end, ((side, "present"),)) if stands else None
 
 
 def read_ellipsis(tokens: Sequence[str]) -> Answer | None:
-    """A sentence of its own on a side of the finding before it: "None on the left.", "The right is unchanged."."""
+    """A sentence of its own that denies a side of the finding before it: "None on the left."."""
     marks = load_lexicon().mark([",", *tokens])
     sides = {mark.start: mark for mark in marks if mark.side or mark.kind in ("place", "severity")}
-    answer = find_ellipsis([",", *tokens], sides, 1) or find_standing([",", *tokens], sides, 1)
+    answer = find_ellipsis([",", *tokens], sides, 1)
     return answer if answer and answer.end == len(tokens) + 1 else None
 
 

@@ -92,12 +92,12 @@ class Incoming:
         try:
             received = self._read(nr_bytes)
         finally:
-            if len(received) < nr_bytes:  # the connection ends
-                self._end()
+            if len(received) < nr_bytes:
+                self.end()
         return received
 
-    def _end(self) -> None:
-        """Ends an association that has not been asked for together with its connection.
+    def end(self) -> None:
+        """Ends an association that has not been asked for, as its connection has ended.
 
         pynetdicom would wait for the request, and count the association among those that are open, until its time is
         up: a dozen looks whether the port is open, as a load balancer has them, would lock out everybody else.

@@ -114,6 +114,7 @@ class Receiver:
             ae.add_supported_context(image_class, ALL_TRANSFER_SYNTAXES)
         handlers: list[EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_open),
+            (evt.EVT_CONN_CLOSE, self._on_close),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_REJECTED, self._on_rejected),
@@ -154,6 +155,12 @@ class Receiver:
         incoming = Incoming(self.settings.largest_image + LARGEST_PDU, self.settings.silence_s, refuse)
         setattr(event.assoc, _INCOMING, incoming)
         incoming.attach(event.assoc)
+
+    def _on_close(self, event: Event) -> None:
+        """Lets go of an association whose peer broke off, or was cut off, in the midst of asking."""
+        incoming = getattr(event.assoc, _INCOMING, None)
+        if isinstance(incoming, Incoming):
+            incoming.end()
 
     def _on_rejected(self, event: Event) -> None:
         primitive = event.assoc.acceptor.primitive

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from pynetdicom.events import Event
 
 _Context = tuple[str, str]  # SOP class, transfer syntax
-_LOOK_S = 2.0  # for what a peer says at once
+_ABORT = 0x07  # A-ABORT, PS3.8 section 9.3.8
+_LOOK_S, _CONNECT_S = 2.0, 5.0  # for what a peer says at once
 _WARNINGS = {0xB000, 0xB006, 0xB007}  # stored all the same, PS3.4 section B.2.3
 
 
@@ -142,16 +144,20 @@ class Peer:
             self.port,
             ae_title=self.title,
             tls_args=tls,
-            evt_handlers=[(evt.EVT_DIMSE_RECV, answers.take), (evt.EVT_CONN_CLOSE, answers.end)],
+            evt_handlers=[
+                (evt.EVT_PDU_RECV, answers.look),
+                (evt.EVT_DIMSE_RECV, answers.take),
+                (evt.EVT_CONN_CLOSE, answers.end),
+            ],
         )
         if not association.is_established:
             where = f"{self.title}@{self.host}:{self.port}"
-            raise SendError(f"{where} {self._find_fault(association)}.", refused=False)
+            raise SendError(f"{where} {self._find_fault(association, has_aborted=answers.has_aborted)}.", refused=False)
         answer_at_once(association)
         self._talk = _Talk(association, contexts, answers)
         return self._talk
 
-    def _find_fault(self, association: Association) -> str:
+    def _find_fault(self, association: Association, *, has_aborted: bool) -> str:
         """Why an association was not established: what the peer said, or what a second connection to it comes to.
 
         pynetdicom tells errors of a connection and of its encryption to its log alone.
@@ -162,24 +168,28 @@ class Peer:
             return f"does not let the node in: {reason[:1].lower()}{reason[1:]}"
         if association.rejected_contexts:
             return "takes none of the objects that it was offered"
+        if has_aborted:
+            return "breaks off the association"
         return f"cannot be reached{self._look_why()}"
 
     def _look_why(self) -> str:
         """What becomes of a connection that is opened by hand."""
         try:
-            with socket.create_connection((self.host, self.port), self.patience_s) as connection:
+            with socket.create_connection((self.host, self.port), min(self.patience_s, _CONNECT_S)) as connection:
                 if self.tls is None:
                     return ": it does not answer, or breaks off; perhaps it wants --forward-tls"
                 with self.tls.build_client().wrap_socket(connection, server_hostname=self.host) as encrypted:
                     encrypted.settimeout(_LOOK_S)
-                    encrypted.recv(1)  # TLS 1.3: only now it says what it thinks of the node's certificate
+                    with suppress(TimeoutError):
+                        # TLS 1.3: only now it says what it thinks of the node's certificate.
+                        return ": it breaks off" if encrypted.recv(1) == b"" else ": it does not speak DICOM"
+                    return ": it speaks TLS, and does not answer"
         except ssl.SSLError as error:
             return f" by TLS: {name_fault(error)}"
         except TimeoutError:
             return ": it does not answer"
         except OSError as error:
             return f": {error.strerror or first_line(error)}"
-        return ": it breaks off"
 
 
 class _Answers:
@@ -192,6 +202,11 @@ class _Answers:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self.has_aborted = False
+
+    def look(self, event: Event) -> None:
+        """Is told of each unit of the protocol; an A-ABORT is what the peer says, and no fault of the connection."""
+        self.has_aborted |= event.pdu.pdu_type == _ABORT
 
     def take(self, event: Event) -> None:
         """Is told of each message that has come in whole."""
