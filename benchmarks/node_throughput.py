@@ -9,8 +9,8 @@ C-STORE, ten an association, and again where one is broken off, as a modality do
 drops them. `carzero predict` has the same images in a folder.
 
 Both run at the same time and take turns: one is stopped (SIGSTOP) while the other works, so that both meet the machine
-in the same condition. Turns begin when both run evenly, and end before one of them has read its last image. The node then
-finishes alone, for its memory.
+in the same condition. Turns begin when both run evenly, and end before one of them has read its last image. The node
+then finishes alone, for its memory.
 `--full-size` makes weights of the released model's size
 by the test suite's formula (about 1.8 GB under --scratch); `--weights` takes others. `--parts` measures what the node
 does beside scoring, part by part, for one image.
