@@ -180,17 +180,17 @@ def apply_answer(found: list[ReportFinding], answer: Answer, named: str = "") ->
     last = found[-1]
     side, presence = answer.said[0]
     if presence == "present":  # "right unchanged" says something of what was on the left alone
-        is_other = bool(side) and last.laterality == _OTHER_SIDES.get(side)
-        other = replace(last, presence=presence, laterality=side, location="", severity="")
-        return [*found, other] if is_other else found
+        if last.laterality != _OTHER_SIDES.get(side):
+            return found
+        return [*found, replace(last, presence=presence, laterality=side, location="", severity="")]
     if last.laterality == "bilateral" and last.presence == "present":  # "bilateral effusions, the right has resolved"
-        last = replace(last, laterality=_OTHER_SIDES.get(answer.said[0][0], "bilateral"))
+        last = replace(last, laterality=_OTHER_SIDES.get(side, "bilateral"))
         found = [*found[:-1], last]
     said = [
         replace(last, presence=presence, laterality=side, location="") if side else replace(last, presence=presence)
         for side, presence in answer.said
     ]
-    return [*found, *said] if answer.said[0][0] else [*found[:-1], *said]
+    return [*found, *said] if side else [*found[:-1], *said]
 
 
 def name_pronouns(tokens: Sequence[str], marks: Sequence[Mark]) -> tuple[Sequence[str], Sequence[Mark]]:

@@ -55,6 +55,16 @@ def end_connection(association: Association) -> None:
             socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)  # an encrypted socket's own is not for threads
 
 
+def let_go(association: Association) -> None:
+    """Ends an association whose connection has ended before it was asked for.
+
+    pynetdicom would wait for the request, and count the association among those that are open, until its time is up: a
+    dozen looks whether the port is open, as a load balancer has them, would lock out everybody else.
+    """
+    if association.requestor.primitive is None:
+        association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # as where its time is up
+
+
 @dataclass(slots=True)
 class Incoming:
     """What a peer that calls sends: bounded, and looked at where it begins, by the thread of its association.
@@ -72,7 +82,6 @@ class Incoming:
     silence_s: float
     refuse: Callable[[str], None]
     count: int = field(init=False, default=0)
-    _association: Association | None = field(init=False, default=None)
     _socket: socket.socket | None = field(init=False, default=None)
     _receive: Callable[[int], bytearray] | None = field(init=False, default=None)
     _is_begun: bool = field(init=False, default=False)
@@ -82,31 +91,12 @@ class Incoming:
         connection = association.dul.socket
         if connection is None or connection.socket is None:
             return
-        self._association, self._socket, self._receive = association, connection.socket, connection.recv
+        self._socket, self._receive = connection.socket, connection.recv
         self._socket.settimeout(self.silence_s)
         setattr(connection, "recv", self.receive)  # noqa: B010 (a method of an instance)
 
     def receive(self, nr_bytes: int) -> bytearray:
         """Receives as `AssociationSocket.recv`; raises OSError, which ends the connection, beyond the limits."""
-        received = bytearray()
-        try:
-            received = self._read(nr_bytes)
-        finally:
-            if len(received) < nr_bytes:
-                self.end()
-        return received
-
-    def end(self) -> None:
-        """Ends an association that has not been asked for, as its connection has ended.
-
-        pynetdicom would wait for the request, and count the association among those that are open, until its time is
-        up: a dozen looks whether the port is open, as a load balancer has them, would lock out everybody else.
-        """
-        association = self._association
-        if association is not None and association.requestor.primitive is None:
-            association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # as where its time is up
-
-    def _read(self, nr_bytes: int) -> bytearray:
         self.count += nr_bytes
         if nr_bytes > LARGEST_PDU or self.count > self.limit or self._receive is None:
             raise OSError(errno.EMSGSIZE, "more than the node takes")

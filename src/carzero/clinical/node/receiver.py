@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
 
-from carzero.clinical.node.connections import LARGEST_PDU, Incoming, answer_at_once, end_connection
+from carzero.clinical.node.connections import LARGEST_PDU, Incoming, answer_at_once, end_connection, let_go
 from carzero.clinical.node.events import Events
 from carzero.clinical.node.spool import Spool, is_uid
 from carzero.clinical.node.tls import TLSFiles
@@ -157,10 +157,8 @@ class Receiver:
         incoming.attach(event.assoc)
 
     def _on_close(self, event: Event) -> None:
-        """Lets go of an association whose peer broke off, or was cut off, in the midst of asking."""
-        incoming = getattr(event.assoc, _INCOMING, None)
-        if isinstance(incoming, Incoming):
-            incoming.end()
+        """Is told of the end of a connection, whoever ended it."""
+        let_go(event.assoc)
 
     def _on_rejected(self, event: Event) -> None:
         primitive = event.assoc.acceptor.primitive
